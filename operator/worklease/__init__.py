@@ -1,0 +1,1 @@
+"""Keep the work leases of self-hosted agent sandboxes, as a Kubernetes operator."""
