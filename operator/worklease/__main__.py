@@ -1,0 +1,152 @@
+"""The program ``worklease``, and the composition root: opens everything, closes everything.
+
+Owns the process: its command line, its signals, its logging. Must not decide anything about leases.
+"""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from worklease.credentials import Credentials
+from worklease.handlers import Bridge
+from worklease.keeper import Keeper, Rooms
+from worklease.kept import Options, Wall
+from worklease.kubernetes_api import KubernetesApi, NotConfigured
+from worklease.sandbox import Sandboxes
+from worklease.settings import InvalidSettings, Settings
+from worklease.simulator.command import simulate
+from worklease.startup import NotReady, check
+from worklease.status import StatusWriter
+from worklease.watches import watch
+from worklease.work_api import WorkApi
+
+FLUSH: Final = 5.0
+"""Seconds that the last status writes may take at the end; beats go on meanwhile."""
+
+_log = logging.getLogger("worklease")
+
+
+def monotonic() -> float:
+    """Give the time, in seconds, of a clock that goes on while the machine is suspended, as a lease does."""
+    return time.clock_gettime(_CLOCK)
+
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def wall() -> Wall:
+    """Read both clocks at once."""
+    return Wall(monotonic(), datetime.now(UTC))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="worklease")
+def main() -> None:
+    """Keep the work leases of self-hosted agent sandboxes."""
+
+
+main.add_command(simulate)
+
+
+@main.command()
+def run() -> None:
+    """Run the operator, with settings from the environment (WORKLEASE_...)."""
+    try:
+        settings = Settings.read()
+    except InvalidSettings as error:
+        raise click.ClickException(str(error)) from error
+    _set_up_logging(settings)
+    try:
+        asyncio.run(operate(settings))
+    except (NotConfigured, NotReady) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def operate(settings: Settings) -> None:
+    """Open every room, keep leases until told to stop, and close every room.
+
+    Raises:
+        NotConfigured: There is no cluster to talk to.
+        NotReady: The cluster lacks the CRD or a right.
+    """
+    stop = _stop_signal()
+    async with AsyncExitStack() as opened:
+        kubernetes = await KubernetesApi.connect()
+        opened.push_async_callback(kubernetes.close)
+        await check(kubernetes, settings.namespaces)
+        work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
+        status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
+        rooms = Rooms(
+            kubernetes=kubernetes,
+            work_api=work_api,
+            credentials=Credentials(kubernetes, monotonic),
+            sandboxes=Sandboxes(kubernetes),
+            status=status,
+        )
+        options = Options(
+            interval=settings.max_heartbeat_interval,
+            credentials_secret=settings.credentials_secret,
+        )
+        keeper = Keeper(rooms, options, monotonic, wall)
+        opened.push_async_callback(keeper.close)
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(status.run(), name="status")
+            carrying = tasks.create_task(keeper.run(), name="keeper")
+            bridge = Bridge(keeper, asyncio.get_running_loop())
+            watching = tasks.create_task(watch(bridge, settings.namespaces), name="watches")
+            _log.info("operator started api=%s kubernetes=%s", settings.api_url, kubernetes.server)
+            await stop.wait()
+            _log.info("operator stopping: the leases are left to the next process")
+            watching.cancel()
+            await asyncio.wait({watching})
+            # Beats go on while the last news is written.
+            await asyncio.wait({asyncio.ensure_future(status.flush())}, timeout=FLUSH)
+            carrying.cancel()
+            writing.cancel()
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object for each line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record as JSON."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _set_up_logging(settings: Settings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    # Kopf is not to take the signals, which it finds worth a warning.
+    handler.addFilter(lambda record: not record.getMessage().startswith("OS signals are ignored"))
+    handler.setFormatter(_JsonLines() if settings.logs_json else text)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    # Kopf logs each call of a timer at INFO, and our own transitions say what matters.
+    for chatty in ("kopf", "httpx", "asyncio"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    main()

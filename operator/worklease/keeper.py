@@ -1,0 +1,469 @@
+"""The keeper: one turn of one lease after the other. Decide, do, observe; all concurrency questions are answered here.
+
+Owns what is under way. A lease has one actor, one order of events and no locks: its turn is taken by whoever carries
+it, as a rule a Kopf timer, and by the keeper itself while Kopf is away. A turn never awaits anything but being woken:
+what takes time (a beat, a stop, a deletion) is a call of its own, whose outcome wakes the next turn. Must not contain
+rules: those are in ``lease`` and ``lifecycle``.
+"""
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, assert_never
+
+from worklease import finalizer, lease
+from worklease.conditions import Kind, invalid
+from worklease.credentials import Credentials, Key, NoKey
+from worklease.kept import Kept, Options, Wall, resume
+from worklease.kubernetes_api import KubernetesApi
+from worklease.lease import Beat, Rest, Wait
+from worklease.lifecycle import Asked, EndPod, LetGo, Pod, Step, StopItem, decide
+from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Unanswered, Unauthorized
+from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL, InvalidResource, WorkLease
+from worklease.sandbox import Ending, Gone, NotDone, Sandboxes, read_pod
+from worklease.status import Reference, StatusWriter, Urgency
+from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
+
+RETRY: Final = 1.0
+"""Seconds before a look at a pod, or a write of the finalizer, is repeated."""
+
+LONGEST_WAIT: Final = 3600.0
+"""Seconds that a turn waits at most, so that even a mistaken wait ends."""
+
+ORPHANED: Final = 1.0
+"""Seconds after which a resource that nobody carries is carried by the keeper: its timer is about to come, or not."""
+
+MISTAKEN: Final = 5.0
+"""Seconds until the turn of a resource is tried again after a mistake of ours ended it."""
+
+TOLD: Final = frozenset({Kind.LEASE_HELD, Kind.SANDBOX_READY})
+"""The conditions whose transitions are logged; the others follow from them."""
+
+Address = tuple[str, str, str]
+"""A namespace, and the environment's and the work item's ids: what a pod's place and labels say."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rooms:
+    """Everything that the keeper performs with."""
+
+    kubernetes: KubernetesApi
+    work_api: WorkApi
+    credentials: Credentials
+    sandboxes: Sandboxes
+    status: StatusWriter
+
+
+class Keeper:
+    """All kept leases of this process."""
+
+    def __init__(self, rooms: Rooms, options: Options, clock: Callable[[], float], wall: Callable[[], Wall]) -> None:
+        self._rooms = rooms
+        self._options = options
+        self._clock = clock
+        self._wall = wall
+        self._kept: dict[str, Kept] = {}
+        self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
+        self._carriers: dict[str, object | None] = {}
+        self._pods: defaultdict[Address, dict[str, Pod]] = defaultdict(dict)
+        self._pod_items: dict[str, Address] = {}
+        self._arrival: asyncio.Event = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    # --- What is told by the watches ---------------------------------------------------------------------------
+
+    def see(self, body: Mapping[str, Any]) -> None:
+        """Take note of a resource as the API server has it now."""
+        metadata = body["metadata"]
+        kept = self._kept.get(metadata["uid"])
+        if kept is not None and not _is_news(kept.resource, metadata):
+            return
+        try:
+            resource = WorkLease.parse(body)
+        except InvalidResource as error:
+            self._refuse(body, str(error))
+            return
+        if kept is not None:
+            kept.edited(resource, self._options)
+            kept.guarded = finalizer.FINALIZER in resource.finalizers
+            kept.wake.set()
+            return
+        self._keep(resource)
+
+    def unsee(self, uid: str) -> None:
+        """Take note that a resource is no more: nothing further is done for it."""
+        kept = self._kept.pop(uid, None)
+        if kept is None:
+            return
+        del self._by_item[kept.item][uid]
+        self._rooms.status.forget(uid)
+        kept.let_go = True
+        kept.wake.set()
+        _log.info("resource gone %s", _who(kept))
+
+    def see_pod(self, body: Mapping[str, Any]) -> None:
+        """Take note of a pod that carries the labels of a work item."""
+        labels = body["metadata"].get("labels") or {}
+        item = (body["metadata"]["namespace"], labels.get(ENVIRONMENT_LABEL, ""), labels.get(WORK_LABEL, ""))
+        pod = read_pod(body)
+        before = self._pod_items.get(pod.uid, item)
+        if before != item:
+            # Its labels were changed. Who bound it under the former ones still goes by its uid.
+            self._pods[before].pop(pod.uid, None)
+        self._pod_items[pod.uid] = item
+        self._pods[item][pod.uid] = pod
+        for kept in (*self._by_item[item].values(), *(self._by_item[before].values() if before != item else ())):
+            if kept.item == item or pod.uid in kept.bound:
+                kept.bind(pod)
+                kept.wake.set()
+
+    def unsee_pod(self, body: Mapping[str, Any]) -> None:
+        """Look after a pod that a watch reports as deleted: it may only have lost a label."""
+        uid = body["metadata"]["uid"]
+        item = self._pod_items.pop(uid, None)
+        if item is None:
+            return
+        self._pods[item].pop(uid, None)
+        if not self._pods[item]:
+            del self._pods[item]
+        for kept in self._by_item[item].values():
+            self._look_at(kept, uid)
+
+    def _keep(self, resource: WorkLease) -> None:
+        kept = resume(resource, self._options, self._wall(), self._clock())
+        kept.guarded = finalizer.FINALIZER in resource.finalizers
+        self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
+        for uid in kept.bound:
+            if not kept.bound[uid].gone:
+                self._look_at(kept, uid)
+        how = "found" if kept.lease.sent is None else "resumed"
+        _log.info("resource %s %s", how, _who(kept))
+        self._arrival.set()
+
+    def _refuse(self, body: Mapping[str, Any], message: str) -> None:
+        """Tell the author of a spec that the API server took and the operator cannot act on."""
+        metadata = body["metadata"]
+        reference = Reference(metadata["namespace"], metadata["name"], metadata["uid"])
+        _log.warning("resource invalid namespace=%s name=%s: %s", reference.namespace, reference.name, message)
+        conditions = [
+            {
+                "type": condition.kind.value,
+                "status": condition.verdict.value,
+                "reason": condition.reason.value,
+                "message": message,
+                "lastTransitionTime": metadata["creationTimestamp"],
+            }
+            for condition in invalid(message)
+        ]
+        self._rooms.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
+
+    # --- Whose turn it is --------------------------------------------------------------------------------------
+
+    async def carry(self, uid: str) -> None:
+        """Take a resource's turns, one after the other, until it is let go or somebody else carries it."""
+        kept = self._kept.get(uid)
+        if kept is None:
+            return
+        carrier = object()
+        self._carriers[uid] = carrier
+        kept.wake.set()  # for who carried it before, and sees now that he does no more
+        try:
+            while self._carriers.get(uid) is carrier and not kept.let_go:
+                kept.wake.clear()
+                await self._wait(kept, self._guarded_turn(kept))
+        finally:
+            if self._carriers.get(uid) is carrier:
+                del self._carriers[uid]
+                self._arrival.set()
+
+    async def run(self) -> None:
+        """Carry, until cancelled, what nobody else carries: the leases go on while Kopf is away."""
+        async with asyncio.TaskGroup() as carrying:
+            while True:
+                await self._arrival.wait()
+                await asyncio.sleep(ORPHANED)
+                self._arrival.clear()
+                for uid, kept in self._kept.items():
+                    if uid not in self._carriers and not kept.let_go:
+                        self._carriers[uid] = None  # its place, until the task takes it
+                        carrying.create_task(self.carry(uid), name=f"carry {uid}")
+
+    async def _wait(self, kept: Kept, look_at: float) -> None:
+        """Wait until the resource is woken or ``look_at`` has come."""
+        delay = min(max(0.0, look_at - self._clock()), LONGEST_WAIT)
+        alarm = asyncio.get_running_loop().call_later(delay, kept.wake.set)
+        try:
+            await kept.wake.wait()
+        finally:
+            alarm.cancel()
+
+    # --- One turn ----------------------------------------------------------------------------------------------
+
+    def _guarded_turn(self, kept: Kept) -> float:
+        """Take one turn; a mistake of ours in it is told, and ends no other lease's turns, nor this one's."""
+        try:
+            return self._turn(kept)
+        except Exception:  # noqa: BLE001 (told, and tried again: nothing is swallowed)
+            _log.exception("turn failed, which is a mistake of the operator's %s", _who(kept))
+            return self._clock() + MISTAKEN
+
+    def _turn(self, kept: Kept) -> float:
+        """Do what is due, and say when to look again if nothing happens before. Never waits."""
+        now = self._clock()
+        kept.lease = lease.lapse(kept.lease, now)
+        if kept.lease.held:
+            for pod in self._pods.get(kept.item, {}).values():
+                if pod.uid not in kept.bound:
+                    kept.bind(pod)
+        plan = decide(kept.situation(), now)
+        for step in plan.steps:
+            self._perform(kept, step)
+        looks = [LONGEST_WAIT + now if plan.look_at is None else plan.look_at]
+        if (until := self._beat_if_due(kept, now)) is not None:
+            looks.append(until)
+        self._tell(kept, now)
+        return min(looks)
+
+    def _beat_if_due(self, kept: Kept, now: float) -> float | None:
+        if "beat" in kept.calls or kept.let_go:
+            return None
+        if not kept.guarded and kept.lease.sent is None and kept.resource.deletion_timestamp is None:
+            # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first.
+            self._start(kept, "finalizer", self._guard(kept))
+            return None
+        match lease.decide(kept.lease, now):
+            case Beat() as beat if kept.lease.held or kept.resource.deletion_timestamp is None:
+                self._start(kept, "beat", self._beat(kept, beat))
+                return None
+            case Wait(until):
+                return until
+            case Beat() | Rest():
+                return None
+            case action:
+                assert_never(action)
+
+    def _perform(self, kept: Kept, step: Step) -> None:
+        match step:
+            case EndPod(uid, name, grace):
+                self._start(kept, f"end {uid}", self._end(kept, uid, name, grace))
+            case StopItem(force):
+                self._start(kept, "stop", self._stop(kept, force=force))
+            case LetGo() if kept.guarded:
+                self._start(kept, "finalizer", self._release(kept))
+            case LetGo():
+                kept.let_go = True
+            case _:
+                assert_never(step)
+
+    def _tell(self, kept: Kept, now: float) -> None:
+        """Publish the status if anything that it is made from has changed."""
+        made_from = (
+            kept.lease,
+            tuple(kept.bound.values()),
+            tuple(kept.deletions.values()),
+            kept.resource.generation,
+            kept.resource.deletion_timestamp,
+            lease.is_fenced(kept.lease, now),
+        )
+        if made_from == kept.told:
+            return
+        kept.told = made_from
+        status = kept.status(self._wall(), now)
+        shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
+        news: dict[str, object] = {"state": status.state, **shown}
+        urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
+        for condition in status.conditions:
+            if condition.type in TOLD and kept.shown.get(condition.type) != shown[condition.type]:
+                _log.info(
+                    "%s=%s %s reason=%s: %s",
+                    condition.type,
+                    condition.status.value,
+                    _who(kept),
+                    condition.reason,
+                    condition.message,
+                )
+        kept.shown = news
+        self._rooms.status.publish(kept.reference, status.as_merge_patch(), urgency)
+
+    # --- What takes time ---------------------------------------------------------------------------------------
+
+    def _start(self, kept: Kept, what: str, call: Coroutine[Any, Any, None]) -> None:
+        """Start a call, unless one of its kind is under way; its end wakes the resource."""
+        if what in kept.calls:
+            call.close()
+            return
+        task = asyncio.create_task(call, name=f"{what} of {kept.resource.namespace}/{kept.resource.name}")
+        kept.calls[what] = task
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            del kept.calls[what]
+            kept.wake.set()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                _log.error("%s failed, which is a mistake of the operator's %s", what, _who(kept), exc_info=error)
+
+        task.add_done_callback(ended)
+
+    async def _beat(self, kept: Kept, beat: Beat) -> None:
+        sent, outcome = self._clock(), None
+        try:
+            outcome = await self._heartbeat(kept, beat)
+        finally:
+            if outcome is None:
+                # The call came to no end that is known, so the beat may have been applied all the same.
+                outcome = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
+            kept.lease = lease.observe(kept.lease, outcome)
+            _log.debug("beat %s outcome=%s", _who(kept), type(outcome).__name__)
+
+    async def _heartbeat(self, kept: Kept, beat: Beat) -> Outcome:
+        """Send the beat; a key that is refused is read again, and another one is tried at once."""
+        secret = self._secret(kept)
+        key = await self._rooms.credentials.key(*secret)
+        if isinstance(key, NoKey):
+            return CredentialsMissing(self._instant(), key.message)
+        outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
+        if isinstance(outcome, Unauthorized):
+            second = await self._rooms.credentials.key_after_refusal(*secret, key)
+            if isinstance(second, NoKey):
+                return CredentialsMissing(self._instant(), second.message)
+            if second is not key:
+                key = second
+                outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
+        if isinstance(outcome, Unauthorized):
+            advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
+            return replace(outcome, message=advice)
+        return outcome
+
+    def _instant(self) -> Exchange:
+        now = self._clock()
+        return Exchange(sent=now, done=now)
+
+    def _secret(self, kept: Kept) -> tuple[str, str]:
+        named = kept.resource.spec.credentials_secret_ref
+        return (kept.resource.namespace, named.name if named is not None else self._options.credentials_secret)
+
+    async def _stop(self, kept: Kept, *, force: bool) -> None:
+        before = kept.forced_stop if force else kept.graceful_stop
+        outcome = await self._send_stop(kept, force=force)
+        match outcome:
+            case StopHeard(state):
+                asked = Asked(self._clock())
+                _log.info("stop heard %s force=%s state=%s", _who(kept), force, state)
+                # The next beat tells what became of it.
+                kept.lease = lease.stopped(kept.lease) if state == "stopped" else lease.hasten(kept.lease, asked.at)
+            case StopUnheard(message):
+                asked = Asked(self._clock(), (before.refusals if before is not None else 0) + 1, message)
+                _log.warning("stop not heard, will try again %s force=%s: %s", _who(kept), force, message)
+            case _:
+                assert_never(outcome)
+        if force:
+            kept.forced_stop = asked
+        else:
+            kept.graceful_stop = asked
+
+    async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
+        secret = self._secret(kept)
+        key = await self._rooms.credentials.key(*secret)
+        if isinstance(key, NoKey):
+            return StopUnheard(key.message)
+        seconds = lease.timeout(kept.lease)
+        outcome = await self._rooms.work_api.stop(_item(kept, key), force=force, timeout=seconds)
+        if isinstance(outcome, StopUnheard) and outcome.unauthorized:
+            second = await self._rooms.credentials.key_after_refusal(*secret, key)
+            if isinstance(second, Key) and second is not key:
+                return await self._rooms.work_api.stop(_item(kept, second), force=force, timeout=seconds)
+        return outcome
+
+    async def _end(self, kept: Kept, uid: str, name: str, grace: float | None) -> None:
+        before = kept.deletions.get(uid)
+        outcome = await self._rooms.sandboxes.end(kept.resource.namespace, name, uid, grace)
+        match outcome:
+            case Gone():
+                kept.lost(uid)
+            case Ending():
+                if before is None or before.refusals > 0:
+                    _log.info("pod ending %s pod=%s grace=%s", _who(kept), name, "own" if grace is None else grace)
+                kept.deletions[uid] = Asked(self._clock(), grace=grace)
+            case NotDone(message):
+                refusals = (before.refusals if before is not None else 0) + 1
+                kept.deletions[uid] = Asked(self._clock(), refusals, message, grace)
+                _log.warning("pod not deleted, will try again %s pod=%s: %s", _who(kept), name, message)
+            case _:
+                assert_never(outcome)
+
+    def _look_at(self, kept: Kept, uid: str) -> None:
+        pod = kept.bound.get(uid)
+        if pod is not None:
+            self._start(kept, f"look {uid}", self._look(kept, pod))
+
+    async def _look(self, kept: Kept, pod: Pod) -> None:
+        """Look whether a bound pod is there, until the answer is known."""
+        while True:
+            outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
+            match outcome:
+                case Gone():
+                    kept.lost(pod.uid)
+                    return
+                case Pod():
+                    kept.bind(outcome)
+                    return
+                case NotDone():
+                    await asyncio.sleep(RETRY)
+                case _:
+                    assert_never(outcome)
+
+    async def _guard(self, kept: Kept) -> None:
+        outcome = await self._write_finalizer(kept, finalizer.put_on)
+        if isinstance(outcome, Gone):
+            kept.let_go = True
+        else:
+            kept.guarded = True
+
+    async def _release(self, kept: Kept) -> None:
+        await self._write_finalizer(kept, finalizer.take_off)
+        kept.let_go = True
+        _log.info("resource let go %s", _who(kept))
+
+    async def _write_finalizer(
+        self,
+        kept: Kept,
+        write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
+    ) -> finalizer.Set | Gone:
+        while isinstance(outcome := await write(self._rooms.kubernetes, kept.reference), NotDone):
+            _log.warning("finalizer not written, will try again %s: %s", _who(kept), outcome.message)
+            await asyncio.sleep(RETRY)
+        return outcome
+
+    async def close(self) -> None:
+        """Break off what is under way; leases are left to the next process."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:
+    """Tell whether a resource changed in what we act upon; the echoes of our own status writes did not."""
+    return (
+        metadata.get("generation") != known.generation
+        or (metadata.get("deletionTimestamp") is None) != (known.deletion_timestamp is None)
+        or tuple(metadata.get("finalizers") or ()) != known.finalizers
+    )
+
+
+def _item(kept: Kept, key: Key) -> Item:
+    spec = kept.resource.spec
+    return Item(spec.environment_id, spec.work_id, key.value)
+
+
+def _who(kept: Kept) -> str:
+    resource = kept.resource
+    return (
+        f"namespace={resource.namespace} name={resource.name} "
+        f"environment={resource.spec.environment_id} work={resource.spec.work_id}"
+    )

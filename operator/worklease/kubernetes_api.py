@@ -1,0 +1,145 @@
+"""The way to the Kubernetes API: a call out, a reply value back; nothing raised for what can happen.
+
+Owns the connection, its credentials and the official client. Must not know what a WorkLease or a pod is. The rooms
+that talk to the API server (``sandbox``, ``credentials``, ``status``) do so through here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+CALL_TIMEOUT: Final = 10.0
+"""Seconds after which a call is given up: a healthy API server takes far less, and every call is repeated."""
+
+OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the name of its namespace."""
+
+RESOURCE_PATH: Final = "/apis/worklease.dev/v1alpha1"
+
+
+class PatchType(StrEnum):
+    """How the body of a PATCH is read."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The API server did what was asked: its answer's body."""
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The API server answered, and did not do what was asked. ``retry_after`` is in seconds."""
+
+    status: int
+    message: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """No answer came: whether it was done is not known."""
+
+    message: str
+
+
+Reply = Done | Refused | NoAnswer
+
+
+class NotConfigured(Exception):
+    """There is no cluster to talk to: neither a service account nor a kubeconfig."""
+
+
+class KubernetesApi:
+    """One pool of connections to the API server, by the service account's token or the kubeconfig's credentials."""
+
+    def __init__(self, connected: client.ApiClient, namespace: str | None) -> None:
+        self._client = connected
+        self.namespace = namespace
+        """The namespace that the credentials name as their own, if they do."""
+
+    @classmethod
+    async def connect(cls) -> Self:
+        """Find credentials as kubectl does, or those of a pod.
+
+        Raises:
+            NotConfigured: There are none, or they cannot be read.
+        """
+        settings = client.Configuration()
+        namespace: str | None
+        try:
+            try:
+                config.load_incluster_config(client_configuration=settings)
+                namespace = OWN_NAMESPACE.read_text("utf-8").strip()
+            except config.ConfigException:
+                await config.load_kube_config(client_configuration=settings)
+                _, active = config.list_kube_config_contexts()
+                namespace = active["context"].get("namespace")
+        except (config.ConfigException, OSError, KeyError, TypeError) as error:
+            raise NotConfigured(
+                f"no Kubernetes credentials: not in a pod, and no usable kubeconfig ({error}); set KUBECONFIG"
+            ) from error
+        return cls(client.ApiClient(settings), namespace)
+
+    @property
+    def server(self) -> str:
+        """The API server's address."""
+        host: str = self._client.configuration.host
+        return host
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        patch: PatchType | None = None,
+    ) -> Reply:
+        """Make one call; ``path`` is absolute, and its parts are names that need no escaping."""
+        headers = dict(self._client.default_headers) | {"Accept": "application/json"}
+        if patch is not None:
+            headers["Content-Type"] = patch.value
+        url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        try:
+            await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+            response = await self._client.call_api(
+                method, url, header_params=headers, body=body, _request_timeout=aiohttp.ClientTimeout(CALL_TIMEOUT)
+            )
+            raw = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return NoAnswer(f"the Kubernetes API at {self.server} did not answer: {_in_words(error)}")
+        return _read(response.status, response.headers, raw)
+
+
+def _read(status: int, headers: Mapping[str, str], raw: bytes) -> Reply:
+    try:
+        body = json.loads(raw) if raw else {}
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    if 200 <= status < 300:  # noqa: PLR2004 (the class of HTTP's successes)
+        return Done(body)
+    after = headers.get("Retry-After", "")
+    message = body.get("message") or f"the Kubernetes API answered {status}"
+    return Refused(status, str(message), float(after) if after.isdigit() else None)
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,570 @@
+"""The lease, read top to bottom like a specification: what to send next, and what an answer means.
+
+Owns every rule about the value a beat carries, about time, and about a 412. Pure: no clock, no socket, no
+randomness; ``now`` and everything that happened are passed in. Must not know Kubernetes, HTTP or asyncio.
+
+Times named ``now``, ``sent``, ``due`` and the like are seconds of one monotonic clock; times of the server are
+seconds since the epoch, by its own clock. A lease is driven by three calls: :func:`decide` says what to do,
+:func:`observe` takes what came of it, and :func:`standing` says how we stand.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, assert_never
+
+from worklease.outcomes import (
+    Answered,
+    Conflicted,
+    CredentialsMissing,
+    Current,
+    Exchange,
+    Missing,
+    NotReady,
+    Outcome,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unauthorized,
+    Unsent,
+)
+
+NO_HEARTBEAT: Final = "NO_HEARTBEAT"
+"""What a first beat carries ("claim an unclaimed lease": Record Heartbeat reference)."""
+
+ASSUMED_TTL: Final = 90.0
+"""The TTL in seconds before the server named one, as the public SDK assumes it."""
+
+LONGEST_TIMEOUT: Final = 10.0
+"""Seconds after which a request is given up, however long the TTL: a healthy answer takes far less."""
+
+FIRST_RETRY: Final = 0.25
+"""Seconds before the first retry: most failures are one lost connection."""
+
+LONGEST_UNCLAIMED_RETRY: Final = 10.0
+"""Seconds between tries to reach a server for a lease not held yet: nothing is at risk, but somebody waits."""
+
+FIRST_CLAIM_RETRY: Final = 1.0
+"""Seconds before a refused claim is tried again: an acknowledgement may be on its way."""
+
+LONGEST_CLAIM_RETRY: Final = 60.0
+"""Seconds between refused claims at most: the holder may be at work for hours."""
+
+
+STOPPED_MESSAGE: Final = "the work item is stopped"
+
+
+# --- The server's clock ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ServerClock:
+    """What is known of (server's time - our monotonic time): between ``least`` and ``most`` seconds."""
+
+    least: float
+    most: float
+
+    def earliest(self, now: float) -> float:
+        """Give the earliest that the server's clock may show at ``now``."""
+        return now + self.least
+
+    def latest(self, now: float) -> float:
+        """Give the latest that the server's clock may show at ``now``."""
+        return now + self.most
+
+
+def _read_clock(known: ServerClock | None, outcome: "Outcome") -> ServerClock | None:
+    """Narrow what is known of the server's clock by one more answer.
+
+    The error bound is the resolution of the ``Date`` header (a second) and the round trip. Where a server sends no
+    such header, the stamp of an accepted beat tells the time. An answer that contradicts what was known replaces
+    it: the server's clock was set.
+    """
+    exchange = outcome.exchange
+    if exchange.date is not None:
+        seen = ServerClock(exchange.date - exchange.done, exchange.date + 1.0 - exchange.sent)
+    else:
+        stamp = instant(outcome.last_heartbeat) if isinstance(outcome, Answered) and outcome.lease_extended else None
+        if stamp is None:
+            return known
+        seen = ServerClock(stamp - exchange.done, stamp - exchange.sent)
+    if known is None or seen.least > known.most or seen.most < known.least:
+        return seen
+    return ServerClock(max(seen.least, known.least), min(seen.most, known.most))
+
+
+def instant(value: str | None) -> float | None:
+    """Read a value as a time, in seconds since the epoch; None where it is not an RFC 3339 time with an offset.
+
+    For comparison only: a value is never re-written ("echo the server's previous last_heartbeat value exactly").
+    """
+    if value is None:
+        return None
+    try:
+        read = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return read.timestamp() if read.tzinfo is not None else None
+
+
+# --- The lease ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Where the time stamp of an unanswered beat lies, if it was applied; server's time."""
+
+    opens: float
+    closes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaced:
+    """An unanswered beat from before the server's clock was known; monotonic time."""
+
+    sent: float
+    """Minus infinity: any time since the last accepted value."""
+    closes: float
+
+
+class Trouble(StrEnum):
+    """Why the last beat did not renew the lease, though nothing is decided by it."""
+
+    IN_DOUBT = "InDoubt"
+    UNREACHABLE = "Unreachable"
+    UNAUTHORIZED = "Unauthorized"
+    CREDENTIALS_MISSING = "CredentialsMissing"
+    REJECTED = "Rejected"
+    THROTTLED = "Throttled"
+    NOT_EXTENDED = "NotExtended"
+    NOT_ACKNOWLEDGED = "NotAcknowledged"
+    HELD_BY_ANOTHER = "HeldByAnother"
+    NOT_FOUND = "NotFound"
+
+
+class End(StrEnum):
+    """How a lease ended, for good: a new delivery of the item is a new resource."""
+
+    STOPPED = "Stopped"
+    REQUEUED = "Requeued"
+    TAKEN_OVER = "TakenOver"
+    NOT_FOUND = "NotFound"
+    EXPIRED = "Expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """The server's last words about the item, verbatim, and when they were true (monotonic)."""
+
+    last_heartbeat: str
+    state: str
+    lease_extended: bool
+    ttl_seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """One lease as this process knows it. Values are replaced, never changed."""
+
+    desired_ttl: int | None = None
+    """What is asked for, in seconds; None leaves the choice to the server."""
+    interval: float = 30.0
+    """The longest time between routine beats, in seconds."""
+    suspended: bool = False
+    """By hand: no beats, the lease is left to lapse."""
+    seed: int = 0
+    """Spreads the retries of many leases; any number that differs between them."""
+    pod_grace: float = 0.0
+    """The longest termination grace of the pods bound to this lease, in seconds; 0 without a pod."""
+
+    value: str | None = None
+    """What the next beat carries, byte for byte; None: ``NO_HEARTBEAT``."""
+    ttl: float = ASSUMED_TTL
+    """The TTL of the last accepted answer, in seconds, kept together with ``value``."""
+    asked_since: float | None = None
+    """The least TTL asked for by a beat that was not answered since the last accepted one."""
+    sent: float | None = None
+    """When the last beat that was answered 200 and extended the lease was sent. None: never held."""
+    reprieve: float | None = None
+    """A restored lease is given up no earlier than this: one beat must be able to tell."""
+
+    clock: ServerClock | None = None
+    unanswered: tuple[Window, ...] = ()
+    unplaced: tuple[Unplaced, ...] = ()
+    refused_value: str | None = None
+    """The value that another holder, or an unanswered claim of ours, was last seen to have."""
+
+    words: Words | None = None
+    claimed: float | None = None
+    """When this lease was first held (monotonic)."""
+    due: float = 0.0
+    failures: int = 0
+    """Beats in a row that did not do what they should: the longer, the slower."""
+    trouble: Trouble | None = None
+    message: str = ""
+    stopping_seen: bool = False
+    """The server said ``stopping`` while the lease was ours."""
+    end: End | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a beat of ours ever extended this lease and nothing has ended it since."""
+        return self.sent is not None and self.end is None
+
+    @property
+    def state(self) -> str:
+        """The item's state as the server last said it; empty before it said anything."""
+        return self.words.state if self.words is not None else ""
+
+
+def restore(
+    fresh: Lease, *, value: str, ttl: float, sent: float, claimed: float | None, words: Words, now: float
+) -> Lease:
+    """Go on with a lease that an earlier process held.
+
+    A start adds one more unanswered window, from the last known value to the start: the earlier process may have
+    sent beats that nobody here knows of. The lease's own deadlines stand, but that one beat may tell first.
+    """
+    kept = replace(
+        fresh,
+        value=value,
+        ttl=max(1.0, ttl),
+        sent=min(sent, now),
+        claimed=claimed,
+        words=words,
+        stopping_seen=words.state == "stopping",
+        unplaced=(Unplaced(-math.inf, now + LONGEST_TIMEOUT),),
+        due=now,
+    )
+    return replace(kept, reprieve=now + 2 * timeout(kept))
+
+
+# --- Time --------------------------------------------------------------------------------------------------------
+
+
+def timeout(lease: Lease) -> float:
+    """Say how long a request for this lease may take, in seconds: a sixth of the TTL, so that retries fit."""
+    return min(LONGEST_TIMEOUT, lease.ttl / 6)
+
+
+def expiry(lease: Lease) -> float | None:
+    """Say when the lease ends at the earliest: counted from the *sending* of the last accepted beat.
+
+    A beat that asked for a shorter TTL and was not answered may have been applied, and counts as if it was.
+    """
+    if lease.sent is None:
+        return None
+    ttl = lease.ttl if lease.asked_since is None else min(lease.ttl, lease.asked_since)
+    return lease.sent + ttl
+
+
+def grace(lease: Lease) -> float:
+    """Say how much of its grace, in seconds, a pod can be given at the fence: at most a fifth of the TTL."""
+    return min(lease.pod_grace, lease.ttl / 5)
+
+
+def fence(lease: Lease) -> float | None:
+    """Say when the sandbox must be told to end, so that its grace is over before the lease can be.
+
+    The margin of 1 s + T/50 covers the deletion's own way and the difference of two clocks' rates.
+    """
+    ends = expiry(lease)
+    if ends is None:
+        return None
+    at = ends - grace(lease) - (1.0 + lease.ttl / 50)
+    return at if lease.reprieve is None else max(at, lease.reprieve)
+
+
+def is_fenced(lease: Lease, now: float) -> bool:
+    """Tell whether a lease that we held is past its fence: its sandbox must be ending."""
+    at = fence(lease)
+    return at is not None and now >= at
+
+
+def _routine(lease: Lease) -> float:
+    return min(lease.ttl / 3, lease.interval)
+
+
+def _retry(lease: Lease, first: float, longest: float) -> float:
+    """Give a back-off that doubles from ``first`` to ``longest`` seconds, give or take a fifth."""
+    step = min(longest, first * 2.0 ** min(lease.failures, 16))
+    spread = zlib.crc32(f"{lease.seed}/{lease.failures}".encode()) / 0xFFFFFFFF
+    return step * (0.8 + 0.4 * spread)
+
+
+def _densely(lease: Lease) -> float:
+    """Give the back-off of a lease that is at risk: it never waits longer than a twentieth of its TTL."""
+    if not lease.held:
+        return _retry(lease, FIRST_RETRY, LONGEST_UNCLAIMED_RETRY)
+    return _retry(lease, min(FIRST_RETRY, lease.ttl / 20), lease.ttl / 20)
+
+
+def _slowly(lease: Lease) -> float:
+    """Give the back-off of a claim that was refused: nothing of ours is at risk."""
+    return _retry(lease, FIRST_CLAIM_RETRY, LONGEST_CLAIM_RETRY)
+
+
+# --- What to do next ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Send a heartbeat with just this value; give it up after ``timeout`` seconds."""
+
+    expected: str
+    desired_ttl: int | None
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing before ``until``."""
+
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Never beat again: the lease is over."""
+
+
+def decide(lease: Lease, now: float) -> Beat | Wait | Rest:
+    """Say what the lease asks for at ``now``, provided that none of its beats is in flight."""
+    if lease.end is not None:
+        return Rest()
+    if lease.suspended:
+        return Wait(math.inf)
+    if now < lease.due:
+        return Wait(lease.due)
+    return Beat(lease.value if lease.value is not None else NO_HEARTBEAT, lease.desired_ttl, timeout(lease))
+
+
+def lapse(lease: Lease, now: float) -> Lease:
+    """End a lease whose time is up by our clock: what is not extended in time is not ours to act upon."""
+    ends = expiry(lease)
+    if lease.end is not None or ends is None or now < max(ends, ends if lease.reprieve is None else lease.reprieve):
+        return lease
+    return _over(lease, End.EXPIRED, "no beat was accepted before the lease ended")
+
+
+def hasten(lease: Lease, now: float) -> Lease:
+    """Let the next beat be due at once: something happened that it will tell about."""
+    return replace(lease, due=min(lease.due, now))
+
+
+def edit(lease: Lease, fresh: Lease) -> Lease:
+    """Take over what the spec says, from a fresh lease made of it; what runs is not touched."""
+    return replace(lease, desired_ttl=fresh.desired_ttl, interval=fresh.interval, suspended=fresh.suspended)
+
+
+def stopped(lease: Lease) -> Lease:
+    """End a lease whose item is stopped, as the answer to a stop said."""
+    words = None if lease.words is None else replace(lease.words, state="stopped", lease_extended=False)
+    return lease if lease.end is not None else _over(replace(lease, words=words), End.STOPPED, STOPPED_MESSAGE)
+
+
+# --- What an answer means ----------------------------------------------------------------------------------------
+
+
+def observe(lease: Lease, outcome: Outcome) -> Lease:
+    """Give the lease as it is after ``outcome``."""
+    if lease.end is not None:
+        return lease
+    lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome)))
+    match outcome:
+        case Answered():
+            return _answered(lease, outcome)
+        case Conflicted():
+            return _conflicted(lease, outcome)
+        case Missing() if lease.held:
+            return _over(lease, End.NOT_FOUND, outcome.message)
+        case Missing():
+            return _troubled(lease, Trouble.NOT_FOUND, outcome.message, outcome.exchange.done + _slowly(lease))
+        case NotReady() if not lease.held:
+            return _troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + _slowly(lease))
+        case NotReady() | Rejected():
+            return _failed(lease, Trouble.REJECTED, outcome.exchange, outcome.message)
+        case Unauthorized():
+            return _failed(lease, Trouble.UNAUTHORIZED, outcome.exchange, outcome.message)
+        case CredentialsMissing():
+            return _failed(lease, Trouble.CREDENTIALS_MISSING, outcome.exchange, outcome.message)
+        case Throttled():
+            return _failed(lease, Trouble.THROTTLED, outcome.exchange, outcome.message, outcome.retry_after)
+        case Unsent():
+            return _failed(lease, Trouble.UNREACHABLE, outcome.exchange, outcome.message)
+        case Unanswered(exchange, message, retry_after):
+            return _failed(_doubted(lease, exchange), Trouble.IN_DOUBT, exchange, message, retry_after)
+        case _:
+            assert_never(outcome)
+
+
+def _answered(lease: Lease, answer: Answered) -> Lease:
+    lease = replace(
+        lease,
+        words=Words(
+            last_heartbeat=answer.last_heartbeat,
+            state=answer.state,
+            lease_extended=answer.lease_extended,
+            ttl_seconds=answer.ttl_seconds,
+            at=answer.exchange.sent,
+        ),
+    )
+    match answer.state:
+        case "stopped":
+            # The item is over, whoever held it.
+            return _over(lease, End.STOPPED, STOPPED_MESSAGE)
+        case "stopping":
+            return _stopping(lease, answer)
+        case _ if answer.lease_extended:
+            return _renewed(lease, answer)
+        case _:
+            # Compared and equal, or this were a 412; so the value is good, but the time did not move.
+            taken = replace(lease, value=answer.last_heartbeat or lease.value, unanswered=(), unplaced=())
+            wait = answer.exchange.done + _densely(taken)
+            return _troubled(taken, Trouble.NOT_EXTENDED, "the server answered, but did not extend the lease", wait)
+
+
+def _renewed(lease: Lease, answer: Answered) -> Lease:
+    """Count from the sending: the server may have stamped the beat no later than it answered, but no earlier."""
+    sent = answer.exchange.sent
+    renewed = replace(
+        lease,
+        value=answer.last_heartbeat,
+        ttl=max(1.0, answer.ttl_seconds),
+        asked_since=None,
+        sent=sent,
+        claimed=lease.claimed if lease.claimed is not None else sent,
+        reprieve=None,
+        unanswered=(),
+        unplaced=(),
+        refused_value=None,
+        failures=0,
+        trouble=None,
+        message="",
+    )
+    return replace(renewed, due=sent + _routine(renewed))
+
+
+def _stopping(lease: Lease, answer: Answered) -> Lease:
+    """Read a 200 in ``stopping``: it was not compared, so it proves nothing about who holds.
+
+    Ours is what we hold by our own clock; it keeps the server's value, since some servers do compare here.
+    """
+    ours = lease.held and (lease.stopping_seen or not is_fenced(lease, answer.exchange.done))
+    return replace(
+        lease,
+        value=(answer.last_heartbeat or lease.value) if ours else lease.value,
+        stopping_seen=lease.stopping_seen or ours,
+        failures=0 if ours else lease.failures + 1,
+        trouble=None,
+        message="",
+        due=answer.exchange.done + (_routine(lease) if ours else _slowly(lease)),
+    )
+
+
+def _conflicted(lease: Lease, answer: Conflicted) -> Lease:
+    """Read a 412 as an observation: only a beat of ours that was not answered can make it ours."""
+    exchange, current = answer.exchange, answer.current
+    if current is None:
+        # Nothing is decided without a value: not adopted, not given up.
+        return _failed(lease, Trouble.IN_DOUBT, exchange, "the server refused the value and does not say what it has")
+    if current.state == "stopped":
+        # Some servers compare even here. The item is over, whoever held it.
+        return _over(lease, End.STOPPED, STOPPED_MESSAGE)
+    if not lease.held:
+        return _claim_refused(lease, exchange, current)
+    if current.last_heartbeat in (None, "") or current.state in {"queued", "starting"}:
+        return _over(lease, End.REQUEUED, "the lease lapsed and the work item went back to the queue")
+    if _is_ours(lease, current.last_heartbeat):
+        return _adopted(lease, current, exchange.done)
+    return _over(lease, End.TAKEN_OVER, f"another worker holds the lease since {current.last_heartbeat}")
+
+
+def _is_ours(lease: Lease, found: str | None) -> bool:
+    """Tell whether the value found is the stamp of an unanswered beat of ours, within the life of the lease."""
+    theirs, ours = instant(found), instant(lease.value)
+    if theirs is None or ours is None:
+        return False
+    shortest = lease.ttl if lease.asked_since is None else min(lease.ttl, lease.asked_since)
+    return 0 < theirs - ours < shortest and _in_a_window(lease, theirs)
+
+
+def _in_a_window(lease: Lease, stamp: float) -> bool:
+    return any(window.opens <= stamp <= window.closes for window in lease.unanswered)
+
+
+def _adopted(lease: Lease, current: Current, now: float) -> Lease:
+    """Take the value found as ours, and beat at once. It moves no deadline, and spends all unanswered beats."""
+    return replace(lease, value=current.last_heartbeat, unanswered=(), unplaced=(), refused_value=None, due=now)
+
+
+def _claim_refused(lease: Lease, exchange: Exchange, current: Current) -> Lease:
+    """Read a 412 to a first claim: not there yet, held by another, or by a claim of ours whose answer was lost."""
+    if current.last_heartbeat in (None, ""):
+        message = f"the work item is {current.state} and cannot be claimed yet: it must be polled and acknowledged"
+        return _troubled(lease, Trouble.NOT_ACKNOWLEDGED, message, exchange.done + _slowly(lease))
+    stamp = instant(current.last_heartbeat)
+    held = replace(lease, refused_value=current.last_heartbeat)
+    message = f"another worker holds the lease; its last heartbeat is {current.last_heartbeat}"
+    if stamp is None or lease.clock is None or not _in_a_window(lease, stamp):
+        return _troubled(held, Trouble.HELD_BY_ANOTHER, message, exchange.done + _slowly(lease))
+    # A worker beats every min(ttl/2, 30) s (public SDK). Silent for longer, the value is our own lost claim's.
+    interval = 1.25 * min((current.ttl_seconds or ASSUMED_TTL) / 2, 30.0) + 1.0
+    silent = lease.clock.earliest(exchange.sent) - stamp
+    if current.last_heartbeat == lease.refused_value and silent > interval:
+        ttl = max(1.0, current.ttl_seconds or ASSUMED_TTL)
+        return _adopted(replace(held, ttl=ttl), current, exchange.done)
+    message = f"the claim's answer was lost; whether {current.last_heartbeat} is ours shows if nobody beats meanwhile"
+    wait = max(exchange.done + FIRST_RETRY, exchange.done + interval - silent)
+    return _troubled(held, Trouble.IN_DOUBT, message, wait)
+
+
+def _doubted(lease: Lease, exchange: Exchange) -> Lease:
+    """Keep the window of a beat that may have been applied: until it was given up, and one time-out more."""
+    asked = lease.asked_since
+    if lease.desired_ttl is not None:
+        asked = lease.desired_ttl if asked is None else min(asked, lease.desired_ttl)
+    spent = Unplaced(exchange.sent, exchange.done + timeout(lease))
+    return _place(replace(lease, asked_since=asked, unplaced=(*lease.unplaced, spent)))
+
+
+def _place(lease: Lease) -> Lease:
+    """Put unanswered beats into the server's time, once its clock is known; overlapping windows are joined."""
+    if lease.clock is None or not lease.unplaced:
+        return lease
+    placed = [Window(lease.clock.earliest(u.sent), lease.clock.latest(u.closes)) for u in lease.unplaced]
+    joined: list[Window] = []
+    for window in sorted((*lease.unanswered, *placed), key=lambda w: w.opens):
+        if joined and window.opens <= joined[-1].closes:
+            joined[-1] = Window(joined[-1].opens, max(joined[-1].closes, window.closes))
+        else:
+            joined.append(window)
+    return replace(lease, unanswered=tuple(joined), unplaced=())
+
+
+def _failed(
+    lease: Lease, trouble: Trouble, exchange: Exchange, message: str, retry_after: float | None = None
+) -> Lease:
+    """Try again: densely while a lease is at stake, and no sooner than the server asked for.
+
+    One attempt is made all the same before the fence, which a longer ``Retry-After`` would let pass unseen.
+    """
+    due = exchange.done + _densely(lease)
+    if retry_after is not None:
+        due = max(due, exchange.done + retry_after)
+        at = fence(lease)
+        last = None if at is None else at - 2 * timeout(lease)
+        if last is not None and exchange.done < last < due:
+            due = last
+    return _troubled(lease, trouble, message, due)
+
+
+def _troubled(lease: Lease, trouble: Trouble, message: str, due: float) -> Lease:
+    return replace(lease, failures=lease.failures + 1, trouble=trouble, message=message, due=due)
+
+
+def _over(lease: Lease, end: End, message: str) -> Lease:
+    return replace(lease, end=end, trouble=None, message=message, failures=0)

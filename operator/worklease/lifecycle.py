@@ -1,0 +1,212 @@
+"""What a lease, its pods and the resource together ask for: drain, tear down, stop the item, let the resource go.
+
+Owns the decisions about sandboxes, as values. Pure: no clock, no socket; ``now`` is passed in. Must not know how a
+pod is deleted or an item is stopped, only that it should be.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from math import floor
+from typing import Final
+
+from worklease.lease import End, Lease, expiry, fence, grace, is_fenced, timeout
+
+RECHECK: Final = 5.0
+"""Seconds after which a deletion that was asked for is asked for again: its event may have been missed."""
+
+FIRST_RETRY: Final = 0.5
+"""Seconds before a refused deletion or stop is repeated for the first time."""
+
+LONGEST_RETRY: Final = 10.0
+"""Seconds between repetitions at most: what is refused for a reason is not mended faster by asking more."""
+
+
+class DeletionPolicy(StrEnum):
+    """What deleting the resource does to an item whose lease we hold."""
+
+    STOP = "Stop"
+    RELEASE = "Release"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A sandbox pod, as it was last seen."""
+
+    uid: str
+    name: str
+    phase: str = "Unknown"
+    reason: str = ""
+    message: str = ""
+    ready: bool = False
+    terminating: bool = False
+    grace: float = 30.0
+    """Its ``terminationGracePeriodSeconds``."""
+    exit_code: int | None = None
+    finish_time: datetime | None = None
+    restarts: int = 0
+    controller: str = ""
+    """The uid of the WorkLease that controls it; empty where something else does, or nothing."""
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A deletion or a stop that was asked for: when, and how often in a row it was refused."""
+
+    at: float
+    refusals: int = 0
+    message: str = ""
+    grace: float | None = None
+    """The grace asked for with a deletion, in seconds; None: the pod's own."""
+
+    @property
+    def again(self) -> float:
+        """When to ask again, if it is not done by then."""
+        if self.refusals == 0:
+            return self.at + RECHECK
+        return self.at + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self.refusals - 1, 16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a decision is made from."""
+
+    uid: str
+    lease: Lease
+    bound: Mapping[str, Pod] = field(default_factory=dict)
+    """The pods that were found to be this item's while its lease was held, by uid."""
+    deletions: Mapping[str, Asked] = field(default_factory=dict)
+    graceful_stop: Asked | None = None
+    forced_stop: Asked | None = None
+    drain_seconds: float = 30.0
+    deletion_policy: DeletionPolicy = DeletionPolicy.STOP
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndPod:
+    """Delete this very pod, by name and uid; ``grace`` in seconds, None: the pod's own."""
+
+    uid: str
+    name: str
+    grace: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopItem:
+    """Stop the work item: gracefully, or as the confirmation of a stop."""
+
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Take our finalizer off the resource, whether it is being deleted or not: nothing of it is left to end."""
+
+
+Step = EndPod | StopItem | LetGo
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, and when to look again if nothing happens before."""
+
+    steps: tuple[Step, ...] = ()
+    look_at: float | None = None
+
+
+def is_bindable(pod: Pod, uid: str, lease: Lease) -> bool:
+    """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it."""
+    return lease.held and pod.controller in {"", uid}
+
+
+def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:
+    """Give the bound pods that are not known to be gone."""
+    return tuple(pod for pod in bound.values() if not pod.gone)
+
+
+def is_finished(situation: Situation) -> bool:
+    """Tell whether the lease is over and nothing that was bound to it is left."""
+    return situation.lease.end is not None and not alive(situation.bound)
+
+
+def decide(situation: Situation, now: float) -> Plan:
+    """Say what the situation asks for at ``now``."""
+    lease = situation.lease
+    if lease.end is not None:
+        return _after_the_end(situation, now)
+    if lease.stopping_seen:
+        return _drain(situation, now)
+    if is_fenced(lease, now):
+        return _tear_down(situation, now, fence_grace(lease))
+    if situation.deleting:
+        return _give_up(situation, now)
+    return Plan(look_at=fence(lease) if alive(situation.bound) else expiry(lease))
+
+
+def fence_grace(lease: Lease) -> float:
+    """Say what grace, in whole seconds, is left to a pod at the fence; never 0, which would leave its container on."""
+    return max(1.0, float(floor(grace(lease))))
+
+
+def _after_the_end(situation: Situation, now: float) -> Plan:
+    """Tear down what is bound: with its own grace if the item was stopped, with the lease's if it was lost."""
+    lease = situation.lease
+    if alive(situation.bound):
+        return _tear_down(situation, now, None if lease.end is End.STOPPED else fence_grace(lease))
+    return Plan((LetGo(),))
+
+
+def _drain(situation: Situation, now: float) -> Plan:
+    """Let the sandbox finish while beats go on; when it is gone, confirm the stop while that is ours to say."""
+    lease, at = situation.lease, fence(situation.lease)
+    if alive(situation.bound):
+        if is_fenced(lease, now):
+            return _tear_down(situation, now, fence_grace(lease))
+        began = min((asked.at for asked in situation.deletions.values()), default=now)
+        left = situation.drain_seconds if at is None else min(situation.drain_seconds, at - began + grace(lease))
+        return _tear_down(situation, now, max(1.0, float(floor(left))))
+    ends = expiry(lease)
+    if ends is None or now >= ends - timeout(lease):
+        return Plan(look_at=ends)
+    return _stop(situation.forced_stop, StopItem(force=True), now)
+
+
+def _give_up(situation: Situation, now: float) -> Plan:
+    """The resource is being deleted while the lease runs: stop the item, or leave it to be queued again."""
+    if situation.lease.held and situation.deletion_policy is DeletionPolicy.STOP:
+        return _stop(situation.graceful_stop, StopItem(force=False), now)
+    if alive(situation.bound):
+        return _tear_down(situation, now, None)
+    return Plan((LetGo(),))
+
+
+def _stop(asked: Asked | None, step: StopItem, now: float) -> Plan:
+    if asked is not None and now < asked.again:
+        return Plan(look_at=asked.again)
+    return Plan((step,))
+
+
+def _tear_down(situation: Situation, now: float, allowed: float | None) -> Plan:
+    """Ask for each bound pod's deletion, again where it was refused, is overdue, or must go faster than asked."""
+    steps: list[Step] = []
+    looks: list[float] = _moments(situation.lease, now)
+    for pod in alive(situation.bound):
+        asked = situation.deletions.get(pod.uid)
+        if asked is not None and now < asked.again and not _is_shorter(allowed, asked.grace, pod.grace):
+            looks.append(asked.again)
+        else:
+            steps.append(EndPod(pod.uid, pod.name, allowed))
+    return Plan(tuple(steps), min(looks, default=None))
+
+
+def _is_shorter(allowed: float | None, before: float | None, own: float) -> bool:
+    return (own if allowed is None else allowed) + 1.0 < (own if before is None else before)
+
+
+def _moments(lease: Lease, now: float) -> list[float]:
+    """Give the moments at which a lease that is not over yet changes what its pods may do."""
+    candidates: Iterable[float | None] = () if lease.end is not None else (fence(lease), expiry(lease))
+    return [at for at in candidates if at is not None and at > now]

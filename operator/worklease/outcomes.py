@@ -1,0 +1,127 @@
+"""How a beat went: one value for each thing that can happen.
+
+Owns these values only; what they mean for a lease is said in ``lease``. Pure.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """When a beat was sent and done with (monotonic), and what the server's clock said, if it answered.
+
+    ``date`` is the ``Date`` header in seconds since the epoch: a whole second, so the server's time lay in
+    [date, date + 1) at some moment between ``sent`` and ``done``.
+    """
+
+    sent: float
+    done: float
+    date: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What a 412 says of the lease: ``error.details.current_state``."""
+
+    last_heartbeat: str | None
+    state: str
+    ttl_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """200: the server's words, verbatim."""
+
+    exchange: Exchange
+    last_heartbeat: str
+    state: str
+    lease_extended: bool
+    ttl_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    """412: the value compared is not the server's. ``current`` is None if the answer does not say what is."""
+
+    exchange: Exchange
+    current: Current | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotReady:
+    """409: not acknowledged, not started, or over; nothing was changed."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """404: no such item."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """401 or 403, after the Secret was read again: the key is not good for this item."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsMissing:
+    """No key to send: the Secret, or its key, is not there or may not be read. Nothing was sent."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """400 or another refusal that a retry alone does not mend; nothing was changed."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """429: nothing was changed; ``retry_after`` in seconds, where the server named it."""
+
+    exchange: Exchange
+    message: str
+    retry_after: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """The request surely did not reach the server: connection refused, name not resolved."""
+
+    exchange: Exchange
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The request may have been applied, and no answer was read: time-out, reset, 5xx, malformed body."""
+
+    exchange: Exchange
+    message: str
+    retry_after: float | None = None
+
+
+Outcome = (
+    Answered
+    | Conflicted
+    | NotReady
+    | Missing
+    | Unauthorized
+    | CredentialsMissing
+    | Rejected
+    | Throttled
+    | Unsent
+    | Unanswered
+)

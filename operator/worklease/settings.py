@@ -1,0 +1,75 @@
+"""The settings: environment variables, each with its default and its bounds.
+
+Owns the environment; no other module reads it. A wrong value stops the process at start with one clear line.
+"""
+
+import sys
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, Field, HttpUrl, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX: Final = "WORKLEASE_"
+
+_NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
+
+class InvalidSettings(ValueError):
+    """A setting that cannot be used: it says which variable, and what it should be."""
+
+
+def _bare(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password or url.query or url.fragment:
+        raise ValueError("should be an address without user, query or fragment")
+    return url
+
+
+class Settings(BaseSettings):
+    """What the operator can be told by its environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
+
+    api_url: Annotated[HttpUrl, AfterValidator(_bare)] = HttpUrl("https://api.anthropic.com")
+    """The Work API's address."""
+    namespaces: Annotated[tuple[Annotated[str, Field(pattern=_NAME, max_length=63)], ...], NoDecode] = ()
+    """The namespaces to watch; none: all."""
+    credentials_secret: Annotated[str, Field(pattern=_NAME, max_length=253)] = "worklease-credentials"  # noqa: S105 (the name of a Secret)
+    """The Secret that is used where a resource names none."""
+    max_heartbeat_interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 30.0
+    """Seconds between routine beats at most; a lease is due at a third of its TTL."""
+    status_writes_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 20.0
+    """Status writes at most: the API server's comfort, not a lease's."""
+    log_format: Literal["json", "text"] | None = None
+    """How log lines are written; by default ``text`` on a terminal, else ``json``."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severity that is logged."""
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @classmethod
+    def read(cls) -> Self:
+        """Read the environment.
+
+        Raises:
+            InvalidSettings: A variable's value cannot be used; all such variables are named.
+        """
+        try:
+            return cls()
+        except ValidationError as error:
+            raise InvalidSettings(
+                "; ".join(_problem(str(part["loc"][0]), part["msg"]) for part in error.errors())
+            ) from error
+
+    @property
+    def logs_json(self) -> bool:
+        """Whether log lines are JSON: said, or by where they go."""
+        return self.log_format == "json" or (self.log_format is None and not sys.stderr.isatty())
+
+
+def _problem(field: str, message: str) -> str:
+    return f"{PREFIX}{field.upper()}: {message[:1].lower()}{message[1:].removeprefix('Value error, ')}"

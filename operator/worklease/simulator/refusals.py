@@ -1,0 +1,42 @@
+"""What a server says when it does not do what it was asked.
+
+This module owns the kinds of refusal and the status that each has. It must not decide when to refuse, and it knows no
+HTTP library.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class RefusalKind(Enum):
+    """A refusal's status and its `error.type`, from the table "Errors"."""
+
+    INVALID = (400, "invalid_request_error")
+    UNAUTHENTICATED = (401, "authentication_error")
+    FORBIDDEN = (403, "permission_error")
+    NOT_FOUND = (404, "not_found_error")
+    CONFLICT = (409, "invalid_request_error")
+    PRECONDITION = (412, "invalid_request_error")
+    LIMITED = (429, "rate_limit_error")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.value[0]
+
+    @property
+    def error_type(self) -> str:
+        """The body's `error.type`."""
+        return self.value[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A request that was not done. `details` is the body's `error.details`, where there is something to tell."""
+
+    kind: RefusalKind
+    message: str
+    details: Mapping[str, Any] | None = None
+    retry_after: int | None = None

@@ -1,0 +1,106 @@
+"""What must be so before the operator can work: the resource is installed, and its rights are granted.
+
+Owns these checks and their words. A missing thing stops the process at start, with one clear line for each.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, assert_never
+
+from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+
+PATIENCE: Final = 60.0
+"""Seconds to wait for an API server that does not answer: it may be starting too."""
+
+PAUSE: Final = 1.0
+"""Seconds between two tries."""
+
+_log = logging.getLogger(__name__)
+
+
+class NotReady(Exception):
+    """The cluster is not prepared for the operator: what is missing, and how to provide it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """A verb on a resource that the operator cannot do without."""
+
+    verb: str
+    group: str
+    resource: str
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        """Write it as RBAC rules are read: the verb, and the resource with its group."""
+        name = f"{self.resource}.{self.group}" if self.group else self.resource
+        return f"{self.verb} {name}/{self.subresource}" if self.subresource else f"{self.verb} {name}"
+
+
+GROUP: Final = "worklease.dev"
+
+RIGHTS: Final = (
+    *(Right(verb, GROUP, "workleases") for verb in ("get", "list", "watch", "patch")),
+    Right("patch", GROUP, "workleases", "status"),
+    *(Right(verb, "", "pods") for verb in ("get", "list", "watch", "delete")),
+)
+"""What is used in every watched namespace. Secrets are granted by name, so a missing right shows on the resource."""
+
+
+async def check(api: KubernetesApi, namespaces: tuple[str, ...]) -> None:
+    """Look whether the cluster is ready for the operator.
+
+    Raises:
+        NotReady: It is not; the message says what is missing.
+    """
+    await _find_resource(api)
+    missing = [
+        f"{right} in {'all namespaces' if namespace is None else f'namespace {namespace}'}"
+        for namespace in namespaces or (None,)
+        for right in RIGHTS
+        if not await _is_granted(api, right, namespace)
+    ]
+    if missing:
+        raise NotReady(f"missing rights: the operator may not {', '.join(missing)}; grant them to its service account")
+
+
+async def _find_resource(api: KubernetesApi) -> None:
+    """Look for the WorkLease resource, with patience for an API server that is on its way up."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        match await api.call("GET", RESOURCE_PATH):
+            case Done(body) if any(entry.get("name") == "workleases" for entry in body.get("resources") or ()):
+                return
+            case Done() | Refused(status=HTTPStatus.NOT_FOUND):
+                raise NotReady("the WorkLease CRD is not installed: kubectl apply -f crds/workleases.yaml")
+            case Refused(status=HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN, message=message):
+                raise NotReady(f"the Kubernetes API at {api.server} refuses the operator's credentials: {message}")
+            case Refused(_, message) | NoAnswer(message):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise NotReady(message)
+                _log.warning("waiting for the Kubernetes API: %s", message)
+                await asyncio.sleep(PAUSE)
+            case reply:
+                assert_never(reply)
+
+
+async def _is_granted(api: KubernetesApi, right: Right, namespace: str | None) -> bool:
+    attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
+    if right.subresource:
+        attributes["subresource"] = right.subresource
+    if namespace is not None:
+        attributes["namespace"] = namespace
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    match await api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review):
+        case Done(body):
+            return bool((body.get("status") or {}).get("allowed"))
+        case Refused(_, message) | NoAnswer(message):
+            raise NotReady(f"the operator's rights could not be checked: {message}")
+        case reply:
+            assert_never(reply)

@@ -1,0 +1,216 @@
+"""The status, for people: written by calls of our own, coalesced, within their budget, never in a beat's way.
+
+Owns the writing and its repetition. Kopf's patch stays empty: a write of Kopf's that fails ends the object's timer.
+Must not decide what a status says.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple
+
+from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
+
+IN_FLIGHT: Final = 8
+"""Writes under way at once: one that hangs holds back itself and no other."""
+
+BURST: Final = 20.0
+"""Writes that may go at once after a pause, so that a small fleet's news is not queued."""
+
+FIRST_RETRY: Final = 0.5
+"""Seconds before a write that was not done is repeated, with the newest state."""
+
+LONGEST_RETRY: Final = 30.0
+"""Seconds between repetitions at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Urgency(Enum):
+    """What goes first when there is more to write than may be written."""
+
+    CHANGE = auto()
+    """Something that a person waits for: a condition or the state changed."""
+    ROUTINE = auto()
+    """Another beat of a steady lease."""
+
+
+class Reference(NamedTuple):
+    """One very object: its uid keeps a write off a successor of the same name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def path(self) -> str:
+        """The object's path in the API."""
+        return f"{RESOURCE_PATH}/namespaces/{self.namespace}/workleases/{self.name}"
+
+
+@dataclass(slots=True)
+class _Entry:
+    reference: Reference
+    wanted: Mapping[str, Any] | None = None
+    written: Mapping[str, Any] | None = None
+    failures: int = 0
+    busy: bool = False
+    held_until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Uids in the order of their wanting, the changes before the routine."""
+
+    changes: dict[str, None] = field(default_factory=dict)
+    routine: dict[str, None] = field(default_factory=dict)
+
+    def put(self, uid: str, urgency: Urgency) -> None:
+        match urgency:
+            case Urgency.CHANGE:
+                self.routine.pop(uid, None)
+                self.changes.setdefault(uid)
+            case Urgency.ROUTINE if uid not in self.changes:
+                self.routine.setdefault(uid)
+            case Urgency.ROUTINE:
+                pass
+
+    def take(self) -> str | None:
+        for waiting in (self.changes, self.routine):
+            for uid in waiting:
+                del waiting[uid]
+                return uid
+        return None
+
+    def drop(self, uid: str) -> None:
+        self.changes.pop(uid, None)
+        self.routine.pop(uid, None)
+
+
+class StatusWriter:
+    """Writes the newest status of each object, and forgets what it overtook."""
+
+    def __init__(self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._rate = writes_per_second
+        self._clock = clock
+        self._entries: dict[str, _Entry] = {}
+        self._queue = _Queue()
+        self._news = asyncio.Event()
+        self._wrote = asyncio.Event()
+        self._allowance = BURST
+        self._counted_at = clock()
+
+    def publish(self, reference: Reference, status: Mapping[str, Any], urgency: Urgency) -> None:
+        """Want ``status``, the body of a merge patch, to be written; at once, and without waiting."""
+        entry = self._entries.setdefault(reference.uid, _Entry(reference))
+        if status == (entry.wanted if entry.wanted is not None else entry.written):
+            return
+        entry.wanted = status
+        self._want(entry, urgency)
+
+    def forget(self, uid: str) -> None:
+        """Write nothing more about an object that is no more."""
+        self._entries.pop(uid, None)
+        self._queue.drop(uid)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as writers:
+            for number in range(IN_FLIGHT):
+                writers.create_task(self._write_on(), name=f"status writer {number}")
+
+    async def flush(self) -> None:
+        """Wait until all that is wanted is written, or was tried and is to be repeated."""
+        while any((entry.wanted or entry.busy) and entry.failures == 0 for entry in self._entries.values()):
+            self._wrote.clear()
+            await self._wrote.wait()
+
+    def _want(self, entry: _Entry, urgency: Urgency) -> None:
+        if entry.busy:
+            return  # it is put into the queue again when the write under way has come back
+        wait = entry.held_until - self._clock()
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._put, entry.reference.uid, urgency)
+        else:
+            self._put(entry.reference.uid, urgency)
+
+    def _put(self, uid: str, urgency: Urgency) -> None:
+        if uid in self._entries:
+            self._queue.put(uid, urgency)
+            self._news.set()
+
+    async def _write_on(self) -> None:
+        while True:
+            uid = self._queue.take()
+            if uid is None:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            entry = self._entries[uid]
+            if entry.busy or entry.wanted is None:
+                continue
+            entry.busy = True
+            await self._pace()
+            await self._write(entry)
+
+    async def _pace(self) -> None:
+        """Wait for this write's place within the budget."""
+        now = self._clock()
+        self._allowance = min(BURST, self._allowance + (now - self._counted_at) * self._rate) - 1.0
+        self._counted_at = now
+        if self._allowance < 0:
+            await asyncio.sleep(-self._allowance / self._rate)
+
+    async def _write(self, entry: _Entry) -> None:
+        status, entry.wanted = entry.wanted, None
+        body = {"metadata": {"uid": entry.reference.uid}, "status": status}
+        reply = await self._api.call("PATCH", f"{entry.reference.path}/status", body=body, patch=PatchType.MERGE)
+        entry.busy = False
+        self._wrote.set()
+        if isinstance(reply, Done):
+            entry.written, entry.failures = status, 0
+        elif _is_gone(reply):
+            _log.debug("status not written: the object is gone namespace=%s name=%s", *entry.reference[:2])
+            self.forget(entry.reference.uid)
+            return
+        else:
+            self._failed(entry, status, reply)
+        if entry.wanted is not None:
+            self._want(entry, Urgency.CHANGE if entry.failures else Urgency.ROUTINE)
+
+    def _failed(self, entry: _Entry, status: Mapping[str, Any] | None, reply: Reply) -> None:
+        """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so not that."""
+        entry.failures += 1
+        wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
+        match reply:
+            case Refused(status=HTTPStatus.UNPROCESSABLE_ENTITY):
+                entry.written = None
+            case Refused(retry_after=after):
+                wait = max(wait, after or 0.0)
+                entry.wanted = status if entry.wanted is None else entry.wanted
+            case _:
+                entry.wanted = status if entry.wanted is None else entry.wanted
+        entry.held_until = self._clock() + wait
+        if entry.failures in {1, 5} or entry.failures % 100 == 0:
+            said = reply.message if isinstance(reply, Refused | NoAnswer) else ""
+            _log.warning(
+                "status not written, will try again namespace=%s name=%s failures=%d: %s",
+                *entry.reference[:2],
+                entry.failures,
+                said,
+            )
+
+
+def _is_gone(reply: Reply) -> bool:
+    """Tell whether the object is no more: not found, or the name is a successor's with another uid."""
+    match reply:
+        case Refused(status=HTTPStatus.NOT_FOUND):
+            return True
+        case Refused(status=HTTPStatus.CONFLICT, message=message):
+            return "uid" in message.lower()
+        case _:
+            return False

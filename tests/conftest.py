@@ -1,0 +1,66 @@
+"""What every test can ask for: a control plane of the session's own, and a namespace in it.
+
+Must not reach for a cluster that the tests did not start.
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from controlplane import BinariesError, ControlPlane, ensure
+from controlplane.plane import BINARIES
+from support.cluster import (
+    ForeignClusterError,
+    install_custom_resources,
+    keep_away_from_other_clusters,
+    make_namespace,
+    refuse_existing_cluster,
+)
+
+
+def pytest_configure() -> None:
+    try:
+        refuse_existing_cluster()
+    except ForeignClusterError as error:
+        raise pytest.UsageError(str(error)) from error
+    keep_away_from_other_clusters(os.environ)
+
+
+def _needs_cluster(item: pytest.Item) -> bool:
+    return "control_plane" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _needs_cluster(item):
+            item.add_marker("cluster")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    # Here and not in the fixture, where the first build would run into the time limit of the first test.
+    config = session.config
+    if config.option.collectonly or not any(map(_needs_cluster, session.items)):
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    assert capture is not None
+    try:
+        with capture.global_and_fixture_disabled():
+            ensure(BINARIES)
+    except BinariesError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.INTERNAL_ERROR)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    with ControlPlane() as plane:
+        install_custom_resources(plane)
+        yield plane
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    name = make_namespace(control_plane)
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")

@@ -1,0 +1,153 @@
+import json
+from itertools import pairwise
+
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.judge import check_history, heartbeats
+from support.operator import Leases, Operator
+from support.simulator import Simulator
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+INTERVAL = 5.0  # a third of the simulator's TTL
+
+
+def refused(simulator: Simulator) -> list[object]:
+    return [entry for entry in heartbeats(simulator.history()) if entry["status"] == 412]
+
+
+def accepted(simulator: Simulator, item: str) -> list[float]:
+    return [entry["applied_monotonic"] for entry in heartbeats(simulator.history(item)) if entry["lease_extended"]]
+
+
+def test_a_lease_is_claimed_and_renewed_at_a_third_of_its_ttl(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item("work_a")
+    leases.create("work_a")
+    leases.await_condition("work_a", "LeaseHeld", "True", "Renewed")
+    wait_for(lambda: len(accepted(simulator, "work_a")) >= 4, seconds=30, what="four beats")
+    beats = heartbeats(simulator.history("work_a"))
+    times = accepted(simulator, "work_a")
+    assert beats[0]["expected"] == "NO_HEARTBEAT"
+    assert all(INTERVAL - 0.5 < later - earlier < INTERVAL + 1.5 for earlier, later in pairwise(times))
+    assert check_history(simulator.history()) == []
+
+
+def test_the_status_says_what_the_server_said(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item("work_a")
+    leases.create("work_a", ttlSeconds=40)
+    leases.await_condition("work_a", "Ready", "True")
+    status, item = leases.status("work_a"), simulator.item("work_a")
+    assert status["lastHeartbeat"] == item["last_heartbeat"]
+    assert (status["state"], status["leaseExtended"], status["ttlSeconds"]) == ("active", True, 40)
+    assert status["observedTime"] < status["leaseExpiryTime"]
+    assert status["claimTime"]
+    assert status["observedGeneration"] == 1
+    assert [entry["desired_ttl"] for entry in heartbeats(simulator.history("work_a"))] == ["40"]
+
+
+def test_a_stopping_item_drains_its_sandbox_while_beats_go_on_and_then_confirms(
+    leases: Leases, simulator: Simulator, control_plane: ControlPlane
+) -> None:
+    simulator.create_item("work_a")
+    slow = leases.pod("slow", "work_a", finalizers=["tests.worklease.dev/still-working"])
+    leases.create("work_a", sandbox={"drainSeconds": 8})
+    leases.apply(slow)
+    leases.await_condition("work_a", "SandboxReady", "True")
+    simulator.stop_item("work_a")
+    leases.await_condition("work_a", "LeaseHeld", "True", "Draining")
+    wait_for(lambda: leases.pods()["slow"]["metadata"].get("deletionTimestamp"), seconds=10, what="the pod's SIGTERM")
+    assert leases.pods()["slow"]["metadata"]["deletionGracePeriodSeconds"] <= 8
+    draining = len(heartbeats(simulator.history("work_a")))
+    wait_for(lambda: len(heartbeats(simulator.history("work_a"))) > draining, seconds=10, what="a beat while draining")
+    assert [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"] == []
+    patch = json.dumps({"metadata": {"finalizers": None}})
+    control_plane.kubectl("--namespace", leases.namespace, "patch", "pod", "slow", "--type=merge", "-p", patch)
+    leases.await_condition("work_a", "Finished", "True", "Stopped")
+    stops = [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"]
+    assert [entry["after"]["state"] for entry in stops] == ["stopped"]
+    assert leases.pods() == {}
+    assert check_history(simulator.history()) == []
+
+
+def test_a_stopped_item_takes_its_own_pod_down_and_no_other(leases: Leases, simulator: Simulator) -> None:
+    for item in ("work_a", "work_b"):
+        simulator.create_item(item)
+    leases.create("work_a", "work_b", pods=True)
+    leases.apply(
+        leases.pod("one-label-only", None),
+        leases.pod("of-another-environment", "work_a", environment_id="env_other"),
+        leases.pod(
+            "of-another-worklease",
+            "work_a",
+            ownerReferences=[
+                {
+                    "apiVersion": "worklease.dev/v1alpha1",
+                    "kind": "WorkLease",
+                    "name": "work-b",
+                    "uid": (leases.get("work_b") or {})["metadata"]["uid"],
+                    "controller": True,
+                }
+            ],
+        ),
+    )
+    leases.await_condition("work_a", "SandboxReady", "True")
+    leases.await_condition("work_b", "SandboxReady", "True")
+    simulator.stop_item("work_a", force=True)
+    leases.await_condition("work_a", "Finished", "True", "Stopped")
+    assert set(leases.pods()) == {"pod-work-b", "one-label-only", "of-another-environment", "of-another-worklease"}
+    assert [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"] == []
+    told = len(heartbeats(simulator.history("work_a")))
+    renewed = len(accepted(simulator, "work_b"))
+    wait_for(lambda: len(accepted(simulator, "work_b")) > renewed + 1, seconds=20, what="the other lease's beats")
+    assert len(heartbeats(simulator.history("work_a"))) == told
+
+
+def test_a_taken_lease_ends_its_sandbox_and_stops_nothing(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item("work_a")
+    leases.create("work_a", pods=True)
+    leases.await_condition("work_a", "SandboxReady", "True")
+    simulator.steal_item("work_a")
+    leases.await_condition("work_a", "Finished", "True", "TakenOver")
+    assert leases.pods() == {}
+    assert [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"] == []
+
+
+def test_a_lost_reply_is_not_a_lost_lease(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item("work_a")
+    leases.create("work_a", pods=True)
+    leases.await_condition("work_a", "SandboxReady", "True")
+    simulator.inject("drop-after", item="work_a", times=1)
+    wait_for(lambda: refused(simulator), seconds=15, what="the 412 to the beat after the lost reply")
+    renewed = len(accepted(simulator, "work_a"))
+    wait_for(
+        lambda: len(accepted(simulator, "work_a")) >= renewed + 2, seconds=20, what="renewals by the adopted value"
+    )
+    assert leases.condition("work_a", "LeaseHeld")[:2] == ("True", "Renewed")
+    assert check_history(simulator.history()) == []
+
+
+def test_deleting_the_resource_stops_the_item_and_takes_the_pod_down(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item("work_a")
+    leases.create("work_a", pods=True)
+    leases.await_condition("work_a", "SandboxReady", "True")
+    leases.delete("work_a", wait=True)
+    assert leases.get("work_a") is None
+    assert leases.pods() == {}
+    assert simulator.item("work_a")["state"] == "stopped"
+
+
+def test_a_restart_in_order_goes_on_from_the_status(leases: Leases, simulator: Simulator, operator: Operator) -> None:
+    simulator.create_item("work_a")
+    leases.create("work_a", pods=True)
+    leases.await_condition("work_a", "SandboxReady", "True")
+    claimed = leases.status("work_a")["claimTime"]
+    uid = leases.pods()["pod-work-a"]["metadata"]["uid"]
+    assert operator.terminate() == 0
+    operator.start()
+    renewed = len(accepted(simulator, "work_a"))
+    wait_for(lambda: len(accepted(simulator, "work_a")) >= renewed + 2, seconds=20, what="beats of the new process")
+    assert refused(simulator) == []
+    assert leases.pods()["pod-work-a"]["metadata"]["uid"] == uid
+    assert leases.status("work_a")["claimTime"] == claimed
+    assert check_history(simulator.history()) == []

@@ -1,0 +1,53 @@
+"""The tests' own cluster: what is installed into it, and the refusal of any other.
+
+Must not read KUBECONFIG: tests touch no cluster that they did not start.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from controlplane import ControlPlane, wait_for
+from controlplane.existing import VARIABLE, wants_existing_cluster
+
+CUSTOM_RESOURCES = Path(__file__).parents[2] / "crds" / "workleases.yaml"
+# Pods are created only once the namespace's default service account exists; its controller takes milliseconds.
+SERVICE_ACCOUNT_SECONDS = 30.0
+ESTABLISHED_TIMEOUT = "--timeout=30s"  # usually 50 ms
+
+
+class ForeignClusterError(Exception):
+    """Somebody asked the tests to use a cluster that they did not make."""
+
+
+def refuse_existing_cluster(environ: Mapping[str, str] = os.environ) -> None:
+    """Raise ForeignClusterError if the environment asks for a cluster that is not the tests' own."""
+    if wants_existing_cluster(environ):
+        raise ForeignClusterError(
+            f"{VARIABLE} is set: tests delete what they find, so they run only on a control plane that they start "
+            f"themselves. Unset {VARIABLE}; the demo can use an existing cluster."
+        )
+
+
+def keep_away_from_other_clusters(environ: dict[str, str] | os._Environ[str]) -> None:
+    """Leave client libraries nothing to find: neither the user's kubeconfig nor a pod's service account."""
+    environ["KUBECONFIG"] = os.devnull
+    environ.pop("KUBERNETES_SERVICE_HOST", None)
+    environ.pop("KUBERNETES_SERVICE_PORT", None)
+
+
+def install_custom_resources(plane: ControlPlane) -> None:
+    """Install the WorkLease resource and wait until it is served."""
+    if CUSTOM_RESOURCES.exists():
+        plane.kubectl("apply", "--server-side", "-f", str(CUSTOM_RESOURCES))
+        plane.kubectl("wait", "--for=condition=Established", ESTABLISHED_TIMEOUT, "-f", str(CUSTOM_RESOURCES))
+
+
+def make_namespace(plane: ControlPlane) -> str:
+    """Create a namespace that no other test uses, ready for pods; returns its name."""
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    plane.kubectl("create", "namespace", name)
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    wait_for(lambda: plane.get(account), seconds=SERVICE_ACCOUNT_SECONDS, what=f"the default account of {name}")
+    return name

@@ -1,0 +1,213 @@
+"""The operator as a process of its own, against the tests' control plane and a simulator.
+
+This module owns that process and the typed way to WorkLeases and pods. It must not judge, nor reach into the process.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from controlplane import ControlPlane, wait_for
+from controlplane.processes import Processes
+from support.simulator import Simulator
+
+START_SECONDS = 60.0  # a second or two; a machine that builds something needs more
+END_SECONDS = 30.0  # Kopf's farewell and the last status writes
+SECRET = "worklease-credentials"
+
+
+class Operator:
+    """`worklease run` for one namespace; ends with the test run, however that ends."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, api_url: str, **settings: str) -> None:
+        self._processes = Processes(Path(tempfile.mkdtemp(prefix="worklease-operator-")))
+        self._starts = 0
+        self._environment = {
+            "KUBECONFIG": str(plane.kubeconfig),
+            "WORKLEASE_API_URL": api_url,
+            "WORKLEASE_NAMESPACES": namespace,
+            "WORKLEASE_LOG_FORMAT": "text",
+            "WORKLEASE_LOG_LEVEL": "debug",
+            "NO_PROXY": "127.0.0.1",
+            **settings,
+        }
+        # Coverage and the like of the tests are not the operator's.
+        self._environment |= {"PATH": os.environ["PATH"]}
+        self.start()
+
+    @property
+    def _name(self) -> str:
+        return f"operator-{self._starts}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            error.add_note(f"The operator's log ends:\n{self.log()[-6000:]}")
+        self._processes.close()
+
+    def start(self) -> None:
+        """Start the process (again), and wait until it works."""
+        self._starts += 1
+        settings = [f"{name}={value}" for name, value in self._environment.items()]
+        self._processes.start(self._name, ["env", *settings, sys.executable, "-m", "worklease", "run"])
+        wait_for(self._has_started, seconds=START_SECONDS, what="the operator's start")
+
+    def _has_started(self) -> bool:
+        ended = self._processes.look().ended
+        if self._name in ended:
+            raise RuntimeError(f"the operator ended with {ended[self._name]}:\n{self.log()}")
+        return "operator started" in self.log()
+
+    def signal(self, number: int) -> None:
+        """Send the process a signal, such as SIGSTOP and SIGCONT."""
+        self._processes.signal(self._name, number)
+
+    def kill(self) -> None:
+        """End the process at once, by SIGKILL."""
+        self.signal(signal.SIGKILL)
+        self._processes.wait_for_end(self._name, seconds=END_SECONDS)
+
+    def terminate(self) -> int:
+        """End the process in order, by SIGTERM; returns its exit status."""
+        self.signal(signal.SIGTERM)
+        self._processes.wait_for_end(self._name, seconds=END_SECONDS)
+        return self._processes.look().ended[self._name]
+
+    def log(self) -> str:
+        """What the latest process has logged."""
+        path = self._processes.log(self._name)
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+class Leases:
+    """The WorkLeases and sandbox pods of one namespace, as a user makes and sees them."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, simulator: Simulator) -> None:
+        self._plane = plane
+        self.namespace = namespace
+        self._environment_id = simulator.environment_id
+        self.put_key(simulator.environment_key)
+
+    def _kubectl(self, *arguments: str, text: str | None = None) -> str:
+        return self._plane.kubectl("--namespace", self.namespace, *arguments, input=text)
+
+    def put_key(self, key: str, *, secret: str = SECRET) -> None:
+        """Create or change the environment's Secret."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": secret},
+            "stringData": {"environment-key": key},
+        }
+        self._kubectl("apply", "-f", "-", text=json.dumps(body))
+
+    def drop_key(self, *, secret: str = SECRET) -> None:
+        """Delete the environment's Secret."""
+        self._kubectl("delete", "secret", secret)
+
+    def create(self, *work_ids: str, pods: bool = False, **spec: Any) -> None:
+        """Create a WorkLease for each item, named like it, with a sandbox pod beside it if asked for."""
+        objects = [self._lease(work_id, spec) for work_id in work_ids]
+        if pods:
+            objects += [self.pod(f"pod-{_name(work_id)}", work_id) for work_id in work_ids]
+        self.apply(*objects)
+
+    def apply(self, *objects: Mapping[str, Any]) -> None:
+        """Apply objects as they are."""
+        self._kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+    def _lease(self, work_id: str, spec: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "apiVersion": "worklease.dev/v1alpha1",
+            "kind": "WorkLease",
+            "metadata": {"name": _name(work_id)},
+            "spec": {"environmentID": self._environment_id, "workID": work_id} | spec,
+        }
+
+    def pod(
+        self, name: str, work_id: str | None, *, environment_id: str | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """Give a sandbox pod's body; `changes` go into its metadata."""
+        labels = {"worklease.dev/environment-id": environment_id or self._environment_id}
+        if work_id is not None:
+            labels["worklease.dev/work-id"] = work_id
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": labels} | changes,
+            "spec": {
+                "terminationGracePeriodSeconds": 2,
+                "restartPolicy": "Never",
+                "containers": [{"name": "sandbox", "image": "busybox"}],
+            },
+        }
+
+    def get(self, work_id: str) -> dict[str, Any] | None:
+        """Give a WorkLease as it is now; None if there is none."""
+        path = f"/apis/worklease.dev/v1alpha1/namespaces/{self.namespace}/workleases/{_name(work_id)}"
+        found: dict[str, Any] | None = self._plane.get(path)
+        return found
+
+    def status(self, work_id: str) -> dict[str, Any]:
+        """Give a WorkLease's status, empty if there is none yet."""
+        return dict((self.get(work_id) or {}).get("status") or {})
+
+    def condition(self, work_id: str, kind: str) -> tuple[str, str, str]:
+        """Give a condition's status, reason and message; empty if there is none yet."""
+        for entry in self.status(work_id).get("conditions") or ():
+            if entry["type"] == kind:
+                return (entry["status"], entry["reason"], entry["message"])
+        return ("", "", "")
+
+    def await_condition(
+        self, work_id: str, kind: str, status: str, reason: str | None = None, *, seconds: float = 30
+    ) -> str:
+        """Wait for a condition; returns its message."""
+
+        def met() -> bool:
+            found = self.condition(work_id, kind)
+            return found[0] == status and reason in (None, found[1])
+
+        wanted = f"{kind}={status}" + (f" ({reason})" if reason else "")
+        try:
+            wait_for(met, seconds=seconds, what=f"{wanted} of {work_id}")
+        except AssertionError as error:
+            error.add_note(f"Its status: {json.dumps(self.status(work_id), indent=1)}")
+            raise
+        return self.condition(work_id, kind)[2]
+
+    def pods(self) -> dict[str, dict[str, Any]]:
+        """Give the namespace's pods by name."""
+        found = self._plane.get(f"/api/v1/namespaces/{self.namespace}/pods") or {"items": []}
+        return {pod["metadata"]["name"]: pod for pod in found["items"]}
+
+    def await_running(self, *names: str, seconds: float = 60) -> None:
+        """Wait until pods run."""
+
+        def met() -> bool:
+            pods = self.pods()
+            return all(pods.get(name, {}).get("status", {}).get("phase") == "Running" for name in names)
+
+        wait_for(met, seconds=seconds, what=f"running pods {', '.join(names)}")
+
+    def edit(self, work_id: str, spec: Mapping[str, Any]) -> None:
+        """Change a WorkLease's spec by a merge patch."""
+        self._kubectl("patch", "worklease", _name(work_id), "--type=merge", "-p", json.dumps({"spec": spec}))
+
+    def delete(self, work_id: str, *, wait: bool = False) -> None:
+        """Delete a WorkLease."""
+        self._kubectl("delete", "worklease", _name(work_id), f"--wait={str(wait).lower()}", "--timeout=60s")
+
+
+def _name(work_id: str) -> str:
+    return work_id.lower().replace("_", "-")

@@ -1,0 +1,76 @@
+"""The public SDK against the simulator: its client, and the smallest session that its worker accepts.
+
+This module owns what is no part of the Work API: the SDK's worker also fetches a session, lists its events and streams
+them. Those few calls are answered in the test's process; every call of the Work API goes over a socket, untouched.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import anyio
+import httpx2
+from anthropic import AsyncAnthropic
+
+
+@dataclass(slots=True)
+class Sessions(httpx2.AsyncBaseTransport):
+    """Answers the calls on sessions itself, and passes every other one on.
+
+    A session runs until `ends` is set; then its stream tells that its turn has ended, and the worker finishes.
+    """
+
+    network: httpx2.AsyncBaseTransport
+    ends: anyio.Event = field(default_factory=anyio.Event)
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Answer one request."""
+        path = request.url.path
+        if not path.startswith("/v1/sessions/"):
+            return await self.network.handle_async_request(request)
+        if path.endswith("/events/stream"):
+            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=_Stream(self.ends))
+        if path.endswith("/events"):
+            return httpx2.Response(200, json={"data": [], "next_page": None})
+        session = {"id": path.rsplit("/", 1)[-1], "type": "session", "status": "running", "resources": []}
+        return httpx2.Response(200, json=session | {"agent": {"skills": []}, "metadata": {}})
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.network.aclose()
+
+
+class _Stream(httpx2.AsyncByteStream):
+    """A session's events: nothing, until its turn ends."""
+
+    def __init__(self, ends: anyio.Event) -> None:
+        self._ends = ends
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await self._ends.wait()
+        event = {"type": "session.status_idle", "id": "sevt_1", "stop_reason": {"type": "end_turn"}}
+        yield f"event: session.status_idle\ndata: {json.dumps(event)}\n\n".encode()
+        await anyio.sleep_forever()
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sdk:
+    """A client of the SDK and the sessions that its worker will see."""
+
+    client: AsyncAnthropic
+    sessions: Sessions
+
+
+@asynccontextmanager
+async def sdk(base_url: str, api_key: str) -> AsyncIterator[Sdk]:
+    """Open a client of the SDK whose Work API is the simulator."""
+    sessions = Sessions(httpx2.AsyncHTTPTransport())
+    async with (
+        httpx2.AsyncClient(transport=sessions, trust_env=False) as http,
+        AsyncAnthropic(base_url=base_url, api_key=api_key, http_client=http) as client,
+    ):
+        yield Sdk(client, sessions)

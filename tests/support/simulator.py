@@ -1,0 +1,222 @@
+"""The simulator as a process of its own, on free ports, that ends with the test run however that ends.
+
+This module owns the process and the typed way to its administration. It must not judge: that is `judge`'s.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+START = 30.0  # seconds until it must listen: importing aiohttp on a machine that builds something takes some
+END = 10.0  # seconds until it must have ended after SIGTERM
+LOOK = 0.02  # seconds between two looks at a condition
+
+
+class Simulator:
+    """A running simulator; `close` it, or use it as a context manager.
+
+    `url` is the Work API's base URL, `admin_url` the administration's; `environment_id`, `environment_key` and
+    `api_key` are what it began with.
+    """
+
+    def __init__(self, *options: str, empty: bool = True) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="worklease-simulator-")
+        ready = Path(self._folder.name) / "ready.json"
+        self._log = (Path(self._folder.name) / "log").open("w+b")
+        command = [sys.executable, "-m", "worklease.simulator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
+        command += [f"--ready-file={ready}", "--until-stdin-closes", *(["--empty"] if empty else []), *options]
+        self.process = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+            command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        try:
+            told = json.loads(self._ready(ready))
+        except BaseException:
+            self.close()
+            raise
+        self.url: str = told["url"]
+        self.admin_url: str = told["admin_url"]
+        self.environment_id: str = told["environment_id"]
+        self.environment_key: str = told["environment_key"]
+        self.api_key: str = told["api_key"]
+        # trust_env: a proxy of the machine has no business between a test and its own loopback
+        self._http = httpx.Client(base_url=self.admin_url, timeout=10.0, trust_env=False)
+
+    def _ready(self, ready: Path) -> str:
+        deadline = time.monotonic() + START
+        while not ready.exists():
+            try:
+                status = self.process.wait(timeout=LOOK)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < deadline:
+                    continue
+                raise TimeoutError(f"The simulator did not listen within {START:.0f} s: {self.log()}") from None
+            raise RuntimeError(f"The simulator ended with status {status} before it listened: {self.log()}")
+        return ready.read_text(encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> int:
+        """End the process and return its exit status."""
+        if hasattr(self, "_http"):
+            self._http.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            status = self.process.wait(timeout=END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self._log.close()
+        self._folder.cleanup()
+        return status
+
+    def log(self) -> str:
+        """What it has printed."""
+        return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+
+    # -- keys
+
+    def set_environment_keys(self, environment_id: str, *keys: str) -> None:
+        """Create an environment, or rotate its keys; without any key all are revoked."""
+        self._call("PUT", f"/environments/{environment_id}/keys", {"keys": list(keys)})
+
+    def set_api_keys(self, *keys: str) -> None:
+        """Replace the organization's API keys."""
+        self._call("PUT", "/api-keys", {"keys": list(keys)})
+
+    # -- items
+
+    def create_item(
+        self,
+        item_id: str | None = None,
+        *,
+        environment_id: str | None = None,
+        state: str = "starting",
+        ttl_seconds: int | None = None,
+        data_type: str = "session",
+        data_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Create an item; `starting` is acknowledged and not yet beaten, `queued` waits for a poll."""
+        body = {
+            "id": item_id,
+            "environment_id": environment_id or self.environment_id,
+            "state": state,
+            "ttl_seconds": ttl_seconds,
+            "data_type": data_type,
+            "data_id": data_id,
+            "metadata": dict(metadata or {}),
+        }
+        return self._call("POST", "/items", body)
+
+    def items(self) -> list[dict[str, Any]]:
+        """All items as they are now."""
+        return list(self._call("GET", "/items")["items"])
+
+    def item(self, item_id: str) -> dict[str, Any]:
+        """One item as it is now, with its `last_heartbeat`, `ttl_seconds` and `sessions_token`."""
+        return self._call("GET", f"/items/{item_id}")
+
+    def stop_item(self, item_id: str, *, force: bool = False) -> dict[str, Any]:
+        """Stop an item, as somebody with an API key does."""
+        return self._call("POST", f"/items/{item_id}/stop", {"force": force})
+
+    def requeue_item(self, item_id: str, *, state: str = "queued") -> dict[str, Any]:
+        """Deliver an item again under its id, brought to a state."""
+        return self._call("POST", f"/items/{item_id}/requeue", {"state": state})
+
+    def steal_item(self, item_id: str) -> dict[str, Any]:
+        """Let another worker beat the item, or claim it."""
+        return self._call("POST", f"/items/{item_id}/steal")
+
+    def impose_ttl(self, item_id: str, seconds: int | None) -> dict[str, Any]:
+        """Give this TTL in every later answer that extends; None takes it back."""
+        return self._call("PUT", f"/items/{item_id}/ttl", {"ttl_seconds": seconds})
+
+    def rotate_token(self, item_id: str) -> str:
+        """Revoke an item's sessions token; returns the new one."""
+        return str(self._call("POST", f"/items/{item_id}/token")["sessions_token"])
+
+    def delete_item(self, item_id: str) -> None:
+        """Make an item unknown."""
+        self._call("DELETE", f"/items/{item_id}")
+
+    # -- faults
+
+    def inject(
+        self,
+        kind: str,
+        *,
+        call: str | None = "heartbeat",
+        item: str | None = None,
+        times: int | None = 1,
+        **effect: Any,
+    ) -> int:
+        """Set a fault; kinds and their parameters are in `worklease.simulator.admin`. Returns its id."""
+        body = {"kind": kind, "call": call, "item": item, "times": times, **effect}
+        return int(self._call("POST", "/faults", body)["id"])
+
+    def remove_fault(self, fault_id: int) -> None:
+        """Take a fault away; requests that hang by it are let go."""
+        self._call("DELETE", f"/faults/{fault_id}")
+
+    def clear_faults(self) -> None:
+        """Take all faults away."""
+        self._call("DELETE", "/faults")
+
+    def outage(self, mode: str) -> None:
+        """Take the Work API away (`refuse`, `reset`) or bring it back (`off`)."""
+        self._call("PUT", "/outage", {"mode": mode})
+
+    # -- history
+
+    def history(self, item: str | None = None, *, since: int = 0) -> list[dict[str, Any]]:
+        """Everything seen after entry `since`, of one item if it is named."""
+        query = {"since": str(since)} | ({} if item is None else {"item": item})
+        return list(self._call("GET", "/history", query=query)["entries"])
+
+    def last_seq(self) -> int:
+        """The number of the latest entry of the history."""
+        return int(self._call("GET", "/")["last_seq"])
+
+    def wait_for(
+        self,
+        condition: Callable[[Sequence[Mapping[str, Any]]], bool],
+        *,
+        item: str | None = None,
+        since: int = 0,
+        timeout: float = 10.0,
+    ) -> list[dict[str, Any]]:
+        """Wait until a condition on the history holds, and return the history; TimeoutError if it does not."""
+        deadline, pause = time.monotonic() + timeout, threading.Event()
+        while not condition(history := self.history(item, since=since)):
+            if time.monotonic() > deadline:
+                shown = "\n".join(json.dumps(entry) for entry in history[-20:])
+                raise TimeoutError(f"The condition did not hold within {timeout:.0f} s. The latest entries:\n{shown}")
+            pause.wait(LOOK)
+        return history
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        response = self._http.request(method, path, json=body, params=query)
+        if response.is_error:
+            raise RuntimeError(f"{method} {path} was answered {response.status_code}: {response.text}")
+        return dict(response.json()) if response.content else {}

@@ -1,0 +1,54 @@
+"""Items of the simulator's pure model, in the states that tests begin with."""
+
+from worklease.simulator import items
+from worklease.simulator.instants import SECOND
+from worklease.simulator.items import Answered, Item, State
+from worklease.simulator.profiles import HOSTED, Profile
+from worklease.simulator.refusals import Refusal
+
+T0 = 1_795_000_000 * SECOND + 123_456
+
+
+def item(state: State = State.STARTING) -> Item:
+    """An item that was acknowledged at T0 and never beaten."""
+    return Item(
+        id="work_1",
+        environment_id="env_1",
+        data_type="session",
+        data_id="sesn_1",
+        created_at=T0,
+        started_at=T0,
+        sessions_token="token",
+        state=state,
+        acknowledged_at=None if state is State.QUEUED else T0,
+    )
+
+
+def beat(
+    before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
+) -> Answered | Refusal:
+    """Beat an item."""
+    return items.beat(before, at, profile, expected=expected, desired=desired)
+
+
+def accepted(
+    before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
+) -> Answered:
+    """Beat an item; the beat must be answered 200."""
+    answered = beat(before, expected, at=at, profile=profile, desired=desired)
+    if isinstance(answered, Refusal):
+        raise TypeError(f"The beat was refused: {answered.message}")
+    return answered
+
+
+def refused(before: Item, expected: str | None, *, profile: Profile = HOSTED, desired: int | None = None) -> Refusal:
+    """Beat an item; the beat must be refused."""
+    refusal = beat(before, expected, profile=profile, desired=desired)
+    if isinstance(refusal, Answered):
+        raise TypeError(f"The beat was answered 200: {refusal}")
+    return refusal
+
+
+def active(profile: Profile = HOSTED) -> Item:
+    """An item that is held since T0."""
+    return accepted(item(), items.NO_HEARTBEAT, profile=profile).item

@@ -1,0 +1,26 @@
+"""A real Kubernetes control plane on this machine, for tests and the demo.
+
+Owns the pinned binaries, the processes made of them and their end. Must not know anything of the operator, and must
+not touch a cluster that it did not start, but for `existing_cluster`, which asks first.
+"""
+
+from controlplane.binaries import BinariesError, Places, ensure
+from controlplane.existing import ExistingCluster, ExistingClusterError, existing_cluster
+from controlplane.kubectl import KubectlError
+from controlplane.plane import ControlPlane
+from controlplane.processes import StartError
+from controlplane.waiting import DeadlineError, wait_for
+
+__all__ = [
+    "BinariesError",
+    "ControlPlane",
+    "DeadlineError",
+    "ExistingCluster",
+    "ExistingClusterError",
+    "KubectlError",
+    "Places",
+    "StartError",
+    "ensure",
+    "existing_cluster",
+    "wait_for",
+]

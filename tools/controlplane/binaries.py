@@ -1,0 +1,245 @@
+"""The pinned binaries: which they are, where they are found, and how they come to be.
+
+The order is KUBEBUILDER_ASSETS, our own cache, a build from the Go modules in tools/go. Versions are read from their
+go.mod: they stand nowhere else. Must not start a control plane and must not leave half a binary behind.
+"""
+
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from controlplane.locking import locked
+from controlplane.progress import Progress, progress, say
+from controlplane.toolchain import BUILD_FLAGS, ToolchainError, compile_package, find_go, module_folder
+
+MODULES = Path(__file__).parents[1] / "go"
+GO_REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "go.txt"
+STAGES = "stages"
+KUBERNETES_LINK = (
+    "-X k8s.io/component-base/version.gitVersion={version}",
+    "-X k8s.io/component-base/version.gitMajor={major}",
+    "-X k8s.io/component-base/version.gitMinor={minor}",
+)
+
+
+class BinariesError(Exception):
+    """A pinned binary cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One pinned binary: `module` is its folder in tools/go, `requires` the Go module whose version it has."""
+
+    name: str
+    module: str
+    requires: str
+    package: str
+    about: str  # a cold build on two cores
+    link: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()  # files of the required module that the binary needs beside it
+
+
+def _kubernetes(name: str, about: str) -> Tool:
+    """One program of Kubernetes itself."""
+    package = f"k8s.io/kubernetes/cmd/{name}"
+    return Tool(name, "kubernetes", "k8s.io/kubernetes", package, about, link=KUBERNETES_LINK)
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("etcd", "etcd", "go.etcd.io/etcd/server/v3", ".", "30 s"),
+        _kubernetes("kube-apiserver", "7 min"),
+        _kubernetes("kubectl", "30 s"),
+        _kubernetes("kube-controller-manager", "2 min"),
+        _kubernetes("kube-scheduler", "10 s"),
+        Tool(
+            "kwok",
+            "kwok",
+            "sigs.k8s.io/kwok",
+            "sigs.k8s.io/kwok/cmd/kwok",
+            "2 min",
+            stages=(
+                "kustomize/stage/node/fast/node-initialize.yaml",
+                "kustomize/stage/node/heartbeat/node-heartbeat.yaml",
+                "kustomize/stage/pod/fast/pod-ready.yaml",
+                "kustomize/stage/pod/fast/pod-complete.yaml",
+            ),
+        ),
+        Tool(
+            "kubeconform",
+            "kubeconform",
+            "github.com/yannh/kubeconform",
+            "github.com/yannh/kubeconform/cmd/kubeconform",
+            "10 s",
+            link=("-X main.version={version}",),
+        ),
+        Tool(
+            "helm",
+            "helm",
+            "helm.sh/helm/v4",
+            "helm.sh/helm/v4/cmd/helm",
+            "3 min",
+            link=("-X helm.sh/helm/v4/internal/version.version={version}",),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where to look and where to keep."""
+
+    cache: Path
+    assets: Path | None = None
+    modules: Path = MODULES
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Places":
+        """KUBEBUILDER_ASSETS and XDG_CACHE_HOME, as their specifications read them."""
+        assets = environ.get("KUBEBUILDER_ASSETS")
+        if assets and not Path(assets).is_dir():
+            raise BinariesError(f"KUBEBUILDER_ASSETS names {assets}, which is not a folder: correct or unset it")
+        home = environ.get("XDG_CACHE_HOME", "")
+        # The XDG specification: a relative path is invalid and ignored.
+        base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
+        return cls(cache=base / "worklease" / "tools", assets=Path(assets).absolute() if assets else None)
+
+    def module(self, tool: Tool) -> Path:
+        """The folder of the tool's Go module."""
+        return self.modules / tool.module
+
+    def home(self, tool: Tool) -> Path:
+        """Where the cache keeps the tool: another folder as soon as anything it is made of changes."""
+        digest = hashlib.sha256()
+        for path in sorted(self.module(tool).glob("*")):
+            if path.name in {"go.mod", "go.sum"} or path.suffix == ".go":
+                digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update("\0".join([tool.package, *BUILD_FLAGS, link_flags(tool, self), *tool.stages]).encode())
+        system = f"{sys.platform}-{platform.machine()}"
+        return self.cache / f"{tool.name}-{version(tool, self)}-{system}-{digest.hexdigest()[:16]}"
+
+
+def version(tool: Tool, places: Places) -> str:
+    """The tool's version, from its go.mod."""
+    path = places.module(tool) / "go.mod"
+    pin = re.search(rf"^(?:require)?\s+{re.escape(tool.requires)} (v\S+)", path.read_text(), re.MULTILINE)
+    if pin is None:
+        raise BinariesError(f"{path} does not require {tool.requires}: restore it from the repository")
+    return pin[1]
+
+
+def link_flags(tool: Tool, places: Places) -> str:
+    """The linker's flags: no debug tables, and the version that the program shall say it has."""
+    pinned = version(tool, places)
+    major, minor, _ = pinned.removeprefix("v").split(".", 2)
+    return " ".join(["-s", "-w", *(flag.format(version=pinned, major=major, minor=minor) for flag in tool.link)])
+
+
+def find(tool: Tool, places: Places) -> Path | None:
+    """The tool's binary if it is there already: in KUBEBUILDER_ASSETS, else in the cache."""
+    if places.assets is not None and _is_complete(tool, places.assets):
+        return places.assets / tool.name
+    home = places.home(tool)
+    return home / tool.name if _is_complete(tool, home) else None
+
+
+def _is_complete(tool: Tool, folder: Path) -> bool:
+    """Whether a folder holds the binary and all that it needs beside it."""
+    beside = (folder / STAGES / Path(stage).name for stage in tool.stages)
+    return os.access(folder / tool.name, os.X_OK) and all(path.is_file() for path in beside)
+
+
+def foreign_versions(found: Mapping[str, Path], places: Places) -> list[str]:
+    """What to say of an API server from KUBEBUILDER_ASSETS that is not of the pinned minor version."""
+    path = found.get("kube-apiserver")
+    if path is None or places.assets is None or path.parent != places.assets:
+        return []
+    answer = subprocess.run([str(path), "--version"], capture_output=True, text=True, check=False)
+    said = answer.stdout.strip().removeprefix("Kubernetes ") or f"no version ({answer.stderr.strip()})"
+    pinned = version(TOOLS["kube-apiserver"], places)
+    if said.split(".")[:2] == pinned.split(".")[:2]:
+        return []
+    return [f"{path} (from KUBEBUILDER_ASSETS) says it is {said}; {pinned} is pinned. It is used all the same."]
+
+
+def ensure(names: Iterable[str] = tuple(TOOLS), places: Places | None = None) -> dict[str, Path]:
+    """The paths of the named binaries, after building those that are missing. Raises BinariesError."""
+    places = places or Places.from_environment()
+    tools = [_tool(name) for name in names]
+    found = {tool.name: path for tool in tools if (path := find(tool, places)) is not None}
+    for remark in foreign_versions(found, places):
+        say(remark)
+    missing = [tool for tool in tools if tool.name not in found]
+    if missing:
+        with progress() as shown:
+            found |= _build_all(missing, places, shown)
+    return {tool.name: found[tool.name] for tool in tools}
+
+
+def _tool(name: str) -> Tool:
+    """The tool of that name."""
+    if name not in TOOLS:
+        raise BinariesError(f"{name} is not pinned here; these are: {', '.join(TOOLS)}")
+    return TOOLS[name]
+
+
+def _build_all(tools: list[Tool], places: Places, shown: Progress) -> dict[str, Path]:
+    """Build the tools one after the other: each keeps all cores busy by itself."""
+    shown.note(
+        f"Building {', '.join(tool.name for tool in tools)} from source, once. All the pinned tools together take "
+        f"about 15 minutes on two cores, less where Go has compiled them before. They are kept in {places.cache}."
+    )
+    try:
+        return {tool.name: _build(tool, places, shown) for tool in tools}
+    except ToolchainError as error:
+        raise BinariesError(
+            f"{error}\nThe tools come from the Go modules in {places.modules}. If the network or the disk was the "
+            "cause, run the same again: what is compiled already is kept. Or put binaries of your own into a folder "
+            "and name it in KUBEBUILDER_ASSETS."
+        ) from error
+
+
+def _build(tool: Tool, places: Places, shown: Progress) -> Path:
+    """Build one tool, unless another process has meanwhile, and move it into place when it is whole."""
+    home = places.home(tool)
+
+    def waiting() -> None:
+        shown.note(f"Another process builds {tool.name}: waiting for it.")
+
+    with locked(places.cache / f"{home.name}.lock", waiting):
+        if _is_complete(tool, home):
+            return home / tool.name
+        for stale in places.cache.glob(f"{home.name}.partial-*"):  # of an interrupted build; the lock is held
+            shutil.rmtree(stale, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{home.name}.partial-", dir=places.cache))
+        try:
+            _build_into(partial, tool, places, shown)
+            shutil.rmtree(home, ignore_errors=True)  # incomplete: someone removed a part by hand
+            partial.replace(home)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return home / tool.name
+
+
+def _build_into(folder: Path, tool: Tool, places: Places, shown: Progress) -> None:
+    """Compile the tool and copy what it needs beside it, so that a warm cache needs no Go."""
+    module = places.module(tool)
+    go = find_go(places.modules, places.cache, GO_REQUIREMENTS, shown)
+    with shown.step(f"{tool.name} {version(tool, places)}", tool.about) as step:
+        link = link_flags(tool, places)
+        compile_package(go, module, tool.package, link=link, target=folder / tool.name, step=step)
+    if tool.stages:
+        source = module_folder(go, module, tool.requires)
+        (folder / STAGES).mkdir()
+        for stage in tool.stages:
+            shutil.copyfile(source / stage, folder / STAGES / Path(stage).name)
+    folder.chmod(0o755)  # mkdtemp's 0700 would keep other users of a shared cache out

@@ -1,0 +1,151 @@
+"""The process that owns all others of a control plane, and outlives its parent by as much as cleaning takes.
+
+It is started with a pipe that only the parent can write to. When that pipe ends, however the parent died, every process
+is ended and the temporary folder removed. Should this process itself be killed, Linux kills its children.
+
+It runs as a script of its own, isolated: standard library only, one thread (the children's parent-death signal is bound
+to the thread that started them), and nothing imported from this package.
+"""
+
+import ctypes
+import json
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+PARENT_CHECK_SECONDS = 1.0  # a fork of the parent may hold the pipe open: its death shows in getppid() at the latest
+GRACE_SECONDS = 3.0  # nothing of value is in the folder: long enough to close cleanly, short enough to wait for
+POLL_SECONDS = 0.02  # how soon an ended process is noticed
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+# Whoever serves goes before whoever is needed for that: an API server without etcd waits long before it ends.
+LAST_TO_END = "etcd"
+
+
+class Reaper:
+    """Starts, signals and ends the processes of one control plane."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._parent = os.getppid()
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def serve(self) -> None:
+        """Answer requests until the parent is gone."""
+        try:
+            for request in self._requests():
+                answer = self._answer(json.loads(request))
+                os.write(sys.stdout.fileno(), json.dumps(answer).encode() + b"\n")
+        except BrokenPipeError:
+            pass  # the parent died between its question and our answer: the end is the same as that of its pipe
+        finally:
+            self._end_all()
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _requests(self) -> Iterator[bytes]:
+        """The parent's lines, until its end."""
+        rest = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
+            while os.getppid() == self._parent:
+                if not selector.select(PARENT_CHECK_SECONDS):
+                    continue
+                block = os.read(sys.stdin.fileno(), 65536)
+                if not block:
+                    return
+                *lines, rest = (rest + block).split(b"\n")
+                yield from lines
+
+    def _answer(self, request: dict[str, object]) -> dict[str, object]:
+        """Do one thing; the answer always names what runs and how the rest ended."""
+        error = None
+        try:
+            match request:
+                case {"do": "start", "name": str(name), "command": list(command), "log": str(log)}:
+                    self._start(name, [str(word) for word in command], log)
+                case {"do": "signal", "name": str(name), "signal": int(number)}:
+                    self._children[name].send_signal(number)
+                case {"do": "look"}:
+                    pass
+                case _:
+                    error = f"not understood: {request}"
+        except (OSError, KeyError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        codes = {name: child.poll() for name, child in self._children.items()}
+        running = {name: self._children[name].pid for name, code in codes.items() if code is None}
+        ended = {name: code for name, code in codes.items() if code is not None}
+        return {"error": error, "running": running, "ended": ended}
+
+    def _start(self, name: str, command: list[str], log: str) -> None:
+        """Start a process whose output goes to its log and whose life is bound to ours."""
+        home = str(self._directory)
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home}
+        with Path(log).open("ab") as output:
+            self._children[name] = subprocess.Popen(
+                command,
+                cwd=home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                preexec_fn=bind_to_parent(),  # noqa: PLW1509  # safe here: this process has one thread
+            )
+
+    def _end_all(self) -> None:
+        """Ask all processes to end, then make them; etcd last."""
+        last = [child for name, child in self._children.items() if name == LAST_TO_END]
+        end([child for child in self._children.values() if child not in last])
+        end(last)
+
+
+def end(children: list[subprocess.Popen[bytes]]) -> None:
+    """SIGTERM, a bounded grace, SIGKILL."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    for child in children:
+        child.kill()
+        child.wait()
+
+
+def bind_to_parent() -> Callable[[], None] | None:
+    """What a child does first: ask Linux to kill it when its parent dies. None on other systems."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def bind() -> None:
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return bind
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn the signals that end a process into an orderly end."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        for each in ending:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning
+        sys.exit(128 + number)
+
+    ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for each in ending:
+        signal.signal(each, leave)
+    yield
+
+
+if __name__ == "__main__":
+    with ended_by_signals():
+        Reaper(Path(sys.argv[1])).serve()
