@@ -17,6 +17,7 @@ from support.cluster import (
     make_namespace,
     refuse_existing_cluster,
 )
+from support.simulator import Simulator
 
 
 def pytest_configure() -> None:
@@ -64,3 +65,10 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = make_namespace(control_plane)
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    """A Work API of the test's own, as a process, without items."""
+    with Simulator() as started:
+        yield started

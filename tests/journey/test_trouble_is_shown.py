@@ -67,7 +67,7 @@ def test_an_item_that_nobody_acknowledged_waits_for_it(leases: Leases, simulator
     simulator.steal_item("work_a")
     leases.create("work_a", pods=True)
     message = leases.await_condition("work_a", "LeaseHeld", "False", "HeldByAnother")
-    assert "another worker" in message
+    assert "Another worker" in message
     assert list(leases.pods()) == ["pod-work-a"]
 
 

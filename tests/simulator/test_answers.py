@@ -150,6 +150,8 @@ async def test_a_waiting_poll_gets_the_item_that_arrives(served: Served) -> None
     served.create(state=State.QUEUED)
     response = await poll
     assert response.json()["id"] == "work_1"
+    asked, created = await served.history()
+    assert asked["answered_monotonic"] - created["at_monotonic"] < 0.7, "it did not wait for its own end"
 
 
 async def test_a_waiting_poll_ends_empty_after_the_time_it_named(served: Served) -> None:
@@ -270,6 +272,15 @@ async def test_a_lapsed_lease_is_queued_again_on_the_servers_clock(served: Serve
     assert refused.status_code == 412
     state = refused.json()["error"]["details"]["current_state"]
     assert (state["state"], state["last_heartbeat"]) == ("queued", None)
+
+
+async def test_a_lease_lapses_although_nobody_asks(served: Served) -> None:
+    queued = asyncio.Event()
+    served.simulation.on_queued = lambda _environment_id: queued.set()
+    served.create(ttl=1)
+    await served.held()
+    async with asyncio.timeout(10):
+        await queued.wait()
 
 
 async def test_an_item_stopped_and_claimed_again_within_its_ttl_has_another_holder(served: Served) -> None:

@@ -1,6 +1,7 @@
 """Faults on demand: each strikes on its side of the request's effect, and the history says what was applied."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -180,6 +181,12 @@ async def test_a_server_that_is_away_refuses_connections_and_comes_back_on_its_p
     assert (await served.admin.get("/")).json()["outage"] == "refuse"
     await served.admin.put("/outage", json={"mode": "off"})
     assert (await served.beat(expected=value)).status_code == 200
+
+
+async def test_nobody_else_gets_the_port_of_a_server_that_is_away(served: Served) -> None:
+    await served.admin.put("/outage", json={"mode": "refuse"})
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((served.server.work.host, served.server.work.port))
 
 
 async def test_a_server_that_resets_takes_nothing_in(served: Served) -> None:

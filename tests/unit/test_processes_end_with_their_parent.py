@@ -50,7 +50,11 @@ def parent(folder: Path, end: str, script: str = PLAIN) -> Iterator[tuple["subpr
     ) as process:
         assert process.stdout is not None
         pids: list[int] = json.loads(process.stdout.readline())
-        yield process, pids
+        try:
+            yield process, pids
+        finally:  # a failed test must not wait for a parent that nobody ended
+            if end == "wait":
+                process.kill()
 
 
 @pytest.fixture
@@ -98,17 +102,15 @@ def test_a_fork_that_holds_the_pipe_open_keeps_nothing_alive(folder: Path) -> No
 
 
 def test_a_killed_reaper_leaves_no_process(folder: Path) -> None:
-    with parent(folder, "wait") as (process, pids):
+    with parent(folder, "wait") as (_, pids):
         os.kill(pids[0], signal.SIGKILL)
         wait_for(lambda: not any(map(is_alive, pids)), seconds=5, what="the end of all processes")
-        process.kill()
 
 
 def test_a_terminated_reaper_cleans_up(folder: Path) -> None:
-    with parent(folder, "wait") as (process, pids):
+    with parent(folder, "wait") as (_, pids):
         os.kill(pids[0], signal.SIGTERM)
         assert_nothing_is_left(pids, folder)
-        process.kill()
 
 
 def test_closing_ends_all_and_removes_the_folder(folder: Path) -> None:

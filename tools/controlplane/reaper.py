@@ -125,6 +125,7 @@ def bind_to_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def bind() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
 

@@ -1,0 +1,161 @@
+"""Where the demo takes place: a control plane of its own, or a namespace of the reader's cluster after asking.
+
+Owns what the two have in common and how each is left. Must not touch anything in the reader's cluster but the namespace
+that it made there and, where it is missing, the custom resource, which stays.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from controlplane import ControlPlane, ExistingCluster, KubectlError
+
+REPOSITORY = Path(__file__).parents[2]
+CUSTOM_RESOURCES = "crds/workleases.yaml"
+EXAMPLES = "examples/"
+CRD_NAME = "workleases.worklease.dev"
+OWN_NAMESPACE = "default"  # keeps the lines that a reader types short
+GUEST_NAMESPACE = "worklease-demo"
+ESTABLISHED = "--timeout=30s"  # usually 50 ms
+ACCOUNT = "--timeout=30s"  # its controller takes milliseconds
+REMOVAL = "--timeout=90s"  # a drained sandbox of the examples has 10 s, a busy cluster some more
+NO_FINALIZERS = '{"metadata":{"finalizers":null}}'
+
+
+class Kubectl(Protocol):
+    """kubectl, bound to one cluster; raises KubectlError where it fails and `check` is true."""
+
+    def __call__(self, *arguments: str, check: bool = True) -> str:
+        """Run it and return what it printed."""
+
+
+class GroundsError(Exception):
+    """The demo cannot take place here; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grounds:
+    """A cluster and a namespace in it, ready for the examples."""
+
+    kubectl: Kubectl
+    binary: Path
+    reach: tuple[str, ...]
+    """The words that lead kubectl here, for a reader to type."""
+    kubeconfig: Path
+    """What the operator reads."""
+    namespace: str
+    about: str
+    starting_seconds: float
+    """How long a pod may take to run."""
+    ending_seconds: float
+    """How long a pod may take to end."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More of the operator's environment."""
+
+    def typed(self, *words: str) -> str:
+        """A kubectl line for a reader, who may have no kubectl in the path."""
+        program = "kubectl" if shutil.which("kubectl") else str(self.binary)
+        return " ".join([program, *self.reach, *words])
+
+    def install(self) -> None:
+        """Install the custom resource and wait until it is served."""
+        path = str(REPOSITORY / CUSTOM_RESOURCES)
+        self.kubectl("apply", "--server-side", "-f", path)
+        self.kubectl("wait", "--for=condition=Established", ESTABLISHED, "-f", path)
+
+    def apply_examples(self) -> str:
+        """Apply the examples and return what kubectl said."""
+        return self.kubectl("apply", f"--namespace={self.namespace}", "-f", str(REPOSITORY / EXAMPLES))
+
+
+def own(plane: ControlPlane) -> Grounds:
+    """A control plane that nobody else uses: all of it goes at the end."""
+    grounds = Grounds(
+        kubectl=plane.kubectl,
+        binary=plane.binaries["kubectl"],
+        reach=("--kubeconfig", str(plane.kubeconfig)),
+        kubeconfig=plane.kubeconfig,
+        namespace=OWN_NAMESPACE,
+        about=f"etcd, kube-apiserver, controllers, scheduler and two nodes played by kwok, at {plane.url}",
+        starting_seconds=20.0,  # kwok takes a second; the rest is for a busy machine
+        ending_seconds=0.0,  # kwok's containers are gone at once
+    )
+    grounds.install()
+    return grounds
+
+
+@contextmanager
+def guest(cluster: ExistingCluster, folder: Path, say: Callable[[str], None]) -> Iterator[Grounds]:
+    """The reader's cluster: a namespace that did not exist before, and does not afterwards.
+
+    Leave it while the operator still runs, which has to let go of its resources.
+    """
+    if cluster.kubectl("get", "namespace", GUEST_NAMESPACE, "--ignore-not-found", "-o", "name"):
+        raise GroundsError(_taken(cluster))
+    grounds = Grounds(
+        kubectl=cluster.kubectl,
+        binary=cluster.binary,
+        reach=("--kubeconfig", str(cluster.kubeconfig), "--context", cluster.context, "--namespace", GUEST_NAMESPACE),
+        kubeconfig=_pinned(cluster, folder),
+        namespace=GUEST_NAMESPACE,
+        about=f"context {cluster.context} at {cluster.url}, namespace {GUEST_NAMESPACE}",
+        starting_seconds=180.0,  # an image has to be pulled
+        ending_seconds=15.0,  # the sandbox's grace, and the kubelet's own time
+        settings={"WORKLEASE_NAMESPACES": GUEST_NAMESPACE} | _reader_environment(),
+    )
+    found = cluster.kubectl("get", "crd", CRD_NAME, "--ignore-not-found", "-o", "name")
+    if found:
+        say(f"The CRD {CRD_NAME} is there and stays as it is; an operator that runs there may see the demo's resources")
+    else:
+        grounds.install()
+    cluster.kubectl("create", "namespace", GUEST_NAMESPACE)
+    try:
+        # Pods are refused until the namespace has its account.
+        cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={GUEST_NAMESPACE}", ACCOUNT)
+        yield grounds
+    finally:
+        _leave(cluster, say)
+        if not found:
+            say(f"The CRD {CRD_NAME} stays installed; `kubectl delete crd {CRD_NAME}` removes it")
+
+
+def _leave(cluster: ExistingCluster, say: Callable[[str], None]) -> None:
+    """Remove the namespace; by force from the operator's finalizers if it is not there to let go of them."""
+    removal = ("delete", "namespace", GUEST_NAMESPACE, "--ignore-not-found", "--wait", REMOVAL)
+    say(f"Removing the namespace {GUEST_NAMESPACE}")
+    try:
+        cluster.kubectl(*removal)
+    except KubectlError:
+        in_namespace = f"--namespace={GUEST_NAMESPACE}"
+        for name in cluster.kubectl("get", "worklease", in_namespace, "-o", "name", check=False).split():
+            cluster.kubectl("patch", name, in_namespace, "--type=merge", "-p", NO_FINALIZERS, check=False)
+        cluster.kubectl(*removal)
+
+
+def _taken(cluster: ExistingCluster) -> str:
+    bound = f"kubectl --kubeconfig {cluster.kubeconfig} --context {cluster.context}"
+    inside = f"{bound} --namespace {GUEST_NAMESPACE}"
+    return (
+        f"The namespace {GUEST_NAMESPACE} exists in the cluster at {cluster.url}, and the demo removes only what it "
+        f"made itself. If an earlier demo was killed and left it, remove it with\n"
+        f"  {inside} get worklease -o name | xargs -I NAME {inside} patch NAME --type=merge -p '{NO_FINALIZERS}'\n"
+        f"  {bound} delete namespace {GUEST_NAMESPACE}"
+    )
+
+
+def _pinned(cluster: ExistingCluster, folder: Path) -> Path:
+    """A kubeconfig of this context alone, so that the operator stays with it whatever the reader switches to."""
+    path = folder / "kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(cluster.kubectl("config", "view", "--minify", "--flatten", "--raw", "-o", "json"))
+    return path
+
+
+def _reader_environment() -> dict[str, str]:
+    """What a cluster's login may need of the reader's environment: a home, and the way out."""
+    wanted = ("HOME", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
+    return {name: os.environ[name] for name in wanted if name in os.environ}

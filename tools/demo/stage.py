@@ -1,0 +1,104 @@
+"""The processes of the demo beside the control plane: the simulator and the operator.
+
+Owns their start and their end: they end with this process, however it dies, and their folder goes with them. Must not
+judge what they do.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from controlplane import StartError, wait_for
+from controlplane.processes import Processes
+from demo.grounds import Grounds
+from demo.simulator import Simulator
+from demo.snapshot import Snapshot, read
+
+TTL_SECONDS = 15  # a beat each 5 s: often enough to watch, and three may fail before the lease ends
+START_SECONDS = 60.0  # a second or two; a machine that builds something needs more
+END_SECONDS = 30.0  # an operator that is told to end writes its last news first
+LOOK_SECONDS = 0.5  # between two calls of kubectl, each of which takes a tenth of that in CPU
+SIMULATOR, OPERATOR = "simulator", "operator"
+STARTED = "operator started"  # what the operator logs once it keeps leases
+
+
+class Stage:
+    """The simulator and the operator as processes, as a context manager."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="worklease-demo-")).resolve()
+        self._processes = Processes(self.folder)
+        self._starts = 0
+        self._last_look = (0.0, Snapshot())
+
+    def __enter__(self) -> Self:
+        """Begin with nothing running."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End both and remove their folder."""
+        self._processes.close()
+
+    @property
+    def operator_log(self) -> Path:
+        """Where the operator writes, all of its lives one after the other."""
+        return self._processes.log(OPERATOR)
+
+    def start_simulator(self) -> Simulator:
+        """Start the Work API, with the items that the examples name."""
+        ready = self.folder / "simulator.json"
+        options = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ttl={TTL_SECONDS}", f"--ready-file={ready}"]
+        self._start(SIMULATOR, ["simulate", *options], {})
+        wait_for(lambda: self._lives(SIMULATOR) and ready.exists(), seconds=START_SECONDS, what="the simulator")
+        return Simulator.from_ready_file(ready.read_text(encoding="utf-8"))
+
+    def start_operator(self, grounds: Grounds, simulator: Simulator) -> int:
+        """Start the operator, again if need be, wait until it keeps leases, and return its process id."""
+        self._starts += 1
+        settings = {
+            "KUBECONFIG": str(grounds.kubeconfig),
+            "WORKLEASE_API_URL": simulator.url,
+            "WORKLEASE_LOG_FORMAT": "text",
+            "NO_PROXY": "127.0.0.1,localhost",
+            **grounds.settings,
+        }
+        self._start(OPERATOR, ["run"], settings)
+        wait_for(self._operator_works, seconds=START_SECONDS, what="the operator's start")
+        return self._processes.look().running[OPERATOR]
+
+    def kill_operator(self) -> None:
+        """End the operator as a crash does: it has no say in it."""
+        self._processes.signal(OPERATOR, signal.SIGKILL)
+        self._processes.wait_for_end(OPERATOR, seconds=END_SECONDS)
+
+    def look(self, grounds: Grounds) -> Snapshot:
+        """What kubectl shows now, or showed a moment ago."""
+        at, snapshot = self._last_look
+        if time.monotonic() - at < LOOK_SECONDS:
+            return snapshot
+        text = grounds.kubectl("get", "worklease,pods", f"--namespace={grounds.namespace}", "-o", "json")
+        self._last_look = (time.monotonic(), read(text))
+        return self._last_look[1]
+
+    def _start(self, name: str, words: list[str], settings: Mapping[str, str]) -> None:
+        """Start `worklease`; the reaper's environment is bare, so what is to be in it is said by `env`."""
+        given = [f"{key}={value}" for key, value in ({"PATH": os.environ.get("PATH", os.defpath)} | settings).items()]
+        self._processes.start(name, ["env", *given, sys.executable, "-m", "worklease", *words])
+
+    def _operator_works(self) -> bool:
+        lines = self.operator_log.read_text(errors="replace") if self.operator_log.exists() else ""
+        return self._lives(OPERATOR) and lines.count(STARTED) >= self._starts
+
+    def _lives(self, name: str) -> bool:
+        ended = self._processes.look().ended
+        if name in ended:
+            raise StartError(f"The {name} ended with {ended[name]}:\n{self._processes.tail(name)}")
+        return True
