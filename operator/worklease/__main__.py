@@ -16,8 +16,9 @@ from typing import Any, Final
 import click
 
 from worklease.credentials import Credentials
+from worklease.errands import Rooms
 from worklease.handlers import Bridge
-from worklease.keeper import Keeper, Rooms
+from worklease.keeper import Keeper
 from worklease.kept import Options, Wall
 from worklease.kubernetes_api import KubernetesApi, NotConfigured
 from worklease.sandbox import Sandboxes

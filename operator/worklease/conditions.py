@@ -95,7 +95,7 @@ class Subject:
 
 def imply(situation: Situation, subject: Subject, now: float) -> tuple[Condition, ...]:
     """Give the conditions of a resource, in the order in which a reader wants them."""
-    held = _lease_held(situation.lease, subject, now)
+    held = _lease_held(situation, subject, now)
     sandbox = _sandbox_ready(situation, subject, now)
     return (
         _ready(held, sandbox),
@@ -112,26 +112,39 @@ def invalid(message: str) -> tuple[Condition, ...]:
     return (_ready(held, None), held, finished)
 
 
-def _lease_held(lease: Lease, subject: Subject, now: float) -> Condition:
+def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition:
+    lease = situation.lease
     if lease.end is not None:
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason(lease.end.value), _sentence(lease.message))
     ends = expiry(lease)
     if ends is None:
         return _not_yet_held(lease, subject)
+    if lease.reprieve is not None and now >= ends:
+        message = f"The lease held until {subject.show(ends)} as far as is known; whether it still does, a beat shows."
+        return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.IN_DOUBT, _with(message, lease.message))
     until = f"The lease holds until {subject.show(ends)}"
     if is_fenced(lease, now):
         message = f"No beat was accepted in time; the sandbox is ending before the lease can. {until} unless renewed."
         return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.FENCED, _with(message, lease.message))
     if lease.suspended:
         return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.SUSPENDED, f"{until}; no beats are sent by request.")
+    refusal = _refused_stop(situation)
     if lease.stopping_seen:
         message = f"{_capital(subject.item)} is stopping: the sandbox finishes, then the stop is confirmed."
-        return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.DRAINING, message)
+        return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.DRAINING, _with(message, refusal))
     if lease.trouble is not None and (lease.failures >= LASTING or lease.trouble in _AT_ONCE):
         return Condition(
             Kind.LEASE_HELD, Verdict.TRUE, _reason(lease.trouble), _with(f"{until} unless renewed.", lease.message)
         )
-    return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, f"{until}, and is being renewed.")
+    return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, _with(f"{until}, and is being renewed.", refusal))
+
+
+def _refused_stop(situation: Situation) -> str:
+    """Tell of a stop that is asked for and not heard: it is what a deletion or the end of a drain waits for."""
+    for asked in (situation.forced_stop, situation.graceful_stop):
+        if asked is not None and asked.refusals > 0:
+            return f"the stop is not heard, and is tried again: {asked.message}"
+    return ""
 
 
 _AT_ONCE: Final = frozenset({Trouble.UNAUTHORIZED, Trouble.CREDENTIALS_MISSING, Trouble.REJECTED})
@@ -178,12 +191,13 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
         return _without_pod(situation, subject)
     for pod in pods:
         asked = situation.deletions.get(pod.uid)
-        if asked is not None and asked.refusals > 0:
-            verdict, reason = Verdict.FALSE, Reason.DELETION_REFUSED
-            if is_fenced(situation.lease, now):
-                verdict, reason = Verdict.UNKNOWN, Reason.FENCE_PENDING
-            message = f"Pod {pod.name} must go, but its deletion is not done, and is tried again: {asked.message}"
-            return Condition(Kind.SANDBOX_READY, verdict, reason, message)
+        refusal = asked.message if asked is not None and asked.refusals > 0 else ""
+        if asked is not None and is_fenced(situation.lease, now):
+            message = f"Pod {pod.name} must be gone before the lease can end, and its deletion is not done yet."
+            return Condition(Kind.SANDBOX_READY, Verdict.UNKNOWN, Reason.FENCE_PENDING, _with(message, refusal))
+        if refusal:
+            message = f"Pod {pod.name} must go, but its deletion is refused, and is tried again."
+            return Condition(Kind.SANDBOX_READY, Verdict.FALSE, Reason.DELETION_REFUSED, _with(message, refusal))
         if asked is not None or pod.terminating:
             return Condition(Kind.SANDBOX_READY, Verdict.FALSE, Reason.ENDING, f"Pod {pod.name} is being deleted.")
     return _of_pod(pods[0])

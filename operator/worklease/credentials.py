@@ -96,8 +96,13 @@ class Credentials:
         if isinstance(found, Key) and known is not None and isinstance(known.found, Key):
             # The same key stays the same object: by that a refusal knows whether another one is to be had.
             found = known.found if known.found == found else found
-        if isinstance(found, NoKey) and not isinstance(reply, Done) and not _is_verdict(reply) and known is not None:
-            # The API server has nothing to say just now; what was true stays in use.
+        if (
+            known is not None
+            and isinstance(known.found, Key)
+            and not isinstance(reply, Done)
+            and not _is_verdict(reply)
+        ):
+            # The API server has nothing to say just now; the key that was good stays in use.
             found = known.found
         self._known[at] = _Read(found, self._clock())
         return found
@@ -133,6 +138,8 @@ def _choose(secret: str, entries: Mapping[str, Any]) -> Key | NoKey:
             value = base64.b64decode(encoded, validate=True).decode("ascii").strip()
         except (binascii.Error, UnicodeDecodeError):
             return NoKey(f"key {entry} of Secret {secret} is no text in ASCII: put the key there as it was issued")
-        if value and value.isprintable():
+        if not value.isprintable():
+            return NoKey(f"key {entry} of Secret {secret} is not one line of text: put the key there as it was issued")
+        if value:
             return Key(SecretStr(value), f"key {entry} of Secret {secret}")
     return NoKey(f"Secret {secret} has no key {ENVIRONMENT_KEY}, or it is empty: put the environment's key there")

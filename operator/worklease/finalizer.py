@@ -55,11 +55,14 @@ async def _try(api: KubernetesApi, reference: Reference, *, wanted: bool) -> Set
             return NotDone(message)
         case reply:
             assert_never(reply)
-    if metadata.get("uid") != reference.uid or (wanted and metadata.get("deletionTimestamp") is not None):
+    if metadata.get("uid") != reference.uid:
         return Gone()
     present = list(metadata.get("finalizers") or ())
     if (FINALIZER in present) is wanted:
+        # Also on an object that is on its way out: what is on has to be taken off.
         return Set()
+    if wanted and metadata.get("deletionTimestamp") is not None:
+        return Gone()
     finalizers = [*present, FINALIZER] if wanted else [name for name in present if name != FINALIZER]
     return await _replace(api, reference, metadata, finalizers)
 

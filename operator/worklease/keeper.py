@@ -10,24 +10,17 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from worklease import finalizer, lease
 from worklease.conditions import Kind, invalid
-from worklease.credentials import Credentials, Key, NoKey
+from worklease.errands import Errands, Rooms
 from worklease.kept import Kept, Options, Wall, resume
-from worklease.kubernetes_api import KubernetesApi
 from worklease.lease import Beat, Rest, Wait
-from worklease.lifecycle import Asked, EndPod, LetGo, Pod, Step, StopItem, decide
-from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Unanswered, Unauthorized
+from worklease.lifecycle import EndPod, LetGo, Pod, Step, StopItem, decide
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL, InvalidResource, WorkLease
-from worklease.sandbox import Ending, Gone, NotDone, Sandboxes, read_pod
-from worklease.status import Reference, StatusWriter, Urgency
-from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
-
-RETRY: Final = 1.0
-"""Seconds before a look at a pod, or a write of the finalizer, is repeated."""
+from worklease.sandbox import read_pod
+from worklease.status import Reference, Urgency
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that a turn waits at most, so that even a mistaken wait ends."""
@@ -47,22 +40,12 @@ Address = tuple[str, str, str]
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
-class Rooms:
-    """Everything that the keeper performs with."""
-
-    kubernetes: KubernetesApi
-    work_api: WorkApi
-    credentials: Credentials
-    sandboxes: Sandboxes
-    status: StatusWriter
-
-
 class Keeper:
     """All kept leases of this process."""
 
     def __init__(self, rooms: Rooms, options: Options, clock: Callable[[], float], wall: Callable[[], Wall]) -> None:
         self._rooms = rooms
+        self._errands = Errands(rooms, clock, options.credentials_secret)
         self._options = options
         self._clock = clock
         self._wall = wall
@@ -104,7 +87,7 @@ class Keeper:
         self._rooms.status.forget(uid)
         kept.let_go = True
         kept.wake.set()
-        _log.info("resource gone %s", _who(kept))
+        _log.info("resource gone %s", kept.who)
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Take note of a pod that carries the labels of a work item."""
@@ -142,7 +125,7 @@ class Keeper:
             if not kept.bound[uid].gone:
                 self._look_at(kept, uid)
         how = "found" if kept.lease.sent is None else "resumed"
-        _log.info("resource %s %s", how, _who(kept))
+        _log.info("resource %s %s", how, kept.who)
         self._arrival.set()
 
     def _refuse(self, body: Mapping[str, Any], message: str) -> None:
@@ -209,7 +192,7 @@ class Keeper:
         try:
             return self._turn(kept)
         except Exception:  # noqa: BLE001 (told, and tried again: nothing is swallowed)
-            _log.exception("turn failed, which is a mistake of the operator's %s", _who(kept))
+            _log.exception("turn failed, which is a mistake of the operator's %s", kept.who)
             return self._clock() + MISTAKEN
 
     def _turn(self, kept: Kept) -> float:
@@ -234,11 +217,11 @@ class Keeper:
             return None
         if not kept.guarded and kept.lease.sent is None and kept.resource.deletion_timestamp is None:
             # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first.
-            self._start(kept, "finalizer", self._guard(kept))
+            self._start(kept, "finalizer", self._errands.guard(kept))
             return None
         match lease.decide(kept.lease, now):
             case Beat() as beat if kept.lease.held or kept.resource.deletion_timestamp is None:
-                self._start(kept, "beat", self._beat(kept, beat))
+                self._start(kept, "beat", self._errands.beat(kept, beat))
                 return None
             case Wait(until):
                 return until
@@ -250,11 +233,11 @@ class Keeper:
     def _perform(self, kept: Kept, step: Step) -> None:
         match step:
             case EndPod(uid, name, grace):
-                self._start(kept, f"end {uid}", self._end(kept, uid, name, grace))
+                self._start(kept, f"end {uid}", self._errands.end(kept, uid, name, grace))
             case StopItem(force):
-                self._start(kept, "stop", self._stop(kept, force=force))
+                self._start(kept, "stop", self._errands.stop(kept, force=force))
             case LetGo() if kept.guarded:
-                self._start(kept, "finalizer", self._release(kept))
+                self._start(kept, "finalizer", self._errands.release(kept))
             case LetGo():
                 kept.let_go = True
             case _:
@@ -283,7 +266,7 @@ class Keeper:
                     "%s=%s %s reason=%s: %s",
                     condition.type,
                     condition.status.value,
-                    _who(kept),
+                    kept.who,
                     condition.reason,
                     condition.message,
                 )
@@ -306,139 +289,14 @@ class Keeper:
             del kept.calls[what]
             kept.wake.set()
             if not task.cancelled() and (error := task.exception()) is not None:
-                _log.error("%s failed, which is a mistake of the operator's %s", what, _who(kept), exc_info=error)
+                _log.error("%s failed, which is a mistake of the operator's %s", what, kept.who, exc_info=error)
 
         task.add_done_callback(ended)
-
-    async def _beat(self, kept: Kept, beat: Beat) -> None:
-        sent, outcome = self._clock(), None
-        try:
-            outcome = await self._heartbeat(kept, beat)
-        finally:
-            if outcome is None:
-                # The call came to no end that is known, so the beat may have been applied all the same.
-                outcome = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
-            kept.lease = lease.observe(kept.lease, outcome)
-            _log.debug("beat %s outcome=%s", _who(kept), type(outcome).__name__)
-
-    async def _heartbeat(self, kept: Kept, beat: Beat) -> Outcome:
-        """Send the beat; a key that is refused is read again, and another one is tried at once."""
-        secret = self._secret(kept)
-        key = await self._rooms.credentials.key(*secret)
-        if isinstance(key, NoKey):
-            return CredentialsMissing(self._instant(), key.message)
-        outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
-        if isinstance(outcome, Unauthorized):
-            second = await self._rooms.credentials.key_after_refusal(*secret, key)
-            if isinstance(second, NoKey):
-                return CredentialsMissing(self._instant(), second.message)
-            if second is not key:
-                key = second
-                outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
-        if isinstance(outcome, Unauthorized):
-            advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
-            return replace(outcome, message=advice)
-        return outcome
-
-    def _instant(self) -> Exchange:
-        now = self._clock()
-        return Exchange(sent=now, done=now)
-
-    def _secret(self, kept: Kept) -> tuple[str, str]:
-        named = kept.resource.spec.credentials_secret_ref
-        return (kept.resource.namespace, named.name if named is not None else self._options.credentials_secret)
-
-    async def _stop(self, kept: Kept, *, force: bool) -> None:
-        before = kept.forced_stop if force else kept.graceful_stop
-        outcome = await self._send_stop(kept, force=force)
-        match outcome:
-            case StopHeard(state):
-                asked = Asked(self._clock())
-                _log.info("stop heard %s force=%s state=%s", _who(kept), force, state)
-                # The next beat tells what became of it.
-                kept.lease = lease.stopped(kept.lease) if state == "stopped" else lease.hasten(kept.lease, asked.at)
-            case StopUnheard(message):
-                asked = Asked(self._clock(), (before.refusals if before is not None else 0) + 1, message)
-                _log.warning("stop not heard, will try again %s force=%s: %s", _who(kept), force, message)
-            case _:
-                assert_never(outcome)
-        if force:
-            kept.forced_stop = asked
-        else:
-            kept.graceful_stop = asked
-
-    async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
-        secret = self._secret(kept)
-        key = await self._rooms.credentials.key(*secret)
-        if isinstance(key, NoKey):
-            return StopUnheard(key.message)
-        seconds = lease.timeout(kept.lease)
-        outcome = await self._rooms.work_api.stop(_item(kept, key), force=force, timeout=seconds)
-        if isinstance(outcome, StopUnheard) and outcome.unauthorized:
-            second = await self._rooms.credentials.key_after_refusal(*secret, key)
-            if isinstance(second, Key) and second is not key:
-                return await self._rooms.work_api.stop(_item(kept, second), force=force, timeout=seconds)
-        return outcome
-
-    async def _end(self, kept: Kept, uid: str, name: str, grace: float | None) -> None:
-        before = kept.deletions.get(uid)
-        outcome = await self._rooms.sandboxes.end(kept.resource.namespace, name, uid, grace)
-        match outcome:
-            case Gone():
-                kept.lost(uid)
-            case Ending():
-                if before is None or before.refusals > 0:
-                    _log.info("pod ending %s pod=%s grace=%s", _who(kept), name, "own" if grace is None else grace)
-                kept.deletions[uid] = Asked(self._clock(), grace=grace)
-            case NotDone(message):
-                refusals = (before.refusals if before is not None else 0) + 1
-                kept.deletions[uid] = Asked(self._clock(), refusals, message, grace)
-                _log.warning("pod not deleted, will try again %s pod=%s: %s", _who(kept), name, message)
-            case _:
-                assert_never(outcome)
 
     def _look_at(self, kept: Kept, uid: str) -> None:
         pod = kept.bound.get(uid)
         if pod is not None:
-            self._start(kept, f"look {uid}", self._look(kept, pod))
-
-    async def _look(self, kept: Kept, pod: Pod) -> None:
-        """Look whether a bound pod is there, until the answer is known."""
-        while True:
-            outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
-            match outcome:
-                case Gone():
-                    kept.lost(pod.uid)
-                    return
-                case Pod():
-                    kept.bind(outcome)
-                    return
-                case NotDone():
-                    await asyncio.sleep(RETRY)
-                case _:
-                    assert_never(outcome)
-
-    async def _guard(self, kept: Kept) -> None:
-        outcome = await self._write_finalizer(kept, finalizer.put_on)
-        if isinstance(outcome, Gone):
-            kept.let_go = True
-        else:
-            kept.guarded = True
-
-    async def _release(self, kept: Kept) -> None:
-        await self._write_finalizer(kept, finalizer.take_off)
-        kept.let_go = True
-        _log.info("resource let go %s", _who(kept))
-
-    async def _write_finalizer(
-        self,
-        kept: Kept,
-        write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
-    ) -> finalizer.Set | Gone:
-        while isinstance(outcome := await write(self._rooms.kubernetes, kept.reference), NotDone):
-            _log.warning("finalizer not written, will try again %s: %s", _who(kept), outcome.message)
-            await asyncio.sleep(RETRY)
-        return outcome
+            self._start(kept, f"look {uid}", self._errands.look(kept, pod))
 
     async def close(self) -> None:
         """Break off what is under way; leases are left to the next process."""
@@ -453,17 +311,4 @@ def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:
         metadata.get("generation") != known.generation
         or (metadata.get("deletionTimestamp") is None) != (known.deletion_timestamp is None)
         or tuple(metadata.get("finalizers") or ()) != known.finalizers
-    )
-
-
-def _item(kept: Kept, key: Key) -> Item:
-    spec = kept.resource.spec
-    return Item(spec.environment_id, spec.work_id, key.value)
-
-
-def _who(kept: Kept) -> str:
-    resource = kept.resource
-    return (
-        f"namespace={resource.namespace} name={resource.name} "
-        f"environment={resource.spec.environment_id} work={resource.spec.work_id}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
 from worklease.lease import End, Lease, Words, edit, expiry, restore
-from worklease.lifecycle import Asked, DeletionPolicy, Pod, Situation, alive, is_bindable
+from worklease.lifecycle import Asked, Pod, Situation, alive, is_bindable
 from worklease.resource import Condition as ShownCondition
 from worklease.resource import (
     ConditionStatus,
@@ -86,6 +86,15 @@ class Kept:
         """The namespace and the work item's address, by which pods are found."""
         return (self.resource.namespace, self.resource.spec.environment_id, self.resource.spec.work_id)
 
+    @property
+    def who(self) -> str:
+        """Name the resource and its work item, for a log line."""
+        resource = self.resource
+        return (
+            f"namespace={resource.namespace} name={resource.name} "
+            f"environment={resource.spec.environment_id} work={resource.spec.work_id}"
+        )
+
     def situation(self) -> Situation:
         """Gather all that a decision is made from."""
         spec = self.resource.spec
@@ -97,7 +106,7 @@ class Kept:
             graceful_stop=self.graceful_stop,
             forced_stop=self.forced_stop,
             drain_seconds=float(spec.sandbox.drain_seconds if spec.sandbox is not None else 30),
-            deletion_policy=DeletionPolicy(spec.deletion_policy.value),
+            deletion_policy=spec.deletion_policy,
             deleting=self.resource.deletion_timestamp is not None,
         )
 

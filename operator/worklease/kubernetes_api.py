@@ -5,12 +5,15 @@ that talk to the API server (``sandbox``, ``credentials``, ``status``) do so thr
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -22,6 +25,10 @@ OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/names
 """Where a pod finds the name of its namespace."""
 
 RESOURCE_PATH: Final = "/apis/worklease.dev/v1alpha1"
+
+
+_OTHER_UID: Final = re.compile(r"\bUID in (the )?precondition\b")
+"""The API server's words for a uid that does not match; a 409 without them is about something else."""
 
 
 class PatchType(StrEnum):
@@ -45,6 +52,11 @@ class Refused:
     status: int
     message: str
     retry_after: float | None = None
+
+    @property
+    def is_by_uid(self) -> bool:
+        """Whether the object of that name is another one than the call was meant for."""
+        return self.status == HTTPStatus.CONFLICT and _OTHER_UID.search(self.message) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +98,13 @@ class KubernetesApi:
                 await config.load_kube_config(client_configuration=settings)
                 _, active = config.list_kube_config_contexts()
                 namespace = active["context"].get("namespace")
-        except (config.ConfigException, OSError, KeyError, TypeError) as error:
+            return cls(open_client(settings), namespace)
+        except Exception as error:
+            # Whatever is wrong with a file that others wrote: its syntax, its certificates, a plug-in that it names.
             raise NotConfigured(
-                f"no Kubernetes credentials: not in a pod, and no usable kubeconfig ({error}); set KUBECONFIG"
+                "no Kubernetes credentials: not in a pod, and no usable kubeconfig "
+                f"({_in_words(error)}); set KUBECONFIG"
             ) from error
-        return cls(client.ApiClient(settings), namespace)
 
     @property
     def server(self) -> str:
@@ -118,28 +132,53 @@ class KubernetesApi:
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        except (config.ConfigException, ValueError, OSError) as error:
+            return NoAnswer(f"the Kubernetes API was not asked, for the credentials are no good: {_in_words(error)}")
+        try:
             response = await self._client.call_api(
                 method, url, header_params=headers, body=body, _request_timeout=aiohttp.ClientTimeout(CALL_TIMEOUT)
             )
             raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return NoAnswer(f"the Kubernetes API at {self.server} did not answer: {_in_words(error)}")
-        return _read(response.status, response.headers, raw)
+        return self._read(response.status, response.headers, raw)
+
+    def _read(self, status: int, headers: Mapping[str, str], raw: bytes) -> Reply:
+        body = _object(raw)
+        if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            if body is None:
+                # Something in between answered; no body must not pass for an object that is empty.
+                return NoAnswer(f"what answered at {self.server} is not the Kubernetes API: no JSON object")
+            return Done(body)
+        return _refusal(status, headers, body or {})
 
 
-def _read(status: int, headers: Mapping[str, str], raw: bytes) -> Reply:
+def open_client(settings: client.Configuration) -> client.ApiClient:
+    """Open the official client.
+
+    Not with aiohttp's ``trust_env``, which the client has by default: that would look for a password in ~/.netrc and
+    refuse to send a token beside it. The proxy is found here instead, unless the kubeconfig names one.
+    """
+    parts = urlsplit(settings.host)
+    if settings.proxy is None and not proxy_bypass(parts.hostname or ""):
+        settings.proxy = getproxies().get(parts.scheme)
+    settings.client_session_kwargs = {"trust_env": False}
+    return client.ApiClient(settings)
+
+
+def _object(raw: bytes) -> dict[str, Any] | None:
     try:
-        body = json.loads(raw) if raw else {}
-    except ValueError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
-    if 200 <= status < 300:  # noqa: PLR2004 (the class of HTTP's successes)
-        return Done(body)
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Refused:
     after = headers.get("Retry-After", "")
     message = body.get("message") or f"the Kubernetes API answered {status}"
     return Refused(status, str(message), float(after) if after.isdigit() else None)
 
 
 def _in_words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__

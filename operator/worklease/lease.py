@@ -52,6 +52,8 @@ FIRST_CLAIM_RETRY: Final = 1.0
 LONGEST_CLAIM_RETRY: Final = 60.0
 """Seconds between refused claims at most: the holder may be at work for hours."""
 
+SKEW: Final = 1.0
+"""Seconds by which the clock that stamps beats (the database's) and the one that dates answers may differ."""
 
 STOPPED_MESSAGE: Final = "the work item is stopped"
 
@@ -75,24 +77,19 @@ class ServerClock:
         return now + self.most
 
 
-def _read_clock(known: ServerClock | None, outcome: "Outcome") -> ServerClock | None:
-    """Narrow what is known of the server's clock by one more answer.
+def _read_clock(known: ServerClock | None, outcome: Outcome) -> ServerClock | None:
+    """Read the server's clock from the newest answer, give or take a second and the round trip.
 
-    The error bound is the resolution of the ``Date`` header (a second) and the round trip. Where a server sends no
-    such header, the stamp of an accepted beat tells the time. An answer that contradicts what was known replaces
-    it: the server's clock was set.
+    A ``Date`` header names a whole second. Where a server sends none, the stamp of an accepted beat tells the time.
+    Older answers do not narrow the bounds: two clocks drift, and a bound that is too narrow gives up what is ours.
     """
     exchange = outcome.exchange
     if exchange.date is not None:
-        seen = ServerClock(exchange.date - exchange.done, exchange.date + 1.0 - exchange.sent)
-    else:
-        stamp = instant(outcome.last_heartbeat) if isinstance(outcome, Answered) and outcome.lease_extended else None
-        if stamp is None:
-            return known
-        seen = ServerClock(stamp - exchange.done, stamp - exchange.sent)
-    if known is None or seen.least > known.most or seen.most < known.least:
-        return seen
-    return ServerClock(max(seen.least, known.least), min(seen.most, known.most))
+        return ServerClock(exchange.date - SKEW - exchange.done, exchange.date + SKEW - exchange.sent)
+    stamp = instant(outcome.last_heartbeat) if isinstance(outcome, Answered) and outcome.lease_extended else None
+    if stamp is None:
+        return known
+    return ServerClock(stamp - SKEW - exchange.done, stamp + SKEW - exchange.sent)
 
 
 def instant(value: str | None) -> float | None:
@@ -103,7 +100,7 @@ def instant(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        read = datetime.fromisoformat(value)
+        read = datetime.fromisoformat(value.upper())  # RFC 3339 allows "t" and "z" as well
     except ValueError:
         return None
     return read.timestamp() if read.tzinfo is not None else None
@@ -127,6 +124,16 @@ class Unplaced:
     sent: float
     """Minus infinity: any time since the last accepted value."""
     closes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What unanswered beats that asked for a shorter TTL may have brought, if one of them was applied."""
+
+    ttl: float
+    """The least TTL that was asked for, in seconds."""
+    ends: float
+    """The earliest end of the lease (monotonic): a beat's sending and what it asked for."""
 
 
 class Trouble(StrEnum):
@@ -184,12 +191,16 @@ class Lease:
     """What the next beat carries, byte for byte; None: ``NO_HEARTBEAT``."""
     ttl: float = ASSUMED_TTL
     """The TTL of the last accepted answer, in seconds, kept together with ``value``."""
-    asked_since: float | None = None
-    """The least TTL asked for by a beat that was not answered since the last accepted one."""
+    granted_for: int | None = None
+    """What was asked for when ``ttl`` was granted, 0 if that is not known: the same wish is granted alike."""
+    is_edited: bool = False
+    """``desired_ttl`` was edited since the last accepted answer, so the next one may still be to the former wish."""
+    cut: Cut | None = None
+    """How a beat that was not answered since the last accepted one may have shortened the lease."""
     sent: float | None = None
     """When the last beat that was answered 200 and extended the lease was sent. None: never held."""
     reprieve: float | None = None
-    """A restored lease is given up no earlier than this: one beat must be able to tell."""
+    """A restored lease is given up no earlier than this: one beat must be able to tell. None: it has told."""
 
     clock: ServerClock | None = None
     unanswered: tuple[Window, ...] = ()
@@ -203,10 +214,12 @@ class Lease:
     due: float = 0.0
     failures: int = 0
     """Beats in a row that did not do what they should: the longer, the slower."""
+    held_back: float | None = None
+    """Until when the server wants no request (``Retry-After``)."""
     trouble: Trouble | None = None
     message: str = ""
     stopping_seen: bool = False
-    """The server said ``stopping`` while the lease was ours."""
+    """The server's last word is ``stopping``, and it was first said while the lease was ours."""
     end: End | None = None
 
     @property
@@ -226,20 +239,32 @@ def restore(
     """Go on with a lease that an earlier process held.
 
     A start adds one more unanswered window, from the last known value to the start: the earlier process may have
-    sent beats that nobody here knows of. The lease's own deadlines stand, but that one beat may tell first.
+    sent beats that nobody here knows of, and asked in them for the TTL that the spec has now. The lease's own
+    deadlines stand, but where they have come, or nearly, one beat may tell first.
     """
+    ttl, sent = max(1.0, ttl), min(sent, now)
+    wish = fresh.desired_ttl
     kept = replace(
         fresh,
         value=value,
-        ttl=max(1.0, ttl),
-        sent=min(sent, now),
+        ttl=ttl,
+        granted_for=wish,
+        cut=None if wish is None or wish >= ttl else Cut(float(wish), sent + wish),
+        sent=sent,
         claimed=claimed,
         words=words,
-        stopping_seen=words.state == "stopping",
-        unplaced=(Unplaced(-math.inf, now + LONGEST_TIMEOUT),),
         due=now,
     )
-    return replace(kept, reprieve=now + 2 * timeout(kept))
+    told = now + 2 * timeout(kept)
+    # Which pods there are is not known yet, so the longest grace is reckoned with.
+    earliest = fence(replace(kept, pod_grace=math.inf))
+    assert earliest is not None  # noqa: S101 (it was held: ``sent`` is set)
+    return replace(
+        kept,
+        unplaced=(Unplaced(-math.inf, now + timeout(kept)),),
+        stopping_seen=words.state == "stopping" and words.at < earliest,
+        reprieve=told if earliest < told else None,
+    )
 
 
 # --- Time --------------------------------------------------------------------------------------------------------
@@ -247,7 +272,28 @@ def restore(
 
 def timeout(lease: Lease) -> float:
     """Say how long a request for this lease may take, in seconds: a sixth of the TTL, so that retries fit."""
-    return min(LONGEST_TIMEOUT, lease.ttl / 6)
+    return min(LONGEST_TIMEOUT, _next_ttl(lease) / 6)
+
+
+def _ttl(lease: Lease) -> float:
+    """Give the least TTL that may be in force, in seconds."""
+    return lease.ttl if lease.cut is None else min(lease.ttl, lease.cut.ttl)
+
+
+def _wish(lease: Lease) -> float | None:
+    """Give the TTL, in seconds, that the next beat asks for; None where it is as granted, or nothing is at stake yet.
+
+    Who asks for none after a wish gets a default that is not known.
+    """
+    if not lease.held or lease.desired_ttl == lease.granted_for:
+        return None
+    return max(1.0, ASSUMED_TTL if lease.desired_ttl is None else lease.desired_ttl)
+
+
+def _next_ttl(lease: Lease) -> float:
+    """Give the TTL to hurry for: a shorter one that is asked for may be in force as soon as the beat is sent."""
+    wish = _wish(lease)
+    return lease.ttl if wish is None else min(lease.ttl, wish)
 
 
 def expiry(lease: Lease) -> float | None:
@@ -257,25 +303,34 @@ def expiry(lease: Lease) -> float | None:
     """
     if lease.sent is None:
         return None
-    ttl = lease.ttl if lease.asked_since is None else min(lease.ttl, lease.asked_since)
-    return lease.sent + ttl
+    ends = lease.sent + lease.ttl
+    return ends if lease.cut is None else min(ends, lease.cut.ends)
+
+
+def giving_up(lease: Lease) -> float | None:
+    """Say when the lease is given up unless a beat is accepted: at its end, or when one beat could have told."""
+    ends = expiry(lease)
+    return ends if ends is None or lease.reprieve is None else max(ends, lease.reprieve)
 
 
 def grace(lease: Lease) -> float:
     """Say how much of its grace, in seconds, a pod can be given at the fence: at most a fifth of the TTL."""
-    return min(lease.pod_grace, lease.ttl / 5)
+    return min(lease.pod_grace, _ttl(lease) / 5)
 
 
 def fence(lease: Lease) -> float | None:
-    """Say when the sandbox must be told to end, so that its grace is over before the lease can be.
+    """Say when the sandbox must be told to end, so that its grace is over before the lease can be."""
+    at = _own_fence(lease)
+    return at if at is None or lease.reprieve is None else max(at, lease.reprieve)
+
+
+def _own_fence(lease: Lease) -> float | None:
+    """Give the fence as the last accepted beat sets it, whether or not a restored lease may still be told more.
 
     The margin of 1 s + T/50 covers the deletion's own way and the difference of two clocks' rates.
     """
     ends = expiry(lease)
-    if ends is None:
-        return None
-    at = ends - grace(lease) - (1.0 + lease.ttl / 50)
-    return at if lease.reprieve is None else max(at, lease.reprieve)
+    return None if ends is None else ends - grace(lease) - (1.0 + _ttl(lease) / 50)
 
 
 def is_fenced(lease: Lease, now: float) -> bool:
@@ -299,7 +354,8 @@ def _densely(lease: Lease) -> float:
     """Give the back-off of a lease that is at risk: it never waits longer than a twentieth of its TTL."""
     if not lease.held:
         return _retry(lease, FIRST_RETRY, LONGEST_UNCLAIMED_RETRY)
-    return _retry(lease, min(FIRST_RETRY, lease.ttl / 20), lease.ttl / 20)
+    longest = _next_ttl(lease) / 20
+    return _retry(lease, min(FIRST_RETRY, longest), longest)
 
 
 def _slowly(lease: Lease) -> float:
@@ -344,8 +400,8 @@ def decide(lease: Lease, now: float) -> Beat | Wait | Rest:
 
 def lapse(lease: Lease, now: float) -> Lease:
     """End a lease whose time is up by our clock: what is not extended in time is not ours to act upon."""
-    ends = expiry(lease)
-    if lease.end is not None or ends is None or now < max(ends, ends if lease.reprieve is None else lease.reprieve):
+    at = giving_up(lease)
+    if lease.end is not None or at is None or now < at:
         return lease
     return _over(lease, End.EXPIRED, "no beat was accepted before the lease ended")
 
@@ -357,7 +413,13 @@ def hasten(lease: Lease, now: float) -> Lease:
 
 def edit(lease: Lease, fresh: Lease) -> Lease:
     """Take over what the spec says, from a fresh lease made of it; what runs is not touched."""
-    return replace(lease, desired_ttl=fresh.desired_ttl, interval=fresh.interval, suspended=fresh.suspended)
+    return replace(
+        lease,
+        desired_ttl=fresh.desired_ttl,
+        is_edited=lease.is_edited or fresh.desired_ttl != lease.desired_ttl,
+        interval=fresh.interval,
+        suspended=fresh.suspended,
+    )
 
 
 def stopped(lease: Lease) -> Lease:
@@ -418,13 +480,14 @@ def _answered(lease: Lease, answer: Answered) -> Lease:
             return _over(lease, End.STOPPED, STOPPED_MESSAGE)
         case "stopping":
             return _stopping(lease, answer)
-        case _ if answer.lease_extended:
-            return _renewed(lease, answer)
+        case _ if not answer.lease_extended:
+            return _not_extended(lease, answer)
+        case _ if not answer.last_heartbeat:
+            # To carry an empty value is to carry none, which claims or extends without comparison. We never do.
+            message = "the server extended the lease and does not say its value"
+            return _failed(_doubted(lease, answer.exchange), Trouble.IN_DOUBT, answer.exchange, message)
         case _:
-            # Compared and equal, or this were a 412; so the value is good, but the time did not move.
-            taken = replace(lease, value=answer.last_heartbeat or lease.value, unanswered=(), unplaced=())
-            wait = answer.exchange.done + _densely(taken)
-            return _troubled(taken, Trouble.NOT_EXTENDED, "the server answered, but did not extend the lease", wait)
+            return _renewed(lease, answer)
 
 
 def _renewed(lease: Lease, answer: Answered) -> Lease:
@@ -434,7 +497,9 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         lease,
         value=answer.last_heartbeat,
         ttl=max(1.0, answer.ttl_seconds),
-        asked_since=None,
+        granted_for=0 if lease.is_edited else lease.desired_ttl,
+        is_edited=False,
+        cut=None,
         sent=sent,
         claimed=lease.claimed if lease.claimed is not None else sent,
         reprieve=None,
@@ -442,10 +507,29 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         unplaced=(),
         refused_value=None,
         failures=0,
+        held_back=None,
         trouble=None,
         message="",
+        stopping_seen=False,
     )
     return replace(renewed, due=sent + _routine(renewed))
+
+
+def _not_extended(lease: Lease, answer: Answered) -> Lease:
+    """Read a 200 that extended nothing: what we hold was compared and is good, but the time did not move.
+
+    While the value has not moved either, a beat of ours that is still under way may move it. Where nothing was held,
+    nothing was compared: the value named is not ours to carry, though the claim may have been applied.
+    """
+    if not lease.held:
+        taken = _doubted(lease, answer.exchange)
+    elif answer.last_heartbeat in ("", lease.value):
+        taken = lease
+    else:
+        taken = replace(lease, value=answer.last_heartbeat, unanswered=(), unplaced=())
+    message = "the server answered, but did not extend the lease"
+    due = answer.exchange.done + _densely(taken)
+    return _troubled(replace(taken, stopping_seen=False), Trouble.NOT_EXTENDED, message, due)
 
 
 def _stopping(lease: Lease, answer: Answered) -> Lease:
@@ -453,12 +537,14 @@ def _stopping(lease: Lease, answer: Answered) -> Lease:
 
     Ours is what we hold by our own clock; it keeps the server's value, since some servers do compare here.
     """
-    ours = lease.held and (lease.stopping_seen or not is_fenced(lease, answer.exchange.done))
+    at = _own_fence(lease)
+    ours = lease.held and (lease.stopping_seen or (at is not None and answer.exchange.done < at))
     return replace(
         lease,
         value=(answer.last_heartbeat or lease.value) if ours else lease.value,
-        stopping_seen=lease.stopping_seen or ours,
+        stopping_seen=ours,
         failures=0 if ours else lease.failures + 1,
+        held_back=None,
         trouble=None,
         message="",
         due=answer.exchange.done + (_routine(lease) if ours else _slowly(lease)),
@@ -470,7 +556,10 @@ def _conflicted(lease: Lease, answer: Conflicted) -> Lease:
     exchange, current = answer.exchange, answer.current
     if current is None:
         # Nothing is decided without a value: not adopted, not given up.
-        return _failed(lease, Trouble.IN_DOUBT, exchange, "the server refused the value and does not say what it has")
+        message = "the server refused the value and does not say what it has"
+        if lease.held:
+            return _failed(lease, Trouble.IN_DOUBT, exchange, message)
+        return _troubled(_unclaimed(lease), Trouble.IN_DOUBT, message, exchange.done + _slowly(lease))
     if current.state == "stopped":
         # Some servers compare even here. The item is over, whoever held it.
         return _over(lease, End.STOPPED, STOPPED_MESSAGE)
@@ -484,12 +573,15 @@ def _conflicted(lease: Lease, answer: Conflicted) -> Lease:
 
 
 def _is_ours(lease: Lease, found: str | None) -> bool:
-    """Tell whether the value found is the stamp of an unanswered beat of ours, within the life of the lease."""
+    """Tell whether the value found is the stamp of an unanswered beat of ours, within the life of the lease.
+
+    Before the lease can have lapsed nobody else can have claimed it: neither within its TTL, nor within a shorter one
+    that an unanswered beat asked for.
+    """
     theirs, ours = instant(found), instant(lease.value)
-    if theirs is None or ours is None:
+    if theirs is None or ours is None or lease.clock is None or not _in_a_window(lease, theirs):
         return False
-    shortest = lease.ttl if lease.asked_since is None else min(lease.ttl, lease.asked_since)
-    return 0 < theirs - ours < shortest and _in_a_window(lease, theirs)
+    return 0 < theirs - ours < lease.ttl and (lease.cut is None or theirs < lease.clock.earliest(lease.cut.ends))
 
 
 def _in_a_window(lease: Lease, stamp: float) -> bool:
@@ -498,37 +590,57 @@ def _in_a_window(lease: Lease, stamp: float) -> bool:
 
 def _adopted(lease: Lease, current: Current, now: float) -> Lease:
     """Take the value found as ours, and beat at once. It moves no deadline, and spends all unanswered beats."""
-    return replace(lease, value=current.last_heartbeat, unanswered=(), unplaced=(), refused_value=None, due=now)
+    return replace(
+        lease,
+        value=current.last_heartbeat,
+        unanswered=(),
+        unplaced=(),
+        refused_value=None,
+        stopping_seen=lease.stopping_seen and current.state == "stopping",
+        due=now,
+    )
+
+
+def _unclaimed(lease: Lease) -> Lease:
+    """Forget a value that was taken for our lost claim's: the next try is a first claim again."""
+    return replace(lease, value=None)
 
 
 def _claim_refused(lease: Lease, exchange: Exchange, current: Current) -> Lease:
     """Read a 412 to a first claim: not there yet, held by another, or by a claim of ours whose answer was lost."""
+    lease, known = replace(_unclaimed(lease), refused_value=current.last_heartbeat), lease.refused_value
     if current.last_heartbeat in (None, ""):
         message = f"the work item is {current.state} and cannot be claimed yet: it must be polled and acknowledged"
         return _troubled(lease, Trouble.NOT_ACKNOWLEDGED, message, exchange.done + _slowly(lease))
     stamp = instant(current.last_heartbeat)
-    held = replace(lease, refused_value=current.last_heartbeat)
     message = f"another worker holds the lease; its last heartbeat is {current.last_heartbeat}"
     if stamp is None or lease.clock is None or not _in_a_window(lease, stamp):
-        return _troubled(held, Trouble.HELD_BY_ANOTHER, message, exchange.done + _slowly(lease))
-    # A worker beats every min(ttl/2, 30) s (public SDK). Silent for longer, the value is our own lost claim's.
-    interval = 1.25 * min((current.ttl_seconds or ASSUMED_TTL) / 2, 30.0) + 1.0
+        return _troubled(lease, Trouble.HELD_BY_ANOTHER, message, exchange.done + _slowly(lease))
+    # A worker beats every max(1, min(ttl/2, 30)) s (public SDK). Silent for longer, the value is our own lost claim's.
+    ttl = max(1.0, current.ttl_seconds or ASSUMED_TTL)
+    interval = 1.25 * min(ttl / 2, 30.0) + 1.0
     silent = lease.clock.earliest(exchange.sent) - stamp
-    if current.last_heartbeat == lease.refused_value and silent > interval:
-        ttl = max(1.0, current.ttl_seconds or ASSUMED_TTL)
-        return _adopted(replace(held, ttl=ttl), current, exchange.done)
+    if current.last_heartbeat == known and silent > interval:
+        return _adopted(replace(lease, ttl=ttl), current, exchange.done)
     message = f"the claim's answer was lost; whether {current.last_heartbeat} is ours shows if nobody beats meanwhile"
     wait = max(exchange.done + FIRST_RETRY, exchange.done + interval - silent)
-    return _troubled(held, Trouble.IN_DOUBT, message, wait)
+    return _troubled(lease, Trouble.IN_DOUBT, message, wait)
 
 
 def _doubted(lease: Lease, exchange: Exchange) -> Lease:
     """Keep the window of a beat that may have been applied: until it was given up, and one time-out more."""
-    asked = lease.asked_since
-    if lease.desired_ttl is not None:
-        asked = lease.desired_ttl if asked is None else min(asked, lease.desired_ttl)
-    spent = Unplaced(exchange.sent, exchange.done + timeout(lease))
-    return _place(replace(lease, asked_since=asked, unplaced=(*lease.unplaced, spent)))
+    cut, wish = lease.cut, _wish(lease)
+    if wish is not None:
+        ends = exchange.sent + wish
+        cut = Cut(wish, ends) if cut is None else Cut(min(cut.ttl, wish), min(cut.ends, ends))
+    window = Unplaced(exchange.sent, exchange.done + timeout(lease))
+    last = lease.unplaced[-1] if lease.unplaced else None
+    if last is not None and window.sent <= last.closes:
+        # Beats follow each other, so windows that overlap are one: hours without an answer stay one window.
+        unplaced = (*lease.unplaced[:-1], Unplaced(last.sent, max(last.closes, window.closes)))
+    else:
+        unplaced = (*lease.unplaced, window)
+    return _place(replace(lease, cut=cut, unplaced=unplaced))
 
 
 def _place(lease: Lease) -> Lease:
@@ -550,16 +662,16 @@ def _failed(
 ) -> Lease:
     """Try again: densely while a lease is at stake, and no sooner than the server asked for.
 
-    One attempt is made all the same before the fence, which a longer ``Retry-After`` would let pass unseen.
+    Of a lease that would reach its fence first one attempt is made all the same, two time-outs before it.
     """
-    due = exchange.done + _densely(lease)
-    if retry_after is not None:
-        due = max(due, exchange.done + retry_after)
-        at = fence(lease)
-        last = None if at is None else at - 2 * timeout(lease)
-        if last is not None and exchange.done < last < due:
-            due = last
-    return _troubled(lease, trouble, message, due)
+    dense = exchange.done + _densely(lease)
+    held_back = lease.held_back if retry_after is None else max(lease.held_back or 0.0, exchange.done + retry_after)
+    if held_back is None or held_back <= dense:
+        return _troubled(replace(lease, held_back=held_back), trouble, message, dense)
+    at = fence(lease)
+    is_attempt = lease.held_back is not None and exchange.sent < lease.held_back
+    due = held_back if at is None or is_attempt else min(held_back, max(dense, at - 2 * timeout(lease)))
+    return _troubled(replace(lease, held_back=held_back), trouble, message, due)
 
 
 def _troubled(lease: Lease, trouble: Trouble, message: str, due: float) -> Lease:

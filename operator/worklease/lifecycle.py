@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from math import floor
+from math import floor, inf
 from typing import Final
 
-from worklease.lease import End, Lease, expiry, fence, grace, is_fenced, timeout
+from worklease.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, timeout
 
 RECHECK: Final = 5.0
 """Seconds after which a deletion that was asked for is asked for again: its event may have been missed."""
@@ -93,6 +93,10 @@ class EndPod:
     name: str
     grace: float | None
 
+    def grace_of(self, pod: Pod) -> float:
+        """Give the grace in seconds that this grants to ``pod``."""
+        return pod.grace if self.grace is None else self.grace
+
 
 @dataclass(frozen=True, slots=True)
 class StopItem:
@@ -118,8 +122,11 @@ class Plan:
 
 
 def is_bindable(pod: Pod, uid: str, lease: Lease) -> bool:
-    """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it."""
-    return lease.held and pod.controller in {"", uid}
+    """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it.
+
+    A restored lease whose time is up binds nothing new before a beat was accepted: the pod may be the next holder's.
+    """
+    return lease.held and lease.reprieve is None and pod.controller in {"", uid}
 
 
 def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:
@@ -143,7 +150,7 @@ def decide(situation: Situation, now: float) -> Plan:
         return _tear_down(situation, now, fence_grace(lease))
     if situation.deleting:
         return _give_up(situation, now)
-    return Plan(look_at=fence(lease) if alive(situation.bound) else expiry(lease))
+    return Plan(look_at=fence(lease) if alive(situation.bound) else giving_up(lease))
 
 
 def fence_grace(lease: Lease) -> float:
@@ -152,25 +159,34 @@ def fence_grace(lease: Lease) -> float:
 
 
 def _after_the_end(situation: Situation, now: float) -> Plan:
-    """Tear down what is bound: with its own grace if the item was stopped, with the lease's if it was lost."""
+    """Tear down what is bound: with its own grace if the item was stopped, with the lease's if it was lost.
+
+    A grace of its own ends before the lease would have all the same: a stopped item may be queued and held again.
+    """
     lease = situation.lease
-    if alive(situation.bound):
-        return _tear_down(situation, now, None if lease.end is End.STOPPED else fence_grace(lease))
-    return Plan((LetGo(),))
+    if not alive(situation.bound):
+        return Plan((LetGo(),))
+    if lease.end is End.STOPPED and not is_fenced(lease, now):
+        return _tear_down(situation, now, None, _time_left(lease, now))
+    return _tear_down(situation, now, fence_grace(lease))
+
+
+def _time_left(lease: Lease, now: float) -> float:
+    """Say what grace, in whole seconds, a pod can be given now, so that it is over when that of the fence would be."""
+    at = fence(lease)
+    return inf if at is None else float(floor(at - now + grace(lease)))
 
 
 def _drain(situation: Situation, now: float) -> Plan:
     """Let the sandbox finish while beats go on; when it is gone, confirm the stop while that is ours to say."""
-    lease, at = situation.lease, fence(situation.lease)
+    lease = situation.lease
     if alive(situation.bound):
         if is_fenced(lease, now):
             return _tear_down(situation, now, fence_grace(lease))
-        began = min((asked.at for asked in situation.deletions.values()), default=now)
-        left = situation.drain_seconds if at is None else min(situation.drain_seconds, at - began + grace(lease))
-        return _tear_down(situation, now, max(1.0, float(floor(left))))
+        return _tear_down(situation, now, situation.drain_seconds, _time_left(lease, now))
     ends = expiry(lease)
     if ends is None or now >= ends - timeout(lease):
-        return Plan(look_at=ends)
+        return Plan(look_at=giving_up(lease))
     return _stop(situation.forced_stop, StopItem(force=True), now)
 
 
@@ -189,21 +205,38 @@ def _stop(asked: Asked | None, step: StopItem, now: float) -> Plan:
     return Plan((step,))
 
 
-def _tear_down(situation: Situation, now: float, allowed: float | None) -> Plan:
-    """Ask for each bound pod's deletion, again where it was refused, is overdue, or must go faster than asked."""
+def _tear_down(situation: Situation, now: float, allowed: float | None, left: float = inf) -> Plan:
+    """Ask for each bound pod's deletion, again where it was refused, is overdue, or must go faster than asked.
+
+    ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is for how long from now.
+    """
     steps: list[Step] = []
     looks: list[float] = _moments(situation.lease, now)
     for pod in alive(situation.bound):
         asked = situation.deletions.get(pod.uid)
-        if asked is not None and now < asked.again and not _is_shorter(allowed, asked.grace, pod.grace):
+        step, before = _end(pod, asked, allowed, left), _asked_grace(pod, asked)
+        if asked is not None and now < asked.again and not (before is not None and step.grace_of(pod) + 1.0 < before):
             looks.append(asked.again)
         else:
-            steps.append(EndPod(pod.uid, pod.name, allowed))
+            steps.append(step)
     return Plan(tuple(steps), min(looks, default=None))
 
 
-def _is_shorter(allowed: float | None, before: float | None, own: float) -> bool:
-    return (own if allowed is None else allowed) + 1.0 < (own if before is None else before)
+def _asked_grace(pod: Pod, asked: Asked | None) -> float | None:
+    """Give the grace of a deletion that is under way, in seconds; None where none was granted yet."""
+    if asked is None or (asked.refusals > 0 and not pod.terminating):
+        return None
+    return pod.grace if asked.grace is None else asked.grace
+
+
+def _end(pod: Pod, asked: Asked | None, allowed: float | None, left: float) -> EndPod:
+    """Give the deletion to ask for. What is under way is not given less time only because time goes by.
+
+    The API server counts a shorter grace from the first deletion, so the time that went by would count twice.
+    """
+    before, most = _asked_grace(pod, asked), pod.grace if allowed is None else allowed
+    wanted = max(1.0, float(floor(min(most, left if before is None else before))))
+    return EndPod(pod.uid, pod.name, None if allowed is None and wanted == pod.grace else wanted)
 
 
 def _moments(lease: Lease, now: float) -> list[float]:

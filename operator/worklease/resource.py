@@ -27,6 +27,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from worklease.lifecycle import DeletionPolicy
+
 ENVIRONMENT_LABEL: Final = "worklease.dev/environment-id"
 WORK_LABEL: Final = "worklease.dev/work-id"
 
@@ -110,13 +112,6 @@ class OnFailure(StrEnum):
     STOP = "Stop"
     RELEASE = "Release"
     RESTART = "Restart"
-
-
-class DeletionPolicy(StrEnum):
-    """What deleting the resource does to an item whose lease it holds."""
-
-    STOP = "Stop"
-    RELEASE = "Release"
 
 
 class ConditionStatus(StrEnum):

@@ -57,12 +57,15 @@ class Sandboxes:
         """Delete this very pod, with ``grace`` in whole seconds, or its own."""
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         if grace is not None:
-            options["gracePeriodSeconds"] = int(grace)
+            # Never 0: that removes the object while the container still runs.
+            options["gracePeriodSeconds"] = max(1, int(grace))
         match await self._api.call("DELETE", _path(namespace, name), body=options):
             case Done():
                 return Ending()
-            case Refused(status=HTTPStatus.NOT_FOUND | HTTPStatus.CONFLICT):
-                # A conflict is the uid's: the name is a successor's by now.
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                return Gone()
+            case Refused() as refused if refused.is_by_uid:
+                # The name is a successor's by now. Any other conflict says nothing of the pod, and is tried again.
                 return Gone()
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(message)
@@ -77,38 +80,44 @@ def _path(namespace: str, name: str) -> str:
 def read_pod(body: Mapping[str, Any]) -> Pod:
     """Read a pod as the API server gives it; what it does not say has its default."""
     metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
-    waiting, ended = _containers(status)
+    shown = _shown(status)
     conditions = {entry.get("type"): entry.get("status") for entry in status.get("conditions") or ()}
     return Pod(
         uid=metadata["uid"],
         name=metadata["name"],
         phase=status.get("phase") or "Unknown",
-        reason=status.get("reason") or waiting.get("reason") or ended.get("reason") or "",
-        message=status.get("message") or waiting.get("message") or ended.get("message") or "",
+        reason=status.get("reason") or shown.get("reason") or "",
+        message=status.get("message") or shown.get("message") or "",
         ready=conditions.get("Ready") == "True",
         terminating=metadata.get("deletionTimestamp") is not None,
         grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),
-        exit_code=ended.get("exitCode"),
-        finish_time=_time(ended.get("finishedAt")),
+        exit_code=shown.get("exitCode") if _is_over(status) else None,
+        finish_time=_time(shown.get("finishedAt")) if _is_over(status) else None,
         restarts=sum(entry.get("restartCount") or 0 for entry in status.get("containerStatuses") or ()),
         controller=_controller(metadata.get("ownerReferences") or ()),
     )
 
 
-def _containers(status: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Give the first container's state that waits, and the first that ended, the failed ones before the others."""
-    states = [
-        entry.get("state") or {}
+def _is_over(status: Mapping[str, Any]) -> bool:
+    return status.get("phase") in {"Succeeded", "Failed"}
+
+
+def _shown(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the container's state that says most about the pod.
+
+    Of a pod that is over: how a container ended, the failed ones before the others. A container that still waits says
+    nothing then; it waited for one that failed. Of any other pod: what a container waits for, else how one failed; that
+    an initial container is done says nothing.
+    """
+    first, then = (
+        [entry.get("state") or {} for entry in status.get(kind) or ()]
         for kind in ("initContainerStatuses", "containerStatuses")
-        for entry in status.get(kind) or ()
-    ]
-    nothing: Mapping[str, Any] = {}
-    waiting = next((state["waiting"] for state in states if state.get("waiting")), nothing)
-    ended = sorted(
-        (state["terminated"] for state in states if state.get("terminated")),
-        key=lambda state: state.get("exitCode") == 0,
     )
-    return waiting, next(iter(ended), nothing)
+    waiting = [state["waiting"] for state in first + then if state.get("waiting")]
+    ended = [state["terminated"] for state in then + first if state.get("terminated")]
+    failed = [state for state in ended if state.get("exitCode") != 0]
+    candidates = failed + ended + waiting if _is_over(status) else waiting + failed
+    return next(iter(candidates), {})
 
 
 def _controller(owners: Iterable[Mapping[str, Any]]) -> str:

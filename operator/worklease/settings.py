@@ -3,7 +3,11 @@
 Owns the environment; no other module reads it. A wrong value stops the process at start with one clear line.
 """
 
+import os
+import re
 import sys
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, ValidationError, field_validator
@@ -12,6 +16,12 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX: Final = "WORKLEASE_"
 
 _NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+
+
+_SERVICE_LINK: Final = re.compile(
+    r"(?P<service>[A-Z0-9_]+?)_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""The variables that Kubernetes makes of a Service of the pod's namespace (Kubernetes documentation, Service)."""
 
 
 class InvalidSettings(ValueError):
@@ -56,14 +66,17 @@ class Settings(BaseSettings):
         """Read the environment.
 
         Raises:
-            InvalidSettings: A variable's value cannot be used; all such variables are named.
+            InvalidSettings: A variable's value cannot be used, or there is no such variable; all are named.
         """
+        unknown = [*_unknown(os.environ, [f"{PREFIX}{field.upper()}" for field in cls.model_fields])]
         try:
-            return cls()
+            settings = cls()
         except ValidationError as error:
-            raise InvalidSettings(
-                "; ".join(_problem(str(part["loc"][0]), part["msg"]) for part in error.errors())
-            ) from error
+            wrong = [_problem(str(part["loc"][0]), part["msg"]) for part in error.errors()]
+            raise InvalidSettings("; ".join(unknown + wrong)) from error
+        if unknown:
+            raise InvalidSettings("; ".join(unknown))
+        return settings
 
     @property
     def logs_json(self) -> bool:
@@ -72,4 +85,20 @@ class Settings(BaseSettings):
 
 
 def _problem(field: str, message: str) -> str:
-    return f"{PREFIX}{field.upper()}: {message[:1].lower()}{message[1:].removeprefix('Value error, ')}"
+    told = message.removeprefix("Value error, ")
+    return f"{PREFIX}{field.upper()}: {told[:1].lower()}{told[1:]}"
+
+
+def _unknown(environment: Mapping[str, str], known: list[str]) -> Iterator[str]:
+    """Find the variables that look like a setting and are none: a typo would else be a setting that does nothing."""
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not _is_of_a_service(name, environment):
+            nearest = get_close_matches(name.upper(), known, n=1)
+            advice = f"did you mean {nearest[0]}?" if nearest else f"the settings are {', '.join(known)}"
+            yield f"{name}: there is no such setting; {advice}"
+
+
+def _is_of_a_service(name: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether Kubernetes put the variable into the pod, for a Service such as ``worklease-operator``."""
+    link = _SERVICE_LINK.fullmatch(name)
+    return link is not None and f"{link['service']}_SERVICE_HOST" in environment

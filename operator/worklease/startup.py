@@ -49,34 +49,42 @@ RIGHTS: Final = (
 """What is used in every watched namespace. Secrets are granted by name, so a missing right shows on the resource."""
 
 
-async def check(api: KubernetesApi, namespaces: tuple[str, ...]) -> None:
-    """Look whether the cluster is ready for the operator.
+async def check(api: KubernetesApi, namespaces: tuple[str, ...], *, patience: float = PATIENCE) -> None:
+    """Look whether the cluster is ready for the operator; ``patience`` is in seconds.
 
     Raises:
         NotReady: It is not; the message says what is missing.
     """
-    await _find_resource(api)
+    deadline = asyncio.get_running_loop().time() + patience
+    await _find_resource(api, deadline)
     missing = [
         f"{right} in {'all namespaces' if namespace is None else f'namespace {namespace}'}"
         for namespace in namespaces or (None,)
         for right in RIGHTS
-        if not await _is_granted(api, right, namespace)
+        if not await _is_granted(api, deadline, right, namespace)
     ]
     if missing:
         raise NotReady(f"missing rights: the operator may not {', '.join(missing)}; grant them to its service account")
 
 
-async def _find_resource(api: KubernetesApi) -> None:
-    """Look for the WorkLease resource, with patience for an API server that is on its way up."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+async def _find_resource(api: KubernetesApi, deadline: float) -> None:
+    match await _ask(api, deadline, "GET", RESOURCE_PATH):
+        case Done(body) if any(entry.get("name") == "workleases" for entry in body.get("resources") or ()):
+            return
+        case Done() | Refused(status=HTTPStatus.NOT_FOUND):
+            raise NotReady("the WorkLease CRD is not installed: kubectl apply -f crds/workleases.yaml")
+        case Refused(_, message):
+            raise NotReady(f"the Kubernetes API at {api.server} does not say whether WorkLeases exist: {message}")
+
+
+async def _ask(api: KubernetesApi, deadline: float, method: str, path: str, body: object = None) -> Done | Refused:
+    """Make a call, with patience for an API server that is on its way up or has too much to do."""
     while True:
-        match await api.call("GET", RESOURCE_PATH):
-            case Done(body) if any(entry.get("name") == "workleases" for entry in body.get("resources") or ()):
-                return
-            case Done() | Refused(status=HTTPStatus.NOT_FOUND):
-                raise NotReady("the WorkLease CRD is not installed: kubectl apply -f crds/workleases.yaml")
+        match await api.call(method, path, body=body):
             case Refused(status=HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN, message=message):
                 raise NotReady(f"the Kubernetes API at {api.server} refuses the operator's credentials: {message}")
+            case Done() | Refused(status=HTTPStatus.NOT_FOUND | HTTPStatus.BAD_REQUEST) as verdict:
+                return verdict
             case Refused(_, message) | NoAnswer(message):
                 if asyncio.get_running_loop().time() > deadline:
                     raise NotReady(message)
@@ -86,7 +94,7 @@ async def _find_resource(api: KubernetesApi) -> None:
                 assert_never(reply)
 
 
-async def _is_granted(api: KubernetesApi, right: Right, namespace: str | None) -> bool:
+async def _is_granted(api: KubernetesApi, deadline: float, right: Right, namespace: str | None) -> bool:
     attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
     if right.subresource:
         attributes["subresource"] = right.subresource
@@ -97,10 +105,10 @@ async def _is_granted(api: KubernetesApi, right: Right, namespace: str | None) -
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": attributes},
     }
-    match await api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review):
+    match await _ask(api, deadline, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review):
         case Done(body):
             return bool((body.get("status") or {}).get("allowed"))
-        case Refused(_, message) | NoAnswer(message):
+        case Refused(_, message):
             raise NotReady(f"the operator's rights could not be checked: {message}")
         case reply:
             assert_never(reply)

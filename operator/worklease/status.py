@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
 
@@ -26,7 +26,16 @@ FIRST_RETRY: Final = 0.5
 LONGEST_RETRY: Final = 30.0
 """Seconds between repetitions at most."""
 
+CONFLICTS: Final = 5
+"""Versions read in a row before a pause: others write at the same moment, as a rule Kopf its finalizer."""
+
 _log = logging.getLogger(__name__)
+
+
+class Gone(Enum):
+    """What a write can find: the object is no more, or its name is a successor's, with another uid."""
+
+    GONE = auto()
 
 
 class Urgency(Enum):
@@ -54,11 +63,22 @@ class Reference(NamedTuple):
 @dataclass(slots=True)
 class _Entry:
     reference: Reference
+    newest: Mapping[str, Any] | None = None
+    """What was published last: wanted, being written, written or refused."""
     wanted: Mapping[str, Any] | None = None
-    written: Mapping[str, Any] | None = None
+    """What is to be written and is not being written."""
+    urgency: Urgency = Urgency.ROUTINE
+    """The greatest of all that the next write brings."""
     failures: int = 0
     busy: bool = False
     held_until: float = 0.0
+    version: str | None = None
+    """The resource version that the next write is guarded by; None: to be read first."""
+
+    def raise_to(self, urgency: Urgency) -> None:
+        """Make the next write at least so urgent."""
+        if urgency is Urgency.CHANGE:
+            self.urgency = urgency
 
 
 @dataclass(slots=True)
@@ -107,15 +127,17 @@ class StatusWriter:
     def publish(self, reference: Reference, status: Mapping[str, Any], urgency: Urgency) -> None:
         """Want ``status``, the body of a merge patch, to be written; at once, and without waiting."""
         entry = self._entries.setdefault(reference.uid, _Entry(reference))
-        if status == (entry.wanted if entry.wanted is not None else entry.written):
+        if status == entry.newest:
             return
-        entry.wanted = status
-        self._want(entry, urgency)
+        entry.newest = entry.wanted = status
+        entry.raise_to(urgency)
+        self._want(entry)
 
     def forget(self, uid: str) -> None:
         """Write nothing more about an object that is no more."""
         self._entries.pop(uid, None)
         self._queue.drop(uid)
+        self._wrote.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -125,23 +147,27 @@ class StatusWriter:
 
     async def flush(self) -> None:
         """Wait until all that is wanted is written, or was tried and is to be repeated."""
-        while any((entry.wanted or entry.busy) and entry.failures == 0 for entry in self._entries.values()):
+        while any((entry.wanted is not None or entry.busy) and entry.failures == 0 for entry in self._entries.values()):
             self._wrote.clear()
             await self._wrote.wait()
 
-    def _want(self, entry: _Entry, urgency: Urgency) -> None:
+    def _want(self, entry: _Entry) -> None:
         if entry.busy:
             return  # it is put into the queue again when the write under way has come back
         wait = entry.held_until - self._clock()
         if wait > 0:
-            asyncio.get_running_loop().call_later(wait, self._put, entry.reference.uid, urgency)
+            asyncio.get_running_loop().call_later(wait, self._put, entry)
         else:
-            self._put(entry.reference.uid, urgency)
+            self._put(entry)
 
-    def _put(self, uid: str, urgency: Urgency) -> None:
-        if uid in self._entries:
-            self._queue.put(uid, urgency)
+    def _put(self, entry: _Entry) -> None:
+        if self._is_known(entry):
+            self._queue.put(entry.reference.uid, entry.urgency)
             self._news.set()
+
+    def _is_known(self, entry: _Entry) -> bool:
+        """Tell whether nobody has said in the meantime that the object is no more."""
+        return self._entries.get(entry.reference.uid) is entry
 
     async def _write_on(self) -> None:
         while True:
@@ -155,7 +181,8 @@ class StatusWriter:
                 continue
             entry.busy = True
             await self._pace()
-            await self._write(entry)
+            if self._is_known(entry):
+                await self._write(entry)
 
     async def _pace(self) -> None:
         """Wait for this write's place within the budget."""
@@ -167,33 +194,60 @@ class StatusWriter:
 
     async def _write(self, entry: _Entry) -> None:
         status, entry.wanted = entry.wanted, None
-        body = {"metadata": {"uid": entry.reference.uid}, "status": status}
-        reply = await self._api.call("PATCH", f"{entry.reference.path}/status", body=body, patch=PatchType.MERGE)
+        urgency, entry.urgency = entry.urgency, Urgency.ROUTINE
+        reply = await self._patch(entry, status)
         entry.busy = False
         self._wrote.set()
         if isinstance(reply, Done):
-            entry.written, entry.failures = status, 0
-        elif _is_gone(reply):
+            entry.failures = 0
+        elif reply is Gone.GONE:
             _log.debug("status not written: the object is gone namespace=%s name=%s", *entry.reference[:2])
             self.forget(entry.reference.uid)
             return
         else:
-            self._failed(entry, status, reply)
+            self._failed(entry, reply)
+            entry.raise_to(urgency)
         if entry.wanted is not None:
-            self._want(entry, Urgency.CHANGE if entry.failures else Urgency.ROUTINE)
+            self._want(entry)
 
-    def _failed(self, entry: _Entry, status: Mapping[str, Any] | None, reply: Reply) -> None:
+    async def _patch(self, entry: _Entry, status: Mapping[str, Any] | None) -> Reply | Literal[Gone.GONE]:
+        """Write the status of this very object, and of none that came after it.
+
+        On the status of a custom resource the API server ignores a ``metadata.uid`` that does not match (measured with
+        1.37), but not a ``metadata.resourceVersion``: so the write is guarded by a version that was seen with our uid.
+        As a rule that is the one which our last write made, and a write is one call.
+        """
+        reply: Reply = NoAnswer("")
+        for _ in range(CONFLICTS):
+            if entry.version is None:
+                reply = await self._api.call("GET", entry.reference.path)
+                if not isinstance(reply, Done):
+                    break
+                metadata = reply.body.get("metadata") or {}
+                if metadata.get("uid") != entry.reference.uid:
+                    return Gone.GONE
+                entry.version = metadata["resourceVersion"]
+            body = {"metadata": {"resourceVersion": entry.version}, "status": status}
+            reply = await self._api.call("PATCH", f"{entry.reference.path}/status", body=body, patch=PatchType.MERGE)
+            entry.version = (
+                (reply.body.get("metadata") or {}).get("resourceVersion") if isinstance(reply, Done) else None
+            )
+            if not (isinstance(reply, Refused) and reply.status == HTTPStatus.CONFLICT):
+                break
+        return Gone.GONE if isinstance(reply, Refused) and reply.status == HTTPStatus.NOT_FOUND else reply
+
+    def _failed(self, entry: _Entry, reply: Reply) -> None:
         """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so not that."""
         entry.failures += 1
         wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
         match reply:
             case Refused(status=HTTPStatus.UNPROCESSABLE_ENTITY):
-                entry.written = None
+                pass
             case Refused(retry_after=after):
                 wait = max(wait, after or 0.0)
-                entry.wanted = status if entry.wanted is None else entry.wanted
+                entry.wanted = entry.newest
             case _:
-                entry.wanted = status if entry.wanted is None else entry.wanted
+                entry.wanted = entry.newest
         entry.held_until = self._clock() + wait
         if entry.failures in {1, 5} or entry.failures % 100 == 0:
             said = reply.message if isinstance(reply, Refused | NoAnswer) else ""
@@ -203,14 +257,3 @@ class StatusWriter:
                 entry.failures,
                 said,
             )
-
-
-def _is_gone(reply: Reply) -> bool:
-    """Tell whether the object is no more: not found, or the name is a successor's with another uid."""
-    match reply:
-        case Refused(status=HTTPStatus.NOT_FOUND):
-            return True
-        case Refused(status=HTTPStatus.CONFLICT, message=message):
-            return "uid" in message.lower()
-        case _:
-            return False

@@ -8,11 +8,14 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Annotated, Any, Final, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -34,6 +37,7 @@ from worklease.outcomes import (
     Unauthorized,
     Unsent,
 )
+from worklease.resource import LARGEST_INTEGER, LONGEST_HEARTBEAT
 
 HEADERS: Final = {
     "anthropic-version": "2023-06-01",
@@ -89,14 +93,14 @@ class _Heartbeat(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
-    last_heartbeat: str
+    last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)]
     lease_extended: bool
     state: str
-    ttl_seconds: Annotated[float, Field(ge=0)]
+    ttl_seconds: Annotated[float, Field(ge=0, le=LARGEST_INTEGER)]
 
 
 class _Current(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     last_heartbeat: str | None
     state: str
@@ -109,8 +113,15 @@ class WorkApi:
     def __init__(self, url: str, clock: Callable[[], float]) -> None:
         self._url = url.rstrip("/")
         self._clock = clock
-        transport = AiohttpTransport(client=_open_session)
-        self._client = httpx.AsyncClient(transport=transport, headers=HEADERS, timeout=None, follow_redirects=False)  # noqa: S113 (each call has its own time-out)
+        transport = AiohttpTransport(client=lambda: _open_session(self._url))
+        # What one lease's answer says must not go out with another's beat: so no cookies.
+        self._client = httpx.AsyncClient(
+            transport=transport,
+            headers=HEADERS,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=None,  # noqa: S113 (each call has its own time-out)
+            follow_redirects=False,
+        )
 
     async def __aenter__(self) -> Self:
         """Open nothing yet: connections are made when needed."""
@@ -130,10 +141,10 @@ class WorkApi:
             response = await self._post(item, "heartbeat", beat.timeout, params=parameters)
         except _FAILURES as error:
             exchange = Exchange(sent=sent, done=self._clock())
-            message = f"{self._url}: {_in_words(error, beat.timeout)}"
+            message = _plain(self._in_words(error, beat.timeout), item.key)
             return Unsent(exchange, message) if _surely_unsent(error) else Unanswered(exchange, message)
         exchange = Exchange(sent=sent, done=self._clock(), date=_date(response.headers.get("date")))
-        return _outcome(exchange, response)
+        return _outcome(exchange, response, item.key)
 
     async def stop(self, item: Item, *, force: bool, timeout: float) -> StopOutcome:  # noqa: ASYNC109 (the lease says how long)
         """Ask for the item's stop: gracefully, or at once as a worker confirms it.
@@ -143,15 +154,15 @@ class WorkApi:
         try:
             response = await self._post(item, "stop", timeout, json={"force": force})
         except _FAILURES as error:
-            return StopUnheard(f"{self._url}: {_in_words(error, timeout)}")
+            return StopUnheard(_plain(self._in_words(error, timeout), item.key))
         match response.status_code:
             case HTTPStatus.OK | HTTPStatus.NO_CONTENT | HTTPStatus.CONFLICT:
                 state = _json(response).get("state")
                 return StopHeard(state if isinstance(state, str) else None)
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-                return StopUnheard(_said(response), unauthorized=True)
+                return StopUnheard(_said(response, item.key), unauthorized=True)
             case _:
-                return StopUnheard(_said(response))
+                return StopUnheard(_said(response, item.key))
 
     async def _post(self, item: Item, call: str, seconds: float, **content: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {item.key.get_secret_value()}"}
@@ -170,53 +181,87 @@ class WorkApi:
             ]
             return httpx.Response(response.status_code, headers=headers_read, content=bytes(body))
 
+    def _in_words(self, error: BaseException, seconds: float) -> str:
+        """Say why there is no answer, and what to look at."""
+        # httpx's exceptions come from aiohttp's, which say more; a time-out comes from a cancellation, which says less.
+        cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+        match cause:
+            case TimeoutError():
+                return f"the Work API at {self._url} gave no answer within {seconds:.1f} s"
+            case aiohttp.ClientConnectorError():
+                why = cause.os_error.strerror or str(cause.os_error) or type(cause).__name__
+                return f"the Work API at {self._url} cannot be reached: {why}; check WORKLEASE_API_URL and the network"
+            case httpx.InvalidURL() | UnicodeError():
+                return f"the Work API at {self._url} cannot be reached: it is no address; check WORKLEASE_API_URL"
+            case aiohttp.ClientHttpProxyError():
+                return f"the Work API at {self._url} cannot be reached: the proxy answered {cause.status}; check HTTPS_PROXY"
+            case _:
+                return f"the Work API at {self._url} broke off: {str(cause) or type(cause).__name__}"
 
-def _open_session() -> aiohttp.ClientSession:
-    """Open aiohttp's pool: unbounded, since the budget bounds what is in flight; proxies by the environment."""
+
+def _open_session(url: str) -> aiohttp.ClientSession:
+    """Open aiohttp's pool: unbounded, since the budget bounds what is in flight; the proxy by the environment.
+
+    Not by ``trust_env``: that would look for a password in ~/.netrc, refuse to send a key beside it, and need two
+    threads of the pool for each request, which a slow name server can use up for all leases.
+    """
+    parts = urlsplit(url)
+    proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
-    return aiohttp.ClientSession(connector=connector, trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
+    return aiohttp.ClientSession(connector=connector, proxy=proxy, cookie_jar=aiohttp.DummyCookieJar())
 
 
-_FAILURES: Final = (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError)
+_NO_ADDRESS: Final = (httpx.InvalidURL, UnicodeError)
+"""What an address provokes that can be no host's name; nothing is sent there."""
+
+_FAILURES: Final = (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, *_NO_ADDRESS)
 
 
 def _surely_unsent(error: BaseException) -> bool:
     """Tell whether the connection was never made.
 
     The transport maps a connection that broke *after* sending to a ``ConnectTimeout`` as well, so only aiohttp's own
-    exception beneath it is believed.
+    exception beneath it is believed. A proxy that refuses the way has not passed on anything either.
     """
-    return isinstance(error.__cause__, aiohttp.ClientConnectorError) or isinstance(error, aiohttp.ClientConnectorError)
+    never_made = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, *_NO_ADDRESS)
+    return isinstance(error.__cause__, never_made) or isinstance(error, never_made)
 
 
-def _in_words(error: BaseException, seconds: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {seconds:.1f} s"
-    return str(error) or type(error.__cause__ or error).__name__
+def _plain(words: str, key: SecretStr) -> str:
+    """Bring others' words into one line, and take the key out of them: some servers repeat what they were sent."""
+    secret = key.get_secret_value()
+    told = words.replace(secret, str(key)) if secret else words
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in told).split())
 
 
-def _outcome(exchange: Exchange, response: httpx.Response) -> Outcome:
+def _outcome(exchange: Exchange, response: httpx.Response, key: SecretStr) -> Outcome:
     match response.status_code:
         case HTTPStatus.OK:
             return _answer(exchange, response)
         case HTTPStatus.PRECONDITION_FAILED:
             return Conflicted(exchange, _current(response))
-        case HTTPStatus.CONFLICT:
-            return NotReady(exchange, _said(response))
-        case HTTPStatus.NOT_FOUND:
-            return Missing(exchange, _said(response))
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return Unauthorized(exchange, _said(response))
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return Throttled(exchange, _said(response), _retry_after(response))
-        case HTTPStatus.REQUEST_TIMEOUT:
-            return Unanswered(exchange, _said(response), _retry_after(response))
-        case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return Unanswered(exchange, _said(response), _retry_after(response))
-        case status if HTTPStatus.OK < status < HTTPStatus.MULTIPLE_CHOICES:
-            return Unanswered(exchange, f"{_said(response)}, which is no answer to a heartbeat")
         case _:
-            return Rejected(exchange, _said(response))
+            return _refusal(exchange, response, _said(response, key))
+
+
+def _refusal(exchange: Exchange, response: httpx.Response, said: str) -> Outcome:
+    match response.status_code:
+        case HTTPStatus.CONFLICT:
+            return NotReady(exchange, said)
+        case HTTPStatus.NOT_FOUND:
+            return Missing(exchange, said)
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            return Unauthorized(exchange, said)
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return Throttled(exchange, said, _retry_after(response))
+        case HTTPStatus.REQUEST_TIMEOUT:
+            return Unanswered(exchange, said, _retry_after(response))
+        case status if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return Unanswered(exchange, said, _retry_after(response))
+        case status if HTTPStatus.OK < status < HTTPStatus.MULTIPLE_CHOICES:
+            return Unanswered(exchange, f"{said}, which is no answer to a heartbeat")
+        case _:
+            return Rejected(exchange, said)
 
 
 def _answer(exchange: Exchange, response: httpx.Response) -> Outcome:
@@ -242,12 +287,12 @@ def _current(response: httpx.Response) -> Current | None:
 def _json(response: httpx.Response) -> Mapping[str, Any]:
     try:
         body = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 
 
-def _said(response: httpx.Response) -> str:
+def _said(response: httpx.Response, key: SecretStr) -> str:
     """Quote the server: its status, its message, and the id under which its owners find the request."""
     error = _json(response).get("error")
     words = error.get("message") if isinstance(error, dict) else None
@@ -255,8 +300,8 @@ def _said(response: httpx.Response) -> str:
     return "".join(
         (
             f"the Work API answered {response.status_code}",
-            f" ({str(words)[:LONGEST_QUOTE]})" if words else "",
-            f", request-id {request[:LONGEST_QUOTE]}" if request else "",
+            f" ({_plain(str(words), key)[:LONGEST_QUOTE]})" if words else "",
+            f", request-id {_plain(request, key)[:LONGEST_QUOTE]}" if request else "",
         )
     )
 
@@ -266,9 +311,11 @@ def _date(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return parsedate_to_datetime(header).timestamp()
+        read = parsedate_to_datetime(header)
     except ValueError:
         return None
+    # HTTP's dates are in UTC, even where their form does not say so.
+    return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).timestamp()
 
 
 def _retry_after(response: httpx.Response) -> float | None:

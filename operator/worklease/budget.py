@@ -1,0 +1,181 @@
+"""One budget of calls to the Work API for the whole process: who may call next.
+
+Owns the rate and the order. Who is closest to a fence goes first; stops and first claims go ahead of routine beats,
+which use at most four fifths, so that there is always room for the others. Must not know what a call is for, beyond
+its rank and its fence.
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+ROUTINE_SHARE: Final = 0.8
+"""The part of the budget that routine beats may use; the rest is for stops, claims and retries."""
+
+A_MINUTE: Final = 60.0
+"""Seconds for which the remote limit is counted."""
+
+BURST: Final = 1.0
+"""Seconds' worth of calls that may go at once after a pause. It is taken off the rate, so no minute exceeds it."""
+
+
+class Rank(Enum):
+    """What a call is, as far as its turn goes."""
+
+    FIRST = auto()
+    """A stop, a first claim, a look at the list: somebody waits for it."""
+    ROUTINE = auto()
+    """A beat: its turn comes by its fence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call that asks for its turn; times are monotonic seconds."""
+
+    key: str
+    """Whose call it is: one attempt of each is let through a hold."""
+    rank: Rank
+    fence: float
+    """When its lease is lost without it; infinite where nothing is at stake."""
+    urgent: float
+    """From when on it goes before everything that is not as urgent, and the routine's share does not bind it."""
+
+
+@dataclass(order=True, slots=True)
+class _Waiting:
+    fence: float
+    number: int
+    request: Request = field(compare=False)
+    turn: "asyncio.Future[None]" = field(compare=False)
+
+
+class _Bucket:
+    """Tokens that come at a steady rate, up to a burst."""
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate, self._burst, self._level, self._at = rate, burst, burst, now
+
+    def level(self, now: float) -> float:
+        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self.rate)
+        self._at = now
+        return self._level
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until the next whole token."""
+        return max(0.0, (1.0 - self.level(now)) / self.rate)
+
+    def take(self) -> None:
+        self._level -= 1.0
+
+
+class Budget:
+    """The turns of all calls; 0 a minute is no limit, but a hold counts all the same."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._first: list[_Waiting] = []
+        self._routine: list[_Waiting] = []
+        self._alarm: asyncio.TimerHandle | None = None
+        self._held_until = 0.0
+        self._let_through: set[str] = set()
+        self.per_minute = per_minute
+        self._all = self._share = None
+        if per_minute:
+            # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
+            rate = per_minute / (A_MINUTE + BURST)
+            now = clock()
+            self._all = _Bucket(rate, max(1.0, rate * BURST), now)
+            self._share = _Bucket(rate * ROUTINE_SHARE, max(1.0, rate * BURST), now)
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait for their turn."""
+        return sum(not entry.turn.done() for entry in (*self._first, *self._routine))
+
+    async def turn(self, request: Request) -> None:
+        """Wait for this call's turn."""
+        entry = _Waiting(request.fence, next(self._numbers), request, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)
+        self._pump()
+        try:
+            await entry.turn
+        except asyncio.CancelledError:
+            entry.turn.cancel()
+            raise
+
+    def hold(self, seconds: float) -> None:
+        """Hold everything back: the server asked for it (429 or 503 with ``Retry-After``)."""
+        until = self._clock() + seconds
+        if until > self._held_until:
+            if self._held_until <= self._clock():
+                self._let_through.clear()
+            self._held_until = until
+            self._pump()
+
+    def held(self, now: float) -> bool:
+        """Whether the server's request to wait still stands."""
+        return now < self._held_until
+
+    def _pump(self) -> None:
+        """Give all turns that can be given now, and come back when the next one can."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        now = self._clock()
+        while (wait := self._give_one(now)) is None:
+            pass
+        if wait != float("inf"):
+            self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._pump)
+
+    def _give_one(self, now: float) -> float | None:
+        """Give one turn: None if one was given, else the seconds until another look is worth it."""
+        first, routine = _top(self._first), _top(self._routine)
+        if first is None and routine is None:
+            return float("inf")
+        if self.held(now):
+            return self._let_one_through(now, [entry for entry in (first, routine) if entry is not None])
+        if self._all is not None and (wait := self._all.wait(now)) > 0:
+            return wait
+        urgent = routine is not None and routine.request.urgent <= now
+        if routine is not None and (urgent or first is None):
+            if not urgent and self._share is not None and (wait := self._share.wait(now)) > 0:
+                return min(wait, routine.request.urgent - now)
+            self._give(self._routine)
+            return None
+        self._give(self._first)
+        return None
+
+    def _let_one_through(self, now: float, candidates: list[_Waiting]) -> float | None:
+        """Let a call through a hold that its lease would not outlive: one attempt of each lease."""
+        wait = self._held_until - now
+        for entry, waiting in ((entry, self._queue_of(entry)) for entry in candidates):
+            if entry.fence > self._held_until or entry.request.key in self._let_through:
+                continue
+            if entry.request.urgent <= now:
+                self._let_through.add(entry.request.key)
+                self._give(waiting)
+                return None
+            wait = min(wait, entry.request.urgent - now)
+        return wait
+
+    def _queue_of(self, entry: _Waiting) -> list[_Waiting]:
+        return self._first if entry.request.rank is Rank.FIRST else self._routine
+
+    def _give(self, waiting: list[_Waiting]) -> None:
+        entry = heapq.heappop(waiting)
+        entry.turn.set_result(None)
+        for bucket in (self._all, self._share if entry.request.rank is Rank.ROUTINE else None):
+            if bucket is not None:
+                bucket.take()
+
+
+def _top(waiting: list[_Waiting]) -> _Waiting | None:
+    """Give who is closest to its fence; who was cancelled meanwhile leaves the queue."""
+    while waiting and waiting[0].turn.done():
+        heapq.heappop(waiting)
+    return waiting[0] if waiting else None

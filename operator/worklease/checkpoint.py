@@ -1,0 +1,192 @@
+"""The checkpoint: what a restart needs, many leases to one write, in ConfigMaps of the operator's own namespace.
+
+Owns those ConfigMaps: their names, when they are written, and the group commit for which a first claim waits. Must not
+know what a record says. A ConfigMap that is gone is made anew from memory; one that cannot be written is written later.
+"""
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, PatchType, Refused
+
+SHARDS: Final = 16
+"""ConfigMaps. Each holds at most 1 MiB, some 2,500 records: enough for 40,000 leases, and few enough to write."""
+
+LONGEST_DELAY: Final = 10.0
+"""Seconds for which a change is held back at most, so that many share a write."""
+
+RETRY: Final = 1.0
+"""Seconds before a write that was not done is repeated."""
+
+_log = logging.getLogger(__name__)
+
+
+class NotReadable(Exception):
+    """The checkpoint could not be read: starting without it might give up leases that are ours."""
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One ConfigMap: what it should say, and what of that is not written yet."""
+
+    name: str
+    records: dict[str, str] = field(default_factory=dict)
+    unwritten: set[str] = field(default_factory=set)
+    due: float = float("inf")
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: list["asyncio.Future[None]"] = field(default_factory=list)
+    writing: bool = False
+    wrote: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Checkpoint:
+    """The records of all leases, by the uid of their resource."""
+
+    def __init__(self, api: KubernetesApi, namespace: str, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self._clock = clock
+        self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
+
+    async def load(self) -> None:
+        """Read what an earlier process left.
+
+        Raises:
+            NotReadable: The API server refused, or did not answer.
+        """
+        async with asyncio.TaskGroup() as reading:
+            for shard in self._shards:
+                reading.create_task(self._load(shard))
+
+    async def _load(self, shard: _Shard) -> None:
+        match await self._api.call("GET", f"{self._path}/{shard.name}"):
+            case Done(body):
+                shard.records = dict(body.get("data") or {})
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                pass
+            case Refused(_, message) | NoAnswer(message):
+                raise NotReadable(f"the checkpoint {self._path}/{shard.name} could not be read: {message}")
+            case reply:
+                assert_never(reply)
+
+    def records(self) -> Mapping[str, str]:
+        """Give all records, by uid."""
+        return {uid: record for shard in self._shards for uid, record in shard.records.items()}
+
+    def recall(self, uid: str) -> str | None:
+        """Give a resource's record, if there is one."""
+        return self._shard(uid).records.get(uid)
+
+    def put(self, uid: str, record: str, within: float) -> None:
+        """Keep a record; it is written ``within`` so many seconds, or later if it cannot be."""
+        shard = self._shard(uid)
+        if shard.records.get(uid) != record:
+            shard.records[uid] = record
+            self._want(shard, uid, min(within, LONGEST_DELAY))
+
+    def drop(self, uid: str) -> None:
+        """Forget a resource's record."""
+        shard = self._shard(uid)
+        if shard.records.pop(uid, None) is not None:
+            self._want(shard, uid, LONGEST_DELAY)
+
+    async def commit(self, uid: str, record: str) -> None:
+        """Keep a record and wait until it is written, together with all that is to be written by then."""
+        shard = self._shard(uid)
+        shard.records[uid] = record
+        done = asyncio.get_running_loop().create_future()
+        shard.waiting.append(done)
+        self._want(shard, uid, 0.0)
+        await done
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as writers:
+            for shard in self._shards:
+                writers.create_task(self._write_on(shard), name=shard.name)
+
+    async def flush(self) -> None:
+        """Write all that is not written, at once, and wait for it."""
+        now = self._clock()
+        for shard in self._shards:
+            if shard.unwritten:
+                shard.due = now
+                shard.news.set()
+        for shard in self._shards:
+            while shard.unwritten or shard.writing:
+                shard.wrote.clear()
+                await shard.wrote.wait()
+
+    def _shard(self, uid: str) -> _Shard:
+        return self._shards[zlib.crc32(uid.encode()) % SHARDS]
+
+    def _want(self, shard: _Shard, uid: str, within: float) -> None:
+        shard.unwritten.add(uid)
+        due = self._clock() + within
+        if due < shard.due:
+            shard.due = due
+            shard.news.set()
+
+    async def _write_on(self, shard: _Shard) -> None:
+        while True:
+            delay = shard.due - self._clock()
+            if delay > 0:
+                shard.news.clear()
+                try:
+                    async with asyncio.timeout(None if delay == float("inf") else delay):
+                        await shard.news.wait()
+                except TimeoutError:
+                    pass
+                continue
+            await self._write(shard)
+
+    async def _write(self, shard: _Shard) -> None:
+        changed, shard.unwritten = shard.unwritten, set()
+        waiting, shard.waiting = shard.waiting, []
+        shard.due, shard.writing = float("inf"), True
+        problem = await self._send(shard, changed)
+        shard.writing = False
+        if problem is None:
+            for done in waiting:
+                if not done.done():
+                    done.set_result(None)
+        else:
+            _log.warning("checkpoint not written, will try again configmap=%s: %s", shard.name, problem)
+            shard.unwritten |= changed
+            shard.waiting = [*waiting, *shard.waiting]
+            shard.due = self._clock() + RETRY
+        shard.wrote.set()
+
+    async def _send(self, shard: _Shard, changed: set[str]) -> str | None:
+        """Write the changed records; give what went wrong."""
+        body: dict[str, Any] = {"data": {uid: shard.records.get(uid) for uid in changed}}
+        match await self._api.call("PATCH", f"{self._path}/{shard.name}", body=body, patch=PatchType.MERGE):
+            case Done():
+                return None
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                return await self._create(shard)
+            case Refused(_, message) | NoAnswer(message):
+                return message
+            case reply:
+                assert_never(reply)
+
+    async def _create(self, shard: _Shard) -> str | None:
+        """Make the ConfigMap with all that it should say: it was never there, or somebody deleted it."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": shard.name, "labels": {"app.kubernetes.io/managed-by": "worklease-operator"}},
+            "data": dict(shard.records),
+        }
+        match await self._api.call("POST", self._path, body=body):
+            case Done():
+                return None
+            case Refused(_, message) | NoAnswer(message):
+                return message
+            case reply:
+                assert_never(reply)

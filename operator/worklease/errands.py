@@ -1,0 +1,182 @@
+"""What takes time, done once for one kept resource: a beat, a stop, a deletion, a look, a write of the finalizer.
+
+Owns the calls that a turn starts, and how their outcome is noted in what is kept. Must not start anything by itself,
+and must not decide: the next turn does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, Final, assert_never
+
+from worklease import finalizer, lease
+from worklease.credentials import Credentials, Key, NoKey
+from worklease.kept import Kept
+from worklease.kubernetes_api import KubernetesApi
+from worklease.lease import Beat
+from worklease.lifecycle import Asked, Pod
+from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Unanswered, Unauthorized
+from worklease.sandbox import Ending, Gone, NotDone, Sandboxes
+from worklease.status import Reference, StatusWriter
+from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
+
+RETRY: Final = 1.0
+"""Seconds before a look at a pod, or a write of the finalizer, is repeated."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Rooms:
+    """Everything that the keeper performs with."""
+
+    kubernetes: KubernetesApi
+    work_api: WorkApi
+    credentials: Credentials
+    sandboxes: Sandboxes
+    status: StatusWriter
+
+
+class Errands:
+    """The calls for kept resources; each is a coroutine that ends when its outcome is noted."""
+
+    def __init__(self, rooms: Rooms, clock: Callable[[], float], credentials_secret: str) -> None:
+        self._rooms = rooms
+        self._credentials_secret = credentials_secret
+        self._clock = clock
+
+    async def beat(self, kept: Kept, beat: Beat) -> None:
+        """Send a heartbeat, and let the lease observe what came of it."""
+        sent, outcome = self._clock(), None
+        try:
+            outcome = await self._heartbeat(kept, beat)
+        finally:
+            if outcome is None:
+                # The call came to no end that is known, so the beat may have been applied all the same.
+                outcome = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
+            kept.lease = lease.observe(kept.lease, outcome)
+            _log.debug("beat %s outcome=%s", kept.who, type(outcome).__name__)
+
+    async def _heartbeat(self, kept: Kept, beat: Beat) -> Outcome:
+        """Send the beat; a key that is refused is read again, and another one is tried at once."""
+        secret = self._secret(kept)
+        key = await self._rooms.credentials.key(*secret)
+        if isinstance(key, NoKey):
+            return CredentialsMissing(self._instant(), key.message)
+        outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
+        if isinstance(outcome, Unauthorized):
+            second = await self._rooms.credentials.key_after_refusal(*secret, key)
+            if isinstance(second, NoKey):
+                return CredentialsMissing(self._instant(), second.message)
+            if second is not key:
+                key = second
+                outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
+        if isinstance(outcome, Unauthorized):
+            advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
+            return replace(outcome, message=advice)
+        return outcome
+
+    def _instant(self) -> Exchange:
+        now = self._clock()
+        return Exchange(sent=now, done=now)
+
+    def _secret(self, kept: Kept) -> tuple[str, str]:
+        named = kept.resource.spec.credentials_secret_ref
+        return (kept.resource.namespace, named.name if named is not None else self._credentials_secret)
+
+    async def stop(self, kept: Kept, *, force: bool) -> None:
+        """Ask for the stop of the item, and note whether it was heard."""
+        before = kept.forced_stop if force else kept.graceful_stop
+        outcome = await self._send_stop(kept, force=force)
+        match outcome:
+            case StopHeard(state):
+                asked = Asked(self._clock())
+                _log.info("stop heard %s force=%s state=%s", kept.who, force, state)
+                # The next beat tells what became of it.
+                kept.lease = lease.stopped(kept.lease) if state == "stopped" else lease.hasten(kept.lease, asked.at)
+            case StopUnheard(message):
+                asked = Asked(self._clock(), (before.refusals if before is not None else 0) + 1, message)
+                _log.warning("stop not heard, will try again %s force=%s: %s", kept.who, force, message)
+            case _:
+                assert_never(outcome)
+        if force:
+            kept.forced_stop = asked
+        else:
+            kept.graceful_stop = asked
+
+    async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
+        secret = self._secret(kept)
+        key = await self._rooms.credentials.key(*secret)
+        if isinstance(key, NoKey):
+            return StopUnheard(key.message)
+        seconds = lease.timeout(kept.lease)
+        outcome = await self._rooms.work_api.stop(_item(kept, key), force=force, timeout=seconds)
+        if isinstance(outcome, StopUnheard) and outcome.unauthorized:
+            second = await self._rooms.credentials.key_after_refusal(*secret, key)
+            if isinstance(second, Key) and second is not key:
+                return await self._rooms.work_api.stop(_item(kept, second), force=force, timeout=seconds)
+        return outcome
+
+    async def end(self, kept: Kept, uid: str, name: str, grace: float | None) -> None:
+        """Ask for the deletion of a bound pod, and note what the API server said."""
+        before = kept.deletions.get(uid)
+        outcome = await self._rooms.sandboxes.end(kept.resource.namespace, name, uid, grace)
+        match outcome:
+            case Gone():
+                kept.lost(uid)
+            case Ending():
+                if before is None or before.refusals > 0:
+                    _log.info("pod ending %s pod=%s grace=%s", kept.who, name, "own" if grace is None else grace)
+                kept.deletions[uid] = Asked(self._clock(), grace=grace)
+            case NotDone(message):
+                refusals = (before.refusals if before is not None else 0) + 1
+                kept.deletions[uid] = Asked(self._clock(), refusals, message, grace)
+                _log.warning("pod not deleted, will try again %s pod=%s: %s", kept.who, name, message)
+            case _:
+                assert_never(outcome)
+
+    async def look(self, kept: Kept, pod: Pod) -> None:
+        """Look whether a bound pod is there, until the answer is known."""
+        while True:
+            outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
+            match outcome:
+                case Gone():
+                    kept.lost(pod.uid)
+                    return
+                case Pod():
+                    kept.bind(outcome)
+                    return
+                case NotDone():
+                    await asyncio.sleep(RETRY)
+                case _:
+                    assert_never(outcome)
+
+    async def guard(self, kept: Kept) -> None:
+        """Put our finalizer on the resource; what is on its way out is not begun with."""
+        outcome = await self._write_finalizer(kept, finalizer.put_on)
+        if isinstance(outcome, Gone):
+            kept.let_go = True
+        else:
+            kept.guarded = True
+
+    async def release(self, kept: Kept) -> None:
+        """Take our finalizer off: nothing is left to do for the resource."""
+        await self._write_finalizer(kept, finalizer.take_off)
+        kept.let_go = True
+        _log.info("resource let go %s", kept.who)
+
+    async def _write_finalizer(
+        self,
+        kept: Kept,
+        write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
+    ) -> finalizer.Set | Gone:
+        while isinstance(outcome := await write(self._rooms.kubernetes, kept.reference), NotDone):
+            _log.warning("finalizer not written, will try again %s: %s", kept.who, outcome.message)
+            await asyncio.sleep(RETRY)
+        return outcome
+
+
+def _item(kept: Kept, key: Key) -> Item:
+    spec = kept.resource.spec
+    return Item(spec.environment_id, spec.work_id, key.value)
