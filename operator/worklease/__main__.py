@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import click
 
+from worklease.budget import Budget
+from worklease.checkpoint import Checkpoint, NotReadable
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
 from worklease.handlers import Bridge
@@ -67,7 +69,7 @@ def run() -> None:
     _set_up_logging(settings)
     try:
         asyncio.run(operate(settings))
-    except (NotConfigured, NotReady) as error:
+    except (NotConfigured, NotReady, NotReadable) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -85,21 +87,25 @@ async def operate(settings: Settings) -> None:
         await check(kubernetes, settings.namespaces)
         work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
         status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
+        checkpoint = Checkpoint(kubernetes, settings.namespace or kubernetes.namespace or "default", monotonic)
+        await checkpoint.load()
         rooms = Rooms(
             kubernetes=kubernetes,
             work_api=work_api,
             credentials=Credentials(kubernetes, monotonic),
             sandboxes=Sandboxes(kubernetes),
             status=status,
+            budget=Budget(settings.requests_per_minute, monotonic),
+            checkpoint=checkpoint,
         )
         options = Options(
             interval=settings.max_heartbeat_interval,
             credentials_secret=settings.credentials_secret,
         )
         keeper = Keeper(rooms, options, monotonic, wall)
-        opened.push_async_callback(keeper.close)
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(status.run(), name="status")
+            checkpointing = tasks.create_task(checkpoint.run(), name="checkpoint")
             carrying = tasks.create_task(keeper.run(), name="keeper")
             bridge = Bridge(keeper, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces), name="watches")
@@ -109,9 +115,21 @@ async def operate(settings: Settings) -> None:
             watching.cancel()
             await asyncio.wait({watching})
             # Beats go on while the last news is written.
-            await asyncio.wait({asyncio.ensure_future(status.flush())}, timeout=FLUSH)
+            await _flush(checkpoint, status)
             carrying.cancel()
-            writing.cancel()
+            await keeper.close()
+            await _flush(checkpoint)
+            for task in (writing, checkpointing):
+                task.cancel()
+
+
+async def _flush(*rooms: Checkpoint | StatusWriter) -> None:
+    """Write what is not written yet, within bounds: a hanging API server must not keep the process."""
+    flushing = {asyncio.create_task(room.flush()) for room in rooms}
+    _, late = await asyncio.wait(flushing, timeout=FLUSH)
+    for task in late:
+        _log.warning("not all was written before the end: the next process goes on from what is there")
+        task.cancel()
 
 
 def _stop_signal() -> asyncio.Event:

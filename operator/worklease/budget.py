@@ -90,7 +90,7 @@ class Budget:
             rate = per_minute / (A_MINUTE + BURST)
             now = clock()
             self._all = _Bucket(rate, max(1.0, rate * BURST), now)
-            self._share = _Bucket(rate * ROUTINE_SHARE, max(1.0, rate * BURST), now)
+            self._share = _Bucket(rate * ROUTINE_SHARE, max(1.0, rate * ROUTINE_SHARE * BURST), now)
 
     @property
     def waiting(self) -> int:

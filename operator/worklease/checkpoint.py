@@ -59,9 +59,7 @@ class Checkpoint:
         Raises:
             NotReadable: The API server refused, or did not answer.
         """
-        async with asyncio.TaskGroup() as reading:
-            for shard in self._shards:
-                reading.create_task(self._load(shard))
+        await asyncio.gather(*(self._load(shard) for shard in self._shards))
 
     async def _load(self, shard: _Shard) -> None:
         match await self._api.call("GET", f"{self._path}/{shard.name}"):

@@ -50,6 +50,8 @@ class Reason(StrEnum):
     HELD_BY_ANOTHER = "HeldByAnother"
     INVALID_SPEC = "InvalidSpec"
     SUSPENDED = "Suspended"
+    BUDGET_SHORT = "BudgetShort"
+    DUPLICATE = "Duplicate"
     # LeaseHeld and Finished, once it is over
     STOPPED = "Stopped"
     REQUEUED = "Requeued"
@@ -91,6 +93,8 @@ class Subject:
     expects_sandbox: bool
     """Whether the spec has a sandbox."""
     show: Callable[[float], str]
+    rival: str | None = None
+    """The resource that has this item's lease already, as namespace/name."""
 
 
 def imply(situation: Situation, subject: Subject, now: float) -> tuple[Condition, ...]:
@@ -147,11 +151,14 @@ def _refused_stop(situation: Situation) -> str:
     return ""
 
 
-_AT_ONCE: Final = frozenset({Trouble.UNAUTHORIZED, Trouble.CREDENTIALS_MISSING, Trouble.REJECTED})
+_AT_ONCE: Final = frozenset({Trouble.UNAUTHORIZED, Trouble.CREDENTIALS_MISSING, Trouble.REJECTED, Trouble.BUDGET_SHORT})
 """Troubles that the next beat will not mend by itself."""
 
 
 def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
+    if subject.rival is not None:
+        message = f"WorkLease {subject.rival} keeps the lease of {subject.item}; this one does nothing while it does."
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.DUPLICATE, message)
     if lease.suspended:
         message = f"{_capital(subject.item)} is not claimed: heartbeats are suspended by request."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.SUSPENDED, message)
@@ -178,6 +185,7 @@ def _reason(trouble: Trouble) -> Reason:
             | Trouble.NOT_EXTENDED
             | Trouble.HELD_BY_ANOTHER
             | Trouble.NOT_FOUND
+            | Trouble.BUDGET_SHORT
         ):
             return Reason(trouble.value)
         case _:

@@ -6,17 +6,20 @@ and must not decide: the next turn does.
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from worklease import finalizer, lease
+from worklease.budget import Budget, Rank, Request
+from worklease.checkpoint import Checkpoint
 from worklease.credentials import Credentials, Key, NoKey
-from worklease.kept import Kept
+from worklease.kept import Kept, Wall
 from worklease.kubernetes_api import KubernetesApi
 from worklease.lease import Beat
 from worklease.lifecycle import Asked, Pod
-from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Unanswered, Unauthorized
+from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Throttled, Unanswered, Unauthorized
 from worklease.sandbox import Ending, Gone, NotDone, Sandboxes
 from worklease.status import Reference, StatusWriter
 from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
@@ -36,18 +39,51 @@ class Rooms:
     credentials: Credentials
     sandboxes: Sandboxes
     status: StatusWriter
+    budget: Budget
+    checkpoint: Checkpoint
 
 
 class Errands:
     """The calls for kept resources; each is a coroutine that ends when its outcome is noted."""
 
-    def __init__(self, rooms: Rooms, clock: Callable[[], float], credentials_secret: str) -> None:
+    def __init__(
+        self, rooms: Rooms, clock: Callable[[], float], wall: Callable[[], Wall], credentials_secret: str
+    ) -> None:
         self._rooms = rooms
         self._credentials_secret = credentials_secret
         self._clock = clock
+        self._wall = wall
 
-    async def beat(self, kept: Kept, beat: Beat) -> None:
-        """Send a heartbeat, and let the lease observe what came of it."""
+    async def beat(self, kept: Kept) -> None:
+        """Wait for this lease's turn, send the heartbeat that it asks for by then, and let it observe the outcome."""
+        kept.queued = True
+        try:
+            await self._rooms.budget.turn(self._request(kept))
+        finally:
+            kept.queued = False
+        if kept.lease.sent is None:
+            # A claim whose answer is lost can be told from another worker's only by who knows that it was sent.
+            await self._commit(kept)
+        beat = lease.decide(kept.lease, self._clock())
+        if kept.rival is None and isinstance(beat, Beat):
+            await self._send(kept, beat)
+
+    def _request(self, kept: Kept) -> Request:
+        fence = lease.fence(kept.lease)
+        is_routine = kept.lease.held and kept.lease.failures == 0
+        return Request(
+            key=kept.resource.uid,
+            rank=Rank.ROUTINE if is_routine else Rank.FIRST,
+            fence=math.inf if fence is None else fence,
+            urgent=lease.latest(kept.lease),
+        )
+
+    async def _commit(self, kept: Kept) -> None:
+        now = self._clock()
+        text = kept.record(trying=now, wall=self._wall(), now=now)
+        await self._rooms.checkpoint.commit(kept.resource.uid, text)
+
+    async def _send(self, kept: Kept, beat: Beat) -> None:
         sent, outcome = self._clock(), None
         try:
             outcome = await self._heartbeat(kept, beat)
@@ -56,6 +92,8 @@ class Errands:
                 # The call came to no end that is known, so the beat may have been applied all the same.
                 outcome = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
             kept.lease = lease.observe(kept.lease, outcome)
+            if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
+                self._rooms.budget.hold(outcome.retry_after)
             _log.debug("beat %s outcome=%s", kept.who, type(outcome).__name__)
 
     async def _heartbeat(self, kept: Kept, beat: Beat) -> Outcome:
@@ -71,6 +109,7 @@ class Errands:
                 return CredentialsMissing(self._instant(), second.message)
             if second is not key:
                 key = second
+                await self._rooms.budget.turn(self._request(kept))
                 outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
         if isinstance(outcome, Unauthorized):
             advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
@@ -110,6 +149,7 @@ class Errands:
         key = await self._rooms.credentials.key(*secret)
         if isinstance(key, NoKey):
             return StopUnheard(key.message)
+        await self._rooms.budget.turn(replace(self._request(kept), rank=Rank.FIRST))
         seconds = lease.timeout(kept.lease)
         outcome = await self._rooms.work_api.stop(_item(kept, key), force=force, timeout=seconds)
         if isinstance(outcome, StopUnheard) and outcome.unauthorized:

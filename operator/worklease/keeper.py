@@ -8,6 +8,7 @@ rules: those are in ``lease`` and ``lifecycle``.
 
 import asyncio
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, assert_never
@@ -28,6 +29,9 @@ LONGEST_WAIT: Final = 3600.0
 ORPHANED: Final = 1.0
 """Seconds after which a resource that nobody carries is carried by the keeper: its timer is about to come, or not."""
 
+FAREWELL: Final = 1.0
+"""Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
+
 MISTAKEN: Final = 5.0
 """Seconds until the turn of a resource is tried again after a mistake of ours ended it."""
 
@@ -45,11 +49,12 @@ class Keeper:
 
     def __init__(self, rooms: Rooms, options: Options, clock: Callable[[], float], wall: Callable[[], Wall]) -> None:
         self._rooms = rooms
-        self._errands = Errands(rooms, clock, options.credentials_secret)
+        self._errands = Errands(rooms, clock, wall, options.credentials_secret)
         self._options = options
         self._clock = clock
         self._wall = wall
         self._kept: dict[str, Kept] = {}
+        self._by_work: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
         self._carriers: dict[str, object | None] = {}
         self._pods: defaultdict[Address, dict[str, Pod]] = defaultdict(dict)
@@ -84,6 +89,9 @@ class Keeper:
         if kept is None:
             return
         del self._by_item[kept.item][uid]
+        del self._by_work[kept.resource.spec.environment_id, kept.resource.spec.work_id][uid]
+        self._wake_rivals(kept)
+        self._rooms.checkpoint.drop(uid)
         self._rooms.status.forget(uid)
         kept.let_go = True
         kept.wake.set()
@@ -118,9 +126,10 @@ class Keeper:
             self._look_at(kept, uid)
 
     def _keep(self, resource: WorkLease) -> None:
-        kept = resume(resource, self._options, self._wall(), self._clock())
+        kept = resume(resource, self._options, self._rooms.checkpoint.recall(resource.uid), self._wall(), self._clock())
         kept.guarded = finalizer.FINALIZER in resource.finalizers
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
+        self._by_work[resource.spec.environment_id, resource.spec.work_id][resource.uid] = kept
         for uid in kept.bound:
             if not kept.bound[uid].gone:
                 self._look_at(kept, uid)
@@ -203,6 +212,7 @@ class Keeper:
             for pod in self._pods.get(kept.item, {}).values():
                 if pod.uid not in kept.bound:
                     kept.bind(pod)
+        self._yield_to_rival(kept)
         plan = decide(kept.situation(), now)
         for step in plan.steps:
             self._perform(kept, step)
@@ -213,6 +223,8 @@ class Keeper:
         return min(looks)
 
     def _beat_if_due(self, kept: Kept, now: float) -> float | None:
+        if kept.queued:
+            return self._starving(kept, now)
         if "beat" in kept.calls or kept.let_go:
             return None
         if not kept.guarded and kept.lease.sent is None and kept.resource.deletion_timestamp is None:
@@ -220,15 +232,40 @@ class Keeper:
             self._start(kept, "finalizer", self._errands.guard(kept))
             return None
         match lease.decide(kept.lease, now):
-            case Beat() as beat if kept.lease.held or kept.resource.deletion_timestamp is None:
-                self._start(kept, "beat", self._errands.beat(kept, beat))
-                return None
+            case Beat() if kept.rival is None and (kept.lease.held or kept.resource.deletion_timestamp is None):
+                self._start(kept, "beat", self._errands.beat(kept))
+                return lease.latest(kept.lease)
             case Wait(until):
                 return until
             case Beat() | Rest():
                 return None
             case action:
                 assert_never(action)
+
+    def _starving(self, kept: Kept, now: float) -> float:
+        """Say so on a lease whose beat waits for its turn longer than it may, before the lease is lost by it."""
+        latest = lease.latest(kept.lease)
+        if now >= latest and kept.lease.trouble is None:
+            budget = self._rooms.budget
+            message = (
+                f"{budget.waiting} calls wait for their turn: {budget.per_minute} a minute are too few for all leases; "
+                "raise WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases"
+            )
+            kept.lease = lease.starve(kept.lease, message)
+        return latest if now < latest else math.inf
+
+    def _yield_to_rival(self, kept: Kept) -> None:
+        """Find out who of several resources for one work item keeps its lease; the others do nothing meanwhile."""
+        same = self._by_work[kept.resource.spec.environment_id, kept.resource.spec.work_id]
+        alive = [each for each in same.values() if each.lease.end is None and not each.let_go]
+        first = min(alive, key=lambda each: each.seniority, default=kept)
+        has_rival = first is not kept and kept.lease.end is None
+        kept.rival = f"{first.reference.namespace}/{first.reference.name}" if has_rival else None
+
+    def _wake_rivals(self, kept: Kept) -> None:
+        for other in self._by_work[kept.resource.spec.environment_id, kept.resource.spec.work_id].values():
+            if other is not kept:
+                other.wake.set()
 
     def _perform(self, kept: Kept, step: Step) -> None:
         match step:
@@ -252,10 +289,14 @@ class Keeper:
             kept.resource.generation,
             kept.resource.deletion_timestamp,
             lease.is_fenced(kept.lease, now),
+            kept.rival,
         )
         if made_from == kept.told:
             return
+        if kept.lease.end is not None:
+            self._wake_rivals(kept)
         kept.told = made_from
+        self._remember(kept, now)
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
         news: dict[str, object] = {"state": status.state, **shown}
@@ -272,6 +313,15 @@ class Keeper:
                 )
         kept.shown = news
         self._rooms.status.publish(kept.reference, status.as_merge_patch(), urgency)
+
+    def _remember(self, kept: Kept, now: float) -> None:
+        """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none."""
+        if kept.lease.end is not None:
+            self._rooms.checkpoint.drop(kept.resource.uid)
+        elif kept.lease.sent is not None:
+            text = kept.record(trying=None, wall=self._wall(), now=now)
+            within = 0.0 if lease.is_adopted(kept.lease) else kept.lease.ttl / 3
+            self._rooms.checkpoint.put(kept.resource.uid, text, within=within)
 
     # --- What takes time ---------------------------------------------------------------------------------------
 
@@ -299,7 +349,10 @@ class Keeper:
             self._start(kept, f"look {uid}", self._errands.look(kept, pod))
 
     async def close(self) -> None:
-        """Break off what is under way; leases are left to the next process."""
+        """End what is under way, or break it off; the leases are left to the next process."""
+        self._kept.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FAREWELL)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

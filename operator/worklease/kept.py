@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from worklease import record
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
 from worklease.lease import End, Lease, Words, edit, expiry, restore
 from worklease.lifecycle import Asked, Pod, Situation, alive, is_bindable
@@ -45,6 +46,10 @@ class Wall:
         """Give the time of day of ``moment``."""
         return self.utc + timedelta(seconds=moment - self.monotonic)
 
+    def epoch(self, seconds: float) -> float:
+        """Give the moment of seconds since the epoch."""
+        return self.monotonic + seconds - self.utc.timestamp()
+
     def moment(self, time: datetime) -> float:
         """Give the moment of ``time``."""
         return self.monotonic + (time - self.utc).total_seconds()
@@ -64,6 +69,10 @@ class Kept:
     flips: dict[Kind, tuple[Verdict, datetime]] = field(default_factory=dict)
     """Each condition's last status, and since when."""
 
+    rival: str | None = None
+    """The resource that has this item's lease already, as namespace/name: this one does nothing."""
+    queued: bool = False
+    """Whether a beat waits for its turn within the budget."""
     guarded: bool = False
     """Whether our finalizer is on the resource: before that nothing is claimed."""
     let_go: bool = False
@@ -80,6 +89,16 @@ class Kept:
     def reference(self) -> Reference:
         """The object that status and finalizer are written to."""
         return Reference(self.resource.namespace, self.resource.name, self.resource.uid)
+
+    @property
+    def seniority(self) -> tuple[bool, datetime, str]:
+        """Rank resources for the same work item: who holds comes first, then who is older."""
+        return (not self.lease.held, self.resource.creation_timestamp, self.resource.uid)
+
+    def record(self, *, trying: float | None, wall: Wall, now: float) -> str:
+        """Write what a restart needs."""
+        bound = [(pod.uid, pod.name) for pod in alive(self.bound)]
+        return record.write(self.lease, bound, trying=trying, now=now, wall=wall.time(now).timestamp())
 
     @property
     def item(self) -> tuple[str, str, str]:
@@ -120,16 +139,17 @@ class Kept:
         if pod.uid not in self.bound and not is_bindable(pod, self.resource.uid, self.lease):
             return
         self.bound[pod.uid] = pod
-        self._regrace()
+        self.regrace()
 
     def lost(self, uid: str) -> None:
         """Take note that a bound pod is no more."""
         pod = self.bound.get(uid)
         if pod is not None:
             self.bound[uid] = replace(pod, gone=True, ready=False, reason=pod.reason or "Deleted")
-            self._regrace()
+            self.regrace()
 
-    def _regrace(self) -> None:
+    def regrace(self) -> None:
+        """Take over the longest grace of the bound pods: the fence goes by it."""
         longest = max((pod.grace for pod in alive(self.bound)), default=0.0)
         if longest != self.lease.pod_grace:
             self.lease = replace(self.lease, pod_grace=longest)
@@ -140,6 +160,7 @@ class Kept:
         subject = Subject(
             item=f"work item {spec.work_id} of environment {spec.environment_id}",
             expects_sandbox=spec.sandbox is not None,
+            rival=self.rival,
             show=lambda moment: wall.time(moment).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         return self.show(imply(self.situation(), subject, now), wall, now)
@@ -194,39 +215,51 @@ def fresh_lease(resource: WorkLease, options: Options) -> Lease:
     )
 
 
-def resume(resource: WorkLease, options: Options, wall: Wall, now: float) -> Kept:
-    """Go on from what an earlier process wrote into the resource's status, if it did."""
-    status, lease = resource.status, fresh_lease(resource, options)
-    kept = Kept(resource=resource, lease=lease, claim_time=status.claim_time)
+def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wall, now: float) -> Kept:
+    """Go on from what an earlier process left: its checkpoint, else what it wrote into the resource's status."""
+    status, fresh = resource.status, fresh_lease(resource, options)
+    kept = Kept(resource=resource, lease=fresh, claim_time=status.claim_time)
     reasons = {condition.type: condition for condition in status.conditions}
     for kind in Kind:
         if (shown := reasons.get(kind.value)) is not None:
             kept.flips[kind] = (Verdict(shown.status.value), shown.last_transition_time)
     ready = reasons.get(Kind.SANDBOX_READY.value)
+    is_ready = ready is not None and ready.status is ConditionStatus.TRUE
     for entry in reversed(status.sandboxes):
-        pod = _remembered_pod(entry)
-        kept.bound[entry.pod_uid] = replace(pod, ready=ready is not None and ready.status is ConditionStatus.TRUE)
-    words = _words(status, wall)
-    held = reasons.get(Kind.LEASE_HELD.value)
-    if held is not None and held.status is ConditionStatus.FALSE and held.reason in set(End) and status.claim_time:
-        kept.lease = replace(lease, words=words, end=End(held.reason), message=held.message)
+        kept.bound[entry.pod_uid] = replace(_remembered_pod(entry), ready=is_ready)
+    words, found = _words(status, wall), record.read(recorded)
+    ended = _ended(status, reasons)
+    if ended is not None:
+        kept.lease = replace(fresh, words=words, end=End(ended.reason), message=ended.message)
+        if ended.type == Kind.FINISHED.value:
+            kept.bound = {uid: replace(pod, gone=True) for uid, pod in kept.bound.items()}
+    elif found is not None:
+        for uid, name in found.bound:
+            kept.bound.setdefault(uid, Pod(uid=uid, name=name))
+        kept.lease = record.resume(found, fresh, words, now=now, moment=wall.epoch)
     elif status.claim_time is not None and words is not None and status.lease_expiry_time is not None:
-        sent = wall.moment(status.lease_expiry_time) - words.ttl_seconds
         kept.lease = restore(
-            lease,
+            fresh,
             value=words.last_heartbeat,
             ttl=words.ttl_seconds,
-            sent=sent,
+            sent=wall.moment(status.lease_expiry_time) - words.ttl_seconds,
             claimed=wall.moment(status.claim_time),
             words=words,
             now=now,
         )
-    finished = reasons.get(Kind.FINISHED.value)
-    if finished is not None and finished.status is ConditionStatus.TRUE:
-        kept.lease = replace(kept.lease, words=words, end=End(finished.reason), message=finished.message)
-        kept.bound = {uid: replace(pod, gone=True) for uid, pod in kept.bound.items()}
-    kept._regrace()  # noqa: SLF001 (this is its construction)
+    kept.regrace()
     return kept
+
+
+def _ended(status: WorkLeaseStatus, shown: Mapping[str, ShownCondition]) -> ShownCondition | None:
+    """Find the condition that says that the lease is over: ``Finished``, or ``LeaseHeld`` of one that was held."""
+    finished = shown.get(Kind.FINISHED.value)
+    if finished is not None and finished.status is ConditionStatus.TRUE:
+        return finished
+    held = shown.get(Kind.LEASE_HELD.value)
+    if held is None or held.status is not ConditionStatus.FALSE or status.claim_time is None:
+        return None
+    return held if held.reason in set(End) else None
 
 
 def _words(status: WorkLeaseStatus, wall: Wall) -> Words | None:

@@ -76,8 +76,11 @@ class NotConfigured(Exception):
 class KubernetesApi:
     """One pool of connections to the API server, by the service account's token or the kubeconfig's credentials."""
 
-    def __init__(self, connected: client.ApiClient, namespace: str | None) -> None:
+    def __init__(
+        self, connected: client.ApiClient, namespace: str | None, *, call_timeout: float = CALL_TIMEOUT
+    ) -> None:
         self._client = connected
+        self._call_timeout = call_timeout
         self.namespace = namespace
         """The namespace that the credentials name as their own, if they do."""
 
@@ -136,7 +139,11 @@ class KubernetesApi:
             return NoAnswer(f"the Kubernetes API was not asked, for the credentials are no good: {_in_words(error)}")
         try:
             response = await self._client.call_api(
-                method, url, header_params=headers, body=body, _request_timeout=aiohttp.ClientTimeout(CALL_TIMEOUT)
+                method,
+                url,
+                header_params=headers,
+                body=body,
+                _request_timeout=aiohttp.ClientTimeout(self._call_timeout),
             )
             raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -86,10 +86,15 @@ def _read_clock(known: ServerClock | None, outcome: Outcome) -> ServerClock | No
     exchange = outcome.exchange
     if exchange.date is not None:
         return ServerClock(exchange.date - SKEW - exchange.done, exchange.date + SKEW - exchange.sent)
-    stamp = instant(outcome.last_heartbeat) if isinstance(outcome, Answered) and outcome.lease_extended else None
-    if stamp is None:
+    if not isinstance(outcome, Answered) or not outcome.lease_extended:
         return known
-    return ServerClock(stamp - SKEW - exchange.done, stamp + SKEW - exchange.sent)
+    return _clock_by_stamp(outcome.last_heartbeat, exchange.sent, exchange.done) or known
+
+
+def _clock_by_stamp(value: str, sent: float, done: float) -> ServerClock | None:
+    """Read the server's clock from the value of a beat that was accepted between ``sent`` and ``done``."""
+    stamp = instant(value)
+    return None if stamp is None else ServerClock(stamp - SKEW - done, stamp + SKEW - sent)
 
 
 def instant(value: str | None) -> float | None:
@@ -149,6 +154,7 @@ class Trouble(StrEnum):
     NOT_ACKNOWLEDGED = "NotAcknowledged"
     HELD_BY_ANOTHER = "HeldByAnother"
     NOT_FOUND = "NotFound"
+    BUDGET_SHORT = "BudgetShort"
 
 
 class End(StrEnum):
@@ -211,6 +217,8 @@ class Lease:
     words: Words | None = None
     claimed: float | None = None
     """When this lease was first held (monotonic)."""
+    first: str | None = None
+    """The first accepted value: what entered the queue later is another delivery of the item."""
     due: float = 0.0
     failures: int = 0
     """Beats in a row that did not do what they should: the longer, the slower."""
@@ -261,6 +269,7 @@ def restore(
     assert earliest is not None  # noqa: S101 (it was held: ``sent`` is set)
     return replace(
         kept,
+        clock=_clock_by_stamp(value, sent, sent + timeout(kept)),
         unplaced=(Unplaced(-math.inf, now + timeout(kept)),),
         stopping_seen=words.state == "stopping" and words.at < earliest,
         reprieve=told if earliest < told else None,
@@ -325,18 +334,37 @@ def fence(lease: Lease) -> float | None:
 
 
 def _own_fence(lease: Lease) -> float | None:
-    """Give the fence as the last accepted beat sets it, whether or not a restored lease may still be told more.
-
-    The margin of 1 s + T/50 covers the deletion's own way and the difference of two clocks' rates.
-    """
+    """Give the fence as the last accepted beat sets it, whether or not a restored lease may still be told more."""
     ends = expiry(lease)
-    return None if ends is None else ends - grace(lease) - (1.0 + _ttl(lease) / 50)
+    return None if ends is None else ends - _margin(lease) - grace(lease)
+
+
+def _margin(lease: Lease) -> float:
+    """Give 1 s + T/50, which covers the deletion's own way and the difference of two clocks' rates."""
+    return 1.0 + _ttl(lease) / 50
+
+
+def time_left(lease: Lease, now: float) -> float:
+    """Say how long, in seconds, a sandbox may run from now on; none is left once the lease may have ended."""
+    ends = expiry(lease)
+    return math.inf if ends is None else max(0.0, ends - _margin(lease) - now)
 
 
 def is_fenced(lease: Lease, now: float) -> bool:
     """Tell whether a lease that we held is past its fence: its sandbox must be ending."""
     at = fence(lease)
     return at is not None and now >= at
+
+
+def latest(lease: Lease) -> float:
+    """Say until when a routine beat may be stretched, if the budget is short: later the lease is at risk.
+
+    Two time-outs before the fence, so that one lost beat and its repetition still fit; infinite if never held.
+    """
+    at = fence(lease)
+    if at is None or lease.sent is None:
+        return math.inf
+    return min(lease.sent + lease.ttl * 3 / 5, at - 2 * timeout(lease))
 
 
 def _routine(lease: Lease) -> float:
@@ -409,6 +437,16 @@ def lapse(lease: Lease, now: float) -> Lease:
 def hasten(lease: Lease, now: float) -> Lease:
     """Let the next beat be due at once: something happened that it will tell about."""
     return replace(lease, due=min(lease.due, now))
+
+
+def is_adopted(lease: Lease) -> bool:
+    """Tell whether the next beat carries a value that no answer gave us: it was found in a 412."""
+    return lease.words is not None and lease.value != lease.words.last_heartbeat
+
+
+def starve(lease: Lease, message: str) -> Lease:
+    """Note that a beat waits for its turn longer than is good for the lease; its next answer clears that."""
+    return replace(lease, trouble=Trouble.BUDGET_SHORT, message=message)
 
 
 def edit(lease: Lease, fresh: Lease) -> Lease:
@@ -502,6 +540,7 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         cut=None,
         sent=sent,
         claimed=lease.claimed if lease.claimed is not None else sent,
+        first=lease.first if lease.first is not None else answer.last_heartbeat,
         reprieve=None,
         unanswered=(),
         unplaced=(),
@@ -576,12 +615,15 @@ def _is_ours(lease: Lease, found: str | None) -> bool:
     """Tell whether the value found is the stamp of an unanswered beat of ours, within the life of the lease.
 
     Before the lease can have lapsed nobody else can have claimed it: neither within its TTL, nor within a shorter one
-    that an unanswered beat asked for.
+    that an unanswered beat asked for, counted from the value that we know or, later, from that beat's sending.
     """
     theirs, ours = instant(found), instant(lease.value)
     if theirs is None or ours is None or lease.clock is None or not _in_a_window(lease, theirs):
         return False
-    return 0 < theirs - ours < lease.ttl and (lease.cut is None or theirs < lease.clock.earliest(lease.cut.ends))
+    lapses = ours + lease.ttl
+    if lease.cut is not None:
+        lapses = min(lapses, max(ours + lease.cut.ttl, lease.clock.earliest(lease.cut.ends)))
+    return ours < theirs < lapses
 
 
 def _in_a_window(lease: Lease, stamp: float) -> bool:

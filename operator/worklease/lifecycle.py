@@ -4,14 +4,14 @@ Owns the decisions about sandboxes, as values. Pure: no clock, no socket; ``now`
 pod is deleted or an item is stopped, only that it should be.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from math import floor, inf
+from math import ceil, floor, inf
 from typing import Final
 
-from worklease.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, timeout
+from worklease.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, time_left, timeout
 
 RECHECK: Final = 5.0
 """Seconds after which a deletion that was asked for is asked for again: its event may have been missed."""
@@ -150,7 +150,7 @@ def decide(situation: Situation, now: float) -> Plan:
         return _tear_down(situation, now, fence_grace(lease))
     if situation.deleting:
         return _give_up(situation, now)
-    return Plan(look_at=fence(lease) if alive(situation.bound) else giving_up(lease))
+    return _look_again(lease, now)
 
 
 def fence_grace(lease: Lease) -> float:
@@ -167,14 +167,8 @@ def _after_the_end(situation: Situation, now: float) -> Plan:
     if not alive(situation.bound):
         return Plan((LetGo(),))
     if lease.end is End.STOPPED and not is_fenced(lease, now):
-        return _tear_down(situation, now, None, _time_left(lease, now))
+        return _tear_down(situation, now, None)
     return _tear_down(situation, now, fence_grace(lease))
-
-
-def _time_left(lease: Lease, now: float) -> float:
-    """Say what grace, in whole seconds, a pod can be given now, so that it is over when that of the fence would be."""
-    at = fence(lease)
-    return inf if at is None else float(floor(at - now + grace(lease)))
 
 
 def _drain(situation: Situation, now: float) -> Plan:
@@ -183,35 +177,38 @@ def _drain(situation: Situation, now: float) -> Plan:
     if alive(situation.bound):
         if is_fenced(lease, now):
             return _tear_down(situation, now, fence_grace(lease))
-        return _tear_down(situation, now, situation.drain_seconds, _time_left(lease, now))
-    ends = expiry(lease)
-    if ends is None or now >= ends - timeout(lease):
-        return Plan(look_at=giving_up(lease))
-    return _stop(situation.forced_stop, StopItem(force=True), now)
+        return _tear_down(situation, now, situation.drain_seconds)
+    return _stop(situation, situation.forced_stop, StopItem(force=True), now)
 
 
 def _give_up(situation: Situation, now: float) -> Plan:
     """The resource is being deleted while the lease runs: stop the item, or leave it to be queued again."""
     if situation.lease.held and situation.deletion_policy is DeletionPolicy.STOP:
-        return _stop(situation.graceful_stop, StopItem(force=False), now)
+        return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
     if alive(situation.bound):
-        return _tear_down(situation, now, None)
+        return _tear_down(situation, now, None, inf)
     return Plan((LetGo(),))
 
 
-def _stop(asked: Asked | None, step: StopItem, now: float) -> Plan:
+def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float) -> Plan:
+    """Stop the item, again where that was not heard; only while we hold, less a time-out for the stop's own way."""
+    ends = expiry(situation.lease)
+    if ends is None or now >= ends - timeout(situation.lease):
+        return _look_again(situation.lease, now)
     if asked is not None and now < asked.again:
-        return Plan(look_at=asked.again)
+        return _look_again(situation.lease, now, asked.again)
     return Plan((step,))
 
 
-def _tear_down(situation: Situation, now: float, allowed: float | None, left: float = inf) -> Plan:
+def _tear_down(situation: Situation, now: float, allowed: float | None, left: float | None = None) -> Plan:
     """Ask for each bound pod's deletion, again where it was refused, is overdue, or must go faster than asked.
 
-    ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is for how long from now.
+    ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is for how long from now on any
+    may run: by default what is left of the lease.
     """
+    left = time_left(situation.lease, now) if left is None else left
     steps: list[Step] = []
-    looks: list[float] = _moments(situation.lease, now)
+    looks: list[float] = []
     for pod in alive(situation.bound):
         asked = situation.deletions.get(pod.uid)
         step, before = _end(pod, asked, allowed, left), _asked_grace(pod, asked)
@@ -219,7 +216,7 @@ def _tear_down(situation: Situation, now: float, allowed: float | None, left: fl
             looks.append(asked.again)
         else:
             steps.append(step)
-    return Plan(tuple(steps), min(looks, default=None))
+    return _look_again(situation.lease, now, *looks, steps=tuple(steps))
 
 
 def _asked_grace(pod: Pod, asked: Asked | None) -> float | None:
@@ -232,14 +229,17 @@ def _asked_grace(pod: Pod, asked: Asked | None) -> float | None:
 def _end(pod: Pod, asked: Asked | None, allowed: float | None, left: float) -> EndPod:
     """Give the deletion to ask for. What is under way is not given less time only because time goes by.
 
-    The API server counts a shorter grace from the first deletion, so the time that went by would count twice.
+    The API server counts a shorter grace from the first deletion, so the time that went by would count twice. What is
+    left is rounded up, which the fence's margin covers: it holds more than a second.
     """
     before, most = _asked_grace(pod, asked), pod.grace if allowed is None else allowed
-    wanted = max(1.0, float(floor(min(most, left if before is None else before))))
+    wanted = max(1.0, float(floor(most)) if most <= left else float(ceil(left)))
+    if before is not None:
+        wanted = max(1.0, min(before, float(floor(most))))
     return EndPod(pod.uid, pod.name, None if allowed is None and wanted == pod.grace else wanted)
 
 
-def _moments(lease: Lease, now: float) -> list[float]:
-    """Give the moments at which a lease that is not over yet changes what its pods may do."""
-    candidates: Iterable[float | None] = () if lease.end is not None else (fence(lease), expiry(lease))
-    return [at for at in candidates if at is not None and at > now]
+def _look_again(lease: Lease, now: float, *looks: float, steps: tuple[Step, ...] = ()) -> Plan:
+    """Plan ``steps``, and to look again when the lease changes what its pods may do, or at the first of ``looks``."""
+    changes = (at for at in (fence(lease), expiry(lease), giving_up(lease)) if at is not None and at > now)
+    return Plan(steps, min((*looks, *changes), default=None))

@@ -18,10 +18,9 @@ PREFIX: Final = "WORKLEASE_"
 _NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
-_SERVICE_LINK: Final = re.compile(
-    r"(?P<service>[A-Z0-9_]+?)_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
-"""The variables that Kubernetes makes of a Service of the pod's namespace (Kubernetes documentation, Service)."""
+_SERVICE_HOST: Final = "_SERVICE_HOST"
+_SERVICE_LINK: Final = r"_(SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+"""How the variables go on that Kubernetes makes of a Service of the pod's namespace, beside ``..._SERVICE_HOST``."""
 
 
 class InvalidSettings(ValueError):
@@ -47,8 +46,12 @@ class Settings(BaseSettings):
     """The Secret that is used where a resource names none."""
     max_heartbeat_interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 30.0
     """Seconds between routine beats at most; a lease is due at a third of its TTL."""
+    requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 300
+    """Calls to the Work API a minute, all together; 0: no limit. The remote limit is the organization's."""
     status_writes_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 20.0
     """Status writes at most: the API server's comfort, not a lease's."""
+    namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
+    """Where the operator itself lives: its checkpoint; by default its service account's, or the kubeconfig's."""
     log_format: Literal["json", "text"] | None = None
     """How log lines are written; by default ``text`` on a terminal, else ``json``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -68,7 +71,7 @@ class Settings(BaseSettings):
         Raises:
             InvalidSettings: A variable's value cannot be used, or there is no such variable; all are named.
         """
-        unknown = [*_unknown(os.environ, [f"{PREFIX}{field.upper()}" for field in cls.model_fields])]
+        unknown = [*_unknown(os.environ, [field.upper() for field in cls.model_fields])]
         try:
             settings = cls()
         except ValidationError as error:
@@ -92,13 +95,20 @@ def _problem(field: str, message: str) -> str:
 def _unknown(environment: Mapping[str, str], known: list[str]) -> Iterator[str]:
     """Find the variables that look like a setting and are none: a typo would else be a setting that does nothing."""
     for name in sorted(environment):
-        if name.upper().startswith(PREFIX) and name.upper() not in known and not _is_of_a_service(name, environment):
-            nearest = get_close_matches(name.upper(), known, n=1)
-            advice = f"did you mean {nearest[0]}?" if nearest else f"the settings are {', '.join(known)}"
-            yield f"{name}: there is no such setting; {advice}"
+        bare = name.upper().removeprefix(PREFIX)
+        if bare == name.upper() or bare in known or _is_of_a_service(name, environment):
+            continue
+        # Compared without the prefix, for with it any two names are alike.
+        nearest = get_close_matches(bare, known, n=1)
+        all_names = ", ".join(f"{PREFIX}{setting}" for setting in known)
+        yield f"{name}: there is no such setting; " + (
+            f"did you mean {PREFIX}{nearest[0]}?" if nearest else f"the settings are {all_names}"
+        )
 
 
 def _is_of_a_service(name: str, environment: Mapping[str, str]) -> bool:
     """Tell whether Kubernetes put the variable into the pod, for a Service such as ``worklease-operator``."""
-    link = _SERVICE_LINK.fullmatch(name)
-    return link is not None and f"{link['service']}_SERVICE_HOST" in environment
+    services = (host.removesuffix(_SERVICE_HOST) for host in environment if host.endswith(_SERVICE_HOST))
+    return name.endswith(_SERVICE_HOST) or any(
+        re.fullmatch(re.escape(service) + _SERVICE_LINK, name) for service in services
+    )

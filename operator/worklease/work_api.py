@@ -194,7 +194,7 @@ class WorkApi:
             case httpx.InvalidURL() | UnicodeError():
                 return f"the Work API at {self._url} cannot be reached: it is no address; check WORKLEASE_API_URL"
             case aiohttp.ClientHttpProxyError():
-                return f"the Work API at {self._url} cannot be reached: the proxy answered {cause.status}; check HTTPS_PROXY"
+                return f"the Work API at {self._url} cannot be reached: the proxy answered {cause.status}"
             case _:
                 return f"the Work API at {self._url} broke off: {str(cause) or type(cause).__name__}"
 

@@ -20,7 +20,9 @@ def test_fifty_leases_at_ttl_15_for_two_minutes_then_ten_are_stopped(
 ) -> None:
     for item in ITEMS:
         simulator.create_item(item)
-    with Operator(control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info"):
+    with Operator(
+        control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info", WORKLEASE_REQUESTS_PER_MINUTE="0"
+    ):
         leases.create(*ITEMS, pods=True)
         await_all_held(leases, ITEMS)
         leases.await_running(*leases.pods())
@@ -49,7 +51,9 @@ def test_a_kill_and_a_restart_at_ttl_30_lose_no_lease(
 ) -> None:
     for item in ITEMS:
         simulator.create_item(item)
-    with Operator(control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info") as operator:
+    with Operator(
+        control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info", WORKLEASE_REQUESTS_PER_MINUTE="0"
+    ) as operator:
         leases.create(*ITEMS, pods=True, ttlSeconds=30)
         await_all_held(leases, ITEMS)
         leases.await_running(*leases.pods())

@@ -1,0 +1,118 @@
+"""A lease as the checkpoint keeps it: written so that another process, perhaps on another node, can go on with it.
+
+Owns that form and its translation from and to a lease. Times of the monotonic clock are good for one boot of one
+machine; elsewhere they are translated by the wall clock. Values and windows are the server's, and are kept as they are.
+"""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from worklease.lease import Cut, Lease, Unplaced, Window, Words, restore, timeout
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _this_boot() -> str:
+    """Name this boot of this machine; where the system does not say, no other process shares the name."""
+    return _BOOT_ID.read_text("ascii").strip() if _BOOT_ID.exists() else str(uuid.uuid4())
+
+
+BOOT: Final = _this_boot()
+
+
+class Record(BaseModel):
+    """What a restart needs of one lease. What says nothing is left out: there are thousands of them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    boot: str
+    at: float
+    """When it was written, by the monotonic clock."""
+    wall: float
+    """When it was written, in seconds since the epoch."""
+    value: str | None = None
+    first: str | None = None
+    ttl: float | None = None
+    sent: float | None = None
+    claimed: float | None = None
+    cut: tuple[float, float] | None = None
+    stopping: bool = False
+    windows: tuple[tuple[float, float], ...] = ()
+    """Unanswered claims, in the server's time."""
+    tries: tuple[tuple[float, float], ...] = ()
+    """Unanswered claims whose place in the server's time is not known, and the one under way; monotonic."""
+    found: str | None = None
+    """The value that a claim was last refused for."""
+    bound: tuple[tuple[str, str], ...] = ()
+    """The bound pods: uid and name."""
+
+
+def write(lease: Lease, bound: Iterable[tuple[str, str]], *, trying: float | None, now: float, wall: float) -> str:
+    """Write what a restart needs of ``lease``; ``trying``: when a first claim is sent, which is told before it is."""
+    tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > 0]
+    if trying is not None:
+        tries.append((trying, trying))
+    record = Record(
+        boot=BOOT,
+        at=now,
+        wall=wall,
+        value=lease.value,
+        first=lease.first,
+        ttl=lease.ttl,
+        sent=lease.sent,
+        claimed=lease.claimed,
+        cut=None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
+        stopping=lease.stopping_seen,
+        # Of a lease that was held, a start covers all windows since its last value by one of its own.
+        windows=() if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
+        tries=() if lease.held else tuple(tries),
+        found=lease.refused_value,
+        bound=tuple(bound),
+    )
+    return record.model_dump_json(exclude_defaults=True)
+
+
+def read(text: str | None) -> Record | None:
+    """Read a record; None if there is none, or none that this version understands."""
+    if text is None:
+        return None
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, moment: Callable[[float], float]) -> Lease:
+    """Go on with a recorded lease; ``moment`` translates seconds since the epoch to the monotonic clock."""
+    shift = 0.0 if record.boot == BOOT else moment(record.wall) - record.at
+    if record.value is None or record.sent is None or record.ttl is None:
+        return _resume_claim(record, fresh, shift, now)
+    sent = record.sent + shift
+    said = words or Words(
+        last_heartbeat=record.value, state="active", lease_extended=True, ttl_seconds=record.ttl, at=sent
+    )
+    if record.stopping:
+        said = replace(said, state="stopping", at=sent)
+    claimed = None if record.claimed is None else record.claimed + shift
+    held = restore(fresh, value=record.value, ttl=record.ttl, sent=sent, claimed=claimed, words=said, now=now)
+    if record.cut is not None:
+        ttl, ends = record.cut
+        cut = Cut(ttl, ends + shift)
+        held = replace(held, cut=cut if held.cut is None else Cut(min(held.cut.ttl, ttl), min(held.cut.ends, cut.ends)))
+    return replace(held, first=record.first)
+
+
+def _resume_claim(record: Record, fresh: Lease, shift: float, now: float) -> Lease:
+    """Go on with a claim that was not answered yet: each of its tries may have been applied until now."""
+    return replace(
+        fresh,
+        unanswered=tuple(Window(opens, closes) for opens, closes in record.windows),
+        unplaced=tuple(Unplaced(sent + shift, now + timeout(fresh)) for sent, _ in record.tries),
+        refused_value=record.found,
+        due=now,
+    )

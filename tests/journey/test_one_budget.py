@@ -1,0 +1,55 @@
+from controlplane import ControlPlane, wait_for
+from support.judge import heartbeats
+from support.operator import Leases, Operator
+from support.simulator import Simulator
+
+ITEMS = [f"work_{number}" for number in range(8)]
+
+
+def test_a_budget_that_is_too_small_says_so_before_a_lease_is_lost_and_is_kept(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    for item in ITEMS:
+        simulator.create_item(item)
+    with Operator(control_plane, namespace, simulator.url, WORKLEASE_REQUESTS_PER_MINUTE="40"):
+        leases.create(*ITEMS)
+        wait_for(
+            lambda: any(leases.condition(item, "LeaseHeld")[1] == "BudgetShort" for item in ITEMS),
+            seconds=60,
+            what="BudgetShort",
+        )
+        short = next(item for item in ITEMS if leases.condition(item, "LeaseHeld")[1] == "BudgetShort")
+        assert "WORKLEASE_REQUESTS_PER_MINUTE" in leases.condition(short, "LeaseHeld")[2]
+        assert [entry for entry in simulator.history() if entry["event"] == "lapsed"] == []
+        wait_for(lambda: len(heartbeats(simulator.history())) > 50, seconds=120, what="more than a minute's calls")
+    times = [entry["arrived_monotonic"] for entry in simulator.history() if entry["event"] == "request"]
+    assert max(sum(at <= other < at + 60 for other in times) for at in times) <= 40
+
+
+def test_a_server_that_asks_for_patience_gets_it_and_loses_no_lease(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    for item in ITEMS:
+        simulator.create_item(item)
+    with Operator(control_plane, namespace, simulator.url, WORKLEASE_REQUESTS_PER_MINUTE="0"):
+        leases.create(*ITEMS)
+        for item in ITEMS:
+            leases.await_condition(item, "LeaseHeld", "True")
+        fault = simulator.inject("status", status=429, retry_after=6, times=None)
+        simulator.wait_for(lambda entries: any(e.get("status") == 429 for e in entries), timeout=20)
+        since = simulator.last_seq()
+        refused = next(e for e in simulator.history() if e.get("status") == 429)
+        wait_for(lambda: simulator.last_seq() > since, seconds=20, what="the first call after the hold")
+        simulator.remove_fault(fault)
+        for item in ITEMS:
+            simulator.wait_for(
+                lambda entries: any(e.get("lease_extended") for e in entries), item=item, since=since, timeout=30
+            )
+        gaps = [
+            entry["arrived_monotonic"] - refused["answered_monotonic"]
+            for entry in simulator.history()
+            if entry["event"] == "request"
+        ]
+    # What was sent before the first refusal was read arrives with it; then nothing, for as long as was asked.
+    assert [gap for gap in gaps if 0.5 < gap < 5.5] == []
+    assert [entry for entry in simulator.history() if entry["event"] == "lapsed"] == []

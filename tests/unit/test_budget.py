@@ -1,0 +1,191 @@
+import asyncio
+import math
+from collections.abc import Callable
+
+import pytest
+
+from worklease.budget import Budget, Rank, Request
+
+
+class Clock:
+    """A clock that the test moves; the budget's own alarms go by the loop's."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def routine(key: str, *, fence: float, urgent: float = math.inf) -> Request:
+    return Request(key=key, rank=Rank.ROUTINE, fence=fence, urgent=urgent)
+
+
+def first(key: str, *, fence: float = math.inf) -> Request:
+    return Request(key=key, rank=Rank.FIRST, fence=fence, urgent=math.inf)
+
+
+class Queue:
+    """Calls that wait for their turn, and the order in which it came."""
+
+    def __init__(self, per_minute: int) -> None:
+        self.clock = Clock()
+        self.budget = Budget(per_minute, self.clock)
+        self.order: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def ask(self, *requests: Request) -> None:
+        self.tasks += [asyncio.create_task(self._turn(request)) for request in requests]
+        await self.settle()
+
+    async def _turn(self, request: Request) -> None:
+        await self.budget.turn(request)
+        self.order.append(request.key)
+
+    async def settle(self) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def pass_time(self, seconds: float, step: float = 0.05) -> None:
+        """Move the clock on, and have the budget look as often as its alarm would."""
+        until = self.clock.now + seconds
+        while self.clock.now < until:
+            self.clock.now += step
+            self.budget._pump()
+            await self.settle()
+
+    async def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def queue_of() -> object:
+    made: list[Queue] = []
+
+    def make(per_minute: int) -> Queue:
+        made.append(Queue(per_minute))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        await queue.end()
+
+
+Make = Callable[[int], Queue]
+
+
+async def test_no_limit_lets_everybody_through_at_once(queue_of: Make) -> None:
+    queue = queue_of(0)
+    await queue.ask(*(routine(f"r{n}", fence=n) for n in range(500)))
+    assert len(queue.order) == 500
+
+
+async def test_who_is_closest_to_its_fence_goes_first(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(routine("late", fence=3000), routine("soon", fence=1100), routine("middle", fence=2000))
+    await queue.pass_time(5)
+    assert queue.order == ["spends the burst", "soon", "middle", "late"]
+
+
+async def test_stops_and_claims_go_ahead_of_routine_beats(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(routine("beat", fence=1100), first("claim"), first("stop", fence=1050))
+    await queue.pass_time(4)
+    assert queue.order == ["spends the burst", "stop", "claim", "beat"]
+
+
+async def test_a_beat_at_risk_goes_ahead_of_claims(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(*(first(f"claim{n}") for n in range(5)), routine("at risk", fence=1010, urgent=1001.5))
+    await queue.pass_time(8)
+    assert queue.order.index("at risk") <= 2
+
+
+async def test_routine_beats_use_at_most_four_fifths(queue_of: Make) -> None:
+    queue = queue_of(300)
+    await queue.ask(*(routine(f"r{n}", fence=5000 + n) for n in range(1000)))
+    await queue.pass_time(60)
+    assert 225 <= len(queue.order) <= 240
+
+
+async def test_no_minute_sees_more_calls_than_the_budget(queue_of: Make) -> None:
+    queue = queue_of(300)
+    times: list[float] = []
+    await queue.pass_time(30)
+    await queue.ask(*(first(f"c{n}") for n in range(1000)))
+    for _ in range(2400):
+        await queue.pass_time(0.05)
+        times += [queue.clock.now] * (len(queue.order) - len(times))
+    busiest = max(sum(at <= other < at + 60 for other in times) for at in times)
+    assert 285 <= busiest <= 300
+
+
+async def test_three_hundred_calls_a_minute_hold_seven_hundred_leases_of_ttl_300(queue_of: Make) -> None:
+    queue = queue_of(300)
+    ttl, grace, interval = 300.0, 30.0, 30.0
+    fence_after = ttl - grace - (1 + ttl / 50)
+    stretch = min(ttl * 3 / 5, fence_after - 20)
+    sent = {f"r{n}": queue.clock.now for n in range(700)}
+    asked: set[str] = set()
+    longest, seen = 0.0, 0
+    for _ in range(int(900 / 0.25)):
+        due = [key for key, at in sent.items() if key not in asked and queue.clock.now >= at + interval]
+        await queue.ask(*(routine(k, fence=sent[k] + fence_after, urgent=sent[k] + stretch) for k in due))
+        asked.update(due)
+        await queue.pass_time(0.25, step=0.25)
+        for key in queue.order[seen:]:
+            longest = max(longest, queue.clock.now - sent[key])
+            sent[key] = queue.clock.now
+            asked.discard(key)
+        seen = len(queue.order)
+    assert longest < fence_after - 20
+    assert seen > 700 * 4
+
+
+async def test_a_hold_holds_everybody_back_until_it_is_over(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(10)
+    await queue.ask(first("claim"), routine("beat", fence=1100, urgent=1090))
+    await queue.pass_time(9)
+    assert queue.order == []
+    await queue.pass_time(2)
+    assert sorted(queue.order) == ["beat", "claim"]
+
+
+async def test_a_hold_lets_one_attempt_of_a_lease_through_that_would_not_outlive_it(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(60)
+    await queue.ask(routine("at risk", fence=1020, urgent=1010), routine("safe", fence=1200, urgent=1180))
+    await queue.pass_time(9)
+    assert queue.order == []
+    await queue.pass_time(2)
+    assert queue.order == ["at risk"]
+    await queue.ask(routine("at risk", fence=1020, urgent=1010))
+    await queue.pass_time(20)
+    assert queue.order == ["at risk"]
+    await queue.pass_time(30)
+    assert sorted(queue.order) == ["at risk", "at risk", "safe"]
+
+
+async def test_a_shorter_hold_does_not_cut_a_longer_one(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(20)
+    queue.budget.hold(1)
+    await queue.ask(first("claim"))
+    await queue.pass_time(15)
+    assert queue.order == []
+
+
+async def test_who_gives_up_waiting_takes_nobodys_turn(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(first("gives up", fence=1001), first("waits"))
+    queue.tasks[1].cancel()
+    await queue.pass_time(1.5)
+    assert queue.order == ["spends the burst", "waits"]
+    assert queue.budget.waiting == 0
