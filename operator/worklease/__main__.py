@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import click
 
+from worklease import metrics
 from worklease.budget import Budget
+from worklease.census import Census
 from worklease.checkpoint import Checkpoint, NotReadable
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
@@ -23,7 +25,9 @@ from worklease.handlers import Bridge
 from worklease.keeper import Keeper
 from worklease.kept import Options, Wall
 from worklease.kubernetes_api import KubernetesApi, NotConfigured
+from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
+from worklease.server import AddressInUse, serve
 from worklease.settings import InvalidSettings, Settings
 from worklease.simulator.command import simulate
 from worklease.startup import NotReady, check
@@ -69,7 +73,7 @@ def run() -> None:
     _set_up_logging(settings)
     try:
         asyncio.run(operate(settings))
-    except (NotConfigured, NotReady, NotReadable) as error:
+    except (NotConfigured, NotReady, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -79,6 +83,8 @@ async def operate(settings: Settings) -> None:
     Raises:
         NotConfigured: There is no cluster to talk to.
         NotReady: The cluster lacks the CRD or a right.
+        NotReadable: The checkpoint cannot be read.
+        AddressInUse: The metrics cannot be served where they should be.
     """
     stop = _stop_signal()
     async with AsyncExitStack() as opened:
@@ -89,13 +95,15 @@ async def operate(settings: Settings) -> None:
         status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
         checkpoint = Checkpoint(kubernetes, settings.namespace or kubernetes.namespace or "default", monotonic)
         await checkpoint.load()
+        budget = Budget(settings.requests_per_minute, monotonic)
         rooms = Rooms(
             kubernetes=kubernetes,
             work_api=work_api,
             credentials=Credentials(kubernetes, monotonic),
             sandboxes=Sandboxes(kubernetes),
             status=status,
-            budget=Budget(settings.requests_per_minute, monotonic),
+            budget=budget,
+            listing=Listing(work_api, budget),
             checkpoint=checkpoint,
         )
         options = Options(
@@ -103,13 +111,16 @@ async def operate(settings: Settings) -> None:
             credentials_secret=settings.credentials_secret,
         )
         keeper = Keeper(rooms, options, monotonic, wall)
+        pages = {"/metrics": lambda: metrics.page(keeper, budget)}
+        address = await opened.enter_async_context(serve(settings.http_host, settings.http_port, pages))
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(status.run(), name="status")
             checkpointing = tasks.create_task(checkpoint.run(), name="checkpoint")
             carrying = tasks.create_task(keeper.run(), name="keeper")
-            bridge = Bridge(keeper, asyncio.get_running_loop())
+            census = Census(kubernetes, settings.namespaces, keeper.unsee, keeper.lose_pod, monotonic)
+            bridge = Bridge(keeper, census, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces), name="watches")
-            _log.info("operator started api=%s kubernetes=%s", settings.api_url, kubernetes.server)
+            _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
             _log.info("operator stopping: the leases are left to the next process")
             watching.cancel()

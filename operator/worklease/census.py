@@ -1,13 +1,13 @@
-"""The census: which WorkLeases there are, by full lists, so that what vanished unseen is let go of.
+"""The census: which WorkLeases and sandbox pods there are, by full lists, so that what vanished unseen is let go of.
 
-Owns the knowledge of what was seen by the watches, by uid, and of whether the resource is served at all. Kopf makes no
+Owns the knowledge of what the watches told of, by uid, and of whether WorkLeases are served at all. Kopf makes no
 DELETED event for what vanished between a watch and a re-list, and it idles for ever if the resource was not served when
-it started. Must not decide anything about a lease: it says that an object is gone, or that Kopf does not watch.
+it started. Must not decide anything about a lease: it says that an object is gone, or that the watches missed one.
 """
 
 import asyncio
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Final, assert_never
 
 from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL
 
 EVERY: Final = 180.0
 """Seconds between two censuses if nothing asks for one: a ghost beats no longer, and a list of names is cheap."""
@@ -35,12 +36,15 @@ PAGE: Final = 500
 """Objects listed in one call, as kubectl does."""
 
 REMEMBERED: Final = 10_000
-"""Uids of gone objects that are remembered: more than can be in an old list that is answered late."""
+"""Uids of gone resources that are remembered: more than can be in an old list that is answered late."""
 
 LIST_OF_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 _log = logging.getLogger(__name__)
+
+Scope = str | None
+"""What one watch covers: a namespace, or all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,68 @@ class Sighting:
     at: float
 
 
+class Roll:
+    """The objects of one kind that the watches told of."""
+
+    def __init__(self, api: str, plural: str, labels: str, scopes: tuple[Scope, ...]) -> None:
+        self._api = api
+        self._plural = plural
+        self._scopes = scopes
+        self._seen: dict[str, Sighting] = {}
+        self._last_told: dict[Scope, float] = {}
+        self._untold: dict[Scope, dict[str, float]] = defaultdict(dict)
+        self.query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        """The parameters of a list."""
+
+    def path(self, scope: Scope) -> str:
+        """Give the path of a list, or of a namespace's objects."""
+        return f"{self._api}/{self._plural}" if scope is None else f"{self._api}/namespaces/{scope}/{self._plural}"
+
+    def saw(self, namespace: str, name: str, uid: str, now: float) -> None:
+        """Take note of an object."""
+        self._seen[uid] = Sighting(namespace, name, now)
+        self._last_told[self._scope(namespace)] = now
+
+    def drop(self, uid: str) -> Sighting | None:
+        """Forget an object; returns where it was seen."""
+        return self._seen.pop(uid, None)
+
+    def _scope(self, namespace: str) -> Scope:
+        return namespace if namespace in self._scopes else None
+
+    def missing(self, scope: Scope, listed: set[str], began: float) -> dict[str, Sighting]:
+        """Give what was seen before a complete list began, and is not in it."""
+        return {
+            uid: sighting
+            for uid, sighting in self._seen.items()
+            if uid not in listed and sighting.at < began and self._scope(sighting.namespace) == scope
+        }
+
+    def is_blind(self, scope: Scope, listed: set[str], began: float) -> bool:
+        """Tell whether there is what the watch never told of, while it told of nothing else either."""
+        since = self._untold[scope]
+        self._untold[scope] = {uid: since.get(uid, began) for uid in listed - self._seen.keys()}
+        oldest = min(self._untold[scope].values(), default=began)
+        if began - max(oldest, self._last_told.get(scope, oldest)) < BLIND:
+            return False
+        _log.warning("the watch tells nothing of %d %s that are there", len(self._untold[scope]), self._plural)
+        self._untold[scope].clear()
+        return True
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether anything is there that no watch told of yet."""
+        return any(self._untold.values())
+
+
 class Census:
-    """What was seen of the watched namespaces, and what is there.
+    """What the watches told of, and what is there.
 
     Args:
         api: The way to the API server.
         namespaces: The watched ones; none: all.
-        unsee: Is told the uid of each object that is found to be gone.
+        unsee: Is told the uid of each WorkLease that is found to be gone.
+        unsee_pod: Is told the uid of each pod that is not found any more, under its labels at least.
         clock: The monotonic clock, in seconds.
     """
 
@@ -67,41 +126,37 @@ class Census:
         api: KubernetesApi,
         namespaces: tuple[str, ...],
         unsee: Callable[[str], None],
+        unsee_pod: Callable[[str], None],
         clock: Callable[[], float],
     ) -> None:
         self._api = api
-        self._scopes: tuple[str | None, ...] = namespaces or (None,)
+        self._scopes: tuple[Scope, ...] = namespaces or (None,)
         self._unsee = unsee
+        self._unsee_pod = unsee_pod
         self._clock = clock
-        self._seen: dict[str, Sighting] = {}
+        self._resources = Roll(RESOURCE_PATH, "workleases", "", self._scopes)
+        self._pods = Roll("/api/v1", "pods", f"{ENVIRONMENT_LABEL},{WORK_LABEL}", self._scopes)
         self._names: dict[tuple[str, str], str] = {}
         self._gone: set[str] = set()
         self._gone_in_order: deque[str] = deque()
-        self._last_told: dict[str | None, float] = {}
-        self._untold: dict[str, float] = {}
         self._wanted = asyncio.Event()
-        self.blind = asyncio.Event()
-        """Set when there is an object of which the watches do not tell; whoever mends that clears it."""
+        self._blind = asyncio.Event()
 
     # --- What is told by the watches ---------------------------------------------------------------------------
 
     def saw(self, namespace: str, name: str, uid: str) -> bool:
-        """Take note of an object; returns whether it may be there: what is gone stays gone, whatever a list says."""
+        """Take note of a resource; returns whether it may be there: what is gone stays gone, whatever a list says."""
         if uid in self._gone:
             return False
         if self._names.get((namespace, name), uid) != uid:
             self.want()  # one of the two is gone, and the census finds out which
         self._names[namespace, name] = uid
-        now = self._clock()
-        self._seen[uid] = Sighting(namespace, name, now)
-        self._last_told[self._scope(namespace)] = now
-        self._untold.pop(uid, None)
+        self._resources.saw(namespace, name, uid, self._clock())
         return True
 
     def gone(self, uid: str) -> None:
-        """Take note that an object is no more; a uid never comes back."""
-        self._untold.pop(uid, None)
-        sighting = self._seen.pop(uid, None)
+        """Take note that a resource is no more; a uid never comes back."""
+        sighting = self._resources.drop(uid)
         if sighting is not None and self._names.get((sighting.namespace, sighting.name)) == uid:
             del self._names[sighting.namespace, sighting.name]
         if uid not in self._gone:
@@ -110,12 +165,17 @@ class Census:
             if len(self._gone_in_order) > REMEMBERED:
                 self._gone.remove(self._gone_in_order.popleft())
 
+    def saw_pod(self, namespace: str, name: str, uid: str) -> None:
+        """Take note of a pod."""
+        self._pods.saw(namespace, name, uid, self._clock())
+
+    def lost_pod(self, uid: str) -> None:
+        """Take note that a pod is out of the watches' sight; it comes back if only its labels were gone."""
+        self._pods.drop(uid)
+
     def want(self) -> None:
         """Ask for a census soon: the watches may have missed something."""
         self._wanted.set()
-
-    def _scope(self, namespace: str) -> str | None:
-        return namespace if namespace in self._scopes else None
 
     # --- Taking it ---------------------------------------------------------------------------------------------
 
@@ -123,77 +183,63 @@ class Census:
         """Take one at the start, whenever one is wanted, and every few minutes, until cancelled."""
         while True:
             is_complete = await self.take()
-            wait = RETRY if not is_complete else BLIND if self._untold else EVERY
+            has_untold = self._resources.has_untold or self._pods.has_untold
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(RETRY if not is_complete else BLIND if has_untold else EVERY):
                     await self._wanted.wait()
             await asyncio.sleep(SPACING)
             self._wanted.clear()
 
     async def take(self) -> bool:
-        """Compare what was seen with what is there; returns whether all lists were complete."""
-        is_complete = True
-        for scope in self._scopes:
-            began = self._clock()
-            listed = await self._list(scope)
-            if listed is None:
-                is_complete = False
-                continue
-            is_complete &= await self._let_go(scope, listed, began)
-            self._look_for_untold(scope, listed, began)
-        return is_complete
+        """Compare what was seen with what is there; returns whether all of it could be found out."""
+        complete = [await self._take(roll, scope) for roll in (self._resources, self._pods) for scope in self._scopes]
+        return all(complete)
 
-    async def _let_go(self, scope: str | None, listed: set[str], began: float) -> bool:
-        """Let go of what was seen before the list began and is not in it; returns whether all of that was certain."""
-        is_certain = True
-        missing = [
-            (uid, sighting)
-            for uid, sighting in self._seen.items()
-            if uid not in listed and sighting.at < began and self._scope(sighting.namespace) == scope
-        ]
-        for uid, sighting in missing:
-            # A list may be older than it should be; what is asked for by its name is as it is now.
-            if await self._is_gone(uid, sighting):
-                _log.info("resource vanished unseen namespace=%s name=%s uid=%s", sighting.namespace, sighting.name, uid)
-                self.gone(uid)
-                self._unsee(uid)
-            else:
-                is_certain = False
-        return is_certain
+    async def _take(self, roll: Roll, scope: Scope) -> bool:
+        began = self._clock()
+        listed = await self._list(roll, scope)
+        if listed is None:
+            return False
+        if roll.is_blind(scope, listed - self._gone, began):
+            self._blind.set()
+        settled = [await self._settle(roll, uid, seen) for uid, seen in roll.missing(scope, listed, began).items()]
+        return all(settled)
 
-    def _look_for_untold(self, scope: str | None, listed: set[str], began: float) -> None:
-        """Find out whether a watch is blind: there is what it never told of, and it told of nothing else meanwhile."""
-        untold = listed - self._seen.keys() - self._gone
-        for uid in [uid for uid in self._untold if uid not in listed]:
-            del self._untold[uid]
-        since = [self._untold.setdefault(uid, began) for uid in untold]
-        if since and began - max(min(since), self._last_told.get(scope, 0.0)) >= BLIND:
-            _log.warning("the watches tell nothing of %d resources that are there", len(untold))
-            self._untold.clear()
-            self.blind.set()
-
-    async def _list(self, scope: str | None) -> set[str] | None:
+    async def _list(self, roll: Roll, scope: Scope) -> set[str] | None:
         """List the uids of a scope, page by page; None if not all of them could be had."""
-        path = f"{RESOURCE_PATH}/workleases" if scope is None else f"{RESOURCE_PATH}/namespaces/{scope}/workleases"
         uids: set[str] = set()
-        query = {"limit": str(PAGE)}
+        query = roll.query
         while True:
-            match await self._api.call("GET", path, query=query, accept=LIST_OF_METADATA):
+            match await self._api.call("GET", roll.path(scope), query=query, accept=LIST_OF_METADATA):
                 case Done(body):
                     uids.update(item["metadata"]["uid"] for item in body.get("items") or ())
                     token = (body.get("metadata") or {}).get("continue")
                     if not token:
                         return uids
-                    query = query | {"continue": token}
+                    query = roll.query | {"continue": token}
                 case Refused(_, message) | NoAnswer(message):
-                    _log.warning("census not taken, will try again namespace=%s: %s", scope or "(all)", message)
+                    _log.warning("census not taken, will try again path=%s: %s", roll.path(scope), message)
                     return None
                 case reply:
                     assert_never(reply)
 
+    async def _settle(self, roll: Roll, uid: str, sighting: Sighting) -> bool:
+        """Let go of what is not listed any more; returns whether it is certain what became of it."""
+        if roll is self._pods:
+            # Whoever bound it looks after it by itself: it may have lost a label only.
+            self._pods.drop(uid)
+            self._unsee_pod(uid)
+            return True
+        if not await self._is_gone(uid, sighting):
+            return False
+        _log.info("resource vanished unseen namespace=%s name=%s uid=%s", sighting.namespace, sighting.name, uid)
+        self.gone(uid)
+        self._unsee(uid)
+        return True
+
     async def _is_gone(self, uid: str, sighting: Sighting) -> bool:
-        """Ask for one object by its name; only an answer about that very object counts."""
-        path = f"{RESOURCE_PATH}/namespaces/{sighting.namespace}/workleases/{sighting.name}"
+        """Ask for a resource by its name: a list may be older than it should be, but not what is asked for so."""
+        path = f"{self._resources.path(sighting.namespace)}/{sighting.name}"
         match await self._api.call("GET", path, accept=METADATA):
             case Done(body):
                 return bool((body.get("metadata") or {}).get("uid") != uid)
@@ -221,27 +267,41 @@ class Census:
 
     async def until_served(self) -> None:
         """Wait until WorkLeases are served."""
-        if await self.is_served() is True:
-            return
-        _log.warning("WorkLeases are not served, waiting for their CRD: kubectl apply -f crds/workleases.yaml")
-        while await self.is_served() is not True:
+        told: bool | None = True
+        while (served := await self.is_served()) is not True:
+            if served is not told:
+                _log.warning("waiting for WorkLeases to be served: %s", _WHY[served])
+            told = served
             await asyncio.sleep(LOOK)
-        _log.info("WorkLeases are served")
+        if told is not True:
+            _log.info("WorkLeases are served again")
 
     async def until_missed(self) -> str:
         """Wait until the watches must be started anew, and say why."""
-        absent = asyncio.create_task(self._until_absent(), name="look for the resource")
-        blind = asyncio.create_task(self.blind.wait(), name="look for what is not told of")
+        looking = {
+            asyncio.create_task(self._until_served_again(), name="look for the resource"),
+            asyncio.create_task(self._until_blind(), name="look for what is not told of"),
+        }
         try:
-            await asyncio.wait({absent, blind}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(looking, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            absent.cancel()
-            blind.cancel()
-        if self.blind.is_set():
-            self.blind.clear()
-            return "it does not tell of what is there"
-        return "the resource was not served for a while"
+            for task in looking:
+                task.cancel()
+        return done.pop().result()
 
-    async def _until_absent(self) -> None:
-        while await self.is_served() is not False:
+    async def _until_served_again(self) -> str:
+        while await self.is_served() is not False:  # noqa: ASYNC110 (a server's state has no event)
             await asyncio.sleep(LOOK)
+        await self.until_served()
+        return "WorkLeases were not served for a while"
+
+    async def _until_blind(self) -> str:
+        await self._blind.wait()
+        self._blind.clear()
+        return "it does not tell of what is there"
+
+
+_WHY: Final = {
+    False: "their CRD is not there (kubectl apply -f crds/workleases.yaml)",
+    None: "the Kubernetes API does not say whether their CRD is there",
+}

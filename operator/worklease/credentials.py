@@ -8,7 +8,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from pydantic import SecretStr
 
@@ -27,6 +27,8 @@ class Key:
 
     value: SecretStr
     origin: str
+    environment: SecretStr | None = None
+    """The environment's key, where there is one: the list takes no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +131,31 @@ def _found(secret: str, reply: Reply) -> Key | NoKey:
 
 def _choose(secret: str, entries: Mapping[str, Any]) -> Key | NoKey:
     """Prefer the item's own token: it is good for this item only."""
-    for entry in (SESSIONS_TOKEN, ENVIRONMENT_KEY):
-        encoded = entries.get(entry)
-        if not encoded:
-            continue
-        try:
-            # A file made by an editor ends in a newline; no key does.
-            value = base64.b64decode(encoded, validate=True).decode("ascii").strip()
-        except (binascii.Error, UnicodeDecodeError):
-            return NoKey(f"key {entry} of Secret {secret} is no text in ASCII: put the key there as it was issued")
-        if not value.isprintable():
-            return NoKey(f"key {entry} of Secret {secret} is not one line of text: put the key there as it was issued")
-        if value:
-            return Key(SecretStr(value), f"key {entry} of Secret {secret}")
+    read = {entry: _decoded(secret, entry, entries.get(entry)) for entry in (SESSIONS_TOKEN, ENVIRONMENT_KEY)}
+    environment = read[ENVIRONMENT_KEY]
+    for entry, value in read.items():
+        match value:
+            case NoKey():
+                return value
+            case SecretStr():
+                known = environment if isinstance(environment, SecretStr) else None
+                return Key(value, f"key {entry} of Secret {secret}", known)
+            case None:
+                pass
+            case _:
+                assert_never(value)
     return NoKey(f"Secret {secret} has no key {ENVIRONMENT_KEY}, or it is empty: put the environment's key there")
+
+
+def _decoded(secret: str, entry: str, encoded: object) -> SecretStr | NoKey | None:
+    """Read one entry; None if it is not there, or empty."""
+    if not isinstance(encoded, str) or not encoded:
+        return None
+    try:
+        # A file made by an editor ends in a newline; no key does.
+        value = base64.b64decode(encoded, validate=True).decode("ascii").strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return NoKey(f"key {entry} of Secret {secret} is no text in ASCII: put the key there as it was issued")
+    if not value.isprintable():
+        return NoKey(f"key {entry} of Secret {secret} is not one line of text: put the key there as it was issued")
+    return SecretStr(value) if value else None

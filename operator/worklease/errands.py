@@ -19,7 +19,8 @@ from worklease.kept import Kept, Wall
 from worklease.kubernetes_api import KubernetesApi
 from worklease.lease import Beat
 from worklease.lifecycle import Asked, Pod
-from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Throttled, Unanswered, Unauthorized
+from worklease.listing import Listing
+from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Seen, Throttled, Unanswered, Unauthorized
 from worklease.sandbox import Ending, Gone, NotDone, Sandboxes
 from worklease.status import Reference, StatusWriter
 from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
@@ -40,6 +41,7 @@ class Rooms:
     sandboxes: Sandboxes
     status: StatusWriter
     budget: Budget
+    listing: Listing
     checkpoint: Checkpoint
 
 
@@ -84,17 +86,19 @@ class Errands:
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
 
     async def _send(self, kept: Kept, beat: Beat) -> None:
-        sent, outcome = self._clock(), None
+        sent = self._clock()
         try:
             outcome = await self._heartbeat(kept, beat)
-        finally:
-            if outcome is None:
-                # The call came to no end that is known, so the beat may have been applied all the same.
-                outcome = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
-            kept.lease = lease.observe(kept.lease, outcome)
-            if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
-                self._rooms.budget.hold(outcome.retry_after)
-            _log.debug("beat %s outcome=%s", kept.who, type(outcome).__name__)
+        except BaseException:
+            # The call came to no end that is known, so the beat may have been applied all the same.
+            broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
+            kept.lease = lease.observe(kept.lease, broken_off)
+            raise
+        seen = await self._consult(kept) if lease.is_doubtful(kept.lease, outcome) else None
+        kept.lease = lease.observe(kept.lease, outcome, seen)
+        if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
+            self._rooms.budget.hold(outcome.retry_after)
+        _log.debug("beat %s outcome=%s", kept.who, type(outcome).__name__)
 
     async def _heartbeat(self, kept: Kept, beat: Beat) -> Outcome:
         """Send the beat; a key that is refused is read again, and another one is tried at once."""
@@ -115,6 +119,20 @@ class Errands:
             advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
             return replace(outcome, message=advice)
         return outcome
+
+    async def _consult(self, kept: Kept) -> Seen | None:
+        """Look at the item in the environment's list, as long as a beat may take; None where it is not to be had."""
+        key = await self._rooms.credentials.key(*self._secret(kept))
+        if isinstance(key, NoKey) or key.environment is None:
+            return None
+        spec = kept.resource.spec
+        try:
+            async with asyncio.timeout(lease.timeout(kept.lease)):
+                items = await self._rooms.listing.ask(spec.environment_id, key.environment, self._request(kept))
+        except TimeoutError:
+            _log.warning("list not had in time, the windows decide alone %s", kept.who)
+            return None
+        return items.get(spec.work_id) if items is not None else None
 
     def _instant(self) -> Exchange:
         now = self._clock()

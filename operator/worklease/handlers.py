@@ -6,12 +6,13 @@ timer, silently and for good.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import kopf
 
+from worklease.census import Census
 from worklease.keeper import Keeper
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL
 
@@ -46,15 +47,50 @@ class Bridge:
     """The way from Kopf's thread to the keeper's loop."""
 
     keeper: Keeper
+    census: Census
     loop: asyncio.AbstractEventLoop
 
     def tell(self, what: Callable[[Any], None], argument: object) -> None:
-        """Tell the keeper something, in order, without waiting."""
+        """Tell the keeper's loop something, in order, without waiting."""
         self.loop.call_soon_threadsafe(what, argument)
 
     def begin(self, turns: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         """Let the keeper's loop run ``turns``; cancelling what is given back cancels them there."""
         return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(turns, self.loop))
+
+    # --- In the keeper's loop ----------------------------------------------------------------------------------
+
+    def see(self, body: Mapping[str, Any]) -> None:
+        """Pass a resource on, unless it is known to be gone: a timer's body, or a list, may be older than that."""
+        metadata = body["metadata"]
+        if self.census.saw(metadata["namespace"], metadata["name"], metadata["uid"]):
+            self.keeper.see(body)
+
+    def see_listed(self, body: Mapping[str, Any]) -> None:
+        """Pass a resource of Kopf's list on: what vanished before a list makes no event, so a census is due."""
+        self.census.want()
+        self.see(body)
+
+    def unsee(self, body: Mapping[str, Any]) -> None:
+        """Pass on that a resource is no more."""
+        self.census.gone(body["metadata"]["uid"])
+        self.keeper.unsee(body["metadata"]["uid"])
+
+    def see_pod(self, body: Mapping[str, Any]) -> None:
+        """Pass a pod on."""
+        metadata = body["metadata"]
+        self.census.saw_pod(metadata["namespace"], metadata["name"], metadata["uid"])
+        self.keeper.see_pod(body)
+
+    def see_listed_pod(self, body: Mapping[str, Any]) -> None:
+        """Pass a pod of Kopf's list on: another that was bound may have vanished before it."""
+        self.census.want()
+        self.see_pod(body)
+
+    def unsee_pod(self, body: Mapping[str, Any]) -> None:
+        """Pass on that a pod is gone, or its labels are."""
+        self.census.lost_pod(body["metadata"]["uid"])
+        self.keeper.unsee_pod(body)
 
 
 def register(bridge: Bridge) -> kopf.OperatorRegistry:
@@ -68,7 +104,7 @@ def register(bridge: Bridge) -> kopf.OperatorRegistry:
 
     @kopf.timer(*RESOURCE, registry=registry, id="heartbeat", interval=PAUSE)
     async def heartbeat(body: kopf.Body, uid: str, **rest: Any) -> None:
-        bridge.tell(keeper.see, dict(body))
+        bridge.tell(bridge.see, dict(body))
         turns = bridge.begin(keeper.carry(uid))
         try:
             # The turns end by themselves once the resource is finished; the timer stays until the object goes.
@@ -78,16 +114,25 @@ def register(bridge: Bridge) -> kopf.OperatorRegistry:
 
     @kopf.on.event(*RESOURCE, registry=registry, id="resource")
     def resource(event: kopf.RawEvent, **_: Any) -> None:
-        if event["type"] == "DELETED":
-            bridge.tell(keeper.unsee, event["object"]["metadata"]["uid"])
-        else:
-            bridge.tell(keeper.see, event["object"])
+        match event["type"]:
+            case "DELETED":
+                bridge.tell(bridge.unsee, event["object"])
+            case None:
+                bridge.tell(bridge.see_listed, event["object"])
+            case _:
+                bridge.tell(bridge.see, event["object"])
 
     labels = {ENVIRONMENT_LABEL: kopf.PRESENT, WORK_LABEL: kopf.PRESENT}
 
     @kopf.on.event(*PODS, registry=registry, id="pod", labels=labels)
     def pod(event: kopf.RawEvent, **_: Any) -> None:
-        bridge.tell(keeper.unsee_pod if event["type"] == "DELETED" else keeper.see_pod, event["object"])
+        match event["type"]:
+            case "DELETED":
+                bridge.tell(bridge.unsee_pod, event["object"])
+            case None:
+                bridge.tell(bridge.see_listed_pod, event["object"])
+            case _:
+                bridge.tell(bridge.see_pod, event["object"])
 
     return registry
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, assert_never
 
 from worklease import finalizer, lease
@@ -115,7 +115,10 @@ class Keeper:
 
     def unsee_pod(self, body: Mapping[str, Any]) -> None:
         """Look after a pod that a watch reports as deleted: it may only have lost a label."""
-        uid = body["metadata"]["uid"]
+        self.lose_pod(body["metadata"]["uid"])
+
+    def lose_pod(self, uid: str) -> None:
+        """Look after a pod that is not found any more under the labels that it had."""
         item = self._pod_items.pop(uid, None)
         if item is None:
             return
@@ -153,6 +156,10 @@ class Keeper:
             for condition in invalid(message)
         ]
         self._rooms.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
+
+    def reasons(self) -> Iterator[str]:
+        """Give the reason of each kept resource's ``LeaseHeld``, as it was last told."""
+        return (kept.reasons[Kind.LEASE_HELD.value] for kept in self._kept.values() if kept.reasons)
 
     # --- Whose turn it is --------------------------------------------------------------------------------------
 
@@ -299,6 +306,7 @@ class Keeper:
         self._remember(kept, now)
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
+        kept.reasons = {condition.type: condition.reason for condition in status.conditions}
         news: dict[str, object] = {"state": status.state, **shown}
         urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
         for condition in status.conditions:

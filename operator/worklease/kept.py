@@ -82,6 +82,8 @@ class Kept:
     """What is under way for this resource, by what it is: never two of a kind."""
     told: tuple[object, ...] = ()
     """What the status that was last published was made from."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Each condition's reason, as it was last told."""
     shown: dict[str, object] = field(default_factory=dict)
     """What of it a person waits for: the state, and each condition's status and reason."""
 

@@ -127,9 +127,10 @@ class KubernetesApi:
         query: Mapping[str, str] | None = None,
         body: object = None,
         patch: PatchType | None = None,
+        accept: str = "application/json",
     ) -> Reply:
         """Make one call; ``path`` is absolute, and its parts are names that need no escaping."""
-        headers = dict(self._client.default_headers) | {"Accept": "application/json"}
+        headers = dict(self._client.default_headers) | {"Accept": accept}
         if patch is not None:
             headers["Content-Type"] = patch.value
         url = self._client.configuration.host + path + (f"?{urlencode(query)}" if query else "")

@@ -25,6 +25,7 @@ from worklease.outcomes import (
     NotReady,
     Outcome,
     Rejected,
+    Seen,
     Throttled,
     Unanswered,
     Unauthorized,
@@ -469,8 +470,17 @@ def stopped(lease: Lease) -> Lease:
 # --- What an answer means ----------------------------------------------------------------------------------------
 
 
-def observe(lease: Lease, outcome: Outcome) -> Lease:
-    """Give the lease as it is after ``outcome``."""
+def is_doubtful(lease: Lease, outcome: Outcome) -> bool:
+    """Tell whether the list is to be asked before ``outcome`` is observed.
+
+    It is before a value is adopted, and where a 412 does not say what the server has: the neutral read may show that
+    the item is another delivery by now.
+    """
+    return lease.held and isinstance(outcome, Conflicted) and observe(lease, outcome).end is None
+
+
+def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
+    """Give the lease as it is after ``outcome``; ``seen`` is what the list shows of the item, if it was asked."""
     if lease.end is not None:
         return lease
     lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome)))
@@ -478,7 +488,7 @@ def observe(lease: Lease, outcome: Outcome) -> Lease:
         case Answered():
             return _answered(lease, outcome)
         case Conflicted():
-            return _conflicted(lease, outcome)
+            return _conflicted(lease, outcome, seen)
         case Missing() if lease.held:
             return _over(lease, End.NOT_FOUND, outcome.message)
         case Missing():
@@ -590,9 +600,19 @@ def _stopping(lease: Lease, answer: Answered) -> Lease:
     )
 
 
-def _conflicted(lease: Lease, answer: Conflicted) -> Lease:
-    """Read a 412 as an observation: only a beat of ours that was not answered can make it ours."""
+def _conflicted(lease: Lease, answer: Conflicted, seen: Seen | None) -> Lease:
+    """Read a 412 as an observation: only a beat of ours that was not answered can make it ours.
+
+    The list overrules: what is stopped, or entered the queue after our first accepted value, is not what we hold.
+    Where it cannot be had, the windows decide alone.
+    """
     exchange, current = answer.exchange, answer.current
+    if lease.held and seen is not None and seen.state == "stopped":
+        return _over(lease, End.STOPPED, STOPPED_MESSAGE)
+    if lease.held and seen is not None and _is_another_delivery(lease, seen):
+        if seen.state in {"queued", "starting"}:
+            return _over(lease, End.REQUEUED, f"the work item went back to the queue at {seen.started_at}")
+        return _over(lease, End.TAKEN_OVER, f"the work item was queued again at {seen.started_at}, and taken")
     if current is None:
         # Nothing is decided without a value: not adopted, not given up.
         message = "the server refused the value and does not say what it has"
@@ -609,6 +629,12 @@ def _conflicted(lease: Lease, answer: Conflicted) -> Lease:
     if _is_ours(lease, current.last_heartbeat):
         return _adopted(lease, current, exchange.done)
     return _over(lease, End.TAKEN_OVER, f"another worker holds the lease since {current.last_heartbeat}")
+
+
+def _is_another_delivery(lease: Lease, seen: Seen) -> bool:
+    """Tell whether the item entered the queue after we first held it; its id recurs, its delivery does not."""
+    queued, first = instant(seen.started_at), instant(lease.first)
+    return queued is not None and first is not None and queued > first
 
 
 def _is_ours(lease: Lease, found: str | None) -> bool:

@@ -113,6 +113,14 @@ class Unanswered:
     retry_after: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A work item as the list shows it. ``started_at`` is its entry to the queue: with the id it is the delivery."""
+
+    state: str
+    started_at: str | None
+
+
 Outcome = (
     Answered
     | Conflicted

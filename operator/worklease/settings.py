@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "WORKLEASE_"
 
+LAST_PORT: Final = 65535
+
 _NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
 
@@ -31,6 +33,13 @@ def _bare(url: HttpUrl) -> HttpUrl:
     if url.username or url.password or url.query or url.fragment:
         raise ValueError("should be an address without user, query or fragment")
     return url
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > LAST_PORT:
+        raise ValueError("should be host:port, such as 0.0.0.0:8080")
+    return value
 
 
 class Settings(BaseSettings):
@@ -52,6 +61,8 @@ class Settings(BaseSettings):
     """Status writes at most: the API server's comfort, not a lease's."""
     namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
     """Where the operator itself lives: its checkpoint; by default its service account's, or the kubeconfig's."""
+    http_address: Annotated[str, AfterValidator(_address)] = "0.0.0.0:8080"
+    """Where ``/metrics`` is served, as host:port; port 0 is any free one."""
     log_format: Literal["json", "text"] | None = None
     """How log lines are written; by default ``text`` on a terminal, else ``json``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -80,6 +91,16 @@ class Settings(BaseSettings):
         if unknown:
             raise InvalidSettings("; ".join(unknown))
         return settings
+
+    @property
+    def http_host(self) -> str:
+        """The host of ``http_address``, an IPv6 one without its brackets."""
+        return self.http_address.rpartition(":")[0].strip("[]")
+
+    @property
+    def http_port(self) -> int:
+        """The port of ``http_address``."""
+        return int(self.http_address.rpartition(":")[2])
 
     @property
     def logs_json(self) -> bool:

@@ -1,10 +1,13 @@
 """Kopf under supervision: in a thread and a loop of its own, and started again should it end.
 
 Owns Kopf's life. Kopf ends by a watch's error, cancels at its end every task of its loop that is younger than itself,
-and takes the process's signals: so its loop is not the keeper's, and its thread not the main one.
+takes the process's signals, and idles for ever where the resource was not served when it started. So its loop is not
+the keeper's, its thread not the main one, and it is started when there is something to watch, and anew when it missed
+something. What it did not tell of is found by the census.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 import threading
 from typing import Final
@@ -23,43 +26,81 @@ _log = logging.getLogger(__name__)
 
 
 async def watch(bridge: Bridge, namespaces: tuple[str, ...]) -> None:
-    """Run Kopf until cancelled; start it again whenever it ends."""
-    while True:
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        stop = threading.Event()
-        thread = threading.Thread(target=_run, args=(bridge, namespaces, stop, ended), name="kopf", daemon=True)
-        thread.start()
-        try:
-            why = await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            stop.set()
-            await asyncio.wait({ended}, timeout=FAREWELL)
-            raise
-        _log.warning("kopf ended, starting it again: %s", why)
-        await asyncio.sleep(PAUSE)
+    """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(bridge.census.run(), name="census")
+        while True:
+            # With scanning off Kopf looks once, at its start, whether there is a resource to watch.
+            await bridge.census.until_served()
+            why = await _run_once(bridge, namespaces)
+            _log.warning("kopf ended, starting it again: %s", why)
+            bridge.census.want()
+            await asyncio.sleep(PAUSE)
 
 
-def _run(bridge: Bridge, namespaces: tuple[str, ...], stop: threading.Event, ended: "asyncio.Future[str]") -> None:
-    why = "it was stopped"
+async def _run_once(bridge: Bridge, namespaces: tuple[str, ...]) -> str:
+    """Run Kopf until it ends or must; returns why."""
+    run = _Run(bridge, namespaces)
+    missed = asyncio.create_task(bridge.census.until_missed(), name="look for what Kopf missed")
     try:
-        asyncio.run(
-            kopf.operator(
-                registry=register(bridge),
-                settings=settings(),
-                namespaces=namespaces,
-                clusterwide=not namespaces,
-                standalone=True,
-                stop_flag=stop,
-            )
-        )
-    except BaseException as error:  # noqa: BLE001 (whatever ends Kopf, the supervisor tells it and goes on)
-        why = f"{type(error).__name__}: {error}"
+        await asyncio.wait({run.ended, missed}, return_when=asyncio.FIRST_COMPLETED)
+        return run.ended.result() if run.ended.done() else missed.result()
     finally:
-        # Kopf waits for the flag in a thread of its own, which would outlive it.
-        stop.set()
-        bridge.loop.call_soon_threadsafe(_settle, ended, why)
+        missed.cancel()
+        await run.end()
 
 
-def _settle(ended: "asyncio.Future[str]", why: str) -> None:
-    if not ended.done():
-        ended.set_result(why)
+class _Run:
+    """One run of Kopf, in a thread of its own."""
+
+    def __init__(self, bridge: Bridge, namespaces: tuple[str, ...]) -> None:
+        self.ended: asyncio.Future[str] = bridge.loop.create_future()
+        """Is done when Kopf has ended, and says why."""
+        self._bridge = bridge
+        self._namespaces = namespaces
+        self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
+        threading.Thread(target=self._run, name="kopf", daemon=True).start()
+
+    async def end(self) -> None:
+        """Tell Kopf to end, and wait until it has."""
+        self._stop.set_result(None)
+        await asyncio.wait({self.ended}, timeout=FAREWELL)
+        if not self.ended.done():
+            _log.warning("kopf did not end within %.0f s, and is left to itself", FAREWELL)
+
+    def _run(self) -> None:
+        why = "it was stopped"
+        try:
+            asyncio.run(self._operate())
+        except BaseException as error:  # noqa: BLE001 (whatever ends Kopf, the supervisor tells it and goes on)
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self._bridge.loop.call_soon_threadsafe(self._settle, why)
+
+    async def _operate(self) -> None:
+        """Run Kopf until it ends or is to end.
+
+        Not by its ``stop_flag``: Kopf waits for one in a thread that nothing wakes when Kopf ends by itself, and at its
+        end the loop waits for that thread for ever.
+        """
+        operator = asyncio.create_task(
+            kopf.operator(
+                registry=register(self._bridge),
+                settings=settings(),
+                namespaces=self._namespaces,
+                clusterwide=not self._namespaces,
+                standalone=True,
+            ),
+            name="kopf",
+        )
+        stop = asyncio.wrap_future(self._stop)
+        either: set[asyncio.Future[None]] = {operator, stop}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        operator.cancel()
+        await asyncio.wait({operator})
+        if not operator.cancelled():
+            operator.result()
+
+    def _settle(self, why: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(why)

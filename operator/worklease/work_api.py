@@ -5,8 +5,10 @@ about a lease, and must not retry: the lease sets the pace.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -32,12 +34,13 @@ from worklease.outcomes import (
     NotReady,
     Outcome,
     Rejected,
+    Seen,
     Throttled,
     Unanswered,
     Unauthorized,
     Unsent,
 )
-from worklease.resource import LARGEST_INTEGER, LONGEST_HEARTBEAT
+from worklease.resource import LONGEST_HEARTBEAT
 
 HEADERS: Final = {
     "anthropic-version": "2023-06-01",
@@ -52,8 +55,23 @@ KEEP_ALIVE: Final = 75.0
 LONGEST_ANSWER: Final = 64 * 1024
 """Bytes read of an answer. A heartbeat's is some two hundred; what is longer is not one."""
 
+PAGE: Final = 50
+"""Work items asked for at once; servers allow at least so many."""
+
+MOST_PAGES: Final = 100
+"""Pages of a list that are read: an environment with more items in it than that has another trouble."""
+
+LONGEST_PAGE: Final = 1024 * 1024
+"""Bytes read of one page: twenty kilobytes for each of its items."""
+
+LONGEST_TTL: Final = 1e9
+"""Seconds, thirty years: more is a mistake, and would end beyond the calendar."""
+
 LONGEST_QUOTE: Final = 300
 """Characters of the server's own words in a message."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +114,46 @@ class _Heartbeat(BaseModel):
     last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)]
     lease_extended: bool
     state: str
-    ttl_seconds: Annotated[float, Field(ge=0, le=LARGEST_INTEGER)]
+    ttl_seconds: Annotated[float, Field(ge=0, le=LONGEST_TTL)]
 
 
 class _Current(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
-    last_heartbeat: str | None
+    last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)] | None
     state: str
-    ttl_seconds: float | None = None
+    ttl_seconds: Annotated[float, Field(ge=0, le=LONGEST_TTL)] | None = None
+
+
+class _Listed(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    id: str
+    state: str
+    started_at: str | None = None
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    data: list[_Listed]
+    next_page: str | None = None
+
+
+@dataclass(slots=True)
+class _Wire:
+    """Whether anything of a request was handed to its connection: before that, the server surely knows nothing."""
+
+    begun: bool = False
+
+
+_WIRE: Final[ContextVar[_Wire]] = ContextVar("wire")
+
+
+async def _note_beginning(*_: object) -> None:
+    # Called by aiohttp just before the first byte; exceptions do not tell as much, least of all a time-out.
+    if (wire := _WIRE.get(None)) is not None:
+        wire.begun = True
 
 
 class WorkApi:
@@ -136,13 +185,15 @@ class WorkApi:
         parameters: dict[str, str | int] = {"expected_last_heartbeat": beat.expected}
         if beat.desired_ttl is not None:
             parameters["desired_ttl_seconds"] = beat.desired_ttl
+        wire = _Wire()
+        _WIRE.set(wire)
         sent = self._clock()
         try:
             response = await self._post(item, "heartbeat", beat.timeout, params=parameters)
         except _FAILURES as error:
             exchange = Exchange(sent=sent, done=self._clock())
             message = _plain(self._in_words(error, beat.timeout), item.key)
-            return Unsent(exchange, message) if _surely_unsent(error) else Unanswered(exchange, message)
+            return Unanswered(exchange, message) if wire.begun else Unsent(exchange, message)
         exchange = Exchange(sent=sent, done=self._clock(), date=_date(response.headers.get("date")))
         return _outcome(exchange, response, item.key)
 
@@ -164,17 +215,41 @@ class WorkApi:
             case _:
                 return StopUnheard(_said(response, item.key))
 
+    async def items(self, environment_id: str, key: SecretStr, *, timeout: float) -> Mapping[str, Seen] | None:  # noqa: ASYNC109 (the lease says how long)
+        """List an environment's work items, by id: the neutral read. None if the list cannot be had, or not whole."""
+        path = f"/v1/environments/{quote(environment_id, safe='')}/work"
+        found: dict[str, Seen] = {}
+        page: str | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                for _ in range(MOST_PAGES):
+                    asked = {"limit": str(PAGE)} | ({} if page is None else {"page": page})
+                    response = await self._call("GET", path, key, LONGEST_PAGE, params=asked)
+                    if response.status_code != HTTPStatus.OK:
+                        _log.warning("list refused environment=%s: %s", environment_id, _said(response, key))
+                        return None
+                    read = _Page.model_validate_json(response.content)
+                    found |= {each.id: Seen(each.state, each.started_at) for each in read.data}
+                    page = read.next_page
+                    if not page:
+                        return found
+        except (*_FAILURES, ValidationError) as error:
+            why = "it could not be read" if isinstance(error, ValidationError) else self._in_words(error, timeout)
+            _log.warning("list not had environment=%s: %s", environment_id, _plain(why, key))
+        return None
+
     async def _post(self, item: Item, call: str, seconds: float, **content: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {item.key.get_secret_value()}"}
-        async with (
-            asyncio.timeout(seconds),
-            self._client.stream("POST", f"{self._url}{item.path}/{call}", headers=headers, **content) as response,
-        ):
+        async with asyncio.timeout(seconds):
+            return await self._call("POST", f"{item.path}/{call}", item.key, LONGEST_ANSWER, **content)
+
+    async def _call(self, method: str, path: str, key: SecretStr, longest: int, **content: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key.get_secret_value()}"}
+        async with self._client.stream(method, f"{self._url}{path}", headers=headers, **content) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
-                if len(body) > LONGEST_ANSWER:
-                    raise httpx.DecodingError(f"the answer is longer than {LONGEST_ANSWER} bytes")
+                if len(body) > longest:
+                    raise httpx.DecodingError(f"the answer is longer than {longest} bytes")
             # The body is unpacked by now, so the header that says it is packed stays behind.
             headers_read = [
                 (name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"
@@ -208,23 +283,17 @@ def _open_session(url: str) -> aiohttp.ClientSession:
     parts = urlsplit(url)
     proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE)
-    return aiohttp.ClientSession(connector=connector, proxy=proxy, cookie_jar=aiohttp.DummyCookieJar())
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_note_beginning)
+    return aiohttp.ClientSession(
+        connector=connector, proxy=proxy, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
+    )
 
 
-_NO_ADDRESS: Final = (httpx.InvalidURL, UnicodeError)
-"""What an address provokes that can be no host's name; nothing is sent there."""
-
-_FAILURES: Final = (httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError, *_NO_ADDRESS)
-
-
-def _surely_unsent(error: BaseException) -> bool:
-    """Tell whether the connection was never made.
-
-    The transport maps a connection that broke *after* sending to a ``ConnectTimeout`` as well, so only aiohttp's own
-    exception beneath it is believed. A proxy that refuses the way has not passed on anything either.
-    """
-    never_made = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, *_NO_ADDRESS)
-    return isinstance(error.__cause__, never_made) or isinstance(error, never_made)
+_FAILURES: Final = (
+    *(httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError),
+    *(httpx.InvalidURL, UnicodeError),  # what an address provokes that can be no host's name
+)
 
 
 def _plain(words: str, key: SecretStr) -> str:

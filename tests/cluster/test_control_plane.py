@@ -213,7 +213,7 @@ with ControlPlane(nodes=1) as plane:
 def test_killing_the_parent_leaves_no_process_and_no_folder(control_plane: ControlPlane) -> None:
     assert control_plane.is_ready  # built and fit: the child needs seconds, not minutes
     command = [sys.executable, "-c", CHILD]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=python_environment()) as child:  # noqa: S603  # our own
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=python_environment()) as child:  # our own
         assert child.stdout is not None
         told = json.loads(child.stdout.readline())
         assert set(told["pids"]) == {*COMPONENTS, "reaper"}

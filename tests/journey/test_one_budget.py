@@ -11,7 +11,7 @@ def test_a_budget_that_is_too_small_says_so_before_a_lease_is_lost_and_is_kept(
 ) -> None:
     for item in ITEMS:
         simulator.create_item(item)
-    with Operator(control_plane, namespace, simulator.url, WORKLEASE_REQUESTS_PER_MINUTE="40"):
+    with Operator(control_plane, namespace, simulator.url, WORKLEASE_REQUESTS_PER_MINUTE="40") as operator:
         leases.create(*ITEMS)
         wait_for(
             lambda: any(leases.condition(item, "LeaseHeld")[1] == "BudgetShort" for item in ITEMS),
@@ -20,6 +20,10 @@ def test_a_budget_that_is_too_small_says_so_before_a_lease_is_lost_and_is_kept(
         )
         short = next(item for item in ITEMS if leases.condition(item, "LeaseHeld")[1] == "BudgetShort")
         assert "WORKLEASE_REQUESTS_PER_MINUTE" in leases.condition(short, "LeaseHeld")[2]
+        scraped = operator.scrape()
+        assert scraped["worklease_budget_short_leases"] >= 1
+        assert scraped["worklease_budget_requests_per_minute"] == 40
+        assert scraped["worklease_budget_waiting_requests"] >= 1
         assert [entry for entry in simulator.history() if entry["event"] == "lapsed"] == []
         wait_for(lambda: len(heartbeats(simulator.history())) > 50, seconds=120, what="more than a minute's calls")
     times = [entry["arrived_monotonic"] for entry in simulator.history() if entry["event"] == "request"]

@@ -5,6 +5,7 @@ This module owns that process and the typed way to WorkLeases and pods. It must 
 
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import httpx
 
 from controlplane import ControlPlane, wait_for
 from controlplane.processes import Processes
@@ -35,6 +38,7 @@ class Operator:
             "WORKLEASE_LOG_FORMAT": "text",
             "WORKLEASE_LOG_LEVEL": "debug",
             "NO_PROXY": "127.0.0.1",
+            "WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0",
             **settings,
         }
         # Coverage and the like of the tests are not the operator's.
@@ -67,6 +71,13 @@ class Operator:
         if self._name in ended:
             raise RuntimeError(f"the operator ended with {ended[self._name]}:\n{self.log()}")
         return "operator started" in self.log()
+
+    def scrape(self) -> dict[str, float]:
+        """Give the metrics, by name and labels as they are written."""
+        address = re.findall(r"operator started .* http=(\S+)", self.log())[-1]
+        text = httpx.get(f"http://{address}/metrics", trust_env=False).raise_for_status().text
+        lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in lines}
 
     def signal(self, number: int) -> None:
         """Send the process a signal, such as SIGSTOP and SIGCONT."""

@@ -14,13 +14,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from kubernetes.aio import client
 
-from worklease.kubernetes_api import KubernetesApi, open_client
+from worklease.kubernetes_api import CALL_TIMEOUT, KubernetesApi, open_client
 
 LOOPBACK = "127.0.0.1"
 DEADLINE = 20.0  # seconds for what takes milliseconds on an idle machine
@@ -225,13 +226,18 @@ async def _read(reader: asyncio.StreamReader, connection: int) -> Seen:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for a condition."""
+    """Wait for a condition, which may be a coroutine function."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not condition():  # noqa: ASYNC110 (the rooms have no event for each of their inner steps)
+            while not await _value_of(condition):  # noqa: ASYNC110 (the rooms have no event for each inner step)
                 await asyncio.sleep(LOOK)
     except TimeoutError as error:
         raise AssertionError(f"{what} did not come true within {DEADLINE:g} s") from error
+
+
+async def _value_of(condition: Callable[[], object]) -> object:
+    value = condition()
+    return await value if isawaitable(value) else value
 
 
 @asynccontextmanager
@@ -245,14 +251,20 @@ async def serving(*, tls: bool = False) -> AsyncIterator[ScriptedServer]:
 
 
 @asynccontextmanager
-async def kubernetes_at(url: str, *, token: str = "test-token", ca: Path | None = None) -> AsyncIterator[KubernetesApi]:  # noqa: S107
+async def kubernetes_at(
+    url: str,
+    *,
+    token: str = "test-token",  # noqa: S107 (a test's)
+    ca: Path | None = None,
+    call_timeout: float = CALL_TIMEOUT,
+) -> AsyncIterator[KubernetesApi]:
     """Open the way to an address as to a Kubernetes API."""
     settings = client.Configuration()
     settings.host = url
     settings.api_key["BearerToken"] = f"Bearer {token}"
     if ca is not None:
         settings.ssl_ca_cert = str(ca)
-    api = KubernetesApi(open_client(settings), "own")
+    api = KubernetesApi(open_client(settings), "own", call_timeout=call_timeout)
     try:
         yield api
     finally:

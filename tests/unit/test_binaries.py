@@ -71,7 +71,7 @@ class Machine:
     @contextmanager
     def start(self, *arguments: str, **extra: str) -> Iterator["subprocess.Popen[str]"]:
         command = [sys.executable, "-m", "controlplane", *arguments]
-        with subprocess.Popen(  # noqa: S603  # our own program
+        with subprocess.Popen(  # our own program
             command, env=self.environment | extra, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process:
             try:

@@ -108,7 +108,7 @@ def test_tests_refuse_an_existing_cluster() -> None:
 def test_pytest_stops_when_told_to_use_an_existing_cluster() -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", __file__]
     environment = python_environment(USE_EXISTING_CLUSTER="1")
-    done = subprocess.run(  # noqa: S603  # our own tests
+    done = subprocess.run(  # our own tests
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == pytest.ExitCode.USAGE_ERROR

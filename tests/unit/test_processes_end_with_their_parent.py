@@ -40,7 +40,7 @@ match sys.argv[3]:
 def parent(folder: Path, end: str, script: str = PLAIN) -> Iterator[tuple["subprocess.Popen[str]", list[int]]]:
     command = [sys.executable, "-c", PARENT, str(folder), script, end]
     # A session of its own, so that a fork that a test leaves behind can be ended with it.
-    with subprocess.Popen(  # noqa: S603  # our own script
+    with subprocess.Popen(  # our own script
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,25 +1,31 @@
 """What the Work API's room makes of every answer, and of none; over real sockets."""
 
-import asyncio
 import gzip
 import json
-import logging
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from support.scripted_server import LOOPBACK, TEST_KEY, Answer, Fault, ScriptedServer, always, in_turn, serving
 
-from worklease.lease import Beat
+from support.scripted_server import Answer, Fault, ScriptedServer, always, in_turn, serving
+from support.work_api_calls import (
+    CURRENT,
+    DATE,
+    ITEM,
+    KEY,
+    NOON,
+    RENEWED,
+    VALUE,
+    beat,
+    conflict,
+    message_of,
+    refusal,
+    renewed,
+)
 from worklease.outcomes import (
     Answered,
     Conflicted,
@@ -28,25 +34,13 @@ from worklease.outcomes import (
     NotReady,
     Outcome,
     Rejected,
+    Seen,
     Throttled,
     Unanswered,
     Unauthorized,
-    Unsent,
 )
-from worklease.work_api import LONGEST_ANSWER, Item, StopHeard, StopUnheard, WorkApi
-
-KEY = "sk-ant-oat01-a-key-that-nobody-may-see"
-ITEM = Item("env_1", "work_1", SecretStr(KEY))
-VALUE = "2026-11-22T03:52:26.172343Z"
-RENEWED = {
-    "type": "work_heartbeat",
-    "last_heartbeat": VALUE,
-    "lease_extended": True,
-    "state": "active",
-    "ttl_seconds": 300,
-}
-NOON = 1_795_348_800.0  # 2026-11-22T12:00:00Z
-DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
+from worklease.resource import LONGEST_HEARTBEAT
+from worklease.work_api import LONGEST_ANSWER, MOST_PAGES, Item, StopHeard, StopUnheard, WorkApi
 
 
 @pytest.fixture(autouse=True)
@@ -66,24 +60,6 @@ async def server() -> AsyncIterator[ScriptedServer]:
 async def api(server: ScriptedServer) -> AsyncIterator[WorkApi]:
     async with WorkApi(server.url, time.monotonic) as opened:
         yield opened
-
-
-def beat(expected: str = "NO_HEARTBEAT", desired: int | None = None, timeout: float = 20.0) -> Beat:
-    return Beat(expected, desired, timeout)
-
-
-def renewed(**changes: object) -> Answer:
-    return Answer(body=RENEWED | changes)
-
-
-def refusal(status: int, message: str = "no", **headers: str) -> Answer:
-    body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
-    return Answer(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
-
-
-def message_of(outcome: Outcome | StopHeard | StopUnheard) -> str:
-    assert not isinstance(outcome, Answered | Conflicted | StopHeard)
-    return outcome.message
 
 
 # --- What goes out -------------------------------------------------------------------------------------------------
@@ -131,7 +107,7 @@ ODD_VALUES = [
     "  padded  ",
     "",
     "line\nbreak\r\n\ttab",
-    'quotes"\'`',
+    "quotes\"'`",
     "äöü\u2028\U0001f600",
     "\x00\x7f",
     "v" * 1024,
@@ -305,6 +281,7 @@ def without(name: str) -> dict[str, Any]:
         without("ttl_seconds"),
         RENEWED | {"last_heartbeat": None},
         RENEWED | {"last_heartbeat": 1_795_348_800},
+        RENEWED | {"last_heartbeat": "v" * (LONGEST_HEARTBEAT + 1)},
         RENEWED | {"lease_extended": "true"},
         RENEWED | {"lease_extended": 1},
         RENEWED | {"state": None},
@@ -312,11 +289,13 @@ def without(name: str) -> dict[str, Any]:
         RENEWED | {"ttl_seconds": None},
         RENEWED | {"ttl_seconds": -1},
         RENEWED | {"ttl_seconds": True},
+        RENEWED | {"ttl_seconds": 1e15},
+        RENEWED | {"ttl_seconds": 1e300},
         RENEWED | {"ttl_seconds": float("nan")},
         RENEWED | {"ttl_seconds": float("inf")},
         [RENEWED],
     ],
-    ids=repr,
+    ids=lambda body: repr(body)[:80],
 )
 async def test_a_200_that_is_no_answer_is_unanswered(server: ScriptedServer, api: WorkApi, body: object) -> None:
     server.script = always(Answer(body=body))
@@ -357,12 +336,6 @@ async def test_an_answer_that_cannot_be_unpacked_is_unanswered(
 
 # --- 412 -----------------------------------------------------------------------------------------------------------
 
-CURRENT = {"state": "active", "last_heartbeat": VALUE, "lease_extended": False, "ttl_seconds": 300}
-
-
-def conflict(details: object) -> Answer:
-    return Answer(status=412, body={"type": "error", "error": {"message": "no", "details": details}})
-
 
 @pytest.mark.parametrize(
     ("current", "read"),
@@ -376,8 +349,11 @@ def conflict(details: object) -> Answer:
         ({"state": "active"}, None),
         ({"last_heartbeat": VALUE}, None),
         (CURRENT | {"last_heartbeat": 5}, None),
+        (CURRENT | {"last_heartbeat": "v" * (LONGEST_HEARTBEAT + 1)}, None),
         (CURRENT | {"state": None}, None),
         (CURRENT | {"ttl_seconds": "300"}, None),
+        (CURRENT | {"ttl_seconds": -1}, None),
+        (CURRENT | {"ttl_seconds": 1e300}, None),
         ({}, None),
         (None, None),
         ("text", None),
@@ -436,260 +412,6 @@ async def test_a_date_to_retry_after_means_nothing_without_the_servers_time(
     assert outcome.retry_after is None
 
 
-# --- What surely was not sent, and what may have been --------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70 + ".invalid", "a..invalid"])
-async def test_a_host_that_has_no_address_is_unsent(host: str) -> None:
-    async with WorkApi(f"http://{host}", time.monotonic) as api:
-        outcome = await api.heartbeat(ITEM, beat())
-    assert isinstance(outcome, Unsent)
-    assert host in outcome.message
-    assert "WORKLEASE_API_URL" in outcome.message
-
-
-async def test_a_refused_connection_is_unsent() -> None:
-    async with WorkApi(f"http://{LOOPBACK}:{free_port()}", time.monotonic) as api:
-        assert isinstance(await api.heartbeat(ITEM, beat()), Unsent)
-        assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopUnheard)
-
-
-async def test_a_certificate_that_nobody_vouches_for_is_refused_before_the_key_is_sent() -> None:
-    async with serving(tls=True) as server, WorkApi(server.url, time.monotonic) as api:
-        outcome = await api.heartbeat(ITEM, beat())
-        assert isinstance(outcome, Unsent)
-        assert "certificate" in outcome.message
-        assert server.seen == []
-
-
-async def test_a_server_that_does_not_speak_tls_is_unsent(server: ScriptedServer) -> None:
-    async with WorkApi(server.url.replace("http", "https"), time.monotonic) as api:
-        assert isinstance(await api.heartbeat(ITEM, beat(timeout=5)), Unsent | Unanswered)
-
-
-A_BEAT = """
-import asyncio, sys, time
-from pydantic import SecretStr
-from worklease.lease import Beat
-from worklease.work_api import Item, WorkApi
-async def main():
-    async with WorkApi(sys.argv[1], time.monotonic) as api:
-        print(await api.heartbeat(Item("env_1", "work_1", SecretStr("key")), Beat("NO_HEARTBEAT", None, 20.0)))
-asyncio.run(main())
-"""
-
-
-async def test_a_private_authority_is_trusted_by_the_usual_variable() -> None:
-    async with serving(tls=True) as server:
-        server.script = always(renewed())
-        child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", A_BEAT, server.url),
-            env=os.environ | {"SSL_CERT_FILE": str(TEST_KEY)},
-            stdout=subprocess.PIPE,
-        )
-        said, _ = await child.communicate()
-    assert said.startswith(b"Answered("), said
-
-
-@pytest.mark.parametrize("fault", [Fault.RESET, Fault.CLOSE, Fault.TRUNCATE])
-async def test_a_connection_that_breaks_after_sending_is_unanswered(
-    server: ScriptedServer, api: WorkApi, fault: Fault
-) -> None:
-    server.script = always(Answer(body=RENEWED, fault=fault))
-    outcome = await api.heartbeat(ITEM, beat())
-    assert isinstance(outcome, Unanswered)
-    assert server.url in outcome.message
-    assert len(server.seen) == 1, "a beat is sent once: the lease sets the pace"
-    assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopUnheard)
-
-
-async def test_a_connection_that_breaks_before_anything_is_read_is_unanswered(
-    server: ScriptedServer, api: WorkApi
-) -> None:
-    server.resets_at_once = 1
-    assert isinstance(await api.heartbeat(ITEM, beat()), Unanswered)
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"nonsense\r\n\r\n",
-        b"HTTP/1.1 ??? What\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
-        b"\x16\x03\x01",
-    ],
-    ids=["no-http", "no-status", "no-length", "no-chunk", "long-header", "tls"],
-)
-async def test_what_is_not_http_is_unanswered(server: ScriptedServer, api: WorkApi, raw: bytes) -> None:
-    server.script = always(Answer(raw=raw))
-    outcome = await api.heartbeat(ITEM, beat())
-    assert isinstance(outcome, Unanswered)
-    assert "\n" not in outcome.message
-
-
-@pytest.mark.parametrize("fault", [Fault.HANG, Fault.HANG_IN_BODY])
-async def test_a_call_that_hangs_is_given_up_in_time(server: ScriptedServer, api: WorkApi, fault: Fault) -> None:
-    server.script = always(Answer(body=RENEWED, fault=fault))
-    outcome = await api.heartbeat(ITEM, beat(timeout=0.2))
-    assert isinstance(outcome, Unanswered)
-    assert "no answer within 0.2 s" in outcome.message
-    assert 0.2 <= outcome.exchange.done - outcome.exchange.sent < 5
-    stop = await api.stop(ITEM, force=True, timeout=0.2)
-    assert isinstance(stop, StopUnheard)
-    assert "no answer within 0.2 s" in stop.message
-
-
-async def test_a_call_that_hangs_delays_no_other(server: ScriptedServer, api: WorkApi) -> None:
-    hanging = Answer(fault=Fault.HANG)
-    server.script = lambda seen: hanging if "work_hangs" in seen.path else renewed()
-    slow = Item("env_1", "work_hangs", SecretStr(KEY))
-    async with asyncio.TaskGroup() as calls:
-        stuck = [calls.create_task(api.heartbeat(slow, beat())) for _ in range(150)]
-        await server.until_seen(150)
-        started = time.monotonic()
-        outcomes = await asyncio.gather(*(api.heartbeat(ITEM, beat()) for _ in range(150)))
-        assert all(isinstance(outcome, Answered) for outcome in outcomes)
-        assert time.monotonic() - started < 10, "the hanging calls take 20 s"
-        assert not any(call.done() for call in stuck)
-        for call in stuck:
-            call.cancel()
-
-
-async def test_a_connection_that_the_server_closed_meanwhile_is_not_used_again(
-    server: ScriptedServer, api: WorkApi
-) -> None:
-    server.script = always(Answer(body=RENEWED, fault=Fault.CLOSE_AFTER))
-    for _ in range(5):
-        assert isinstance(await api.heartbeat(ITEM, beat()), Answered)
-        await asyncio.sleep(0.05)  # the time between two beats, in which the end of the connection arrives
-    assert server.connections == 5
-
-
-async def test_a_connection_is_kept_for_the_next_beat(server: ScriptedServer, api: WorkApi) -> None:
-    server.script = always(renewed())
-    for _ in range(5):
-        await api.heartbeat(ITEM, beat())
-    assert server.connections == 1
-
-
-# --- What must not go on -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed_and_takes_no_key_with_it(
-    server: ScriptedServer, api: WorkApi, status: int
-) -> None:
-    async with serving() as elsewhere:
-        server.script = always(refusal(status, Location=f"{elsewhere.url}/v1"))
-        assert isinstance(await api.heartbeat(ITEM, beat()), Rejected)
-        assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopUnheard)
-        assert elsewhere.seen == []
-    assert len(server.seen) == 2
-
-
-async def test_a_cookie_is_not_kept(server: ScriptedServer, api: WorkApi) -> None:
-    server.script = always(Answer(body=RENEWED, headers={"Set-Cookie": "of=another-lease; Path=/"}))
-    for _ in range(2):
-        await api.heartbeat(ITEM, beat())
-    assert all("cookie" not in seen.headers for seen in server.seen)
-
-
-async def test_a_netrc_file_does_not_come_between(
-    server: ScriptedServer, api: WorkApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("default login somebody password secret\n")
-    monkeypatch.setenv("NETRC", str(netrc))
-    server.script = always(renewed())
-    assert isinstance(await api.heartbeat(ITEM, beat()), Answered)
-    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
-
-
-async def test_a_proxy_is_used_where_the_environment_names_one(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", server.url)
-    server.script = always(renewed())
-    async with WorkApi("http://work.invalid", time.monotonic) as api:
-        assert isinstance(await api.heartbeat(ITEM, beat()), Answered)
-    assert server.seen[0].target.startswith("http://work.invalid/v1/")
-
-
-async def test_a_proxy_is_given_the_password_that_its_address_has(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", server.url.replace("//", "//user:word@"))
-    async with WorkApi("https://work.invalid", time.monotonic) as api:
-        await api.heartbeat(ITEM, beat(timeout=2))
-    assert server.seen[0].method == "CONNECT"
-    assert server.seen[0].headers["proxy-authorization"] == "Basic dXNlcjp3b3Jk"
-
-
-async def test_a_proxy_is_not_used_for_what_the_environment_exempts(
-    server: ScriptedServer, api: WorkApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", f"http://{LOOPBACK}:{free_port()}")
-    monkeypatch.setenv("no_proxy", LOOPBACK)
-    server.script = always(renewed())
-    assert isinstance(await api.heartbeat(ITEM, beat()), Answered)
-
-
-async def test_a_proxy_that_refuses_the_way_has_sent_nothing(
-    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", server.url)
-    server.script = always(Answer(status=403))
-    async with WorkApi("https://work.invalid", time.monotonic) as api:
-        assert isinstance(await api.heartbeat(ITEM, beat()), Unsent)
-    assert server.seen[0].method == "CONNECT"
-    assert KEY not in str(server.seen)
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        *(refusal(status, f"the key {KEY} is bad", request_id=KEY) for status in (400, 401, 403, 404, 409, 429, 500)),
-        conflict({"current_state": CURRENT}),
-        Answer(raw=f"garbage {KEY}\r\n\r\n".encode()),
-        Answer(fault=Fault.RESET),
-        renewed(),
-        renewed(state=None),
-    ],
-    ids=lambda answer: f"{answer.status}-{answer.fault.name}",
-)
-async def test_the_key_is_in_no_message_no_log_and_no_repr(
-    server: ScriptedServer, api: WorkApi, caplog: pytest.LogCaptureFixture, answer: Answer
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    server.script = always(answer)
-    said = [
-        repr(await api.heartbeat(ITEM, beat(timeout=5))),
-        repr(await api.stop(ITEM, force=True, timeout=5)),
-        repr(ITEM),
-        str(ITEM),
-        caplog.text,
-    ]
-    assert server.seen[0].headers["authorization"].endswith(KEY)
-    assert not [text for text in said if KEY in text]
-
-
-async def test_the_servers_words_stay_short_and_in_one_line(server: ScriptedServer, api: WorkApi) -> None:
-    server.script = always(refusal(400, "first\nsecond\x1b[31m\u2028third" + "x" * 5000))
-    message = message_of(await api.heartbeat(ITEM, beat()))
-    assert message.isprintable()
-    assert "first second" in message
-    assert len(message) < 500
-
-
 # --- Stop ----------------------------------------------------------------------------------------------------------
 
 
@@ -722,3 +444,53 @@ async def test_a_stop_is_not_heard(server: ScriptedServer, api: WorkApi, status:
     assert isinstance(outcome, StopUnheard)
     assert outcome.unauthorized is unauthorized
     assert "in the server's words" in outcome.message
+
+
+# --- The list ------------------------------------------------------------------------------------------------------
+
+LISTED = {"id": "work_1", "type": "work", "state": "active", "started_at": VALUE, "secret": None}
+
+
+def page(*items: Mapping[str, object], following: str | None = None) -> Answer:
+    return Answer(body={"data": list(items), "next_page": following})
+
+
+async def test_the_list_is_read_page_by_page(server: ScriptedServer, api: WorkApi) -> None:
+    second = {"id": "work_2", "state": "a_new_state"}
+    server.script = in_turn(page(LISTED, following="p+2"), page(second))
+    found = await api.items("env/1", SecretStr(KEY), timeout=20)
+    assert found == {"work_1": Seen("active", VALUE), "work_2": Seen("a_new_state", None)}
+    assert [(seen.method, seen.path) for seen in server.seen] == [("GET", "/v1/environments/env%2F1/work")] * 2
+    assert [seen.query.get("page") for seen in server.seen] == [None, ["p+2"]]
+    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal(403, f"the key {KEY} is bad"),
+        refusal(500),
+        Answer(body=b"<html>"),
+        Answer(body=b"[" * 60_000),
+        page({"id": "work_1"}),
+        page({"id": 5, "state": "active"}),
+        Answer(body={"data": None}),
+        Answer(fault=Fault.CLOSE),
+        Answer(fault=Fault.HANG),
+    ],
+    ids=lambda answer: f"{answer.status}-{answer.fault.name}",
+)
+@pytest.mark.parametrize("pages_before", [0, 1])
+async def test_a_list_that_is_not_whole_is_none(
+    server: ScriptedServer, api: WorkApi, caplog: pytest.LogCaptureFixture, answer: Answer, pages_before: int
+) -> None:
+    server.script = in_turn(*[page(LISTED, following="next")] * pages_before, answer)
+    assert await api.items("env_1", SecretStr(KEY), timeout=0.5) is None
+    assert "list" in caplog.text
+    assert KEY not in caplog.text
+
+
+async def test_a_list_that_goes_in_circles_comes_to_an_end(server: ScriptedServer, api: WorkApi) -> None:
+    server.script = always(page(LISTED, following="again"))
+    assert await api.items("env_1", SecretStr(KEY), timeout=20) is None
+    assert len(server.seen) == MOST_PAGES

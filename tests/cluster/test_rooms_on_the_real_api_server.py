@@ -1,0 +1,367 @@
+"""What the rooms rely on is so on the real API server: uids, versions, rights, and its words."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from controlplane import ControlPlane
+from support.scripted_server import kubernetes_at, until
+from worklease.credentials import FRESH, Credentials, Key, NoKey
+from worklease.finalizer import FINALIZER, Set, put_on, take_off
+from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, PatchType, Refused
+from worklease.sandbox import Ending, Gone, NotDone, Sandboxes
+from worklease.startup import NotReady, check
+from worklease.status import Reference, StatusWriter, Urgency
+
+LEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
+FOREIGN_UID = "6f5c2a1e-0000-0000-0000-000000000001"
+
+
+@pytest.fixture
+async def api(control_plane: ControlPlane) -> AsyncIterator[KubernetesApi]:
+    async with kubernetes_at(control_plane.url, token=control_plane.token, ca=control_plane.ca) as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class Account:
+    """A service account without any rights, and its token."""
+
+    name: str
+    token: str
+
+
+@pytest.fixture
+def account(control_plane: ControlPlane, namespace: str) -> Account:
+    control_plane.kubectl("create", "serviceaccount", "limited", "-n", namespace)
+    token = control_plane.kubectl("create", "token", "limited", "-n", namespace).strip()
+    return Account(f"{namespace}:limited", token)
+
+
+def grant(plane: ControlPlane, namespace: str, account: Account, *verbs_and_resources: str) -> None:
+    for number, each in enumerate(verbs_and_resources):
+        verbs, _, resources = each.partition(" ")
+        name = f"limited-{number}"
+        plane.kubectl("create", "role", name, f"--verb={verbs}", f"--resource={resources}", "-n", namespace)
+        plane.kubectl(
+            *("create", "rolebinding", name, f"--role={name}", f"--serviceaccount={account.name}", "-n", namespace)
+        )
+
+
+async def call(api: KubernetesApi, method: str, path: str, **more: Any) -> dict[str, Any]:
+    reply = await api.call(method, path, **more)
+    assert isinstance(reply, Done), reply
+    return dict(reply.body)
+
+
+async def make_lease(api: KubernetesApi, namespace: str, name: str = "demo") -> Reference:
+    body = {
+        "apiVersion": "worklease.dev/v1alpha1",
+        "kind": "WorkLease",
+        "metadata": {"name": name},
+        "spec": {"environmentID": "env_1", "workID": "work_1"},
+    }
+    made = await call(api, "POST", LEASES.format(namespace), body=body)
+    return Reference(namespace, name, made["metadata"]["uid"])
+
+
+async def make_pod(api: KubernetesApi, namespace: str, **spec: Any) -> str:
+    body = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "sandbox"},
+        "spec": {"containers": [{"name": "sandbox", "image": "sandbox"}]} | spec,
+    }
+    made = await call(api, "POST", f"/api/v1/namespaces/{namespace}/pods", body=body)
+    return str(made["metadata"]["uid"])
+
+
+# --- Pods ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_pod_is_looked_at_ended_and_gone(api: KubernetesApi, namespace: str) -> None:
+    sandboxes = Sandboxes(api)
+    uid = await make_pod(api, namespace, terminationGracePeriodSeconds=45)
+    pod = await sandboxes.look(namespace, "sandbox", uid)
+    assert not isinstance(pod, Gone | NotDone)
+    assert (pod.uid, pod.name, pod.grace, pod.terminating) == (uid, "sandbox", 45.0, False)
+    assert await sandboxes.end(namespace, "sandbox", uid, 1) == Ending()
+
+    async def is_gone() -> bool:
+        return await sandboxes.look(namespace, "sandbox", uid) == Gone()
+
+    await until(is_gone, "the pod's end")
+    assert await sandboxes.end(namespace, "sandbox", uid, 1) == Gone()
+
+
+async def test_a_successor_of_the_same_name_survives(api: KubernetesApi, namespace: str) -> None:
+    sandboxes = Sandboxes(api)
+    uid = await make_pod(api, namespace)
+    for grace in (None, 1, 30):
+        assert await sandboxes.end(namespace, "sandbox", FOREIGN_UID, grace) == Gone()
+    assert await sandboxes.look(namespace, "sandbox", FOREIGN_UID) == Gone()
+    pod = await sandboxes.look(namespace, "sandbox", uid)
+    assert not isinstance(pod, Gone | NotDone)
+    assert not pod.terminating
+
+
+async def test_the_grace_of_a_deletion_is_the_pods(api: KubernetesApi, namespace: str) -> None:
+    uid = await make_pod(api, namespace, nodeName="no-such-node", terminationGracePeriodSeconds=45)
+    assert await Sandboxes(api).end(namespace, "sandbox", uid, 7.9) == Ending()
+    path = f"/api/v1/namespaces/{namespace}/pods/sandbox"
+    reply = await api.call("GET", path)
+    assert isinstance(reply, Done), "a pod whose node does not answer stays for its grace"
+    assert reply.body["metadata"]["deletionGracePeriodSeconds"] == 7
+    pod = await Sandboxes(api).look(namespace, "sandbox", uid)
+    assert not isinstance(pod, Gone | NotDone)
+    assert pod.terminating
+
+
+async def test_a_deletion_that_may_not_be_is_not_done_with_the_servers_words(
+    control_plane: ControlPlane, api: KubernetesApi, namespace: str, account: Account
+) -> None:
+    uid = await make_pod(api, namespace)
+    async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
+        for outcome in (
+            await Sandboxes(limited).end(namespace, "sandbox", uid, 1),
+            await Sandboxes(limited).look(namespace, "sandbox", uid),
+        ):
+            assert isinstance(outcome, NotDone)
+            assert 'pods "sandbox" is forbidden' in outcome.message
+
+
+# --- Finalizer -----------------------------------------------------------------------------------------------------
+
+
+async def finalizers(api: KubernetesApi, reference: Reference) -> list[str]:
+    found = await call(api, "GET", reference.path)
+    return list(found["metadata"].get("finalizers") or ())
+
+
+async def test_the_finalizer_goes_on_and_off_beside_others(api: KubernetesApi, namespace: str) -> None:
+    reference = await make_lease(api, namespace)
+    kopf = {"metadata": {"finalizers": ["worklease.dev/timer"]}}
+    await call(api, "PATCH", reference.path, body=kopf, patch=PatchType.MERGE)
+    assert isinstance(await put_on(api, reference), Set)
+    assert await finalizers(api, reference) == ["worklease.dev/timer", FINALIZER]
+    assert isinstance(await take_off(api, reference), Set)
+    assert await finalizers(api, reference) == ["worklease.dev/timer"]
+
+
+async def test_the_finalizer_survives_writers_at_the_same_moment(api: KubernetesApi, namespace: str) -> None:
+    reference = await make_lease(api, namespace)
+
+    async def edit() -> None:
+        for number in range(20):
+            label = {"metadata": {"labels": {"edit": str(number)}}}
+            await call(api, "PATCH", reference.path, body=label, patch=PatchType.MERGE)
+
+    async def write() -> None:
+        for _ in range(5):
+            while not isinstance(await put_on(api, reference), Set):
+                pass
+            while not isinstance(await take_off(api, reference), Set):
+                pass
+        while not isinstance(await put_on(api, reference), Set):
+            pass
+
+    await asyncio.gather(edit(), write())
+    assert await finalizers(api, reference) == [FINALIZER]
+
+
+async def test_an_object_on_its_way_out_is_held_by_its_finalizer_and_given_no_other(
+    api: KubernetesApi, namespace: str
+) -> None:
+    reference = await make_lease(api, namespace)
+    other = {"metadata": {"finalizers": ["example.com/backup"]}}
+    await call(api, "PATCH", reference.path, body=other, patch=PatchType.MERGE)
+    await call(api, "DELETE", reference.path)
+    assert isinstance(await put_on(api, reference), Gone)
+    none: dict[str, Any] = {"metadata": {"finalizers": []}}
+    await call(api, "PATCH", reference.path, body=none, patch=PatchType.MERGE)
+    assert isinstance(await take_off(api, reference), Gone)
+
+
+async def test_a_successors_finalizers_are_left_alone(api: KubernetesApi, namespace: str) -> None:
+    reference = await make_lease(api, namespace)
+    assert isinstance(await put_on(api, reference), Set)
+    former = reference._replace(uid=FOREIGN_UID)
+    assert isinstance(await take_off(api, former), Gone)
+    assert await finalizers(api, reference) == [FINALIZER]
+
+
+# --- Status --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def writer(api: KubernetesApi) -> AsyncIterator[StatusWriter]:
+    writer = StatusWriter(api, 1000.0, time.monotonic)
+    task = asyncio.create_task(writer.run())
+    yield writer
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_status_is_merged_into_the_one_that_is_there(
+    api: KubernetesApi, namespace: str, writer: StatusWriter
+) -> None:
+    reference = await make_lease(api, namespace)
+    value = "2026-11-22T03:52:26.172343+05:30"
+    writer.publish(reference, {"lastHeartbeat": value, "state": "active", "ttlSeconds": 30}, Urgency.CHANGE)
+    await writer.flush()
+    writer.publish(reference, {"state": "a_new_state", "ttlSeconds": None}, Urgency.CHANGE)
+    await writer.flush()
+    found = await call(api, "GET", reference.path)
+    assert found["status"] == {"lastHeartbeat": value, "state": "a_new_state"}
+
+
+async def test_a_status_is_written_beside_those_who_edit_the_object(
+    api: KubernetesApi, namespace: str, writer: StatusWriter
+) -> None:
+    reference = await make_lease(api, namespace)
+    for number in range(10):
+        label = {"metadata": {"labels": {"edit": str(number)}}}
+        await call(api, "PATCH", reference.path, body=label, patch=PatchType.MERGE)
+        writer.publish(reference, {"state": f"state_{number}"}, Urgency.CHANGE)
+        await writer.flush()
+        found = await call(api, "GET", reference.path)
+        assert found["status"]["state"] == f"state_{number}"
+
+
+async def test_a_status_never_lands_on_a_successor_of_the_same_name(
+    api: KubernetesApi, namespace: str, writer: StatusWriter
+) -> None:
+    former = await make_lease(api, namespace)
+    writer.publish(former, {"state": "active"}, Urgency.CHANGE)
+    await writer.flush()
+    await call(api, "DELETE", former.path)
+    successor = await make_lease(api, namespace)
+    writer.publish(former, {"state": "stopped"}, Urgency.CHANGE)
+    await writer.flush()
+    assert "status" not in await call(api, "GET", successor.path)
+    writer.publish(successor, {"state": "queued"}, Urgency.CHANGE)
+    await writer.flush()
+    assert (await call(api, "GET", successor.path))["status"] == {"state": "queued"}
+
+
+async def test_the_server_ignores_a_uid_in_a_status_patch_which_is_why_versions_guard_it(
+    api: KubernetesApi, namespace: str
+) -> None:
+    reference = await make_lease(api, namespace)
+    body = {"metadata": {"uid": FOREIGN_UID}, "status": {"state": "active"}}
+    found = await call(api, "PATCH", f"{reference.path}/status", body=body, patch=PatchType.MERGE)
+    assert (found["metadata"]["uid"], found["status"]) == (reference.uid, {"state": "active"})
+
+
+async def test_a_status_that_the_schema_refuses_holds_back_no_later_one(
+    api: KubernetesApi, namespace: str, writer: StatusWriter
+) -> None:
+    reference = await make_lease(api, namespace)
+    writer.publish(reference, {"state": 5}, Urgency.CHANGE)
+    await writer.flush()
+    writer.publish(reference, {"state": "active"}, Urgency.CHANGE)
+
+    async def is_written() -> bool:
+        return (await call(api, "GET", reference.path)).get("status") == {"state": "active"}
+
+    await until(is_written, "the later status")
+
+
+# --- Secrets -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_secret_is_read_changed_and_missed(
+    control_plane: ControlPlane, namespace: str, account: Account
+) -> None:
+    now = [0.0]
+    async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
+        credentials = Credentials(limited, lambda: now[0])
+        denied = await credentials.key(namespace, "keys")
+        assert isinstance(denied, NoKey)
+        assert f"may not read Secret {namespace}/keys" in denied.message
+        grant(control_plane, namespace, account, "get secrets")
+        missing = await credentials.key(namespace, "keys")
+        assert isinstance(missing, NoKey)
+        assert f"Secret {namespace}/keys does not exist" in missing.message
+        control_plane.kubectl(
+            *("create", "secret", "generic", "keys", "-n", namespace, "--from-literal=environment-key=first\n")
+        )
+        key = await credentials.key(namespace, "keys")
+        assert isinstance(key, Key)
+        assert key.value.get_secret_value() == "first"
+        second = base64.b64encode(b"second").decode()
+        patch = json.dumps({"data": {"environment-key": second}})
+        control_plane.kubectl("patch", "secret", "keys", "-n", namespace, "--type=merge", "-p", patch)
+        changed = await credentials.key_after_refusal(namespace, "keys", key)
+        assert isinstance(changed, Key)
+        assert changed.value.get_secret_value() == "second"
+        control_plane.kubectl("delete", "secret", "keys", "-n", namespace)
+        now[0] += FRESH + 1
+
+        async def is_noticed() -> bool:
+            return isinstance(await credentials.key(namespace, "keys"), NoKey)
+
+        await until(is_noticed, "the Secret's end")
+
+
+# --- Start ---------------------------------------------------------------------------------------------------------
+
+NEEDED = (
+    "get,list,watch,patch workleases.worklease.dev",
+    "patch workleases.worklease.dev/status",
+    "get,list,watch,delete pods",
+)
+
+
+async def test_an_administrator_is_ready_to_start(api: KubernetesApi, namespace: str) -> None:
+    await check(api, ())
+    await check(api, (namespace,))
+
+
+async def test_an_account_with_just_the_rights_in_its_namespace_is_ready_there_only(
+    control_plane: ControlPlane, namespace: str, account: Account
+) -> None:
+    grant(control_plane, namespace, account, *NEEDED)
+    async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
+        await check(limited, (namespace,))
+        with pytest.raises(NotReady, match="delete pods in all namespaces"):
+            await check(limited, ())
+
+
+async def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: str, account: Account) -> None:
+    grant(control_plane, namespace, account, NEEDED[0], NEEDED[2])
+    async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
+        with pytest.raises(NotReady) as missing:
+            await check(limited, (namespace,))
+    lacking = f"the operator may not patch workleases.worklease.dev/status in namespace {namespace}; grant"
+    assert lacking in str(missing.value)
+
+
+async def test_a_token_that_is_none_is_said_at_once(control_plane: ControlPlane) -> None:
+    async with kubernetes_at(control_plane.url, token="nonsense", ca=control_plane.ca) as stranger:
+        with pytest.raises(NotReady, match="refuses the operator's credentials: Unauthorized"):
+            await check(stranger, ())
+
+
+async def test_the_servers_refusals_are_read(api: KubernetesApi, namespace: str) -> None:
+    reference = await make_lease(api, namespace)
+    missing = await api.call("GET", LEASES.format(namespace) + "/missing")
+    assert missing == Refused(404, 'workleases.worklease.dev "missing" not found')
+    stale = {"metadata": {"resourceVersion": "1", "finalizers": [FINALIZER]}}
+    conflict = await api.call("PATCH", reference.path, body=stale, patch=PatchType.MERGE)
+    assert isinstance(conflict, Refused)
+    assert (conflict.status, conflict.is_by_uid) == (409, False)
+    invalid = await api.call("PATCH", reference.path, body={"spec": {"workID": "work_2"}}, patch=PatchType.MERGE)
+    assert isinstance(invalid, Refused)
+    assert (invalid.status, "immutable" in invalid.message) == (422, True)
+
+
+async def test_a_stranger_to_the_clusters_authority_gets_no_answer(control_plane: ControlPlane) -> None:
+    async with kubernetes_at(control_plane.url, token=control_plane.token) as stranger:
+        assert isinstance(await stranger.call("GET", "/version"), NoAnswer)

@@ -1,0 +1,270 @@
+"""What the API server does badly costs no lease: beats neither wait nor stop, and what was not done is done later.
+
+Each fault is done to the operator's process from outside, by a proxy or to the API server itself; the judge is the
+history of the Work API. Outages are longer than a TTL.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
+
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.cluster import install_custom_resources, make_namespace
+from support.judge import check_history, heartbeats
+from support.kube_proxy import Answer, Effect, Fault, Hang, KubeProxy, Reset
+from support.operator import Leases, Operator
+from support.simulator import Simulator
+
+TTL = 15.0  # seconds, as the simulator grants
+INTERVAL = TTL / 3
+OUTAGE = 20.0  # seconds, longer than the TTL: who depends on the API server loses its leases
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
+    with KubeProxy(control_plane) as started:
+        yield started
+
+
+@pytest.fixture
+def operator(control_plane: ControlPlane, proxy: KubeProxy, namespace: str, simulator: Simulator) -> Iterator[Operator]:
+    with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as started:
+        yield started
+
+
+def accepted(simulator: Simulator, item: str) -> list[float]:
+    return [entry["applied_monotonic"] for entry in heartbeats(simulator.history(item)) if entry["lease_extended"]]
+
+
+def has_beaten(simulator: Simulator, item: str, since: float) -> bool:
+    return accepted(simulator, item)[-1] > since
+
+
+def has_struck(fault: Fault) -> bool:
+    return fault.times > 0
+
+
+def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False) -> None:
+    for item in items:
+        simulator.create_item(item)
+    leases.create(*items, pods=pods)
+    for item in items:
+        leases.await_condition(item, "SandboxReady" if pods else "LeaseHeld", "True")
+
+
+def outlast(simulator: Simulator, items: list[str], seconds: float) -> None:
+    """Wait for so long; each lease is renewed all the while."""
+    until = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > until, seconds=seconds + 30, what="the end of the outage")
+    for item in items:
+        times = accepted(simulator, item)
+        assert max(later - earlier for earlier, later in pairwise(times)) < INTERVAL + 1.5, item
+        assert times[-1] > until - INTERVAL - 1.5, item
+
+
+def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is_back() -> None:
+    items = ["work_a", "work_b", "work_c", "work_stopped", "work_lost"]
+    with ControlPlane() as plane, Simulator("--ttl", "15") as simulator:
+        install_custom_resources(plane)
+        namespace = make_namespace(plane)
+        leases = Leases(plane, namespace, simulator)
+        with Operator(plane, namespace, simulator.url) as operator:
+            hold(leases, simulator, *items, pods=True)
+            plane.kill("kube-apiserver")
+            simulator.stop_item("work_stopped", force=True)
+            simulator.steal_item("work_lost")
+            outlast(simulator, items[:3], 30.0)
+            plane.start("kube-apiserver")
+            back = time.monotonic()
+            wait_for(
+                lambda: set(leases.pods()) == {"pod-work-a", "pod-work-b", "pod-work-c"},
+                seconds=20,
+                what="the end of the pods whose leases ended meanwhile",
+            )
+            assert time.monotonic() - back < 20
+            leases.await_condition("work_stopped", "Finished", "True", "Stopped")
+            leases.await_condition("work_lost", "Finished", "True", "TakenOver")
+            for item in items[:3]:
+                caught_up_with(leases, simulator, item)
+            assert operator.terminate() == 0
+        assert check_history(simulator.history()) == []
+
+
+def caught_up_with(leases: Leases, simulator: Simulator, item: str) -> None:
+    """Wait until the status says what the server said, of a beat that was sent just now."""
+    since = len(accepted(simulator, item))
+
+    def is_shown() -> bool:
+        return (
+            len(accepted(simulator, item)) > since
+            and leases.status(item).get("lastHeartbeat") == simulator.item(item)["last_heartbeat"]
+        )
+
+    wait_for(is_shown, seconds=40, what=f"the newest status of {item}")
+
+
+REFUSALS: dict[str, Effect] = {
+    "work_s403": Answer(403, "no right to do that"),
+    "work_s404": Answer(404, "the server could not find the requested resource"),
+    "work_s409": Answer(409, "the object has been modified"),
+    "work_s410": Answer(410, "too old resource version"),
+    "work_s422": Answer(422, "status is invalid"),
+    "work_s429": Answer(429, "too many requests", {"Retry-After": "1"}),
+    "work_s500": Answer(500, "etcdserver: request timed out"),
+    "work_s503": Answer(503, "the server is currently unable to handle the request"),
+    "work_hang": Hang(),
+    "work_reset": Reset(),
+}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_status_that_cannot_be_written_holds_no_beat_back_and_the_newest_is_written_after_all(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    hold(leases, simulator, *REFUSALS, pods=True)
+    shown = {item: leases.status(item)["lastHeartbeat"] for item in REFUSALS}
+    with ExitStack() as faults:
+        struck = {
+            item: faults.enter_context(
+                proxy.fault(effect, verb="patch", resource="workleases/status", name=item.replace("_", "-"))
+            )
+            for item, effect in REFUSALS.items()
+        }
+        for item in REFUSALS:
+            wait_for(partial(has_struck, struck[item]), seconds=15, what=f"a refused write of {item}")
+        # One half goes on, of the other the last word is spoken while it cannot be written.
+        for item in list(REFUSALS)[::2]:
+            simulator.stop_item(item, force=True)
+        outlast(simulator, list(REFUSALS)[1::2], OUTAGE)
+        wait_for(
+            lambda: len(leases.pods()) == len(REFUSALS) // 2, seconds=10, what="the end of the stopped items' pods"
+        )
+        assert all(leases.status(item)["state"] == "active" for item in shown)
+    for item in list(REFUSALS)[::2]:
+        leases.await_condition(item, "Finished", "True", "Stopped", seconds=45)
+    for item in list(REFUSALS)[1::2]:
+        caught_up_with(leases, simulator, item)
+    assert check_history(simulator.history()) == []
+
+
+@pytest.mark.usefixtures("operator")
+def test_an_object_that_vanished_while_its_status_was_to_be_written_is_dropped(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
+) -> None:
+    hold(leases, simulator, "work_a")
+    with proxy.fault(Hang(), verb="patch", resource="workleases/status"):
+        vanish(control_plane, leases, "work-a")
+        wait_for(lambda: leases.get("work_a") is None, seconds=10, what="the end of the resource")
+        beats = len(accepted(simulator, "work_a"))
+        since = time.monotonic()
+        wait_for(lambda: time.monotonic() > since + INTERVAL + 1.5, seconds=30, what="the time of another beat")
+        assert len(accepted(simulator, "work_a")) <= beats + 1
+    since = time.monotonic()
+    wait_for(lambda: time.monotonic() > since + INTERVAL, seconds=30, what="the time of another write")
+    assert proxy.asked("patch", "workleases/status", since=since + 1) == []
+
+
+def vanish(plane: ControlPlane, leases: Leases, name: str) -> None:
+    """Remove a resource at once, as the documented way out does: without its finalizers."""
+    of = ("--namespace", leases.namespace)
+    plane.kubectl(*of, "delete", "worklease", name, "--wait=false")
+    plane.kubectl(*of, "patch", "worklease", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+
+
+DELETIONS: dict[str, Effect] = {
+    "work_d403": Answer(403, 'admission webhook "no" denied the request'),
+    "work_d500": Answer(500, "etcdserver: leader changed"),
+    "work_d409": Answer(409, "the object has been modified"),
+    "work_dhang": Hang(),
+}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_pod_whose_deletion_is_refused_is_shown_with_the_servers_words_and_deleted_after_all(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    hold(leases, simulator, *DELETIONS, "work_other", pods=True)
+    with ExitStack() as faults:
+        for item, effect in DELETIONS.items():
+            pod = f"pod-{item.replace('_', '-')}"
+            faults.enter_context(proxy.fault(effect, verb="delete", resource="pods", name=pod))
+        for item in DELETIONS:
+            simulator.stop_item(item, force=True)
+        for item, effect in DELETIONS.items():
+            message = leases.await_condition(item, "SandboxReady", "False", "DeletionRefused", seconds=25)
+            assert "tried again" in message
+            assert not isinstance(effect, Answer) or effect.message in message
+            assert leases.condition(item, "Finished")[:2] == ("False", "TearingDown")
+        outlast(simulator, ["work_other"], 2 * INTERVAL)
+    wait_for(lambda: set(leases.pods()) == {"pod-work-other"}, seconds=25, what="the end of the stopped items' pods")
+    for item in DELETIONS:
+        leases.await_condition(item, "Finished", "True", "Stopped")
+    assert check_history(simulator.history()) == []
+
+
+@pytest.mark.usefixtures("operator")
+def test_credentials_that_expired_for_all_calls_cost_no_beat(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    items = ["work_a", "work_b", "work_c"]
+    hold(leases, simulator, *items, "work_stopped", pods=True)
+    with proxy.fault(Answer(401, "Unauthorized")):
+        proxy.cut_watches()
+        simulator.stop_item("work_stopped", force=True)
+        outlast(simulator, items, OUTAGE)
+    leases.await_condition("work_stopped", "Finished", "True", "Stopped")
+    assert "pod-work-stopped" not in leases.pods()
+    simulator.create_item("work_new")
+    leases.create("work_new")
+    leases.await_condition("work_new", "LeaseHeld", "True", "Renewed")
+    for item in items:
+        caught_up_with(leases, simulator, item)
+    assert check_history(simulator.history()) == []
+
+
+def test_a_deletion_that_is_pending_when_the_operator_starts_gets_its_whole_teardown(
+    leases: Leases, simulator: Simulator, operator: Operator
+) -> None:
+    # Kopf, trap 8: it takes its own finalizer off such an object at once, and never runs its timer.
+    hold(leases, simulator, "work_a", "work_b", pods=True)
+    operator.kill()
+    leases.delete("work_a")
+    wait_for(
+        lambda: (leases.get("work_a") or {})["metadata"].get("deletionTimestamp"), seconds=10, what="a pending deletion"
+    )
+    assert "pod-work-a" in leases.pods()
+    operator.start()
+    wait_for(lambda: leases.get("work_a") is None, seconds=30, what="the end of the resource")
+    assert simulator.item("work_a")["state"] == "stopped"
+    assert set(leases.pods()) == {"pod-work-b"}
+    assert leases.condition("work_b", "LeaseHeld")[0] == "True"
+    assert check_history(simulator.history()) == []
+
+
+def test_a_termination_in_order_leaves_no_gap_but_that_of_the_start(
+    leases: Leases, simulator: Simulator, operator: Operator, proxy: KubeProxy
+) -> None:
+    items = ["work_a", "work_b", "work_c"]
+    hold(leases, simulator, *items)
+    # Kopf, trap 3c: it takes the process's signals, and leaves them dead between two of its runs.
+    assert proxy.end_watches_with_error(500) > 0
+    wait_for(lambda: "kopf ended, starting it again" in operator.log(), seconds=20, what="the end of Kopf")
+    told = time.monotonic()
+    assert operator.terminate() == 0
+    took = time.monotonic() - told
+    assert took < 12
+    operator.start()
+    started = time.monotonic()
+    for item in items:
+        before = [at for at in accepted(simulator, item) if at < started]
+        wait_for(partial(has_beaten, simulator, item, started), seconds=15, what=f"a beat of {item}")
+        first = next(at for at in accepted(simulator, item) if at > before[-1])
+        assert first - before[-1] < INTERVAL + 1.5 + (started - told)
+        for_the_next = leases.status(item)["lastHeartbeat"]
+        assert for_the_next
+    assert [entry for entry in heartbeats(simulator.history()) if entry["status"] != 200] == []
+    assert check_history(simulator.history()) == []

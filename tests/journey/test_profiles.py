@@ -1,0 +1,154 @@
+"""Servers of this API differ. Under each of their manners the main scenario ends as it should.
+
+No lease of ours is given up for a difference, and none is kept that should not be. The scenarios run beside each
+other, a few at a time: most of their time is waiting for leases to be due.
+"""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from controlplane import ControlPlane
+from support.cluster import make_namespace
+from support.judge import OPERATOR, Entry, Stay, check_history, check_sandboxes, heartbeats
+from support.operator import Leases, Operator
+from support.simulator import Simulator
+from support.stays import Stays
+from worklease.simulator.profiles import PROFILES, BeatAfterStop, Lapse
+
+AT_ONCE = 3  # scenarios beside each other: each has two processes, and a machine two cores
+TTL = 12  # seconds; within the bounds of every profile
+KEPT = ["work_kept", "work_lost"]
+LAPSING = "work_lapsing"
+GRACEFUL, FORCED = "work_graceful", "work_forced"
+STUBBORN = {"controlplane.worklease.dev/termination": "Stubborn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """How a scenario ended."""
+
+    reasons: dict[str, str]
+    """Why each finished resource is so."""
+    held: dict[str, str]
+    """`LeaseHeld` of each that goes on."""
+    states: dict[str, str]
+    """What the server says of each item that it still has."""
+    pods: set[str]
+    history: list[Entry]
+    stays: list[Stay]
+    until: float
+
+
+class Scenario:
+    """Claim, beat, lost reply, restart, graceful stop with drain, forced stop and lapse, each on an item of its own."""
+
+    def __init__(self, plane: ControlPlane, profile: str) -> None:
+        self._plane = plane
+        self._profile = profile
+
+    def play(self) -> Told:
+        """Play it from its start to its end."""
+        with ExitStack() as opened:
+            simulator = opened.enter_context(Simulator("--profile", self._profile, "--ttl", str(TTL)))
+            namespace = make_namespace(self._plane)
+            opened.callback(self._plane.kubectl, "delete", "namespace", namespace, "--wait=false")
+            stays = opened.enter_context(Stays(self._plane, namespace))
+            leases = Leases(self._plane, namespace, simulator)
+            settings = {"WORKLEASE_NAMESPACE": namespace, "WORKLEASE_REQUESTS_PER_MINUTE": "0"}
+            operator = opened.enter_context(Operator(self._plane, namespace, simulator.url, **settings))
+            self._claim(leases, simulator)
+            self._trouble(simulator)
+            operator.kill()
+            operator.start()
+            self._await_ends(leases, simulator)
+            return _told(leases, simulator, stays)
+
+    def _claim(self, leases: Leases, simulator: Simulator) -> None:
+        items = [*KEPT, GRACEFUL, FORCED, LAPSING]
+        for item in items:
+            simulator.create_item(item)
+        leases.apply(*(leases.pod(f"pod-{item.replace('_', '-')}", item, annotations=STUBBORN) for item in items))
+        leases.create(*items, ttlSeconds=TTL, sandbox={"drainSeconds": 2})
+        for item in items:
+            leases.await_condition(item, "SandboxReady", "True", seconds=60)
+
+    def _trouble(self, simulator: Simulator) -> None:
+        """Let the lease that is to lapse run out, lose an answer, and see to it that it was mended."""
+        simulator.inject("status", item=LAPSING, times=None, status=500)
+        simulator.inject("drop-after", item="work_lost")
+        since = simulator.last_seq()
+        simulator.wait_for(
+            lambda entries: any(entry["outcome"] == "dropped-after" for entry in heartbeats(entries)),
+            item="work_lost",
+            since=since,
+            timeout=TTL,
+        )
+        simulator.stop_item(GRACEFUL)
+        simulator.stop_item(FORCED, force=True)
+        simulator.wait_for(
+            lambda entries: sum(beat["status"] == 200 for beat in heartbeats(entries)) >= 1,
+            item="work_lost",
+            since=since,
+            timeout=TTL,
+        )
+
+    def _await_ends(self, leases: Leases, simulator: Simulator) -> None:
+        for item in (GRACEFUL, FORCED, LAPSING):
+            leases.await_condition(item, "Finished", "True", seconds=4 * TTL)
+        since = simulator.last_seq()
+        for item in KEPT:
+            simulator.wait_for(
+                lambda entries: sum(bool(beat["lease_extended"]) for beat in heartbeats(entries)) >= 2,
+                item=item,
+                since=since,
+                timeout=2 * TTL,
+            )
+
+
+def _told(leases: Leases, simulator: Simulator, stays: Stays) -> Told:
+    return Told(
+        reasons={item: leases.condition(item, "Finished")[1] for item in (GRACEFUL, FORCED, LAPSING)},
+        held={item: leases.condition(item, "LeaseHeld")[0] for item in KEPT},
+        states={item["id"]: item["state"] for item in simulator.items()},
+        pods=set(leases.pods()),
+        history=list(simulator.history()),
+        stays=stays.seen(),
+        until=time.monotonic(),
+    )
+
+
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest, control_plane: ControlPlane) -> Iterator[dict[str, Future[Told]]]:
+    """The scenarios of the profiles that were asked for, under way."""
+    asked = [
+        item.callspec.params["profile"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    ]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {profile: pool.submit(Scenario(control_plane, profile).play) for profile in asked}
+
+
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_the_main_scenario_ends_as_it_should_under(profile: str, played: dict[str, Future[Told]]) -> None:
+    told, manners = played[profile].result(), PROFILES[profile]
+    assert told.held == dict.fromkeys(KEPT, "True")
+    assert told.pods == {f"pod-{item.replace('_', '-')}" for item in KEPT}
+    assert {told.states[item] for item in KEPT} == {"active"}
+
+    assert told.reasons[LAPSING] in ("Expired", "Requeued", "NotFound")
+    if manners.lapse is Lapse.AT_ONCE:
+        assert told.states.get(LAPSING, "queued") == "queued"
+    if manners.beat_after_stop is not BeatAfterStop.CONFLICT:
+        assert (told.reasons[GRACEFUL], told.reasons[FORCED]) == ("Stopped", "Stopped")
+    assert told.states[GRACEFUL] in ("stopped", "queued")  # queued: it came again, as it does on some
+    stops = [entry["item"] for entry in told.history if entry.get("call") == "stop" and entry["agent"] == OPERATOR]
+    assert set(stops) <= {GRACEFUL}
+
+    assert check_history(told.history, released=[LAPSING], until=told.until) == []
+    assert check_sandboxes(told.history, told.stays) == []

@@ -1,0 +1,239 @@
+"""The promises about a lease, against a server and a world that go wrong in every order that Hypothesis finds.
+
+P1 one chain; P2 no needless loss; P3 no sandbox past its lease; P4 no foreign thing touched; a live holder is never
+robbed. They are asserted where they could break, in ``support.lease_world`` and ``support.server_model``.
+
+Where the world is tamer than the real one, it is because the windows alone cannot tell, and the list is needed: the
+item is stopped and delivered again under the same id, another worker holds it, and, before any answer tells us so,
+
+- a beat of ours goes unanswered, or the operator starts anew: the other's stamp lies in our window;
+- the item is stopping once more, or we were draining already: what we confirm is the other's stop;
+- a pod of the other's appears with our labels in our namespace: it looks like ours.
+
+And where nobody could know: the server shortens the TTL by itself in an answer that gets lost; the process sleeps.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from support.lease_world import UID, Fate, World
+from support.server_model import Holder, Lapse, OtherWorker, ServerModel
+from worklease.lease import End, Lease
+from worklease.lifecycle import DeletionPolicy
+
+TTLS = st.sampled_from((30.0, 10.0, 15.0, 90.0, 300.0, 1.0))
+FATES = st.sampled_from(tuple(Fate))
+FAILURES = st.sampled_from(tuple(fate for fate in Fate if fate is not Fate.ANSWERED))
+RARELY = st.sampled_from((False, False, False, True))
+"""What ends a lease happens rarely, or most examples would be over before they began."""
+WISHES = st.sampled_from((None, 10, 15, 60, 300))
+
+
+class LeaseMachine(RuleBasedStateMachine):
+    """One lease from its claim to its end."""
+
+    world: World
+    unseen: bool = False
+    """Another worker holds a new delivery of the item, and nothing has told us so."""
+
+    def begin(self, server: ServerModel, wish: int | None, latency: float) -> None:
+        fresh = Lease(desired_ttl=wish, due=1000.0)
+        self.world = World(server=server, other=OtherWorker(server), lease=fresh, latency=latency)
+
+    # --- The network ---------------------------------------------------------------------------------------------
+
+    @rule(fate=FATES)
+    def beats_once(self, fate: Fate) -> None:
+        self._beat(fate)
+
+    @rule(first=FAILURES, second=FATES)
+    def beats_badly_then(self, first: Fate, second: Fate) -> None:
+        self._beat(first)
+        self._beat(second)
+        self._beat(Fate.ANSWERED)
+
+    @rule(fate=FAILURES, part=st.sampled_from((0.3, 0.6, 0.8, 1.1)))
+    def fails_for_a_while(self, fate: Fate, part: float) -> None:
+        until = self.world.now + part * self.world.lease.ttl
+        for _ in range(40):
+            if self.world.now >= until or self.world.lease.end is not None:
+                break
+            self._beat(fate)
+
+    def _beat(self, fate: Fate) -> None:
+        self.world.beat(Fate.ANSWERED if self.unseen else fate)
+        if self.unseen and self.world.lease.end is not None:
+            assert self.world.lease.end in {End.TAKEN_OVER, End.REQUEUED, End.EXPIRED, End.STOPPED}
+            self.unseen = False
+
+    @rule(part=st.sampled_from((0.1, 0.3, 0.5, 1.2)))
+    def time_passes_without_beats(self, part: float) -> None:
+        """The process is stopped: on waking it must not act on what it no longer holds."""
+        with self.world.asleep():
+            self.world.advance(self.world.now + part * self.world.lease.ttl)
+        self.world.advance(self.world.now)
+        self._beat(Fate.ANSWERED)
+
+    # --- The server ----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: not self.unseen)
+    @rule(force=st.booleans(), really=RARELY)
+    def somebody_stops_the_item(self, *, force: bool, really: bool) -> None:
+        if really:
+            self.world.server.stop(force=force)
+
+    @rule(ttl=TTLS)
+    def the_server_changes_its_ttl(self, ttl: float) -> None:
+        self.world.server.default_ttl = ttl
+
+    @rule(delay=st.sampled_from((0.0, 0.15)))
+    def another_worker_takes_the_item(self, delay: float) -> None:
+        """Only what is in the queue can be taken: a worker polls, acknowledges and claims."""
+        world = self.world
+        world.server.poll(world.now)
+        world.other.delay = delay * world.server.default_ttl
+        world.other.claim(world.now)
+
+    @precondition(lambda self: self._may_be_delivered_unseen())
+    @rule(really=RARELY)
+    def the_item_is_delivered_again_and_taken(self, *, really: bool) -> None:
+        world = self.world
+        if not really:
+            return
+        world.server.stop(force=True)
+        world.server.deliver_again()
+        world.other.claim(world.now)
+        self.unseen = world.lease.held
+
+    def _may_be_delivered_unseen(self) -> bool:
+        lease = self.world.lease
+        quiet = not lease.unanswered and not lease.unplaced and not self.world.late and lease.clock is not None
+        return quiet and not lease.stopping_seen and not self.world.deleting
+
+    @rule()
+    def the_other_worker_dies(self) -> None:
+        self.world.other.die()
+
+    # --- The operator --------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self._may_restart())
+    @rule(age=st.integers(0, 3), down=st.sampled_from((0.5, 5.0, 8.0, 40.0, 200.0)), taken=st.booleans(), fate=FATES)
+    def the_operator_restarts(self, age: int, down: float, fate: Fate, *, taken: bool) -> None:
+        self.world.restart(age, down, taken=taken)
+        self._beat(fate)
+        self._beat(Fate.ANSWERED)
+        self._beat(Fate.ANSWERED)
+
+    def _may_restart(self) -> bool:
+        world = self.world
+        return world.lease.held and bool(world.snapshots) and not self.unseen and not world.let_go
+
+    @rule(wish=WISHES, fate=FATES, in_flight=st.booleans())
+    def the_wish_is_edited(self, wish: int | None, fate: Fate, *, in_flight: bool) -> None:
+        world = self.world
+        if world.lease.cut is not None:
+            world.snapshots.clear()  # which wishes went before, a status does not tell
+        world.edit = Lease(desired_ttl=wish, interval=world.lease.interval)
+        if in_flight:
+            self._beat(Fate.ANSWERED)
+        world.take_edit()
+        self._beat(fate)
+
+    @precondition(lambda self: not self.unseen)
+    @rule(policy=st.sampled_from(DeletionPolicy), really=RARELY)
+    def the_resource_is_deleted(self, policy: DeletionPolicy, *, really: bool) -> None:
+        if really:
+            self.world.deleting, self.world.policy = True, policy
+            self.world.advance(self.world.now)
+
+    # --- Kubernetes ----------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.world.is_early() and not self.unseen)
+    @rule(grace=st.sampled_from((30.0, 1.0, 600.0, 0.0)), controller=st.sampled_from(("", UID)))
+    def a_sandbox_starts(self, grace: float, controller: str) -> None:
+        self.world.add_pod(grace, controller=controller, foreign=False)
+        self.world.advance(self.world.now)
+
+    @rule(controller=st.sampled_from(("", "another")))
+    def a_foreign_pod_starts(self, controller: str) -> None:
+        world = self.world
+        away = world.lease.end is not None or (
+            world.lease.reprieve is not None and world.server.holder is not Holder.OURS
+        )
+        if controller or away:
+            world.add_pod(30.0, controller=controller, foreign=True)
+            world.advance(world.now)
+
+    @rule(answers=st.booleans(), heard=st.booleans())
+    def calls_fail_or_not(self, *, answers: bool, heard: bool) -> None:
+        self.world.kubernetes_answers, self.world.stops_are_heard = answers, heard
+
+    def teardown(self) -> None:
+        """What has ended is torn down in the end, and let go."""
+        if not hasattr(self, "world"):
+            return
+        world = self.world
+        world.kubernetes_answers = world.stops_are_heard = True
+        world.server.stop(force=True)
+        for _ in range(4):
+            self._beat(Fate.ANSWERED)
+            world.advance(world.now + 61.0)
+        if world.let_go:
+            return
+        assert not world.lease.held, "a lease that lasts longer than its item"
+        world.advance(world.now + 700.0)
+        assert not [uid for uid in world.bound if uid in world.pods], "stopped is not gone"
+        assert world.server.holder is not Holder.OURS or world.server.state == "stopped" or world.lease.end is not None
+
+
+SERVERS = st.builds(
+    ServerModel,
+    ahead=st.sampled_from((1.79e9, 1.79e9 + 0.7)),
+    default_ttl=TTLS,
+    lapse=st.sampled_from(Lapse),
+    skew=st.sampled_from((0.0, -0.4, 0.4, None)),
+)
+LATENCIES = st.sampled_from((0.01, 0.4, 3.0))
+
+
+class HeldLease(LeaseMachine):
+    """A lease that begins held."""
+
+    @initialize(server=SERVERS, wish=WISHES, latency=LATENCIES)
+    def claim(self, server: ServerModel, wish: int | None, latency: float) -> None:
+        self.begin(server, wish, latency)
+        self.world.beat(Fate.ANSWERED)
+
+
+class DoubtfulClaim(LeaseMachine):
+    """A lease whose first claims go wrong, while another worker may be faster."""
+
+    @initialize(
+        server=SERVERS,
+        wish=WISHES,
+        latency=LATENCIES,
+        fates=st.lists(FAILURES, min_size=1, max_size=3),
+        rival=st.integers(0, 4),
+    )
+    def try_to_claim(
+        self, server: ServerModel, wish: int | None, latency: float, fates: list[Fate], rival: int
+    ) -> None:
+        self.begin(server, wish, latency)
+        for number, fate in enumerate(fates):
+            if number == rival:
+                self.another_worker_takes_the_item(0.0)
+            self.world.beat(fate)
+
+
+def test_no_order_of_events_breaks_a_promise_of_a_held_lease() -> None:
+    run_state_machine_as_test(HeldLease, settings=settings(max_examples=examples(10_000), stateful_step_count=15))
+
+
+def test_no_order_of_events_robs_a_live_holder_at_a_doubtful_claim() -> None:
+    run_state_machine_as_test(DoubtfulClaim, settings=settings(max_examples=examples(3_000), stateful_step_count=10))
+
+
+def examples(usual: int) -> int:
+    """Give the number of examples of this run: the soak profile asks for many more."""
+    return max(usual, settings().max_examples)

@@ -1,0 +1,417 @@
+"""One lease in a world that goes wrong: the core of the operator, a plain shell around it, and the server's model.
+
+Owns time, the network's whims, the pods, and the judgement of every step: the invariants are asserted here, at the
+moment at which they could break. The shell does what the keeper does, one thing after the other.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from math import inf
+
+from support.server_model import Holder, OtherWorker, Reply, ServerModel
+from worklease import lease as core
+from worklease.lease import Beat, End, Lease, Wait, Words, expiry, instant, is_fenced
+from worklease.lifecycle import Asked, DeletionPolicy, EndPod, LetGo, Pod, Situation, StopItem, decide, is_bindable
+from worklease.outcomes import (
+    Answered,
+    Conflicted,
+    Current,
+    Exchange,
+    Outcome,
+    Throttled,
+    Unanswered,
+    Unauthorized,
+    Unsent,
+)
+
+UID = "resource"
+RETRY_AFTER = 40.0
+
+HOLDING = 10.0
+"""The TTL in seconds from which holding is promised; below, a clock's second is as long as the lease."""
+
+
+class Fate(Enum):
+    """What becomes of a beat."""
+
+    ANSWERED = auto()
+    LOST_BEFORE = auto()
+    LOST_AFTER = auto()
+    LATE = auto()
+    """Given up, and applied a good while later."""
+    MALFORMED = auto()
+    UNSENT = auto()
+    THROTTLED = auto()
+    KEY_REFUSED = auto()
+    MUTE = auto()
+    """As answered, but a 412 does not say what is."""
+
+
+@dataclass(slots=True)
+class RealPod:
+    """A pod as the node runs it: it takes all the grace that it gets."""
+
+    pod: Pod
+    foreign: bool
+    first_asked: float | None = None
+    ends: float = inf
+    was_refused: bool = False
+    """Its deletion was asked for while Kubernetes was away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a status said at some moment: all that a restart has."""
+
+    value: str
+    ttl: float
+    sent: float
+    claimed: float | None
+    words: Words
+    delivery: int
+    bound: tuple[str, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class World:
+    """The lease, the server, the pods, and what they did so far."""
+
+    server: ServerModel
+    other: OtherWorker
+    lease: Lease
+    latency: float
+    now: float = 1000.0
+    pods: dict[str, RealPod] = field(default_factory=dict)
+    bound: dict[str, Pod] = field(default_factory=dict)
+    deletions: dict[str, Asked] = field(default_factory=dict)
+    graceful_stop: Asked | None = None
+    forced_stop: Asked | None = None
+    deleting: bool = False
+    policy: DeletionPolicy = DeletionPolicy.STOP
+    let_go: bool = False
+    kubernetes_answers: bool = True
+    stops_are_heard: bool = True
+    frozen: bool = False
+    was_frozen: bool = False
+    """The process slept since the last accepted beat: nobody can act while asleep."""
+    unheard_cut: bool = False
+    """The server by itself shortened the TTL in an answer that got lost: nobody can know."""
+    late: list[tuple[float, str, float | None]] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    delivery: int = 0
+    """The delivery whose lease we hold, or held."""
+    edit: Lease | None = None
+    """An edit of the spec that is on its way."""
+    judged_end: float = -inf
+    starts: int = 0
+
+    # --- Time ----------------------------------------------------------------------------------------------------
+
+    def advance(self, until: float) -> None:
+        """Let time pass, with everything that happens on its way."""
+        until = max(until, self.now)
+        while True:
+            look_at = inf if self.frozen else self.turn()
+            ends = expiry(self.lease) or inf
+            events = [until, look_at, self.other.next_beat, self.server.ends]
+            events += [at for at in (ends, self.late[0][0] if self.late else inf) if at > self.now]
+            events += [real.ends for real in self.pods.values() if real.ends > self.now]
+            self.now = max(self.now, min(at for at in events if at > self.now or at == until))
+            self._happen()
+            if self.now >= until:
+                break
+        if not self.frozen:
+            self.turn()
+
+    def _happen(self) -> None:
+        while self.late and self.late[0][0] <= self.now:
+            _, expected, desired = self.late.pop(0)
+            self._apply(expected, desired)
+        self.other.run(self.now)
+        self.server.lapsed(self.now)
+        for uid, real in list(self.pods.items()):
+            if real.ends <= self.now:
+                del self.pods[uid]
+                if uid in self.bound:
+                    self.bound[uid] = replace(self.bound[uid], gone=True)
+                    self._regrace()
+        ends = expiry(self.lease)
+        if ends is not None and self.judged_end < ends <= self.now:
+            self.judged_end = ends
+            self._judge_sandboxes(ends)
+
+    def _judge_sandboxes(self, ends: float) -> None:
+        """P3: when the lease can end, every sandbox has ended, or it was asked to in time and Kubernetes is away."""
+        if (
+            self.frozen
+            or self.was_frozen
+            or self.unheard_cut
+            or self.lease.reprieve is not None
+            or self.lease.ttl < HOLDING
+        ):
+            return
+        for real in self.pods.values():
+            if real.pod.uid in self.bound and not self.bound[real.pod.uid].gone:
+                asked = self.deletions.get(real.pod.uid)
+                in_time = asked is not None and (real.ends <= ends or real.was_refused)
+                assert in_time, f"P3: pod {real.pod.uid} runs until {real.ends}, the lease ends at {ends}"
+
+    # --- The shell, as the keeper is -----------------------------------------------------------------------------
+
+    def turn(self) -> float:
+        """Take one turn and say when the next one is due."""
+        if self.let_go:
+            return inf
+        self.lease = core.lapse(self.lease, self.now)
+        for real in self.pods.values():
+            uid = real.pod.uid
+            if uid not in self.bound and is_bindable(real.pod, UID, self.lease):
+                self.bound[uid] = real.pod
+                self._regrace()
+        for _ in range(3):
+            plan = decide(self.situation(), self.now)
+            for step in plan.steps:
+                self._perform(step)
+            if not plan.steps or self.let_go:
+                assert plan.look_at is None or plan.look_at > self.now, "a look in the past never ends"
+                return inf if plan.look_at is None else plan.look_at
+        raise AssertionError("the same steps are asked for again and again")
+
+    def situation(self) -> Situation:
+        return Situation(
+            uid=UID,
+            lease=self.lease,
+            bound=self.bound,
+            deletions=self.deletions,
+            graceful_stop=self.graceful_stop,
+            forced_stop=self.forced_stop,
+            deleting=self.deleting,
+            deletion_policy=self.policy,
+        )
+
+    def _regrace(self) -> None:
+        longest = max((pod.grace for pod in self.bound.values() if not pod.gone), default=0.0)
+        self.lease = replace(self.lease, pod_grace=longest)
+
+    def _perform(self, step: EndPod | StopItem | LetGo) -> None:
+        match step:
+            case EndPod(uid, _, asked_grace):
+                self._end(self.pods[uid], asked_grace)
+            case StopItem(force):
+                self._stop(force=force)
+            case LetGo():
+                assert not [uid for uid in self.bound if uid in self.pods], "let go with a sandbox left"
+                self.let_go = True
+
+    def _end(self, real: RealPod, asked_grace: float | None) -> None:
+        assert not real.foreign, f"P4: pod {real.pod.uid} is not ours"
+        assert asked_grace is None or asked_grace >= 1, "a grace of 0 leaves the container running"
+        uid = real.pod.uid
+        if not self.kubernetes_answers:
+            real.was_refused = True
+            before = self.deletions.get(uid)
+            refusals = 1 + (before.refusals if before is not None else 0)
+            self.deletions[uid] = Asked(self.now, refusals, "away", asked_grace)
+            return
+        allowed = real.pod.grace if asked_grace is None else asked_grace
+        real.first_asked = self.now if real.first_asked is None else real.first_asked
+        # A second deletion can only shorten, and counts from the first (Kubernetes API).
+        real.ends = max(self.now, min(real.ends, real.first_asked + allowed))
+        self.deletions[uid] = Asked(self.now, grace=asked_grace)
+        self.bound[uid] = replace(self.bound[uid], terminating=True)
+
+    def _stop(self, *, force: bool) -> None:
+        mine = self.server.holder is Holder.OURS and self.server.delivery == self.delivery
+        assert self.server.state == "stopped" or mine, "P4: a stop of what we do not hold"
+        before = self.forced_stop if force else self.graceful_stop
+        asked = Asked(self.now, 1 + (before.refusals if before is not None else 0), "lost")
+        if self.stops_are_heard:
+            asked = Asked(self.now)
+            state = self.server.stop(force=force)
+            self.lease = core.stopped(self.lease) if state == "stopped" else core.hasten(self.lease, self.now)
+        if force:
+            self.forced_stop = asked
+        else:
+            self.graceful_stop = asked
+
+    # --- Beats ---------------------------------------------------------------------------------------------------
+
+    def beat(self, fate: Fate) -> bool:
+        """Wait until a beat is due and send it; tell whether there was one."""
+        for _ in range(8):
+            match core.decide(self.lease, self.now):
+                case Wait(until) if until < inf and not self.let_go:
+                    self.advance(until)
+                case Beat() as beat if not self.let_go and (self.lease.held or not self.deleting):
+                    self._send(beat, fate)
+                    return True
+                case _:
+                    break
+        self.advance(self.now + 5.0)
+        return False
+
+    def take_edit(self) -> None:
+        """Let an edit of the spec arrive: while a beat is in flight, or between two."""
+        if self.edit is not None:
+            self.lease, self.edit = core.edit(self.lease, self.edit), None
+
+    def _send(self, beat: Beat, fate: Fate) -> None:
+        assert self.lease.value is not None or not self.lease.held, "P1: NO_HEARTBEAT is no beat of a holder"
+        sent, before = self.now, self.lease
+        outcome = self._exchange(beat, fate, sent)
+        self.take_edit()
+        after = core.observe(self.lease, outcome)
+        self.lease = after
+        if after.end is None and after.held and after.held_back is None and after.state != "stopping":
+            pace = max(min(after.ttl / 3, after.interval), after.ttl / 20 * 1.2)
+            assert after.due <= self.now + pace + 1e-6, "P2: a lease at stake is not beaten densely"
+        if after.held and after.sent == sent and isinstance(outcome, Answered) and outcome.lease_extended:
+            self._remember(before, outcome)
+        self._judge_clock()
+        if isinstance(outcome, Conflicted) and fate is Fate.ANSWERED:
+            self._judge_conflict(before)
+        self.advance(self.now)
+
+    def _exchange(self, beat: Beat, fate: Fate, sent: float) -> Outcome:
+        way = min(self.latency, beat.timeout * 0.4)
+        arrives, given_up = sent + way, sent + beat.timeout
+        match fate:
+            case Fate.UNSENT:
+                return Unsent(Exchange(sent=sent, done=self.now), "refused")
+            case Fate.KEY_REFUSED:
+                self.advance(arrives + way)
+                return Unauthorized(Exchange(sent=sent, done=self.now), "no")
+            case Fate.THROTTLED:
+                self.advance(arrives + way)
+                return Throttled(Exchange(sent=sent, done=self.now), "slower", RETRY_AFTER)
+            case Fate.LOST_BEFORE | Fate.LATE:
+                self.advance(given_up)
+                if fate is Fate.LATE:
+                    self.late.append((given_up + 0.9 * beat.timeout, beat.expected, beat.desired_ttl))
+                return Unanswered(Exchange(sent=sent, done=self.now), "time-out")
+            case Fate.LOST_AFTER:
+                self.advance(arrives)
+                self._apply(beat.expected, beat.desired_ttl)
+                self.advance(given_up)
+                return Unanswered(Exchange(sent=sent, done=self.now), "time-out")
+            case Fate.ANSWERED | Fate.MALFORMED | Fate.MUTE:
+                self.advance(arrives)
+                reply = self.server.beat(self.now, Holder.OURS, beat.expected, beat.desired_ttl)
+                self.advance(arrives + way)
+                exchange = Exchange(sent=sent, done=self.now, date=reply.date)
+                if fate is Fate.MALFORMED:
+                    self._note_cut(reply)
+                    return Unanswered(exchange, "malformed")
+                return _read(exchange, reply, mute=fate is Fate.MUTE)
+
+    def _apply(self, expected: str, desired: float | None) -> None:
+        self._note_cut(self.server.beat(self.now, Holder.OURS, expected, desired))
+
+    def _note_cut(self, reply: Reply) -> None:
+        """Take note of a TTL that the server shortened by itself, in an answer that nobody reads."""
+        if reply.extended and self.lease.desired_ttl is None and reply.ttl < self.lease.ttl:
+            self.unheard_cut = True
+
+    def _remember(self, before: Lease, answer: Answered) -> None:
+        self.was_frozen = self.unheard_cut = False
+        self.delivery = self.server.delivery
+        if self.lease.ttl < before.ttl:
+            # What shortens a lease is written at once: no older status is left to start from.
+            self.snapshots.clear()
+        assert self.lease.words is not None
+        words = self.lease.words
+        kept = Snapshot(
+            answer.last_heartbeat,
+            self.lease.ttl,
+            answer.exchange.sent,
+            self.lease.claimed,
+            words,
+            self.delivery,
+            tuple(self.bound),
+        )
+        self.snapshots = [*self.snapshots[-3:], kept]
+
+    def _judge_clock(self) -> None:
+        """P3: what we think of the lease's end is never later than what the server does."""
+        ends, server = expiry(self.lease), self.server
+        ours = server.holder is Holder.OURS and server.delivery == self.delivery and server.state == "active"
+        if self.lease.held and ends is not None and ours and not self.unheard_cut:
+            assert ends <= server.ends + 1e-6, f"our clock says {ends}, the server's {server.ends}"
+
+    def _judge_conflict(self, before: Lease) -> None:
+        """P2: a 412 that was answered in full never ends what is ours."""
+        server = self.server
+        ours = server.holder is Holder.OURS and server.delivery == self.delivery and server.state == "active"
+        if not (before.held and ours) or self.lease.end is End.EXPIRED or before.ttl < HOLDING:
+            return
+        if self.lease.end is End.TAKEN_OVER and self.starts and self._is_too_old(before):
+            return
+        assert self.lease.end is None, f"P2: {self.lease.end} though nobody else took the lease"
+        assert self.lease.value == server.value, "P2: ours is there to adopt"
+
+    def _is_too_old(self, before: Lease) -> bool:
+        """Tell whether a restart knew too little: its value was older than any TTL it may have asked for."""
+        known, stamp = instant(before.value), instant(self.server.value)
+        assert known is not None
+        assert stamp is not None
+        shortest = before.ttl if before.cut is None else min(before.ttl, before.cut.ttl)
+        return stamp - known >= shortest
+
+    # --- What happens to the process -----------------------------------------------------------------------------
+
+    def restart(self, age: int, down: float, *, taken: bool = False) -> None:
+        """Kill the operator, and start it again from the status as it was some beats ago.
+
+        ``taken``: meanwhile another worker polls for the item, and claims it if it has lapsed.
+        """
+        snapshot = self.snapshots[-1 - age % len(self.snapshots)]
+        with self.asleep():
+            self.advance(self.now + down * 0.9)
+            if taken:
+                self.server.poll(self.now)
+                self.other.claim(self.now)
+            self.advance(self.now + down * 0.1)
+        self.starts += 1
+        fresh = Lease(desired_ttl=self.lease.desired_ttl, interval=self.lease.interval, seed=self.starts)
+        self.delivery = snapshot.delivery
+        self.bound = {uid: pod for uid, pod in self.bound.items() if uid in snapshot.bound}
+        self.deletions, self.graceful_stop, self.forced_stop = {}, None, None
+        self.lease = core.restore(
+            fresh,
+            value=snapshot.value,
+            ttl=snapshot.ttl,
+            sent=snapshot.sent,
+            claimed=snapshot.claimed,
+            words=snapshot.words,
+            now=self.now,
+        )
+        self._regrace()
+        self.advance(self.now)
+
+    @contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Stop the process for a while: the world goes on without it."""
+        self.frozen = self.was_frozen = True
+        yield
+        self.frozen = False
+
+    # --- Pods ----------------------------------------------------------------------------------------------------
+
+    def add_pod(self, seconds: float, *, controller: str, foreign: bool) -> None:
+        """Let a pod with the item's labels appear."""
+        uid = f"pod{len(self.pods) + len(self.bound)}-{self.now}"
+        pod = Pod(uid=uid, name=uid, phase="Running", ready=True, grace=seconds, controller=controller)
+        self.pods[uid] = RealPod(pod, foreign)
+
+    def is_early(self) -> bool:
+        """Tell whether a sandbox that starts now could be told to end in time."""
+        longest = replace(self.lease, pod_grace=inf)
+        return not self.let_go and self.lease.held and self.lease.reprieve is None and not is_fenced(longest, self.now)
+
+
+def _read(exchange: Exchange, reply: Reply, *, mute: bool) -> Outcome:
+    if reply.accepted:
+        return Answered(exchange, reply.last_heartbeat or "", reply.state, reply.extended, reply.ttl)
+    return Conflicted(exchange, None if mute else Current(reply.last_heartbeat, reply.state, reply.ttl))

@@ -1,0 +1,175 @@
+"""The lease at the server, as the Work API protocol tells it: a model to judge the core of the operator by.
+
+Owns what the server would do with each call, on a clock that the test moves, and who really holds the lease. Must
+not import the simulator or the operator: three readings of the same protocol that agree are worth more than one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+from math import floor
+from typing import Final
+
+NOTHING: Final = "NO_HEARTBEAT"
+"""What a first heartbeat carries (Record Heartbeat reference)."""
+
+
+class Lapse(Enum):
+    """When a lease that nobody extended goes back to the queue: servers differ."""
+
+    AT_ONCE = auto()
+    NEXT_POLL = auto()
+    """Until somebody polls, the old value is still good."""
+
+
+class Holder(Enum):
+    """Who really holds the lease."""
+
+    NOBODY = auto()
+    OURS = auto()
+    OTHER = auto()
+
+
+class RobbedError(AssertionError):
+    """A beat of ours was accepted on a live lease of another worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the server answers: 200, or 412 with its current state."""
+
+    accepted: bool
+    last_heartbeat: str | None
+    state: str
+    extended: bool
+    ttl: float
+    date: float | None
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerModel:
+    """One work item, polled and acknowledged, and its lease. Moments are of the test's clock."""
+
+    ahead: float
+    """Seconds by which the server's clock is ahead of the test's."""
+    default_ttl: float
+    lapse: Lapse = Lapse.AT_ONCE
+    skew: float | None = 0.0
+    """Seconds by which the ``Date`` header is ahead of the clock that stamps beats; None: no such header."""
+
+    state: str = "starting"
+    value: str | None = None
+    stamped: float = float("-inf")
+    ttl: float = 0.0
+    holder: Holder = Holder.NOBODY
+    other_lives: bool = False
+    """Whether the other worker still beats."""
+    delivery: int = 1
+
+    @property
+    def ends(self) -> float:
+        """When the lease lapses unless it is extended."""
+        return self.stamped + self.ttl
+
+    def beat(self, now: float, who: Holder, expected: str, desired: float | None) -> Reply:
+        """Take one heartbeat."""
+        self._lapse(now)
+        if self.state in {"stopping", "stopped"}:
+            # Answered without comparison, and nothing is extended.
+            return self._reply(now, accepted=True, extended=False)
+        if self.state == "queued" or expected != (NOTHING if self.value is None else self.value):
+            return self._reply(now, accepted=False, extended=False)
+        if who is Holder.OURS and self.holder is Holder.OTHER and self.other_lives:
+            raise RobbedError(f"at {now}: {expected} of another worker was taken for ours")
+        self.state, self.holder = "active", who
+        self.ttl = self.default_ttl if desired is None else desired
+        self.stamped = max(now, self.stamped + 2e-6)
+        self.value = _written(self.stamped + self.ahead)
+        return self._reply(now, accepted=True, extended=True)
+
+    def stop(self, *, force: bool) -> str:
+        """Take a stop: gracefully, or at once; a second graceful one changes nothing."""
+        if self.state != "stopped":
+            self.state = "stopped" if force else "stopping"
+        return self.state
+
+    def deliver_again(self) -> None:
+        """Queue the item under the same id again, and let another worker poll and acknowledge it."""
+        self._forget()
+        self.state = "starting"
+
+    def poll(self, now: float) -> bool:
+        """Let another worker poll and acknowledge the item, if it is in the queue."""
+        if self.state == "active" and now >= self.ends:
+            self._forget()
+        if self.state == "queued":
+            self.state = "starting"
+            return True
+        return False
+
+    def lapsed(self, now: float) -> bool:
+        """Tell whether the lease can no longer be extended at ``now``."""
+        self._lapse(now)
+        return self.state != "active"
+
+    def _lapse(self, now: float) -> None:
+        if self.lapse is Lapse.AT_ONCE and self.state == "active" and now >= self.ends:
+            self._forget()
+
+    def _forget(self) -> None:
+        self.state, self.value, self.holder, self.other_lives = "queued", None, Holder.NOBODY, False
+        self.delivery += 1
+
+    def _reply(self, now: float, *, accepted: bool, extended: bool) -> Reply:
+        date = None if self.skew is None else float(floor(now + self.ahead + self.skew))
+        return Reply(accepted, self.value, self.state, extended, self.ttl or self.default_ttl, date)
+
+
+def _written(stamp: float) -> str:
+    return datetime.fromtimestamp(stamp, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def worker_interval(ttl: float) -> float:
+    """Say how often a worker beats, in seconds (public SDK)."""
+    return max(1.0, min(ttl / 2, 30.0))
+
+
+@dataclass(slots=True)
+class OtherWorker:
+    """Another worker of the same item: beats as the public SDK does, with some delay, until it dies."""
+
+    server: ServerModel
+    delay: float = 0.0
+    """Seconds by which each of its beats is late; at most a fifth of the interval."""
+    next_beat: float = float("inf")
+    held: str | None = None
+
+    def claim(self, now: float) -> bool:
+        """Claim the lease, if it is unclaimed."""
+        if self.server.state != "starting" or self.server.value is not None:
+            return False
+        self.server.other_lives = True
+        self._beat(now, NOTHING)
+        return True
+
+    def run(self, until: float) -> None:
+        """Send the beats that are due."""
+        for now in self._due(until):
+            self._beat(now, self.held or NOTHING)
+
+    def die(self) -> None:
+        """Beat no more: the lease is left to lapse."""
+        self.next_beat, self.server.other_lives = float("inf"), False
+
+    def _due(self, until: float) -> Iterator[float]:
+        while self.next_beat <= until:
+            yield self.next_beat
+
+    def _beat(self, now: float, expected: str) -> None:
+        reply = self.server.beat(now, Holder.OTHER, expected, None)
+        if not reply.extended:
+            self.die()
+            return
+        self.held = reply.last_heartbeat
+        self.next_beat = now + worker_interval(reply.ttl) + self.delay

@@ -1,0 +1,49 @@
+"""What tests of the Work API's room send, and how servers answer it.
+
+Must not judge.
+"""
+
+from pydantic import SecretStr
+
+from support.scripted_server import Answer
+from worklease.lease import Beat
+from worklease.outcomes import Answered, Conflicted, Outcome
+from worklease.work_api import Item, StopHeard, StopUnheard
+
+KEY = "sk-ant-oat01-a-key-that-nobody-may-see"
+ITEM = Item("env_1", "work_1", SecretStr(KEY))
+VALUE = "2026-11-22T03:52:26.172343Z"
+RENEWED = {
+    "type": "work_heartbeat",
+    "last_heartbeat": VALUE,
+    "lease_extended": True,
+    "state": "active",
+    "ttl_seconds": 300,
+}
+NOON = 1_795_348_800.0  # 2026-11-22T12:00:00Z
+DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
+
+
+def beat(expected: str = "NO_HEARTBEAT", desired: int | None = None, timeout: float = 20.0) -> Beat:
+    return Beat(expected, desired, timeout)
+
+
+def renewed(**changes: object) -> Answer:
+    return Answer(body=RENEWED | changes)
+
+
+def refusal(status: int, message: str = "no", **headers: str) -> Answer:
+    body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    return Answer(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def message_of(outcome: Outcome | StopHeard | StopUnheard) -> str:
+    assert not isinstance(outcome, Answered | Conflicted | StopHeard)
+    return outcome.message
+
+
+CURRENT = {"state": "active", "last_heartbeat": VALUE, "lease_extended": False, "ttl_seconds": 300}
+
+
+def conflict(details: object) -> Answer:
+    return Answer(status=412, body={"type": "error", "error": {"message": "no", "details": details}})

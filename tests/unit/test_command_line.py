@@ -1,0 +1,78 @@
+"""The program's command line, as a process."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+
+def worklease(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    # An empty home and no kubeconfig: nothing of this machine is found.
+    kept = {"PATH": os.environ["PATH"], "KUBECONFIG": os.devnull, "HOME": "/nonexistent"}
+    return subprocess.run(
+        [sys.executable, "-m", "worklease", *arguments],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_version_is_the_packages() -> None:
+    done = worklease("--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert version("worklease") in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_the_commands(option: str) -> None:
+    done = worklease(option)
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("run", "simulate"))
+
+
+@pytest.mark.parametrize("command", ["run", "simulate"])
+def test_every_command_has_its_help(command: str) -> None:
+    done = worklease(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 3
+
+
+def test_the_installed_program_is_the_same() -> None:
+    program = Path(sys.executable).with_name("worklease")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0
+    assert version("worklease") in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("WORKLEASE_API_URL", "nowhere", "WORKLEASE_API_URL: "),
+        ("WORKLEASE_MAX_HEARTBEAT_INTERVAL", "soon", "WORKLEASE_MAX_HEARTBEAT_INTERVAL: "),
+        ("WORKLEASE_API_URI", "https://127.0.0.1", "did you mean WORKLEASE_API_URL?"),
+    ],
+)
+def test_a_wrong_setting_ends_the_operator_with_one_line(name: str, value: str, part: str) -> None:
+    done = worklease("run", **{name: value})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("Error: ")
+    assert part in done.stderr
+
+
+def test_no_cluster_ends_the_operator_with_one_line() -> None:
+    done = worklease("run")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "no Kubernetes credentials" in done.stderr
+
+
+def test_an_unknown_command_is_a_mistake_of_usage() -> None:
+    done = worklease("rnu")
+    assert done.returncode == 2
+    assert "rnu" in done.stderr

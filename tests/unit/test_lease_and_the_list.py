@@ -1,0 +1,60 @@
+"""The neutral read: what the list shows overrules what the windows say, and no more than that."""
+
+import pytest
+
+from support.lease_samples import exchange, held, refused, stamp, unanswered
+from worklease.lease import End, Trouble, is_doubtful, observe
+from worklease.outcomes import Conflicted, Seen
+
+
+def test_the_list_is_asked_before_an_adoption() -> None:
+    lease = observe(held(), unanswered(130))
+    assert is_doubtful(lease, refused(141, stamp(130.2)))
+
+
+def test_the_list_is_asked_where_a_412_does_not_say_what_is() -> None:
+    assert is_doubtful(held(), Conflicted(exchange(130), None))
+
+
+def test_the_list_is_not_asked_where_nothing_is_in_doubt() -> None:
+    lease = observe(held(), unanswered(130))
+    assert not is_doubtful(lease, refused(141, None))
+    assert not is_doubtful(lease, refused(141, stamp(400)))
+    assert not is_doubtful(held(), unanswered(130))
+
+
+def test_the_same_delivery_is_adopted() -> None:
+    lease = observe(held(), unanswered(130))
+    lease = observe(lease, refused(141, stamp(130.2)), Seen("active", stamp(10)))
+    assert lease.end is None
+    assert lease.value == stamp(130.2)
+
+
+@pytest.mark.parametrize("state", ["active", "stopping"])
+def test_what_was_queued_after_our_first_value_and_taken_is_another_delivery(state: str) -> None:
+    lease = observe(held(), unanswered(130))
+    lease = observe(lease, refused(141, stamp(130.2)), Seen(state, stamp(129.9)))
+    assert lease.end is End.TAKEN_OVER
+
+
+@pytest.mark.parametrize("state", ["queued", "starting"])
+def test_what_waits_in_the_queue_again_is_requeued(state: str) -> None:
+    lease = observe(held(), Conflicted(exchange(130), None), Seen(state, stamp(129.9)))
+    assert lease.end is End.REQUEUED
+
+
+def test_what_the_list_shows_as_stopped_is_over() -> None:
+    assert observe(held(), Conflicted(exchange(130), None), Seen("stopped", stamp(10))).end is End.STOPPED
+
+
+@pytest.mark.parametrize("started", [None, "", "yesterday", "2026-11-22T03:00:00"])
+def test_a_list_that_does_not_tell_the_delivery_leaves_it_to_the_windows(started: str | None) -> None:
+    lease = observe(held(), unanswered(130))
+    assert observe(lease, refused(141, stamp(130.2)), Seen("active", started)).value == stamp(130.2)
+
+
+def test_a_mute_412_and_a_list_of_the_same_delivery_decide_nothing() -> None:
+    lease = observe(held(), Conflicted(exchange(130), None), Seen("active", stamp(10)))
+    assert lease.end is None
+    assert lease.trouble is Trouble.IN_DOUBT
+    assert lease.value == held().value

@@ -1,0 +1,230 @@
+"""What is read of a pod, and what becomes of its deletion."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
+from worklease.lifecycle import Pod
+from worklease.sandbox import Ending, Gone, NotDone, Sandboxes, read_pod
+
+UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
+NAMED = ("sandboxes", "sandbox-1", UID)
+PATH = "/api/v1/namespaces/sandboxes/pods/sandbox-1"
+FINISHED = "2026-11-22T03:52:26Z"
+AT = datetime(2026, 11, 22, 3, 52, 26, tzinfo=UTC)
+OTHER_UID = (
+    'Operation cannot be fulfilled on Pod "sandbox-1": the UID in the precondition (a) does not match the UID in '
+    "record (b). The object might have been deleted and then recreated"
+)
+
+
+def body(phase: str = "Running", *, spec: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "sandbox-1", "namespace": "sandboxes", "uid": UID},
+        "spec": {"terminationGracePeriodSeconds": 45} if spec is None else spec,
+        "status": {"phase": phase} | status,
+    }
+
+
+def container(restarts: int = 0, **state: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "sandbox", "restartCount": restarts, "state": state}
+
+
+def ended(code: int, reason: str = "Error", **more: Any) -> dict[str, Any]:
+    return container(terminated={"exitCode": code, "reason": reason, "finishedAt": FINISHED} | more)
+
+
+RUNS = container(running={"startedAt": FINISHED})
+WAITS = container(waiting={"reason": "PodInitializing"})
+
+
+# --- What a pod looks like -----------------------------------------------------------------------------------------
+
+
+def test_a_running_pod_is_read() -> None:
+    conditions = [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]
+    pod = read_pod(body(conditions=conditions, containerStatuses=[RUNS]))
+    assert pod == Pod(uid=UID, name="sandbox-1", phase="Running", ready=True, grace=45.0)
+
+
+def test_a_pod_that_says_nothing_has_every_default() -> None:
+    pod = read_pod({"metadata": {"name": "sandbox-1", "uid": UID}})
+    assert pod == Pod(uid=UID, name="sandbox-1", phase="Unknown", grace=30.0)
+    assert read_pod({"metadata": {"name": "sandbox-1", "uid": UID}, "spec": None, "status": None}) == pod
+
+
+def test_a_pod_that_is_being_deleted_is_terminating() -> None:
+    pod = body()
+    pod["metadata"]["deletionTimestamp"] = FINISHED
+    assert read_pod(pod).terminating
+
+
+def test_a_grace_of_nothing_is_a_grace() -> None:
+    assert read_pod(body(spec={"terminationGracePeriodSeconds": 0})).grace == 0.0
+
+
+@pytest.mark.parametrize("status", ["False", "Unknown"])
+def test_a_pod_that_is_not_ready_is_not_ready(status: str) -> None:
+    assert not read_pod(body(conditions=[{"type": "Ready", "status": status}])).ready
+
+
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "CrashLoopBackOff", "CreateContainerConfigError"])
+def test_what_a_container_waits_for_is_told(reason: str) -> None:
+    waiting = container(restarts=3, waiting={"reason": reason, "message": "in the kubelet's words"})
+    pod = read_pod(body("Pending", containerStatuses=[RUNS, waiting]))
+    assert (pod.reason, pod.message, pod.restarts) == (reason, "in the kubelet's words", 3)
+    assert (pod.exit_code, pod.finish_time) == (None, None)
+
+
+def test_what_an_initial_container_waits_for_goes_before_those_that_wait_for_it() -> None:
+    stuck = container(waiting={"reason": "ErrImagePull"})
+    assert read_pod(body("Pending", initContainerStatuses=[stuck], containerStatuses=[WAITS])).reason == "ErrImagePull"
+
+
+def test_an_initial_container_that_is_done_says_nothing_of_a_running_pod() -> None:
+    pod = read_pod(body(initContainerStatuses=[ended(0, "Completed")], containerStatuses=[RUNS]))
+    assert (pod.reason, pod.exit_code, pod.finish_time) == ("", None, None)
+
+
+def test_a_container_that_failed_beside_one_that_runs_is_told_though_the_pod_is_not_over() -> None:
+    pod = read_pod(body(containerStatuses=[RUNS, ended(137, "OOMKilled")]))
+    assert (pod.reason, pod.exit_code, pod.finish_time) == ("OOMKilled", None, None)
+
+
+def test_a_pod_that_finished_tells_when_and_how() -> None:
+    pod = read_pod(body("Succeeded", containerStatuses=[ended(0, "Completed")]))
+    assert (pod.phase, pod.reason, pod.exit_code, pod.finish_time) == ("Succeeded", "Completed", 0, AT)
+
+
+def test_a_pod_that_ran_out_of_memory_says_so() -> None:
+    pod = read_pod(body("Failed", containerStatuses=[ended(0, "Completed"), ended(137, "OOMKilled")]))
+    assert (pod.reason, pod.exit_code, pod.finish_time) == ("OOMKilled", 137, AT)
+
+
+def test_an_evicted_pod_says_so_with_the_nodes_words() -> None:
+    said: dict[str, Any] = {"reason": "Evicted", "message": "The node was low on resource: memory."}
+    pod = read_pod(body("Failed", containerStatuses=[ended(137, "ContainerStatusUnknown")], **said))
+    assert (pod.reason, pod.message, pod.exit_code) == ("Evicted", "The node was low on resource: memory.", 137)
+
+
+def test_an_evicted_pod_needs_no_containers() -> None:
+    pod = read_pod(body("Failed", reason="Evicted", message="Pod was rejected"))
+    assert (pod.reason, pod.exit_code, pod.finish_time) == ("Evicted", None, None)
+
+
+def test_an_initial_container_that_failed_is_why_the_others_never_ran() -> None:
+    failed = ended(3, "Error", message="no disk")
+    pod = read_pod(body("Failed", initContainerStatuses=[ended(0), failed], containerStatuses=[WAITS]))
+    assert (pod.reason, pod.message, pod.exit_code) == ("Error", "no disk", 3)
+
+
+@pytest.mark.parametrize(
+    ("owner", "controller"),
+    [
+        ({"kind": "WorkLease", "uid": "u1", "controller": True}, "u1"),
+        ({"kind": "WorkLease", "uid": "u1", "controller": False}, ""),
+        ({"kind": "WorkLease", "uid": "u1"}, ""),
+        ({"kind": "Job", "uid": "u1", "controller": True}, ""),
+    ],
+)
+def test_a_pod_is_controlled_by_a_worklease_or_by_none(owner: dict[str, Any], controller: str) -> None:
+    pod = body()
+    pod["metadata"]["ownerReferences"] = [{"kind": "ConfigMap", "uid": "u0"}, owner]
+    assert read_pod(pod).controller == controller
+
+
+# --- Looking and ending --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with serving() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def sandboxes(server: ScriptedServer) -> AsyncIterator[Sandboxes]:
+    async with kubernetes_at(server.url) as api:
+        yield Sandboxes(api)
+
+
+def refused(status: int, message: str = "in the server's words") -> Answer:
+    return Answer(status=status, body={"kind": "Status", "message": message})
+
+
+async def test_a_look_gives_the_pod(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+    server.script = always(Answer(body=body()))
+    assert await sandboxes.look(*NAMED) == read_pod(body())
+    assert (server.seen[0].method, server.seen[0].target) == ("GET", PATH)
+
+
+async def test_a_look_at_a_successor_finds_the_pod_gone(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+    server.script = always(Answer(body=body()))
+    assert await sandboxes.look("sandboxes", "sandbox-1", "another") == Gone()
+
+
+async def test_a_look_at_nothing_finds_the_pod_gone(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+    server.script = always(refused(404))
+    assert await sandboxes.look(*NAMED) == Gone()
+
+
+TROUBLE = [refused(401), refused(403), refused(429), refused(500), Answer(fault=Fault.RESET), Answer(body=b"<html>")]
+
+
+@pytest.mark.parametrize("answer", TROUBLE)
+async def test_a_look_that_failed_says_why(server: ScriptedServer, sandboxes: Sandboxes, answer: Answer) -> None:
+    server.script = always(answer)
+    outcome = await sandboxes.look(*NAMED)
+    assert isinstance(outcome, NotDone)
+    assert outcome.message
+
+
+async def test_a_deletion_carries_the_uid_and_the_grace(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+    server.script = always(Answer(body=body()))
+    assert await sandboxes.end(*NAMED, 7.9) == Ending()
+    (seen,) = server.seen
+    assert (seen.method, seen.target) == ("DELETE", PATH)
+    assert seen.json["preconditions"] == {"uid": UID}
+    assert seen.json["gracePeriodSeconds"] == 7
+
+
+async def test_a_deletion_without_a_grace_leaves_the_pod_its_own(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+    server.script = always(Answer(body=body()))
+    await sandboxes.end(*NAMED, None)
+    assert "gracePeriodSeconds" not in server.seen[0].json
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.9, -3.0])
+async def test_no_deletion_removes_the_object_before_the_container(
+    server: ScriptedServer, sandboxes: Sandboxes, grace: float
+) -> None:
+    server.script = always(Answer(body=body()))
+    await sandboxes.end(*NAMED, grace)
+    assert server.seen[0].json["gracePeriodSeconds"] == 1
+
+
+@pytest.mark.parametrize("answer", [refused(404), refused(409, OTHER_UID)])
+async def test_a_pod_that_is_no_more_is_gone(server: ScriptedServer, sandboxes: Sandboxes, answer: Answer) -> None:
+    server.script = always(answer)
+    assert await sandboxes.end(*NAMED, 5) == Gone()
+
+
+async def test_a_conflict_about_something_else_does_not_make_a_pod_gone(
+    server: ScriptedServer, sandboxes: Sandboxes
+) -> None:
+    server.script = always(refused(409, 'Operation cannot be fulfilled on pods "fluid-uid": the object was modified'))
+    assert isinstance(await sandboxes.end(*NAMED, 5), NotDone)
+
+
+@pytest.mark.parametrize("answer", TROUBLE)
+async def test_a_deletion_that_was_not_done_says_why(
+    server: ScriptedServer, sandboxes: Sandboxes, answer: Answer
+) -> None:
+    server.script = always(answer)
+    outcome = await sandboxes.end(*NAMED, 5)
+    assert isinstance(outcome, NotDone)
+    words = ("in the server's words", "did not answer", "not the Kubernetes API")
+    assert any(part in outcome.message for part in words)
