@@ -8,35 +8,82 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 LOCKS := requirements/bootstrap.txt requirements/dev.txt
+LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	$(if $(UPGRADE),--upgrade)
+
+# Journeys wait for most of their time, so there are more of them at once than cores.
+SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
 export CLICOLOR ?= 1
+# The programs under tools/ are no part of the package.
+demo tools-bin: export PYTHONPATH := tools
 
 ##@ For users
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  \033[36mmake %-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@[[ -t 1 ]] && colour=1 || colour=; awk -v colour="$$colour" ' \
+		function paint(code, text) { return colour ? "\033[" code "m" text "\033[0m" : text } \
+		BEGIN { FS = ":.*## " } \
+		/^##@/ { print "\n" paint(1, substr($$0, 5)) } \
+		/^[a-z-]+:.*## / { print "  " paint(36, sprintf("make %-10s", $$1)) "  " $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(READY) tools-bin ## See the main job at work; ONCE=1 tells the story once, checks each claim and exits
+demo: $(READY) ## See the main job at work; ONCE=1 tells the story once, checks each claim and exits
 	@$(BIN)/python -m demo $(if $(ONCE),--once)
 
 ##@ For contributors
 
 .PHONY: test
-test: check tools-bin ## All that CI runs but the image: the quick part and every test
-	@$(BIN)/pytest
+test: lint tools-bin ## All that CI runs but the image: style, types, layers, and every test
+	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 .PHONY: check
-check: $(READY) ## The quick part: style, types, layers, and the tests that need nothing
+check: lint ## The quick part: style, types, layers, and the tests that need nothing
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not cluster and not journey"
+
+.PHONY: lint
+lint: $(READY) ## Style, types and layers alone
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --cache-dir .venv/.import-linter > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
-	@$(BIN)/pytest -q -m "not cluster and not journey"
 
 .PHONY: fix
 fix: $(READY) ## Format, and mend what ruff can mend
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
+
+.PHONY: tools-bin
+tools-bin: $(READY) ## Build the control plane and the other pinned tools, unless they are there
+	@$(BIN)/python -m controlplane binaries
+
+.PHONY: lock
+lock: $(READY) ## Compile requirements/*.txt from pyproject.toml and *.in; UPGRADE=1 takes the newest versions
+	@$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
+	@$(LOCK) requirements/go.in -o requirements/go.txt
+	@$(LOCK) pyproject.toml -o requirements/runtime.txt
+	@$(LOCK) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
+
+.PHONY: clean
+clean: ## Remove .venv and every cache in this folder; the built tools stay in the user's cache
+	@rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	@find operator tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment, exactly as it is locked. pip is only there to install uv; `uv pip sync` removes it again.
+$(READY): pyproject.toml $(LOCKS)
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer, or name yours, \
+	as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, and \
+	$(PYTHON) is $$($(PYTHON) --version): name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) lacks venv or ensurepip: install them \
+	(Debian, Ubuntu: apt install python3-venv), or name another, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	exit 1; }
+	@echo "Installing what the project needs into .venv, as locked: about a minute the first time, seconds after a change."
+	@which='import sys; print(sys.base_prefix, sys.version)'; \
+	[[ "$$($(BIN)/python -c "$$which" 2> /dev/null)" == "$$($(PYTHON) -c "$$which")" ]] || rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt
+	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -243,8 +243,8 @@ class Census:
         match await self._api.call("GET", path, accept=METADATA):
             case Done(body):
                 return bool((body.get("metadata") or {}).get("uid") != uid)
-            case Refused(status=HTTPStatus.NOT_FOUND):
-                # Where the resource itself is not served, everything is answered so.
+            case Refused() as refused if refused.is_absence:
+                # Where the resource itself is not served, some servers answer everything so.
                 return await self.is_served() is True
             case Refused() | NoAnswer():
                 return False

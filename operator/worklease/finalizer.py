@@ -49,7 +49,7 @@ async def _try(api: KubernetesApi, reference: Reference, *, wanted: bool) -> Set
     match await api.call("GET", reference.path):
         case Done(body):
             metadata = body.get("metadata") or {}
-        case Refused(status=HTTPStatus.NOT_FOUND):
+        case Refused() as refused if refused.is_absence:
             return Gone()
         case Refused(_, message) | NoAnswer(message):
             return NotDone(message)
@@ -76,7 +76,7 @@ async def _replace(
     match await api.call("PATCH", reference.path, body=body, patch=PatchType.MERGE):
         case Done():
             return Set()
-        case Refused(status=HTTPStatus.NOT_FOUND):
+        case Refused() as refused if refused.is_absence:
             return Gone()
         case Refused(status=HTTPStatus.CONFLICT, message=message):
             return _Conflict(message)

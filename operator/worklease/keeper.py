@@ -367,9 +367,17 @@ class Keeper:
 
 
 def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:
-    """Tell whether a resource changed in what we act upon; the echoes of our own status writes did not."""
+    """Tell whether a resource changed in what we act upon; the echoes of our own status writes did not.
+
+    What is older than what is known is no news: a list may be, or a timer's body. A generation only grows, and a
+    deletion is never taken back.
+    """
+    is_deleting = metadata.get("deletionTimestamp") is not None
+    was_deleting = known.deletion_timestamp is not None
+    if metadata.get("generation", known.generation) < known.generation or (was_deleting and not is_deleting):
+        return False
     return (
         metadata.get("generation") != known.generation
-        or (metadata.get("deletionTimestamp") is None) != (known.deletion_timestamp is None)
+        or is_deleting != was_deleting
         or tuple(metadata.get("finalizers") or ()) != known.finalizers
     )

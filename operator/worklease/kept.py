@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from worklease import record
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
@@ -23,6 +23,9 @@ from worklease.resource import (
     WorkLeaseStatus,
 )
 from worklease.status import Reference
+
+SAME_BEAT: Final = 0.5
+"""Seconds by which the checkpoint's and the status's time of one beat may differ: they are read by two clocks."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,22 +238,55 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
         kept.lease = replace(fresh, words=words, end=End(ended.reason), message=ended.message)
         if ended.type == Kind.FINISHED.value:
             kept.bound = {uid: replace(pod, gone=True) for uid, pod in kept.bound.items()}
-    elif found is not None:
+    elif found is not None and found.value is not None:
         for uid, name in found.bound:
             kept.bound.setdefault(uid, Pod(uid=uid, name=name))
         kept.lease = record.resume(found, fresh, words, now=now, moment=wall.epoch)
-    elif status.claim_time is not None and words is not None and status.lease_expiry_time is not None:
-        kept.lease = restore(
-            fresh,
-            value=words.last_heartbeat,
-            ttl=words.ttl_seconds,
-            sent=wall.moment(status.lease_expiry_time) - words.ttl_seconds,
-            claimed=wall.moment(status.claim_time),
-            words=words,
-            now=now,
-        )
+    elif (shown_lease := _held_by_status(status, words, fresh, wall, now)) is not None:
+        # Also where the checkpoint knows of a try only: what came of that is news of later.
+        kept.lease = shown_lease
+    else:
+        for uid, name in found.bound if found is not None else ():
+            kept.bound.setdefault(uid, Pod(uid=uid, name=name))
+        kept.lease = _newest(fresh, found, status, words, wall=wall, now=now)
     kept.regrace()
     return kept
+
+
+def _held_by_status(status: WorkLeaseStatus, words: Words | None, fresh: Lease, wall: Wall, now: float) -> Lease | None:
+    """Go on with the lease that the status tells of; None where it tells of none."""
+    if status.claim_time is None or words is None or status.lease_expiry_time is None:
+        return None
+    return restore(
+        fresh,
+        value=words.last_heartbeat,
+        ttl=words.ttl_seconds,
+        sent=wall.moment(status.lease_expiry_time) - words.ttl_seconds,
+        claimed=wall.moment(status.claim_time),
+        words=words,
+        now=now,
+    )
+
+
+def _newest(
+    fresh: Lease, found: record.Record | None, status: WorkLeaseStatus, words: Words | None, *, wall: Wall, now: float
+) -> Lease:
+    """Go on from the checkpoint or from the status, whichever knows the later beat: each may lag behind the other."""
+    recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
+    if status.claim_time is None or words is None or status.lease_expiry_time is None:
+        return recorded
+    told = restore(
+        fresh,
+        value=words.last_heartbeat,
+        ttl=words.ttl_seconds,
+        sent=wall.moment(status.lease_expiry_time) - words.ttl_seconds,
+        claimed=wall.moment(status.claim_time),
+        words=words,
+        now=now,
+    )
+    if recorded.sent is None or told.sent is None or recorded.sent + SAME_BEAT >= told.sent:
+        return recorded if recorded.sent is not None else told
+    return replace(told, first=recorded.first)
 
 
 def _ended(status: WorkLeaseStatus, shown: Mapping[str, ShownCondition]) -> ShownCondition | None:

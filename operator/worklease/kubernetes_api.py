@@ -31,6 +31,10 @@ _OTHER_UID: Final = re.compile(r"\bUID in (the )?precondition\b")
 """The API server's words for a uid that does not match; a 409 without them is about something else."""
 
 
+_UNSERVED: Final = "the server could not find the requested resource"
+"""The API server's words for a path that it does not serve; some such paths it answers without any words."""
+
+
 class PatchType(StrEnum):
     """How the body of a PATCH is read."""
 
@@ -52,6 +56,11 @@ class Refused:
     status: int
     message: str
     retry_after: float | None = None
+
+    @property
+    def is_absence(self) -> bool:
+        """Whether the object is not there. A 404 may also say that nothing of its kind is served, as without a CRD."""
+        return self.status == HTTPStatus.NOT_FOUND and self.message != _UNSERVED
 
     @property
     def is_by_uid(self) -> bool:
@@ -158,6 +167,8 @@ class KubernetesApi:
                 # Something in between answered; no body must not pass for an object that is empty.
                 return NoAnswer(f"what answered at {self.server} is not the Kubernetes API: no JSON object")
             return Done(body)
+        if body is None and status == HTTPStatus.NOT_FOUND:
+            return Refused(status, _UNSERVED)
         return _refusal(status, headers, body or {})
 
 

@@ -262,7 +262,6 @@ def restore(
         sent=sent,
         claimed=claimed,
         words=words,
-        due=now,
     )
     told = now + 2 * timeout(kept)
     # Which pods there are is not known yet, so the longest grace is reckoned with.
@@ -274,6 +273,8 @@ def restore(
         unplaced=(Unplaced(-math.inf, now + timeout(kept)),),
         stopping_seen=words.state == "stopping" and words.at < earliest,
         reprieve=told if earliest < told else None,
+        # Many leases that start at once are spread by what is due; what is overdue goes at once.
+        due=max(now, sent + _routine(kept)),
     )
 
 

@@ -211,12 +211,20 @@ def _tear_down(situation: Situation, now: float, allowed: float | None, left: fl
     looks: list[float] = []
     for pod in alive(situation.bound):
         asked = situation.deletions.get(pod.uid)
-        step, before = _end(pod, asked, allowed, left), _asked_grace(pod, asked)
-        if asked is not None and now < asked.again and not (before is not None and step.grace_of(pod) + 1.0 < before):
-            looks.append(asked.again)
-        else:
+        step = _end(pod, asked, allowed, left)
+        if asked is None or now >= asked.again or _is_urgent(situation.lease, pod, asked, step, now):
             steps.append(step)
+        else:
+            looks.append(asked.again)
     return _look_again(situation.lease, now, *looks, steps=tuple(steps))
+
+
+def _is_urgent(lease: Lease, pod: Pod, asked: Asked, step: EndPod, now: float) -> bool:
+    """Tell whether to ask before it is time to ask again: to end sooner than granted, or because the fence has come."""
+    before, at = _asked_grace(pod, asked), fence(lease)
+    if before is not None:
+        return step.grace_of(pod) + 1.0 < before
+    return at is not None and asked.at < at <= now
 
 
 def _asked_grace(pod: Pod, asked: Asked | None) -> float | None:

@@ -23,8 +23,11 @@ BURST: Final = 20.0
 FIRST_RETRY: Final = 0.5
 """Seconds before a write that was not done is repeated, with the newest state."""
 
-LONGEST_RETRY: Final = 30.0
-"""Seconds between repetitions at most."""
+LONGEST_RETRY: Final = 10.0
+"""Seconds between repetitions at most: so soon after an outage the news is there. The budget holds for them too."""
+
+MENDED: Final = 30.0
+"""Seconds after which what the schema refused is tried again as it was: somebody may have mended the schema."""
 
 CONFLICTS: Final = 5
 """Versions read in a row before a pause: others write at the same moment, as a rule Kopf its finalizer."""
@@ -234,15 +237,21 @@ class StatusWriter:
             )
             if not (isinstance(reply, Refused) and reply.status == HTTPStatus.CONFLICT):
                 break
-        return Gone.GONE if isinstance(reply, Refused) and reply.status == HTTPStatus.NOT_FOUND else reply
+        return Gone.GONE if isinstance(reply, Refused) and reply.is_absence else reply
+
+    def _repeat(self, entry: _Entry, refused: Mapping[str, Any] | None) -> None:
+        """Want what was refused once more, unless there is something newer."""
+        if self._is_known(entry) and entry.newest is refused and entry.wanted is None and not entry.busy:
+            entry.wanted = refused
+            self._want(entry)
 
     def _failed(self, entry: _Entry, reply: Reply) -> None:
-        """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so not that."""
+        """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so that rarely."""
         entry.failures += 1
         wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
         match reply:
             case Refused(status=HTTPStatus.UNPROCESSABLE_ENTITY):
-                pass
+                asyncio.get_running_loop().call_later(MENDED, self._repeat, entry, entry.newest)
             case Refused(retry_after=after):
                 wait = max(wait, after or 0.0)
                 entry.wanted = entry.newest

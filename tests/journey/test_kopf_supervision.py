@@ -19,7 +19,7 @@ from support.simulator import Simulator
 
 TTL = 15.0  # seconds, as the simulator grants
 INTERVAL = TTL / 3
-OUTAGE = 20.0  # seconds, longer than the TTL
+OUTAGE = 17.0  # seconds, longer than the TTL
 SOON = 15.0  # seconds in which Kopf must be at work again, and tell of what is new
 KOPF = "kopf/"  # what its user agent contains
 
@@ -167,7 +167,7 @@ def test_an_old_list_answered_again_neither_revives_what_is_gone_nor_takes_back_
         began = time.monotonic()
         assert proxy.end_watches_with_error(410, agent=KOPF) > 0
         wait_for(lambda: proxy.asked("watch", "workleases", since=began), seconds=SOON, what="the watch after the list")
-        beats_on(simulator, ["work_young"], 3 * INTERVAL)
+        beats_on(simulator, ["work_young"], 2 * INTERVAL)
     assert len(heartbeats(simulator.history("work_gone"))) == told
     wishes = [entry["desired_ttl"] for entry in heartbeats(simulator.history("work_edited"))]
     assert wishes == sorted(wishes, key=lambda wish: wish is not None)

@@ -1,12 +1,9 @@
 """Servers of this API differ. Under each of their manners the main scenario ends as it should.
 
-No lease of ours is given up for a difference, and none is kept that should not be. The scenarios run beside each
-other, a few at a time: most of their time is waiting for leases to be due.
+No lease of ours is given up for a difference, and none is kept that should not be.
 """
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -20,7 +17,6 @@ from support.simulator import Simulator
 from support.stays import Stays
 from worklease.simulator.profiles import PROFILES, BeatAfterStop, Lapse
 
-AT_ONCE = 3  # scenarios beside each other: each has two processes, and a machine two cores
 TTL = 12  # seconds; within the bounds of every profile
 KEPT = ["work_kept", "work_lost"]
 LAPSING = "work_lapsing"
@@ -122,21 +118,9 @@ def _told(leases: Leases, simulator: Simulator, stays: Stays) -> Told:
     )
 
 
-@pytest.fixture(scope="module")
-def played(request: pytest.FixtureRequest, control_plane: ControlPlane) -> Iterator[dict[str, Future[Told]]]:
-    """The scenarios of the profiles that were asked for, under way."""
-    asked = [
-        item.callspec.params["profile"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
-    ]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {profile: pool.submit(Scenario(control_plane, profile).play) for profile in asked}
-
-
 @pytest.mark.parametrize("profile", sorted(PROFILES))
-def test_the_main_scenario_ends_as_it_should_under(profile: str, played: dict[str, Future[Told]]) -> None:
-    told, manners = played[profile].result(), PROFILES[profile]
+def test_the_main_scenario_ends_as_it_should_under(profile: str, control_plane: ControlPlane) -> None:
+    told, manners = Scenario(control_plane, profile).play(), PROFILES[profile]
     assert told.held == dict.fromkeys(KEPT, "True")
     assert told.pods == {f"pod-{item.replace('_', '-')}" for item in KEPT}
     assert {told.states[item] for item in KEPT} == {"active"}

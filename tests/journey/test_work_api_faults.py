@@ -66,8 +66,6 @@ RETRY_LATER = {
     "work_503seconds": Fault("status", 1, {"status": 503, "retry_after": 3}),
     "work_503date": Fault("status", 1, {"status": 503, "retry_after": 3, "retry_after_form": "date"}),
     "work_429seconds": Fault("status", 1, {"status": 429, "retry_after": 3}),
-    # Longer than any lease: one attempt is made before the fence all the same.
-    "work_429hour": Fault("status", 1, {"status": 429, "retry_after": 3600}),
 }
 
 
@@ -169,6 +167,21 @@ def test_a_server_that_asks_to_be_left_alone_for_a_while_costs_no_lease(
     assert check_sandboxes(history, stays.seen()) == []
 
 
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_a_server_that_asks_for_an_hour_and_answers_others_all_the_same_costs_them_no_lease(
+    leases: Leases, simulator: Simulator, stays: Stays, refusals: int
+) -> None:
+    others = ["work_b", "work_c"]
+    hold(leases, simulator, "work_a", *others)
+    # One attempt of each before its fence: refused again, it spends no other's.
+    simulator.inject("status", item="work_a", times=refusals, status=429, retry_after=3600)
+    # What is renewed by its attempt has another fence, and so another attempt.
+    await_renewals(simulator, *others, times=3)
+    assert {entry["item"] for entry in lapses(simulator)} <= {"work_a"}
+    assert check_history(simulator.history(), released=["work_a"], until=time.monotonic()) == []
+    assert check_sandboxes(simulator.history(), stays.seen()) == []
+
+
 def test_a_hanging_call_of_one_lease_delays_no_other(leases: Leases, simulator: Simulator, stays: Stays) -> None:
     healthy = ["work_b", "work_c", "work_d"]
     hold(leases, simulator, "work_a", *healthy)
@@ -188,13 +201,13 @@ def test_a_hanging_call_of_one_lease_delays_no_other(leases: Leases, simulator: 
 
 def test_outages_shorter_than_the_ttl_lose_no_lease(leases: Leases, simulator: Simulator, stays: Stays) -> None:
     items = ["work_a", "work_b", "work_c", "work_d"]
-    hold(leases, simulator, *items)
+    hold(leases, simulator, *items, ttl=18)
     pods = leases.pods().keys()
     for mode in ("refuse", "reset"):
         began = time.monotonic()
         simulator.outage(mode)
-        # Wherever in its interval each lease was, this is past its next beat and well before its fence.
-        wait_for(lambda began=began: time.monotonic() > began + TTL / 2, seconds=TTL, what="half a TTL")  # type: ignore[misc]
+        # Past the next beat of each, which is due after 6 s, and well before its fence, which is at 14.6 s.
+        wait_for(lambda began=began: time.monotonic() > began + 6.3, seconds=TTL, what="the outage")  # type: ignore[misc]
         simulator.outage("off")
         await_renewals(simulator, *items)
     assert leases.pods().keys() == pods

@@ -56,7 +56,7 @@ def test_it_ends_cleanly_when_asked_even_while_a_request_hangs(number: signal.Si
 
 def test_it_ends_with_the_process_that_started_it_however_that_ends() -> None:
     program = "from support.simulator import Simulator; print(Simulator().process.pid, flush=True); input()"
-    parent = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+    parent = subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_one_clear_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        ended = subprocess.run(  # noqa: S603 - our own module, by our own interpreter
+        ended = subprocess.run(
             [sys.executable, "-m", "worklease.simulator", f"--listen=127.0.0.1:{port}"],
             capture_output=True,
             text=True,

@@ -2,7 +2,19 @@
 
 from typing import Any
 
-from support.judge import BeatAfterEnd, BrokenChain, Gap, Overlap, check_history
+from support.judge import (
+    OPERATOR,
+    BeatAfterEnd,
+    BrokenChain,
+    Gap,
+    Outlived,
+    Overlap,
+    Robbed,
+    Stay,
+    WrongStop,
+    check_history,
+    check_sandboxes,
+)
 
 
 class Told:
@@ -22,6 +34,8 @@ class Told:
         state: str = "active",
         took: float = 0.01,
         agent: str = "a",
+        answered: bool = True,
+        status: int = 200,
     ) -> None:
         seq = len(self.entries) + 1
         self.entries.append(
@@ -37,14 +51,22 @@ class Told:
                 "arrived_monotonic": at,
                 "applied_monotonic": at,
                 "answered_monotonic": at + took,
-                "status": 200,
-                "outcome": "answered",
+                "status": status,
+                "outcome": "answered" if answered else "dropped-after",
+                "credentials": "environment-key",
                 "before": {"state": "active", "value": before},
                 "after": {"state": state, "value": after},
                 "ttl_seconds": 10,
                 "lease_extended": extended,
             }
         )
+
+    def stop(self, at: float, *, before: str = "active", after: str = "stopped", agent: str = "a") -> None:
+        self.beat(at, "", None, None, extended=False, agent=agent)
+        self.entries[-1] |= {"call": "stop", "before": {"state": before}, "after": {"state": after}}
+
+    def refused(self, at: float) -> None:
+        self.beat(at, "v1", "v9", "v9", extended=False, status=412)
 
     def event(self, at: float, event: str, detail: str | None = None) -> None:
         seq = len(self.entries) + 1
@@ -64,6 +86,10 @@ class Told:
 
     def violations(self, **more: Any) -> list[type]:
         return [type(violation) for violation in check_history(self.entries, **more)]
+
+    def outlived(self, first: float, last: float, **more: Any) -> list[type]:
+        stay = Stay("work_1", "pod", "uid", first, last)
+        return [type(violation) for violation in check_sandboxes(self.entries, [stay], agent="a", **more)]
 
 
 def held() -> Told:
@@ -124,6 +150,128 @@ def test_two_beats_of_one_client_in_flight_are_found() -> None:
     told = held()
     told.beat(1, "v1", "v1", "v2", took=1)
     told.beat(1.5, "v2", "v2", "v3", agent="another")
-    assert told.violations() == []
+    assert Overlap not in told.violations()
     told.beat(1.6, "v3", "v3", "v4")
-    assert told.violations() == [Overlap]
+    assert told.violations().count(Overlap) == 1
+
+
+def test_an_outage_that_was_over_in_time_excuses_no_gap() -> None:
+    told = held()
+    told.event(1, "outage", "refuse")
+    told.event(5, "outage", "off")
+    told.event(10, "lapsed")
+    assert told.violations() == [Gap]
+
+
+def test_a_client_that_was_stopped_by_order_is_excused() -> None:
+    told = held()
+    told.event(10, "lapsed")
+    assert told.violations(absent=[(3, 12)]) == []
+    assert told.violations(absent=[(3, 5)]) == [Gap]
+
+
+def test_a_lease_that_was_given_up_is_found_where_the_server_lets_none_lapse() -> None:
+    told = held()
+    assert told.violations(until=9) == []
+    assert told.violations(until=11) == [Gap]
+    told.stop(5)
+    assert told.violations(until=11) == []
+
+
+def test_a_stop_by_who_holds_is_right() -> None:
+    told = held()
+    told.stop(5)
+    assert told.violations() == []
+
+
+def test_a_stop_by_who_never_held_is_found() -> None:
+    told = held()
+    told.stop(5, agent="b")
+    assert told.violations() == [WrongStop]
+
+
+def test_a_stop_after_the_end_of_the_lease_is_found() -> None:
+    told = held()
+    told.event(10, "lapsed")
+    told.stop(11, before="queued")
+    assert told.violations() == [Gap, WrongStop]
+    assert "its lease had ended" in str(check_history(told.entries)[-1])
+
+
+def test_a_stop_after_the_loss_was_told_is_found_and_one_before_that_is_not() -> None:
+    told = held()
+    told.event(2, "stolen")
+    told.entries[-1]["after"] = {"state": "active", "value": "v9", "ttl_seconds": 60}
+    told.stop(3, after="stopping")
+    assert told.violations() == []
+    told.refused(4)
+    told.stop(5)
+    assert told.violations() == [WrongStop]
+
+
+def test_a_stop_that_changed_nothing_is_no_wrong_one() -> None:
+    told = held()
+    told.stop(5, agent="b", before="stopped")
+    assert told.violations() == []
+
+
+def test_a_sandbox_that_is_seen_after_the_end_of_its_lease_is_found() -> None:
+    told = held()
+    told.beat(5, "v1", "v1", "v2")
+    assert told.outlived(1, 14.9) == []
+    assert told.outlived(1, 15.1) == [Outlived]
+    assert "0.1" in str(check_sandboxes(told.entries, [Stay("work_1", "pod", "uid", 1, 15.1)], agent="a")[0])
+
+
+def test_a_lease_that_was_taken_leaves_its_sandbox_until_its_fence_and_no_longer() -> None:
+    told = held()
+    told.event(2, "requeued")
+    assert told.outlived(1, 9.9) == []
+    assert told.outlived(1, 10.1) == [Outlived]
+
+
+def test_a_pod_that_came_after_the_end_was_never_part_of_the_lease() -> None:
+    told = held()
+    told.event(2, "requeued")
+    assert told.outlived(3, 60) == []
+    told.beat(4, "NO_HEARTBEAT", None, "v2")
+    told.beat(13, "v2", "v2", "v3")
+    assert told.outlived(3, 22) == []
+    assert told.outlived(3, 24) == [Outlived]
+    assert told.outlived(1, 22) == [Outlived]
+
+
+def test_a_lease_that_nobody_knew_to_hold_ends_no_sandbox() -> None:
+    told = Told()
+    told.beat(0, "NO_HEARTBEAT", None, "v1", answered=False)
+    assert told.outlived(0, 60) == []
+
+
+def test_who_was_away_at_the_end_is_given_time_and_who_was_there_again_before_it_is_not() -> None:
+    told = held()
+    assert told.outlived(1, 12, absent=[(8, 12)]) == []
+    assert told.outlived(1, 60, absent=[(8, 12)]) == [Outlived]
+    assert told.outlived(1, 12, absent=[(1, 5)]) == [Outlived]
+
+
+def test_the_operator_is_judged_unless_another_client_is_named() -> None:
+    told = held()
+    assert check_sandboxes(told.entries, [Stay("work_1", "pod", "uid", 1, 60)]) == []
+    told.entries[-1]["agent"] = OPERATOR
+    assert len(check_sandboxes(told.entries, [Stay("work_1", "pod", "uid", 1, 60)])) == 1
+
+
+def test_who_goes_on_with_the_value_of_another_is_found() -> None:
+    told = held()
+    told.beat(1, "v1", "v1", "v2")
+    assert told.violations() == []
+    told.beat(2, "v2", "v2", "v3", agent="b")
+    assert told.violations() == [Robbed]
+    assert "b went on with the value of a" in str(check_history(told.entries)[0])
+
+
+def test_who_goes_on_with_the_value_of_a_worker_that_is_not_seen_is_found() -> None:
+    told = held()
+    told.event(2, "requeued")
+    told.beat(3, "v9", "v9", "v10")
+    assert told.violations() == [Robbed]

@@ -97,6 +97,19 @@ class WrongStop:
 
 
 @dataclass(frozen=True, slots=True)
+class Robbed:
+    """A client beat with the value that the server had given to another: it took over a lease that was not its own."""
+
+    seq: int
+    item: str
+    agent: str | None
+    other: str | None
+
+    def __str__(self) -> str:
+        return f"#{self.seq} {self.item}: {self.agent} went on with the value of {self.other or 'another worker'}"
+
+
+@dataclass(frozen=True, slots=True)
 class Outlived:
     """A sandbox was seen after its lease had ended."""
 
@@ -120,7 +133,7 @@ class Stay:
     last: float
 
 
-Violation = BrokenChain | BeatAfterEnd | Overlap | Gap | WrongStop
+Violation = BrokenChain | BeatAfterEnd | Overlap | Gap | WrongStop | Robbed
 
 
 def check_history(
@@ -140,6 +153,7 @@ def check_history(
         *_overlaps(history),
         *_gaps(history, released, [*_away(history), *absent], until),
         *_wrong_stops(history),
+        *_robberies(history),
     ]
     return sorted(violations, key=lambda violation: violation.seq)
 
@@ -186,6 +200,19 @@ def _broken_chains(history: Sequence[Entry]) -> Iterator[BrokenChain]:
     for entry in _in_order(history):
         if _accepted(entry) and entry["expected"] != (entry["before"]["value"] or NO_HEARTBEAT):
             yield BrokenChain(entry["seq"], entry["item"], entry["expected"], entry["before"]["value"])
+
+
+def _robberies(history: Sequence[Entry]) -> Iterator[Robbed]:
+    givens: dict[str, str | None] = {}  # to whom each item's value was given; None: to a worker that is not seen
+    for entry in _in_order(history):
+        item = entry["item"]
+        if _accepted(entry):
+            given = givens.get(item, entry["agent"])
+            if entry["expected"] not in (None, NO_HEARTBEAT) and given != entry["agent"]:
+                yield Robbed(entry["seq"], item, entry["agent"], given)
+            givens[item] = entry["agent"]
+        elif entry["event"] in ("created", "requeued", "stolen"):
+            givens[item] = None
 
 
 def _beats_after_the_end(history: Sequence[Entry]) -> Iterator[BeatAfterEnd]:

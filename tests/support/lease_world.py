@@ -224,7 +224,7 @@ class World:
 
     def _stop(self, *, force: bool) -> None:
         mine = self.server.holder is Holder.OURS and self.server.delivery == self.delivery
-        assert self.server.state == "stopped" or mine, "P4: a stop of what we do not hold"
+        assert self.server.state == "stopped" or mine or self.unheard_cut, "P4: a stop of what we do not hold"
         before = self.forced_stop if force else self.graceful_stop
         asked = Asked(self.now, 1 + (before.refusals if before is not None else 0), "lost")
         if self.stops_are_heard:

@@ -18,7 +18,7 @@ import httpx
 
 START = 30.0  # seconds until it must listen: importing aiohttp on a machine that builds something takes some
 END = 10.0  # seconds until it must have ended after SIGTERM
-LOOK = 0.02  # seconds between two looks at a condition
+LOOK = 0.1  # seconds between two looks at a condition
 
 
 class Simulator:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-INTERVAL = 0.05  # short beside any step of a control plane, long beside what a look costs
+INTERVAL = 0.1  # short beside any step of a control plane, long beside what a look costs
 
 
 class DeadlineError(AssertionError):

@@ -6,8 +6,7 @@ anything of the story itself.
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import FrameType
 from typing import NoReturn
 
@@ -20,24 +19,30 @@ from controlplane import (
     ExistingClusterError,
     KubectlError,
     StartError,
+    ensure,
     existing_cluster,
-    wait_for,
 )
+from controlplane.existing import wants_existing_cluster
+from controlplane.plane import BINARIES
+from demo.encore import invite, watch
 from demo.grounds import Grounds, GroundsError, guest, own
 from demo.screen import Screen, screen_for_output
-from demo.simulator import Simulator
-from demo.snapshot import changes
 from demo.stage import Stage
-from demo.story import KEPT, Story
+from demo.story import Story
 
 NOT_SO = 1
 TROUBLE = (BinariesError, DeadlineError, ExistingClusterError, GroundsError, KubectlError, OSError, StartError)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOG_LINES = 20  # of the operator, when a claim is not so
 TITLE = "WorkLease: a Kubernetes operator that keeps the leases of agent sandboxes"
 ABOUT = (
-    "Starts a Kubernetes control plane, a simulated Work API and the operator on this machine, and shows a lease's life "
-    "in four chapters. Takes about 40 s; the first time some 15 minutes more, for the control plane is built from "
-    "source."
+    "Starts a Kubernetes control plane, a simulated Work API and the operator on this machine, and shows a lease's "
+    "life in four chapters. Takes about 40 s; the first time some 15 minutes more, for the control plane is built from "
+    "source. Nothing of it stays but the built binaries."
+)
+ABOUT_GUEST = (
+    "Starts a simulated Work API and the operator on this machine, and shows a lease's life in four chapters in a "
+    "namespace of your own cluster, which goes at the end. Takes about a minute, and longer where images are pulled."
 )
 
 
@@ -54,16 +59,17 @@ class Interrupted(BaseException):
 def main(*, once: bool) -> None:
     """See the operator's main job on a real Kubernetes API server."""
     screen = screen_for_output()
-    screen.title(TITLE, ABOUT)
-    with _signals_interrupt():
-        try:
-            well = _run(screen, stays=not once)
-        except TROUBLE as error:
-            screen.verdict(f"The demo could not go on: {error}", well=False)
-            sys.exit(NOT_SO)
-        except Interrupted as interrupted:
-            screen.say("Ended; everything is cleaned up.")
-            sys.exit(128 + interrupted.number)
+    screen.title(TITLE, ABOUT_GUEST if wants_existing_cluster() else ABOUT)
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    try:
+        well = _run(screen, stays=not once)
+    except TROUBLE as error:
+        screen.verdict(f"The demo could not go on: {error}", well=False)
+        sys.exit(NOT_SO)
+    except Interrupted as interrupted:
+        screen.say("Ended before its end.")
+        sys.exit(128 + interrupted.number)
     sys.exit(0 if well else NOT_SO)
 
 
@@ -72,18 +78,22 @@ def _run(screen: Screen, *, stays: bool) -> bool:
     with ExitStack() as opened:
         stage = opened.enter_context(Stage())
         grounds = _grounds(opened, stage, screen)
-        opened.callback(_ignore_signals)  # a second Ctrl-C must not interrupt the cleaning
-        with screen.working("The Work API's simulator"):
+        opened.callback(_clean, screen)
+        with screen.working("The Work API: worklease simulate"):
             simulator = stage.start_simulator()
         with screen.working("The operator: worklease run"):
-            stage.start_operator(grounds, simulator)
-        story = Story(stage, grounds, simulator, screen)
+            pid = stage.start_operator(grounds, simulator)
+        story = Story(stage, grounds, simulator, screen, pid)
         with screen.watching():
             well = story.tell()
             _conclude(screen, story, well=well)
             if stays and well:
-                _invite(screen, stage, grounds, simulator)
-                _stay(screen, stage, grounds)
+                invite(screen, stage, grounds, simulator, story.pid)
+                try:
+                    watch(screen, stage, grounds, simulator)
+                except Interrupted as interrupted:
+                    if interrupted.number != signal.SIGINT:  # Ctrl-C is how the reader is meant to end it
+                        raise
         return well
 
 
@@ -92,31 +102,40 @@ def _grounds(opened: ExitStack, stage: Stage, screen: Screen) -> Grounds:
     cluster = existing_cluster(lambda question: click.confirm(question, default=False))
     if cluster is not None:
         grounds = opened.enter_context(guest(cluster, stage.folder, screen.say))
-        screen.say(f"In {grounds.about}")
+        screen.say(f"In {grounds.about}.")
         return grounds
-    binaries = ControlPlane.ensure_binaries()
-    with screen.working("A control plane: etcd, kube-apiserver, controllers, scheduler, two nodes played by kwok"):
-        plane = opened.enter_context(ControlPlane(binaries=binaries))
-        return own(plane)
+    binaries = ensure(BINARIES)  # has a display of its own
+    with screen.working("A control plane: etcd, kube-apiserver, controllers, scheduler and two nodes played by kwok"):
+        return own(opened.enter_context(ControlPlane(binaries=binaries)))
 
 
 def _conclude(screen: Screen, story: Story, *, well: bool) -> None:
-    """Say how it went, in numbers."""
-    objections = [claim for claim in story.claims if not claim.holds]
+    """Say how it went, and what helps if it went wrong."""
     if well:
         screen.verdict(f"All {len(story.claims)} claims are so.", well=True)
         return
-    listed = "".join(f"\n  {claim.text}: {claim.objection}" for claim in objections)
-    log = "\n".join(story.stage.operator_log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-    screen.verdict(f"{len(objections)} of {len(story.claims)} claims are not so:{listed}", well=False)
+    objections = [claim for claim in story.claims if not claim.holds]
     screen.say("The operator's log ends:")
-    for line in log:
-        screen.command(line)
+    screen.quote("\n".join(story.stage.operator_log.read_text(errors="replace").splitlines()[-LOG_LINES:]))
+    listed = "".join(f"\n  {claim.text}: {claim.objection}" for claim in objections)
+    screen.verdict(f"{len(objections)} of {len(story.claims)} claims not so:{listed}", well=False)
 
 
-def _invite(screen: Screen, stage: Stage, grounds: Grounds, simulator: Simulator) -> None:
-    """Say what to try by hand."""
+def _clean(screen: Screen) -> None:
+    """Begin the end: from here on a second Ctrl-C must not interrupt the cleaning."""
+    _ignore_signals()
+    screen.say("Cleaning up: every process and every temporary file goes.")
 
 
-def _stay(screen: Screen, stage: Stage, grounds: Grounds) -> None:
-    """Keep everything running, and tell what changes, until a signal comes."""
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    _ignore_signals()
+    raise Interrupted(number)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m demo")

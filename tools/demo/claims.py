@@ -7,12 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from demo.record import Record, beats, renewals
+from demo.record import CONFLICT, Record, beats, renewals
 from demo.snapshot import Snapshot
 
 NO_HEARTBEAT = "NO_HEARTBEAT"
 OK = 200
-CONFLICT = 412
 # A routine beat is due at a third of the TTL. It may be late by what a busy machine delays a process, and early by as
 # much, if the beat before was late.
 INTERVAL_SHARE = 3
@@ -36,7 +35,7 @@ def leases_held(snapshot: Snapshot, items: Collection[str]) -> Claim:
     """Each of these items has a WorkLease that holds its lease."""
     found = {item: snapshot.lease(item) for item in items}
     return _claim(
-        "every resource holds its lease: LeaseHeld=True",
+        f"LeaseHeld=True for {_listed(items)}",
         (
             f"{item}: {lease.held or 'no LeaseHeld'} {lease.reason}".rstrip() if lease else f"{item}: no WorkLease"
             for item, lease in found.items()
@@ -162,17 +161,43 @@ def one_chain(record: Record) -> Claim:
     )
 
 
-def never_refused(record: Record) -> Claim:
-    """Every beat was answered 200."""
+def never_refused(record: Record, until: int) -> Claim:
+    """Every beat up to an entry of the record was answered 200."""
     return _claim(
-        f"no beat was refused: not one {CONFLICT}",
-        (f"#{each.seq} {each.item}: answered {each.status}" for each in beats(record) if each.status != OK),
+        f"no beat was refused as long as the operator lived: not one {CONFLICT}",
+        (
+            f"#{each.seq} {each.item}: answered {each.status}"
+            for each in beats(record)
+            if each.seq <= until and each.status != OK
+        ),
     )
+
+
+def refusals_were_read(record: Record, since: int) -> Claim:
+    """After a crash each lease met at most one conflict, and was renewed by the value that its answer named."""
+    return _claim(f"the crash cost no lease: a {CONFLICT} was understood at once", _misread(record, since))
+
+
+def _misread(record: Record, since: int) -> Iterator[str]:
+    later = [each for each in beats(record) if each.seq > since]
+    for number, each in enumerate(later):
+        if each.status == OK:
+            continue
+        following = next((beat for beat in later[number + 1 :] if beat.item == each.item), None)
+        if each.status != CONFLICT:
+            yield f"#{each.seq} {each.item}: answered {each.status}"
+        elif following is None or not following.extended or following.expected != each.value_before:
+            yield f"#{each.seq} {each.item}: no beat went on from the value that the {CONFLICT} named"
 
 
 def never_lapsed(record: Record) -> Claim:
     """No lease ran out."""
     return _claim("no lease has lapsed", (f"{each.item} lapsed" for each in record if each.event == "lapsed"))
+
+
+def _listed(names: Collection[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _claim(text: str, objections: Iterable[str]) -> Claim:

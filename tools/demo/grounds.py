@@ -23,6 +23,7 @@ GUEST_NAMESPACE = "worklease-demo"
 ESTABLISHED = "--timeout=30s"  # usually 50 ms
 ACCOUNT = "--timeout=30s"  # its controller takes milliseconds
 REMOVAL = "--timeout=90s"  # a drained sandbox of the examples has 10 s, a busy cluster some more
+LOOPBACK = "127.0.0.1,localhost"  # the simulator is no proxy's business
 NO_FINALIZERS = '{"metadata":{"finalizers":null}}'
 
 
@@ -105,7 +106,9 @@ def guest(cluster: ExistingCluster, folder: Path, say: Callable[[str], None]) ->
         about=f"context {cluster.context} at {cluster.url}, namespace {GUEST_NAMESPACE}",
         starting_seconds=180.0,  # an image has to be pulled
         ending_seconds=15.0,  # the sandbox's grace, and the kubelet's own time
-        settings={"WORKLEASE_NAMESPACES": GUEST_NAMESPACE} | _reader_environment(),
+        # Its checkpoint lives there too, and goes with it.
+        settings={"WORKLEASE_NAMESPACES": GUEST_NAMESPACE, "WORKLEASE_NAMESPACE": GUEST_NAMESPACE}
+        | _reader_environment(),
     )
     found = cluster.kubectl("get", "crd", CRD_NAME, "--ignore-not-found", "-o", "name")
     if found:
@@ -158,4 +161,6 @@ def _pinned(cluster: ExistingCluster, folder: Path) -> Path:
 def _reader_environment() -> dict[str, str]:
     """What a cluster's login may need of the reader's environment: a home, and the way out."""
     wanted = ("HOME", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
-    return {name: os.environ[name] for name in wanted if name in os.environ}
+    given = {name: os.environ[name] for name in wanted if name in os.environ}
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return given | ({"NO_PROXY": f"{LOOPBACK},{direct}"} if direct else {})

@@ -27,6 +27,16 @@ class Entry:
 
 Record = Sequence[Entry]
 
+CONFLICT = 412
+
+
+@dataclass(frozen=True, slots=True)
+class StopMoments:
+    """How an item's stop went on: seconds until a beat heard of it, and from there until it was confirmed."""
+
+    heard: float
+    confirmed: float
+
 
 def entry(body: Mapping[str, Any]) -> Entry:
     """Read one entry of the history."""
@@ -54,3 +64,25 @@ def beats(record: Record, item: str | None = None) -> Iterator[Entry]:
 def renewals(record: Record, item: str) -> list[Entry]:
     """The heartbeats that extended an item's lease."""
     return [each for each in beats(record, item) if each.extended]
+
+
+def conflicts(record: Record, since: int) -> list[str]:
+    """The items whose beats were answered 412 after an entry of the record."""
+    return sorted({str(each.item) for each in beats(record) if each.seq > since and each.status == CONFLICT})
+
+
+def stop_moments(record: Record, item: str) -> StopMoments | None:
+    """When the stop of an item was heard of and confirmed; None as long as it was not."""
+    asked = heard = confirmed = None
+    for each in record:
+        if each.item != item:
+            continue
+        if each.event == "stopped":
+            asked = each.at
+        elif each.call == "heartbeat" and each.state_after == "stopping" and heard is None:
+            heard = each.at
+        elif each.call == "stop" and each.state_after == "stopped":
+            confirmed = each.at
+    if asked is None or heard is None or confirmed is None:
+        return None
+    return StopMoments(heard - asked, confirmed - heard)

@@ -44,6 +44,9 @@ class Screen(Protocol):
     def command(self, line: str) -> None:
         """Show a line that was run, or that a reader may run, in one piece."""
 
+    def quote(self, text: str) -> None:
+        """Show what another program has written, line by line as it is."""
+
     def claim(self, claim: Claim) -> None:
         """Show a claim and whether it is so."""
 
@@ -93,6 +96,10 @@ class TerminalScreen:
     def command(self, line: str) -> None:
         """Show a line in one piece: the terminal wraps it, so that it can be copied."""
         self._console.print(Text.assemble("   ", ("$ ", "dim"), (line, "cyan")), soft_wrap=True)
+
+    def quote(self, text: str) -> None:
+        """Show what another program has written; the terminal wraps it."""
+        self._console.print(Text(textwrap.indent(text, "   "), "dim"), soft_wrap=True)
 
     def claim(self, claim: Claim) -> None:
         """Show a claim and whether it is so."""
@@ -148,6 +155,10 @@ class PlainScreen:
         """Show a line in one piece."""
         _print(f"   $ {line}")
 
+    def quote(self, text: str) -> None:
+        """Show what another program has written, line by line as it is."""
+        _print(textwrap.indent(text, "   "))
+
     def claim(self, claim: Claim) -> None:
         """Show a claim and whether it is so."""
         _print(f"   [ok] {claim.text}" if claim.holds else f"   [NOT SO] {claim.text}\n            {claim.objection}")
@@ -161,7 +172,7 @@ class PlainScreen:
 
     def table(self, text: Callable[[], str]) -> None:
         """Show a table as kubectl printed it."""
-        _print(textwrap.indent(text().rstrip(), "   "))
+        self.quote(text().rstrip())
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from typing import Self
 
 from controlplane import StartError, wait_for
 from controlplane.processes import Processes
-from demo.grounds import Grounds
+from demo.grounds import LOOPBACK, Grounds
 from demo.simulator import Simulator
 from demo.snapshot import Snapshot, read
 
@@ -52,6 +52,11 @@ class Stage:
         """Where the operator writes, all of its lives one after the other."""
         return self._processes.log(OPERATOR)
 
+    @property
+    def seen(self) -> Snapshot:
+        """What the latest look has shown."""
+        return self._last_look[1]
+
     def start_simulator(self) -> Simulator:
         """Start the Work API, with the items that the examples name."""
         ready = self.folder / "simulator.json"
@@ -67,7 +72,7 @@ class Stage:
             "KUBECONFIG": str(grounds.kubeconfig),
             "WORKLEASE_API_URL": simulator.url,
             "WORKLEASE_LOG_FORMAT": "text",
-            "NO_PROXY": "127.0.0.1,localhost",
+            "NO_PROXY": LOOPBACK,
             **grounds.settings,
         }
         self._start(OPERATOR, ["run"], settings)
@@ -79,18 +84,24 @@ class Stage:
         self._processes.signal(OPERATOR, signal.SIGKILL)
         self._processes.wait_for_end(OPERATOR, seconds=END_SECONDS)
 
+    def revive_operator(self, grounds: Grounds, simulator: Simulator) -> int | None:
+        """Start the operator again if it has ended, and return its process id; None if it lives."""
+        if OPERATOR not in self._processes.look().ended:
+            return None
+        return self.start_operator(grounds, simulator)
+
     def look(self, grounds: Grounds) -> Snapshot:
         """What kubectl shows now, or showed a moment ago."""
-        at, snapshot = self._last_look
-        if time.monotonic() - at < LOOK_SECONDS:
-            return snapshot
+        if time.monotonic() - self._last_look[0] < LOOK_SECONDS:
+            return self.seen
         text = grounds.kubectl("get", "worklease,pods", f"--namespace={grounds.namespace}", "-o", "json")
         self._last_look = (time.monotonic(), read(text))
-        return self._last_look[1]
+        return self.seen
 
     def _start(self, name: str, words: list[str], settings: Mapping[str, str]) -> None:
         """Start `worklease`; the reaper's environment is bare, so what is to be in it is said by `env`."""
-        given = [f"{key}={value}" for key, value in ({"PATH": os.environ.get("PATH", os.defpath)} | settings).items()]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **settings}
+        given = [f"{key}={value}" for key, value in environment.items()]
         self._processes.start(name, ["env", *given, sys.executable, "-m", "worklease", *words])
 
     def _operator_works(self) -> bool:

@@ -1,0 +1,192 @@
+"""Kopf's traps that its settings and its thread keep us out of; each was measured with 1.45.2.
+
+The others are journeys: an error in a watch (3), what vanished unseen (17), a deletion pending at the start (8).
+"""
+
+import asyncio
+import json
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, cast
+
+import pytest
+from kubernetes.config import kube_config
+
+from controlplane import ControlPlane
+from support.kube_proxy import KubeProxy
+from support.scripted_server import kubernetes_at, until
+from worklease.census import Census
+from worklease.finalizer import FINALIZER
+from worklease.handlers import TIMER_FINALIZER, Bridge, settings
+from worklease.keeper import Keeper
+from worklease.watches import watch
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
+    with KubeProxy(control_plane) as started:
+        yield started
+
+
+@dataclass
+class Listener:
+    """What a keeper would be told, in the order of the telling, and by which thread."""
+
+    resources: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    pods: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    carried: dict[str, str] = field(default_factory=dict)
+    threads: set[str] = field(default_factory=set)
+
+    def see(self, body: Mapping[str, Any]) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.resources[body["metadata"]["name"]] = body
+
+    def unsee(self, uid: str) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.gone.add(uid)
+
+    def see_pod(self, body: Mapping[str, Any]) -> None:
+        self.pods.add(body["metadata"]["name"])
+
+    def unsee_pod(self, body: Mapping[str, Any]) -> None:
+        self.pods.discard(body["metadata"]["name"])
+
+    async def carry(self, uid: str) -> None:
+        self.threads.add(threading.current_thread().name)
+        self.carried[uid] = "carried"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.carried[uid] = "let go"
+
+
+@asynccontextmanager
+async def listening(
+    proxy: KubeProxy, namespace: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Listener]:
+    """Run Kopf against the control plane, as the operator does, for a keeper that only listens."""
+    # The client reads the environment when it is imported, and by then the tests keep away from other clusters.
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(proxy.kubeconfig))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    listener, loop = Listener(), asyncio.get_running_loop()
+    async with kubernetes_at(proxy.url, token=token) as api:
+        census = Census(api, (namespace,), listener.unsee, listener.gone.add, loop.time)
+        watching = asyncio.create_task(watch(Bridge(cast("Keeper", listener), census, loop), (namespace,)))
+        try:
+            await until(lambda: proxy.watching("workleases") and proxy.watching("pods"), "Kopf's watches")
+            yield listener
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+
+
+def worklease(name: str, *finalizers: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "worklease.dev/v1alpha1",
+        "kind": "WorkLease",
+        "metadata": {"name": name, "finalizers": list(finalizers)},
+        "spec": {"environmentID": "env_1", "workID": f"work_{name}"},
+    }
+
+
+async def kubectl(plane: ControlPlane, namespace: str, *arguments: str, body: object = None) -> str:
+    text = None if body is None else json.dumps(body)
+    return await asyncio.to_thread(plane.kubectl, "--namespace", namespace, *arguments, input=text)
+
+
+def test_an_outage_of_any_length_ends_no_request_of_kopfs() -> None:
+    # Trap 2: after the last back-off of a list the whole of Kopf ends, and a generator is used up by one request.
+    back_offs = settings().networking.error_backoffs
+    assert not isinstance(back_offs, list | tuple)
+    for _ in range(2):
+        seconds = list(islice(iter(cast("Any", back_offs)), 10_000))
+        assert len(seconds) == 10_000
+        assert max(seconds) <= 5.0
+
+
+def test_a_call_of_kopfs_that_hangs_is_given_up_within_a_leases_time() -> None:
+    # Trap 2: the default is five minutes.
+    assert settings().networking.request_timeout == 10.0
+
+
+def test_no_right_beyond_the_watched_namespaces_is_waited_for() -> None:
+    # Trap 2: such back-offs would repeat the 403 to a look at all namespaces and CRDs for ever.
+    assert settings().scanning.disabled
+
+
+def test_kopfs_end_by_an_error_does_not_have_the_process_killed_later() -> None:
+    # Trap 3a: armed at its end, SIGKILL comes 600 s later, unless this is None.
+    assert settings().process.ultimate_exiting_timeout is None
+
+
+def test_a_watch_that_died_silently_is_noticed() -> None:
+    # The server's bookmarks come once a minute; without them, or its end of the watch, nothing would show.
+    assert 60 < settings().watching.inactivity_timeout < 120
+    assert settings().watching.server_timeout == 300
+
+
+def test_kopfs_finalizer_is_not_the_one_that_a_teardown_hangs_on() -> None:
+    # Trap 8: Kopf takes its own off an object whose deletion was pending when it started, and runs no timer.
+    assert settings().persistence.finalizer == TIMER_FINALIZER
+    assert len({TIMER_FINALIZER, FINALIZER}) == 2
+
+
+async def test_kopfs_end_takes_neither_our_tasks_nor_our_signals_with_it(
+    proxy: KubeProxy, namespace: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trap 3b: at its end it cancels every younger task of its loop. Trap 3c: it takes SIGTERM, and leaves it dead.
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    async with listening(proxy, namespace, control_plane.token, monkeypatch) as listener:
+        await kubectl(control_plane, namespace, "apply", "-f", "-", body=worklease("a"))
+        await until(lambda: listener.carried, "the timer's turns")
+        beating = asyncio.create_task(told.wait())  # younger than Kopf's run
+        uid = next(iter(listener.carried))
+        assert proxy.end_watches_with_error(500) > 0
+        await until(lambda: listener.carried[uid] == "let go", "the end of the timer")
+        await until(lambda: listener.carried[uid] == "carried", "the timer of Kopf's next run")
+        assert not beating.done()
+        assert {number: signal.getsignal(number) for number in handlers} == handlers
+        told.set()
+        assert await beating
+    loop.remove_signal_handler(signal.SIGUSR1)
+
+
+async def test_what_all_handlers_share_is_one_keeper_in_its_own_thread(
+    proxy: KubeProxy, namespace: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trap 3d: Kopf gives each object a copy of its memo. Handlers are bound to the keeper instead.
+    async with listening(proxy, namespace, control_plane.token, monkeypatch) as listener:
+        for name in ("a", "b"):
+            await kubectl(control_plane, namespace, "apply", "-f", "-", body=worklease(name))
+        await until(lambda: {"a", "b"} <= listener.resources.keys(), "both resources")
+        await until(lambda: len(listener.carried) == 2, "both timers")
+        uid = listener.resources["a"]["metadata"]["uid"]
+        await kubectl(control_plane, namespace, "delete", "worklease", "a")
+        await until(lambda: listener.gone == {uid}, "the deletion")
+        assert listener.threads == {threading.current_thread().name}
+
+
+async def test_a_deletion_that_was_pending_before_kopf_started_is_told_of(
+    proxy: KubeProxy, namespace: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trap 8: the timer is not run for it, so it is the events that tell.
+    await kubectl(control_plane, namespace, "apply", "-f", "-", body=worklease("a", FINALIZER, TIMER_FINALIZER))
+    await kubectl(control_plane, namespace, "delete", "worklease", "a", "--wait=false")
+    async with listening(proxy, namespace, control_plane.token, monkeypatch) as listener:
+        await until(lambda: "a" in listener.resources, "the resource")
+        assert listener.resources["a"]["metadata"]["deletionTimestamp"]
+        await until(
+            lambda: listener.resources["a"]["metadata"]["finalizers"] == [FINALIZER], "the end of Kopf's own finalizer"
+        )
+        assert listener.carried == {}
+    await kubectl(
+        control_plane, namespace, "patch", "worklease", "a", "--type=merge", "-p", '{"metadata":{"finalizers":null}}'
+    )

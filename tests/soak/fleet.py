@@ -1,0 +1,86 @@
+"""A number of leases that is kept up: for each that has finished another item comes, with its resource and sandbox.
+
+Owns the items and resources of a soak. Must not judge, nor make trouble.
+"""
+
+import random
+from typing import Final
+
+from controlplane import ControlPlane, wait_for
+from support.operator import Leases
+from support.simulator import Simulator
+
+TTLS: Final = (30, 30, 36, 60)
+"""Seconds: short enough for many beats, long enough for a process to be started on a busy machine."""
+
+LONGEST_TTL: Final = max(TTLS)
+
+STUBBORN: Final = {"controlplane.worklease.dev/termination": "Stubborn"}
+"""A sandbox that uses up all of its grace; the others go at once."""
+
+GRACES: Final = (1, 2, 5)
+"""Seconds of grace that sandboxes have."""
+
+START: Final = 120.0
+"""Seconds until all leases must be held at the beginning, on a busy machine."""
+
+
+class Fleet:
+    """The leases of a soak."""
+
+    def __init__(self, plane: ControlPlane, leases: Leases, simulator: Simulator, chance: random.Random) -> None:
+        self._plane = plane
+        self._leases = leases
+        self._simulator = simulator
+        self._chance = chance
+        self._made = 0
+        self.current: dict[str, int] = {}
+        """The items that are ours to hold, each with the TTL that is asked for."""
+
+    def launch(self, number: int) -> None:
+        """Make the first leases and wait until all are held."""
+        self._make(number)
+        wait_for(lambda: set(self.held()) == set(self.current), seconds=START, what=f"{number} held leases")
+
+    def held(self) -> list[str]:
+        """The items whose resource says that their lease is held; none while the API server is away."""
+        return [item for item, conditions in self._shown().items() if conditions.get("LeaseHeld") == "True"]
+
+    def tend(self) -> None:
+        """Replace what has finished."""
+        finished = [item for item, conditions in self._shown().items() if conditions.get("Finished") == "True"]
+        for item in finished:
+            self._leases.delete(item)
+        gone = [item for item in self.current if item in finished]
+        for item in gone:
+            del self.current[item]
+        self._make(len(gone))
+
+    def drop(self, item: str) -> None:
+        """Delete a resource; another takes its place."""
+        self._leases.delete(item)
+        del self.current[item]
+        self._make(1)
+
+    def _make(self, number: int) -> None:
+        """Make items with a pod and a resource each."""
+        for _ in range(number):
+            self._made += 1
+            item, ttl = f"work_{self._made:05}", self._chance.choice(TTLS)
+            self._simulator.create_item(item)
+            self.current[item] = ttl
+            annotations = self._chance.choice([{}, STUBBORN])
+            pod = self._leases.pod(f"pod-{self._made:05}", item, annotations=annotations)
+            pod["spec"]["terminationGracePeriodSeconds"] = self._chance.choice(GRACES)
+            self._leases.apply(pod)
+            self._leases.create(item, ttlSeconds=ttl, sandbox={"drainSeconds": self._chance.choice([0, 3, 10])})
+
+    def _shown(self) -> dict[str, dict[str, str]]:
+        """Each resource's conditions by the item that it names."""
+        found = self._plane.get(f"/apis/worklease.dev/v1alpha1/namespaces/{self._leases.namespace}/workleases")
+        return {
+            each["spec"]["workID"]: {
+                condition["type"]: condition["status"] for condition in (each.get("status") or {}).get("conditions", [])
+            }
+            for each in (found or {"items": []})["items"]
+        }

@@ -1,0 +1,22 @@
+"""The soak itself, in its short form: a minute and a half, five kills."""
+
+import subprocess
+import sys
+
+import pytest
+
+from support.processes import python_environment
+
+SECONDS = 280.0  # a minute and a half, the control plane's start, and a busy machine
+
+
+@pytest.mark.journey
+@pytest.mark.usefixtures("control_plane")  # the soak has its own; this one's binaries are built before the time runs
+@pytest.mark.timeout(300)
+def test_a_short_soak_finds_nothing() -> None:
+    command = [sys.executable, "-m", "soak", "--kills=5", "--minutes=1.5", "--leases=8", "--outage=25"]
+    ended = subprocess.run(
+        command, env=python_environment(), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
+    assert "lapses that were ours" in ended.stdout

@@ -1,0 +1,204 @@
+"""The conditions that a lease and its sandbox imply: each reason of the closed list, and words for people."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
+from worklease.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
+from worklease.lease import End, Lease, Trouble, edit, lapse, observe, starve, stopped
+from worklease.lifecycle import Asked, Pod, Situation
+from worklease.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
+
+POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True)
+ITEM = "work item work_1 of environment env_1"
+
+
+def subject(**more: Any) -> Subject:
+    return replace(Subject(item=ITEM, expects_sandbox=True, show=lambda moment: f"t={moment:g}"), **more)
+
+
+def situation(lease: Lease, *pods: Pod, **more: Any) -> Situation:
+    return replace(Situation(uid="resource", lease=lease, bound={pod.uid: pod for pod in pods}), **more)
+
+
+def twice(lease: Lease, outcome: Outcome) -> Lease:
+    return observe(observe(lease, outcome), outcome)
+
+
+@dataclass(frozen=True)
+class Case:
+    situation: Situation
+    kind: Kind
+    verdict: Verdict
+    reason: Reason
+    now: float = 101.0
+    subject: Subject = subject()  # noqa: RUF009 (frozen)
+
+
+STOPPING = answered(110, stamp(100.05), state="stopping", extended=False)
+HELD, SANDBOX, FINISHED, READY = Kind.LEASE_HELD, Kind.SANDBOX_READY, Kind.FINISHED, Kind.READY
+YES, NO, UNKNOWN = Verdict.TRUE, Verdict.FALSE, Verdict.UNKNOWN
+REFUSED = {"pod1": Asked(110.0, 2, "the API server is away")}
+ASKED = {"pod1": Asked(110.0)}
+
+CASES = {
+    "a new resource claims": Case(situation(Lease()), HELD, NO, Reason.CLAIMING),
+    "not acknowledged is claiming": Case(
+        situation(observe(Lease(), NotReady(exchange(100), "the work item is queued"))), HELD, NO, Reason.CLAIMING
+    ),
+    "a stopping item that was never ours is waited for": Case(
+        situation(observe(Lease(), STOPPING)), HELD, NO, Reason.CLAIMING
+    ),
+    "a first claim in doubt is not known": Case(
+        situation(observe(Lease(), unanswered(100))), HELD, UNKNOWN, Reason.IN_DOUBT
+    ),
+    "held by another": Case(situation(observe(Lease(), refused(100, stamp(95)))), HELD, NO, Reason.HELD_BY_ANOTHER),
+    "an item that is not there": Case(
+        situation(observe(Lease(), Missing(exchange(100), "no such item"))), HELD, NO, Reason.NOT_FOUND
+    ),
+    "a rival keeps the lease": Case(
+        situation(Lease()), HELD, NO, Reason.DUPLICATE, subject=subject(rival="other/first")
+    ),
+    "suspended before the claim": Case(situation(Lease(suspended=True)), HELD, NO, Reason.SUSPENDED),
+    "a held lease is renewed": Case(situation(held()), HELD, YES, Reason.RENEWED),
+    "one lost answer is no news": Case(situation(observe(held(), unanswered(110))), HELD, YES, Reason.RENEWED),
+    "doubt that lasts is shown": Case(situation(twice(held(), unanswered(110))), HELD, YES, Reason.IN_DOUBT),
+    "a 412 without a word is doubt": Case(
+        situation(twice(held(), Conflicted(exchange(110), None))), HELD, YES, Reason.IN_DOUBT
+    ),
+    "unreachable": Case(situation(twice(held(), unsent(110))), HELD, YES, Reason.UNREACHABLE),
+    "throttled": Case(situation(twice(held(), throttled(110, 5.0))), HELD, YES, Reason.THROTTLED),
+    "not extended": Case(
+        situation(twice(held(), answered(110, stamp(100.05), extended=False))), HELD, YES, Reason.NOT_EXTENDED
+    ),
+    "a bad key is shown at once": Case(
+        situation(observe(held(), Unauthorized(exchange(110), "401"))), HELD, YES, Reason.UNAUTHORIZED
+    ),
+    "a missing Secret is shown at once": Case(
+        situation(observe(held(), CredentialsMissing(exchange(110), "no Secret"))),
+        HELD,
+        YES,
+        Reason.CREDENTIALS_MISSING,
+    ),
+    "a rejected request is shown at once": Case(
+        situation(observe(held(), Rejected(exchange(110), "400"))), HELD, YES, Reason.REJECTED
+    ),
+    "a budget too small is shown at once": Case(
+        situation(starve(held(), "the budget is short")), HELD, YES, Reason.BUDGET_SHORT
+    ),
+    "a suspended lease holds until it lapses": Case(
+        situation(edit(held(), Lease(suspended=True))), HELD, YES, Reason.SUSPENDED
+    ),
+    "a stopping item drains": Case(situation(observe(held(), STOPPING)), HELD, YES, Reason.DRAINING),
+    "past the fence nobody knows": Case(situation(held()), HELD, UNKNOWN, Reason.FENCED, now=188.0),
+    "a restored lease past its end is in doubt": Case(
+        situation(restored(500)), HELD, UNKNOWN, Reason.IN_DOUBT, now=500
+    ),
+    "lost: stopped": Case(situation(stopped(held())), HELD, NO, Reason.STOPPED),
+    "lost: requeued": Case(situation(observe(held(), refused(110, None))), HELD, NO, Reason.REQUEUED),
+    "lost: taken over": Case(situation(observe(held(), refused(110, stamp(109)))), HELD, NO, Reason.TAKEN_OVER),
+    "lost: expired": Case(situation(lapse(held(), 190)), FINISHED, YES, Reason.EXPIRED, now=190),
+    "a ready pod runs": Case(situation(held(), POD), SANDBOX, YES, Reason.RUNNING),
+    "a pod that is not ready is pending": Case(
+        situation(held(), replace(POD, ready=False, phase="Pending")), SANDBOX, NO, Reason.PENDING
+    ),
+    "a pod that is over has ended": Case(
+        situation(held(), replace(POD, ready=False, phase="Failed")), SANDBOX, NO, Reason.ENDED
+    ),
+    "a pod that is gone has ended": Case(situation(held(), replace(POD, gone=True)), SANDBOX, NO, Reason.ENDED),
+    "no pod yet": Case(situation(held()), SANDBOX, NO, Reason.NO_POD),
+    "a pod that is deleted is ending": Case(situation(held(), POD, deletions=ASKED), SANDBOX, NO, Reason.ENDING),
+    "a pod that others delete is ending": Case(
+        situation(held(), replace(POD, terminating=True)), SANDBOX, NO, Reason.ENDING
+    ),
+    "a refused deletion is shown": Case(
+        situation(held(), POD, deletions=REFUSED), SANDBOX, NO, Reason.DELETION_REFUSED
+    ),
+    "past the fence a pod that is still there is not known": Case(
+        situation(held(), POD, deletions=ASKED), SANDBOX, UNKNOWN, Reason.FENCE_PENDING, now=188.0
+    ),
+    "past the fence a refused deletion is not known": Case(
+        situation(held(), POD, deletions=REFUSED), SANDBOX, UNKNOWN, Reason.FENCE_PENDING, now=188.0
+    ),
+    "not over yet": Case(situation(held()), FINISHED, NO, Reason.IN_PROGRESS),
+    "over, but not gone": Case(situation(stopped(held()), POD), FINISHED, NO, Reason.TEARING_DOWN),
+    "over and gone": Case(situation(stopped(held()), replace(POD, gone=True)), FINISHED, YES, Reason.STOPPED),
+    "ready": Case(situation(held(), POD), READY, YES, Reason.HEALTHY),
+    "not ready without a lease": Case(situation(Lease()), READY, NO, Reason.LEASE_NOT_HELD),
+    "not ready without a sandbox": Case(situation(held()), READY, NO, Reason.SANDBOX_NOT_READY),
+}
+
+
+def of_kind(conditions: tuple[Condition, ...], kind: Kind) -> Condition:
+    return next(condition for condition in conditions if condition.kind is kind)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_a_situation_has_its_verdict_and_reason(case: Case) -> None:
+    condition = of_kind(imply(case.situation, case.subject, case.now), case.kind)
+    assert (condition.verdict, condition.reason) == (case.verdict, case.reason), condition.message
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_every_message_is_a_sentence(case: Case) -> None:
+    for condition in imply(case.situation, case.subject, case.now):
+        assert condition.message[:1].isupper(), condition
+        assert condition.message.endswith("."), condition
+        assert ".." not in condition.message
+        assert "  " not in condition.message
+
+
+def test_the_closed_list_holds_what_can_be_implied_and_nothing_else() -> None:
+    implied = {
+        condition.reason for case in CASES.values() for condition in imply(case.situation, case.subject, case.now)
+    }
+    assert implied | {condition.reason for condition in invalid("Wrong.")} == set(Reason)
+
+
+def test_every_end_and_every_trouble_has_a_reason() -> None:
+    reasons = {reason.value for reason in Reason}
+    assert {end.value for end in End} <= reasons
+    assert {trouble.value for trouble in Trouble} - {"NotAcknowledged"} <= reasons, "which is claiming"
+
+
+def test_a_spec_that_cannot_be_acted_on_is_told() -> None:
+    ready, lease_held, finished = invalid("The spec has no workID.")
+    assert {ready.verdict, lease_held.verdict, finished.verdict} == {NO}
+    assert (lease_held.reason, lease_held.message) == (Reason.INVALID_SPEC, "The spec has no workID.")
+
+
+def test_a_lease_alone_has_no_sandbox_condition() -> None:
+    kinds = [condition.kind for condition in imply(situation(held()), subject(expects_sandbox=False), 101)]
+    assert kinds == [READY, HELD, FINISHED]
+
+
+def test_a_lease_alone_is_ready_when_it_is_held() -> None:
+    assert of_kind(imply(situation(held()), subject(expects_sandbox=False), 101), READY).verdict is YES
+
+
+def test_a_held_lease_says_until_when() -> None:
+    assert "until t=190" in of_kind(imply(situation(held()), subject(), 101), HELD).message
+
+
+def test_a_fenced_lease_says_why() -> None:
+    lease = twice(held(), unanswered(110))
+    assert "No answer." in of_kind(imply(situation(lease), subject(), 188), HELD).message
+
+
+@pytest.mark.parametrize("which", ["forced_stop", "graceful_stop"])
+def test_a_stop_that_is_not_heard_is_told(which: str) -> None:
+    lease = held() if which == "graceful_stop" else observe(held(), STOPPING)
+    told = situation(lease, **{which: Asked(110.0, 3, "the Work API answered 500")})
+    assert "answered 500" in of_kind(imply(told, subject(), 115), HELD).message
+
+
+def test_a_refused_deletion_says_which_pod_and_why() -> None:
+    message = of_kind(imply(situation(held(), POD, deletions=REFUSED), subject(), 111), SANDBOX).message
+    assert "sandbox-1" in message
+    assert "API server is away" in message
+
+
+def test_what_is_still_to_go_is_named() -> None:
+    assert "sandbox-1" in of_kind(imply(situation(stopped(held()), POD), subject(), 111), FINISHED).message

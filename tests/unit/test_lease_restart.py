@@ -1,0 +1,98 @@
+"""What a restart makes of a status: nothing that is ours is given up, nothing that is not is kept.
+
+Each of the named cases was a mistake of the core once.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from support.lease_samples import answered, exchange, held, refused, restored, stamp, unanswered, words
+from worklease.lease import Beat, End, Lease, decide, expiry, fence, giving_up, is_fenced, lapse, observe, restore
+
+
+def test_a_restored_lease_beats_at_once_with_the_value_it_knows() -> None:
+    lease = restored(130)
+    beat = decide(lease, 130)
+    assert isinstance(beat, Beat)
+    assert (beat.expected, lease.held, expiry(lease)) == (stamp(100), True, 190)
+
+
+def test_a_start_is_one_unanswered_window_from_the_known_value_to_the_start() -> None:
+    lease = restored(130)
+    assert observe(lease, refused(130, stamp(100.01))).end is None
+    assert observe(lease, refused(130, stamp(129.9))).end is None
+    assert observe(lease, refused(160, stamp(145))).end is End.TAKEN_OVER
+
+
+def test_what_was_taken_after_the_lease_lapsed_is_not_ours_again() -> None:
+    lease = restored(250)
+    assert observe(lease, refused(250, stamp(240))).end is End.TAKEN_OVER
+
+
+def test_a_server_that_does_not_tell_the_time_loses_no_restored_lease() -> None:
+    answer = refused(130, stamp(120))
+    lease = observe(restored(130), replace(answer, exchange=exchange(130, dated=False)))
+    assert lease.end is None
+
+
+def test_a_status_that_says_expired_leaves_one_beat_its_chance() -> None:
+    lease = restored(500)
+    assert not is_fenced(lease, 500)
+    assert lapse(lease, 519.9).end is None
+    assert lapse(lease, 520).end is End.EXPIRED
+    assert (expiry(lease), fence(lease), giving_up(lease)) == (190, 520, 520)
+    kept = observe(lease, answered(500))
+    assert (kept.reprieve, expiry(kept)) == (None, 590)
+
+
+def test_a_lease_with_time_left_needs_no_reprieve() -> None:
+    assert restored(101, ttl=300).reprieve is None
+
+
+def test_a_start_far_from_the_end_moves_no_fence() -> None:
+    assert fence(restored(110, ttl=300)) == fence(held(100, ttl=300))
+
+
+def test_an_earlier_process_may_have_asked_for_the_ttl_that_the_spec_has_now() -> None:
+    lease = restored(105, ttl=300, wish=15)
+    assert expiry(lease) == 115
+    assert observe(lease, refused(105, stamp(104))).end is None
+    assert observe(restored(130, ttl=300, wish=15), refused(130, stamp(129))).end is End.TAKEN_OVER
+
+
+def test_a_drain_is_gone_on_with() -> None:
+    assert restored(130, state="stopping").stopping_seen
+
+
+def test_a_stop_that_was_seen_after_the_fence_is_not_confirmed_by_the_next_process_either() -> None:
+    lease = restore(
+        Lease(),
+        value=stamp(187),
+        ttl=90,
+        sent=100,
+        claimed=100,
+        words=words(188, state="stopping"),
+        now=189,
+    )
+    assert not lease.stopping_seen
+
+
+def test_a_reprieve_makes_no_stop_ours() -> None:
+    lease = observe(restored(500), answered(500, stamp(499), state="stopping", extended=False))
+    assert (lease.stopping_seen, lease.value) == (False, stamp(100))
+
+
+def test_a_status_of_the_future_is_not_believed() -> None:
+    assert expiry(restored(90, sent=200.0)) == 180
+
+
+def test_a_second_restart_knows_as_much_as_the_first() -> None:
+    first = observe(restored(130), unanswered(130))
+    assert first.end is None
+    assert observe(restored(145), refused(145, stamp(130.2))).end is None
+
+
+@pytest.mark.parametrize("ttl", [0.0, -1.0])
+def test_a_ttl_that_makes_no_sense_is_a_second(ttl: float) -> None:
+    assert restored(100, ttl=ttl).ttl == 1
