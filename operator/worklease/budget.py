@@ -138,7 +138,7 @@ class Budget:
         if first is None and routine is None:
             return float("inf")
         if self.held(now):
-            return self._let_one_through(now, [entry for entry in (first, routine) if entry is not None])
+            return self._let_one_through(now)
         if self._all is not None and (wait := self._all.wait(now)) > 0:
             return wait
         urgent = routine is not None and routine.request.urgent <= now
@@ -150,24 +150,27 @@ class Budget:
         self._give(self._first)
         return None
 
-    def _let_one_through(self, now: float, candidates: list[_Waiting]) -> float | None:
+    def _let_one_through(self, now: float) -> float | None:
         """Let a call through a hold that its lease would not outlive: one attempt of each lease."""
         wait = self._held_until - now
-        for entry, waiting in ((entry, self._queue_of(entry)) for entry in candidates):
-            if entry.fence > self._held_until or entry.request.key in self._let_through:
-                continue
-            if entry.request.urgent <= now:
-                self._let_through.add(entry.request.key)
-                self._give(waiting)
-                return None
-            wait = min(wait, entry.request.urgent - now)
+        for waiting in (self._first, self._routine):
+            for entry in waiting:
+                request = entry.request
+                if entry.turn.done() or entry.fence > self._held_until or request.key in self._let_through:
+                    continue
+                if request.urgent <= now:
+                    self._let_through.add(request.key)
+                    waiting.remove(entry)
+                    heapq.heapify(waiting)
+                    self._grant(entry)
+                    return None
+                wait = min(wait, request.urgent - now)
         return wait
 
-    def _queue_of(self, entry: _Waiting) -> list[_Waiting]:
-        return self._first if entry.request.rank is Rank.FIRST else self._routine
-
     def _give(self, waiting: list[_Waiting]) -> None:
-        entry = heapq.heappop(waiting)
+        self._grant(heapq.heappop(waiting))
+
+    def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
         for bucket in (self._all, self._share if entry.request.rank is Rank.ROUTINE else None):
             if bucket is not None:

@@ -66,6 +66,8 @@ class Errands:
         if kept.lease.sent is None:
             # A claim whose answer is lost can be told from another worker's only by who knows that it was sent.
             await self._commit(kept)
+        # Whatever held this process up meanwhile, the lease's end may have come.
+        kept.lease = lease.lapse(kept.lease, self._clock())
         beat = lease.decide(kept.lease, self._clock())
         if kept.rival is None and isinstance(beat, Beat):
             await self._send(kept, beat)
@@ -128,7 +130,8 @@ class Errands:
         spec = kept.resource.spec
         try:
             async with asyncio.timeout(lease.timeout(kept.lease)):
-                items = await self._rooms.listing.ask(spec.environment_id, key.environment, self._request(kept))
+                turn = replace(self._request(kept), rank=Rank.FIRST)
+                items = await self._rooms.listing.ask(spec.environment_id, key.environment, turn)
         except TimeoutError:
             _log.warning("list not had in time, the windows decide alone %s", kept.who)
             return None

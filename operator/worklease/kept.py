@@ -238,13 +238,6 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
         kept.lease = replace(fresh, words=words, end=End(ended.reason), message=ended.message)
         if ended.type == Kind.FINISHED.value:
             kept.bound = {uid: replace(pod, gone=True) for uid, pod in kept.bound.items()}
-    elif found is not None and found.value is not None:
-        for uid, name in found.bound:
-            kept.bound.setdefault(uid, Pod(uid=uid, name=name))
-        kept.lease = record.resume(found, fresh, words, now=now, moment=wall.epoch)
-    elif (shown_lease := _held_by_status(status, words, fresh, wall, now)) is not None:
-        # Also where the checkpoint knows of a try only: what came of that is news of later.
-        kept.lease = shown_lease
     else:
         for uid, name in found.bound if found is not None else ():
             kept.bound.setdefault(uid, Pod(uid=uid, name=name))
@@ -253,25 +246,13 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
     return kept
 
 
-def _held_by_status(status: WorkLeaseStatus, words: Words | None, fresh: Lease, wall: Wall, now: float) -> Lease | None:
-    """Go on with the lease that the status tells of; None where it tells of none."""
-    if status.claim_time is None or words is None or status.lease_expiry_time is None:
-        return None
-    return restore(
-        fresh,
-        value=words.last_heartbeat,
-        ttl=words.ttl_seconds,
-        sent=wall.moment(status.lease_expiry_time) - words.ttl_seconds,
-        claimed=wall.moment(status.claim_time),
-        words=words,
-        now=now,
-    )
-
-
 def _newest(
     fresh: Lease, found: record.Record | None, status: WorkLeaseStatus, words: Words | None, *, wall: Wall, now: float
 ) -> Lease:
-    """Go on from the checkpoint or from the status, whichever knows the later beat: each may lag behind the other."""
+    """Go on from the checkpoint or from the status, whichever knows the later beat: each may lag behind the other.
+
+    A checkpoint that knows of a claim's tries only is older than a status that shows the lease held.
+    """
     recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
     if status.claim_time is None or words is None or status.lease_expiry_time is None:
         return recorded

@@ -44,8 +44,11 @@ LONGEST_TIMEOUT: Final = 10.0
 FIRST_RETRY: Final = 0.25
 """Seconds before the first retry: most failures are one lost connection."""
 
-LONGEST_UNCLAIMED_RETRY: Final = 10.0
-"""Seconds between tries to reach a server for a lease not held yet: nothing is at risk, but somebody waits."""
+LONGEST_UNCLAIMED_RETRY: Final = 8.0
+"""Seconds, give or take a fifth, between tries for a lease not held yet: nothing is at risk, but somebody waits."""
+
+LONGEST_KEY_RETRY: Final = 10.0
+"""Seconds after which a missing or refused Secret is read again at the latest, however long the TTL."""
 
 FIRST_CLAIM_RETRY: Final = 1.0
 """Seconds before a refused claim is tried again: an acknowledgement may be on its way."""
@@ -733,7 +736,8 @@ def _failed(
 
     Of a lease that would reach its fence first one attempt is made all the same, two time-outs before it.
     """
-    dense = exchange.done + _densely(lease)
+    is_keyless = trouble in {Trouble.CREDENTIALS_MISSING, Trouble.UNAUTHORIZED}
+    dense = exchange.done + min(_densely(lease), LONGEST_KEY_RETRY if is_keyless else math.inf)
     held_back = lease.held_back if retry_after is None else max(lease.held_back or 0.0, exchange.done + retry_after)
     if held_back is None or held_back <= dense:
         return _troubled(replace(lease, held_back=held_back), trouble, message, dense)

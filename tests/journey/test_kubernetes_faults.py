@@ -88,23 +88,23 @@ def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is
             assert time.monotonic() - back < 20
             leases.await_condition("work_stopped", "Finished", "True", "Stopped")
             leases.await_condition("work_lost", "Finished", "True", "TakenOver")
-            for item in items[:3]:
-                caught_up_with(leases, simulator, item)
+            caught_up_with(leases, simulator, *items[:3])
             assert operator.terminate() == 0
         assert check_history(simulator.history(), released=["work_lost"]) == []
 
 
-def caught_up_with(leases: Leases, simulator: Simulator, item: str) -> None:
-    """Wait until the status says what the server said, of a beat that was sent just now."""
-    since = len(accepted(simulator, item))
+def caught_up_with(leases: Leases, simulator: Simulator, *items: str) -> None:
+    """Wait until each status says what the server said, of a beat that was sent just now."""
+    since = {item: len(accepted(simulator, item)) for item in items}
 
-    def is_shown() -> bool:
+    def is_shown(item: str) -> bool:
         return (
-            len(accepted(simulator, item)) > since
+            len(accepted(simulator, item)) > since[item]
             and leases.status(item).get("lastHeartbeat") == simulator.item(item)["last_heartbeat"]
         )
 
-    wait_for(is_shown, seconds=40, what=f"the newest status of {item}")
+    for item in items:
+        wait_for(partial(is_shown, item), seconds=40, what=f"the newest status of {item}")
 
 
 REFUSALS: dict[str, Effect] = {
@@ -147,8 +147,7 @@ def test_a_status_that_cannot_be_written_holds_no_beat_back_and_the_newest_is_wr
         assert all(leases.status(item)["state"] == "active" for item in REFUSALS)
     for item in LAST_WORDS:
         leases.await_condition(item, "Finished", "True", "Stopped", seconds=45)
-    for item in REFUSALS.keys() - LAST_WORDS:
-        caught_up_with(leases, simulator, item)
+    caught_up_with(leases, simulator, *(REFUSALS.keys() - LAST_WORDS))
     assert check_history(simulator.history()) == []
 
 
@@ -206,7 +205,7 @@ def test_a_pod_whose_deletion_is_refused_is_shown_with_the_servers_words_and_del
             words = effect.message[1:] if isinstance(effect, Answer) else "did not answer"  # the first is a capital
             wait_for(partial(is_said, leases, item, words), seconds=25, what=f"the reason why the pod of {item} stays")
             assert leases.condition(item, "Finished")[:2] == ("False", "TearingDown")
-        outlast(simulator, ["work_other"], 2 * INTERVAL)
+        outlast(simulator, ["work_other"], INTERVAL)
     wait_for(lambda: set(leases.pods()) == {"pod-work-other"}, seconds=25, what="the end of the stopped items' pods")
     for item in DELETIONS:
         leases.await_condition(item, "Finished", "True", "Stopped")
@@ -228,8 +227,7 @@ def test_credentials_that_expired_for_all_calls_cost_no_beat(
     simulator.create_item("work_new")
     leases.create("work_new")
     leases.await_condition("work_new", "LeaseHeld", "True", "Renewed")
-    for item in items:
-        caught_up_with(leases, simulator, item)
+    caught_up_with(leases, simulator, *items)
     assert check_history(simulator.history()) == []
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from support.lease_world import UID, Fate, World
-from support.server_model import Holder, Lapse, OtherWorker, ServerModel
+from support.server_model import Holder, Lapse, OtherWorker, ServerModel, worker_interval
 from worklease.lease import End, Lease
 from worklease.lifecycle import DeletionPolicy
 
@@ -96,7 +96,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if world.unheard_cut:
             return
         world.server.poll(world.now)
-        world.other.delay = delay * world.server.default_ttl
+        world.other.delay = delay * worker_interval(world.server.default_ttl)
         world.other.claim(world.now)
 
     @precondition(lambda self: self._may_be_delivered_unseen())

@@ -30,7 +30,9 @@ NO_LIMIT = "0"  # a dozen leases of short TTLs use the default budget up, and th
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(min=0.5), default=3.0, show_default=True, help="How long.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0.5), default=3.0, show_default=True, help="How long, absences not counted."
+)
 @click.option("--kills", type=click.IntRange(min=0), default=5, show_default=True, help="SIGKILLs of the operator.")
 @click.option("--leases", "number", type=click.IntRange(min=1), default=12, show_default=True, help="Leases at a time.")
 @click.option(
@@ -85,12 +87,15 @@ def _soak(
 def _play(
     steps: list[Step], fleet: Fleet, troubles: Troubles, simulator: Simulator, other: OtherWorker, *, seconds: float
 ) -> None:
-    """Make each trouble when it is due, and look after the fleet in between."""
+    """Make each trouble when it is due, and look after the fleet in between.
+
+    The schedule's clock stands still while something is away: what is due meanwhile would meet no lease that is held.
+    """
     began, retired = time.monotonic(), 0
     left = list(steps)
     while time.monotonic() < began + seconds or left:
         if left and time.monotonic() >= began + left[0].at:
-            troubles.make(left.pop(0).trouble)
+            began += troubles.make(left.pop(0).trouble)
             continue
         fleet.tend()
         claimed = other.claimed()[: -REMEMBERED or None]

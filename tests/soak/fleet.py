@@ -10,7 +10,7 @@ from controlplane import ControlPlane, wait_for
 from support.operator import Leases
 from support.simulator import Simulator
 
-TTLS: Final = (30, 30, 36, 60)
+TTLS: Final = (30, 30, 36, 45)
 """Seconds: short enough for many beats, long enough for a process to be started on a busy machine."""
 
 LONGEST_TTL: Final = max(TTLS)

@@ -94,7 +94,7 @@ class Step:
 
 
 def schedule(chance: random.Random, *, seconds: float, kills: int) -> list[Step]:
-    """Draw the troubles of a soak; each kind that costs no lease comes at least once if there is time for it."""
+    """Draw the troubles of a soak by a clock that stands still during absences: big ones take no time of it."""
     end = max(0.0, seconds - SETTLING)
     steps = [*_often(chance, SMALL, SMALL_PAUSE, end), *_often(chance, TAKING, TAKING_PAUSE, end)]
     return sorted(steps + _big(chance, kills, end))
@@ -116,7 +116,7 @@ def _often(chance: random.Random, kinds: tuple[Trouble, ...], pause: float, end:
 def _big(chance: random.Random, kills: int, end: float) -> list[Step]:
     """The kills that were asked for, the two long absences once, and short ones as far as there is room."""
     wanted = [Trouble.KILLED] * kills
-    if end > 2 * (kills + 4) * BIG_PAUSE / 2:
+    if end > (kills + 5) * BIG_PAUSE:
         wanted += [Trouble.LONG_OUTAGE, Trouble.SLEPT_LONG]
     short = list(SHORT_BIG)
     while (len(wanted) + 1) * BIG_PAUSE <= end:

@@ -23,8 +23,8 @@ SHORT: Final = 6.0
 API_SERVER_AWAY: Final = 5.0
 """Seconds between the API server's death and its next start."""
 
-SPARED: Final = 30.0
-"""Seconds for which an item that met a fault meets no other: troubles that add up to a TTL would be no fault's."""
+SPARED: Final = 15.0
+"""Seconds after its next beat for which an item meets no other fault: several at once may well add up to a TTL."""
 
 RETRY_AFTER: Final = 2
 """Seconds of a `Retry-After`: it holds back every lease."""
@@ -83,19 +83,21 @@ class Troubles:
         self._spared: dict[str, float] = {}
         self.made: list[Trouble] = []
 
-    def make(self, trouble: Trouble) -> None:
-        """Make one trouble and wait until it is over, unless it is one of single calls.
+    def make(self, trouble: Trouble) -> float:
+        """Make one trouble; wait until it is over, unless it is one of single calls. Returns the seconds of an absence.
 
         What needs a lease is left out, and not counted, while none is held that has met nothing lately.
         """
         if trouble in SMALL or trouble in TAKING:
             item = self._victim()
             if item is None or self._simulator.item(item)["state"] != "active":
-                return
+                return 0.0
             self._small(trouble, item) if trouble in SMALL else self._take(trouble, item)
-        else:
-            self._big(trouble)
+            self.made.append(trouble)
+            return 0.0
         self.made.append(trouble)
+        began, ended = _timed(lambda: self._big(trouble))
+        return ended - began
 
     def _victim(self) -> str | None:
         """Choose a held lease that met nothing lately."""

@@ -129,15 +129,16 @@ def evidence(verdict: Verdict, history: Sequence[Entry]) -> list[str]:
     lines: list[str] = []
     for violation in verdict.violations:
         lines.append(str(violation))
-        about = [entry for entry in history if entry["item"] in (violation.item, None) and _touches(entry, violation)]
+        about = [entry for entry in history if _touches(entry, violation)]
         lines.extend(f"  {line(entry)}" for entry in about[-SHOWN_ENTRIES:])
     return lines
 
 
 def _touches(entry: Entry, violation: Violation | Outlived) -> bool:
-    """Whether an entry is of a violation's story: what led to it, and what follows the last beat of a lost lease."""
-    after = SHOWN_ENTRIES // 2 if isinstance(violation, Gap | Outlived) else 0
-    return bool(entry["seq"] <= violation.seq + after)
+    """Whether an entry is of a violation's story: what led to it; what a sandbox outlived may have come later."""
+    if entry["item"] != violation.item and entry["event"] != "outage":
+        return False
+    return isinstance(violation, Outlived) or bool(entry["seq"] <= violation.seq)
 
 
 def line(entry: Entry) -> str:

@@ -302,16 +302,16 @@ class World:
                 self.advance(arrives + way)
                 exchange = Exchange(sent=sent, done=self.now, date=reply.date)
                 if fate is Fate.MALFORMED:
-                    self._note_cut(reply)
+                    self._note_cut(reply, beat.desired_ttl)
                     return Unanswered(exchange, "malformed")
                 return _read(exchange, reply, mute=fate is Fate.MUTE)
 
     def _apply(self, expected: str, desired: float | None) -> None:
-        self._note_cut(self.server.beat(self.now, Holder.OURS, expected, desired))
+        self._note_cut(self.server.beat(self.now, Holder.OURS, expected, desired), desired)
 
-    def _note_cut(self, reply: Reply) -> None:
+    def _note_cut(self, reply: Reply, desired: float | None) -> None:
         """Take note of a TTL that the server shortened by itself, in an answer that nobody reads."""
-        if reply.extended and self.lease.desired_ttl is None and reply.ttl < self.lease.ttl:
+        if reply.extended and desired is None and reply.ttl < self.lease.ttl:
             self.unheard_cut = True
 
     def _remember(self, before: Lease, answer: Answered) -> None:
@@ -373,6 +373,9 @@ class World:
                 self.server.poll(self.now)
                 self.other.claim(self.now)
             self.advance(self.now + down * 0.1)
+            # What the dead process sent is there by the start: later, it could move a value that was just adopted.
+            self.late = [(self.now, expected, desired) for _, expected, desired in self.late]
+            self._happen()
         self.starts += 1
         fresh = Lease(desired_ttl=self.lease.desired_ttl, interval=self.lease.interval, seed=self.starts)
         self.delivery = snapshot.delivery

@@ -34,9 +34,7 @@ class Simulator:
         self._log = (Path(self._folder.name) / "log").open("w+b")
         command = [sys.executable, "-m", "worklease.simulator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
         command += [f"--ready-file={ready}", "--until-stdin-closes", *(["--empty"] if empty else []), *options]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT)
         try:
             told = json.loads(self._ready(ready))
         except BaseException:

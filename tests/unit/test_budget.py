@@ -172,6 +172,16 @@ async def test_a_hold_lets_one_attempt_of_a_lease_through_that_would_not_outlive
     assert sorted(queue.order) == ["at risk", "at risk", "safe"]
 
 
+async def test_one_leases_second_try_keeps_no_other_from_its_attempt_in_a_hold(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(60)
+    await queue.ask(routine("first", fence=1020, urgent=1000))
+    assert queue.order == ["first"]
+    await queue.ask(routine("first", fence=1020, urgent=1000), routine("second", fence=1040, urgent=1000))
+    await queue.pass_time(1)
+    assert queue.order == ["first", "second"]
+
+
 async def test_a_shorter_hold_does_not_cut_a_longer_one(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(20)

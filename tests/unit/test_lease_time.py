@@ -134,7 +134,7 @@ def test_an_unclaimed_lease_is_tried_every_ten_seconds_at_least() -> None:
     lease = Lease()
     for _ in range(20):
         lease = observe(lease, unsent(100))
-    assert 8 <= lease.due - 100 <= 12
+    assert 6 <= lease.due - 100 <= 10
 
 
 # --- A TTL that changes ------------------------------------------------------------------------------------------
