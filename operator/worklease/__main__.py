@@ -90,10 +90,11 @@ async def operate(settings: Settings) -> None:
     async with AsyncExitStack() as opened:
         kubernetes = await KubernetesApi.connect()
         opened.push_async_callback(kubernetes.close)
-        await check(kubernetes, settings.namespaces)
+        own = settings.namespace or kubernetes.namespace or "default"
+        await check(kubernetes, settings.namespaces, own)
         work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
         status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
-        checkpoint = Checkpoint(kubernetes, settings.namespace or kubernetes.namespace or "default", monotonic)
+        checkpoint = Checkpoint(kubernetes, own, monotonic)
         await checkpoint.load()
         budget = Budget(settings.requests_per_minute, monotonic)
         rooms = Rooms(
@@ -117,6 +118,7 @@ async def operate(settings: Settings) -> None:
             writing = tasks.create_task(status.run(), name="status")
             checkpointing = tasks.create_task(checkpoint.run(), name="checkpoint")
             carrying = tasks.create_task(keeper.run(), name="keeper")
+            noticing = tasks.create_task(keeper.notice_suspends(), name="suspends")
             census = Census(kubernetes, settings.namespaces, keeper.unsee, keeper.lose_pod, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces), name="watches")
@@ -130,7 +132,7 @@ async def operate(settings: Settings) -> None:
             carrying.cancel()
             await keeper.close()
             await _flush(checkpoint)
-            for task in (writing, checkpointing):
+            for task in (noticing, writing, checkpointing):
                 task.cancel()
 
 

@@ -82,7 +82,7 @@ class Budget:
         self._routine: list[_Waiting] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._held_until = 0.0
-        self._let_through: set[str] = set()
+        self._let_through: set[tuple[str, float]] = set()
         self.per_minute = per_minute
         self._all = self._share = None
         if per_minute:
@@ -142,7 +142,7 @@ class Budget:
         if self._all is not None and (wait := self._all.wait(now)) > 0:
             return wait
         urgent = routine is not None and routine.request.urgent <= now
-        if routine is not None and (urgent or first is None):
+        if routine is not None and (first is None or (urgent and routine.fence <= first.fence)):
             if not urgent and self._share is not None and (wait := self._share.wait(now)) > 0:
                 return min(wait, routine.request.urgent - now)
             self._give(self._routine)
@@ -151,15 +151,22 @@ class Budget:
         return None
 
     def _let_one_through(self, now: float) -> float | None:
-        """Let a call through a hold that its lease would not outlive: one attempt of each lease."""
+        """Let a call through a hold that its lease would not outlive: one attempt of each lease and fence.
+
+        A beat that is accepted moves the fence, and a lease that is renewed may need another one in a long hold.
+        """
         wait = self._held_until - now
         for waiting in (self._first, self._routine):
             for entry in waiting:
                 request = entry.request
-                if entry.turn.done() or entry.fence > self._held_until or request.key in self._let_through:
+                if (
+                    entry.turn.done()
+                    or entry.fence > self._held_until
+                    or (request.key, entry.fence) in self._let_through
+                ):
                     continue
                 if request.urgent <= now:
-                    self._let_through.add(request.key)
+                    self._let_through.add((request.key, entry.fence))
                     waiting.remove(entry)
                     heapq.heapify(waiting)
                     self._grant(entry)

@@ -7,7 +7,7 @@ know what a record says. A ConfigMap that is gone is made anew from memory; one 
 import asyncio
 import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, assert_never
@@ -19,6 +19,9 @@ SHARDS: Final = 16
 
 LONGEST_DELAY: Final = 10.0
 """Seconds for which a change is held back at most, so that many share a write."""
+
+PATIENCE: Final = 60.0
+"""Seconds to wait for an API server that refuses or is silent: without its checkpoint the operator knows less."""
 
 RETRY: Final = 1.0
 """Seconds before a write that was not done is repeated."""
@@ -53,15 +56,28 @@ class Checkpoint:
         self._clock = clock
         self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
 
-    async def load(self) -> None:
-        """Read what an earlier process left.
+    async def load(self, *, patience: float = PATIENCE) -> None:
+        """Read what an earlier process left; ``patience`` is in seconds.
 
         Raises:
-            NotReadable: The API server refused, or did not answer.
+            NotReadable: The API server refused, or did not answer for so long.
         """
-        await asyncio.gather(*(self._load(shard) for shard in self._shards))
+        deadline = asyncio.get_running_loop().time() + patience
+        await asyncio.gather(*(self._load(shard, deadline) for shard in self._shards))
 
-    async def _load(self, shard: _Shard) -> None:
+    async def _load(self, shard: _Shard, deadline: float) -> None:
+        while True:
+            try:
+                await self._read(shard)
+            except NotReadable as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                _log.warning("waiting for the checkpoint: %s", error)
+                await asyncio.sleep(RETRY)
+            else:
+                return
+
+    async def _read(self, shard: _Shard) -> None:
         match await self._api.call("GET", f"{self._path}/{shard.name}"):
             case Done(body):
                 shard.records = dict(body.get("data") or {})
@@ -71,10 +87,6 @@ class Checkpoint:
                 raise NotReadable(f"the checkpoint {self._path}/{shard.name} could not be read: {message}")
             case reply:
                 assert_never(reply)
-
-    def records(self) -> Mapping[str, str]:
-        """Give all records, by uid."""
-        return {uid: record for shard in self._shards for uid, record in shard.records.items()}
 
     def recall(self, uid: str) -> str | None:
         """Give a resource's record, if there is one."""

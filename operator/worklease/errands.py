@@ -28,6 +28,9 @@ from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkAp
 RETRY: Final = 1.0
 """Seconds before a look at a pod, or a write of the finalizer, is repeated."""
 
+LONGEST_RETRY: Final = 10.0
+"""Seconds between such repetitions at most."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,19 +61,24 @@ class Errands:
 
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn, send the heartbeat that it asks for by then, and let it observe the outcome."""
+        key = await self._rooms.credentials.key(*self._secret(kept))
+        if isinstance(key, NoKey):
+            # Nothing is sent, so nobody's turn is taken for it.
+            kept.lease = lease.observe(kept.lease, CredentialsMissing(self._instant(), key.message))
+            return
         kept.queued = True
         try:
             await self._rooms.budget.turn(self._request(kept))
         finally:
             kept.queued = False
-        if kept.lease.sent is None:
+        if kept.lease.sent is None and kept.lease.value is None:
             # A claim whose answer is lost can be told from another worker's only by who knows that it was sent.
             await self._commit(kept)
         # Whatever held this process up meanwhile, the lease's end may have come.
         kept.lease = lease.lapse(kept.lease, self._clock())
         beat = lease.decide(kept.lease, self._clock())
-        if kept.rival is None and isinstance(beat, Beat):
-            await self._send(kept, beat)
+        if kept.rival is None and not kept.let_go and isinstance(beat, Beat):
+            await self._send(kept, key, beat)
 
     def _request(self, kept: Kept) -> Request:
         fence = lease.fence(kept.lease)
@@ -87,10 +95,10 @@ class Errands:
         text = kept.record(trying=now, wall=self._wall(), now=now)
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
 
-    async def _send(self, kept: Kept, beat: Beat) -> None:
+    async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
         sent = self._clock()
         try:
-            outcome = await self._heartbeat(kept, beat)
+            outcome = await self._heartbeat(kept, key, beat)
         except BaseException:
             # The call came to no end that is known, so the beat may have been applied all the same.
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
@@ -102,15 +110,11 @@ class Errands:
             self._rooms.budget.hold(outcome.retry_after)
         _log.debug("beat %s outcome=%s", kept.who, type(outcome).__name__)
 
-    async def _heartbeat(self, kept: Kept, beat: Beat) -> Outcome:
+    async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
         """Send the beat; a key that is refused is read again, and another one is tried at once."""
-        secret = self._secret(kept)
-        key = await self._rooms.credentials.key(*secret)
-        if isinstance(key, NoKey):
-            return CredentialsMissing(self._instant(), key.message)
         outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
         if isinstance(outcome, Unauthorized):
-            second = await self._rooms.credentials.key_after_refusal(*secret, key)
+            second = await self._rooms.credentials.key_after_refusal(*self._secret(kept), key)
             if isinstance(second, NoKey):
                 return CredentialsMissing(self._instant(), second.message)
             if second is not key:
@@ -130,7 +134,7 @@ class Errands:
         spec = kept.resource.spec
         try:
             async with asyncio.timeout(lease.timeout(kept.lease)):
-                turn = replace(self._request(kept), rank=Rank.FIRST)
+                turn = replace(self._request(kept), key=f"list {spec.environment_id}", rank=Rank.FIRST)
                 items = await self._rooms.listing.ask(spec.environment_id, key.environment, turn)
         except TimeoutError:
             _log.warning("list not had in time, the windows decide alone %s", kept.who)
@@ -153,8 +157,7 @@ class Errands:
             case StopHeard(state):
                 asked = Asked(self._clock())
                 _log.info("stop heard %s force=%s state=%s", kept.who, force, state)
-                # The next beat tells what became of it.
-                kept.lease = lease.stopped(kept.lease) if state == "stopped" else lease.hasten(kept.lease, asked.at)
+                kept.lease = lease.stop_heard(kept.lease, state, asked.at)
             case StopUnheard(message):
                 asked = Asked(self._clock(), (before.refusals if before is not None else 0) + 1, message)
                 _log.warning("stop not heard, will try again %s force=%s: %s", kept.who, force, message)
@@ -166,17 +169,26 @@ class Errands:
             kept.graceful_stop = asked
 
     async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
-        secret = self._secret(kept)
-        key = await self._rooms.credentials.key(*secret)
+        key = await self._rooms.credentials.key(*self._secret(kept))
         if isinstance(key, NoKey):
             return StopUnheard(key.message)
-        await self._rooms.budget.turn(replace(self._request(kept), rank=Rank.FIRST))
+        outcome = await self._stop_once(kept, key, force=force)
+        if isinstance(outcome, StopUnheard) and outcome.unauthorized:
+            second = await self._rooms.credentials.key_after_refusal(*self._secret(kept), key)
+            if isinstance(second, Key) and second is not key:
+                return await self._stop_once(kept, second, force=force)
+        return outcome
+
+    async def _stop_once(self, kept: Kept, key: Key, *, force: bool) -> StopOutcome:
+        """Wait for the stop's turn, and send it if the item is still ours to stop by then."""
+        turn = self._request(kept)
+        await self._rooms.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST))
+        if kept.let_go or not lease.may_stop(kept.lease, self._clock()):
+            return StopUnheard("the lease ended before the stop could be sent")
         seconds = lease.timeout(kept.lease)
         outcome = await self._rooms.work_api.stop(_item(kept, key), force=force, timeout=seconds)
-        if isinstance(outcome, StopUnheard) and outcome.unauthorized:
-            second = await self._rooms.credentials.key_after_refusal(*secret, key)
-            if isinstance(second, Key) and second is not key:
-                return await self._rooms.work_api.stop(_item(kept, second), force=force, timeout=seconds)
+        if isinstance(outcome, StopUnheard) and outcome.retry_after is not None:
+            self._rooms.budget.hold(outcome.retry_after)
         return outcome
 
     async def end(self, kept: Kept, uid: str, name: str, grace: float | None) -> None:
@@ -199,7 +211,8 @@ class Errands:
 
     async def look(self, kept: Kept, pod: Pod) -> None:
         """Look whether a bound pod is there, until the answer is known."""
-        while True:
+        wait = RETRY
+        while not kept.let_go:
             outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
             match outcome:
                 case Gone():
@@ -209,7 +222,8 @@ class Errands:
                     kept.bind(outcome)
                     return
                 case NotDone():
-                    await asyncio.sleep(RETRY)
+                    await asyncio.sleep(wait)
+                    wait = min(LONGEST_RETRY, 2 * wait)
                 case _:
                     assert_never(outcome)
 

@@ -11,7 +11,8 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from typing import Any, Final, assert_never
+from dataclasses import replace
+from typing import Any, Final, TypeVar, assert_never
 
 from worklease import finalizer, lease
 from worklease.conditions import Kind, invalid
@@ -28,6 +29,12 @@ LONGEST_WAIT: Final = 3600.0
 
 ORPHANED: Final = 1.0
 """Seconds after which a resource that nobody carries is carried by the keeper: its timer is about to come, or not."""
+
+SUSPEND_LOOK: Final = 1.0
+"""Seconds between two looks at the two clocks: so late is a fence at most after a suspend."""
+
+SUSPENDED: Final = 0.5
+"""Seconds by which the clock that goes on must run ahead to have been a suspend."""
 
 FAREWELL: Final = 1.0
 """Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
@@ -61,7 +68,6 @@ class Keeper:
         self._pod_items: dict[str, Address] = {}
         self._arrival: asyncio.Event = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._closing = False
 
     # --- What is told by the watches ---------------------------------------------------------------------------
 
@@ -75,24 +81,29 @@ class Keeper:
             resource = WorkLease.parse(body)
         except InvalidResource as error:
             self._refuse(body, str(error))
+            if kept is not None and metadata.get("deletionTimestamp") is not None:
+                # What cannot be read any more is kept as it was, but its deletion is heard.
+                kept.resource = replace(kept.resource, deletion_timestamp=self._wall().utc)
+                kept.wake.set()
             return
         if kept is not None:
             kept.edited(resource, self._options)
-            kept.guarded = finalizer.FINALIZER in resource.finalizers
+            # Never back: an event may be older than our own write.
+            kept.guarded = kept.guarded or finalizer.FINALIZER in resource.finalizers
             kept.wake.set()
             return
         self._keep(resource)
 
     def unsee(self, uid: str) -> None:
         """Take note that a resource is no more: nothing further is done for it."""
+        self._rooms.status.forget(uid)
         kept = self._kept.pop(uid, None)
         if kept is None:
             return
-        del self._by_item[kept.item][uid]
-        del self._by_work[kept.resource.spec.environment_id, kept.resource.spec.work_id][uid]
+        _drop(self._by_item, kept.item, uid)
+        _drop(self._by_work, kept.item[1:], uid)
         self._wake_rivals(kept)
         self._rooms.checkpoint.drop(uid)
-        self._rooms.status.forget(uid)
         kept.let_go = True
         kept.wake.set()
         _log.info("resource gone %s", kept.who)
@@ -105,10 +116,12 @@ class Keeper:
         before = self._pod_items.get(pod.uid, item)
         if before != item:
             # Its labels were changed. Who bound it under the former ones still goes by its uid.
-            self._pods[before].pop(pod.uid, None)
+            _drop(self._pods, before, pod.uid)
         self._pod_items[pod.uid] = item
         self._pods[item][pod.uid] = pod
-        for kept in (*self._by_item[item].values(), *(self._by_item[before].values() if before != item else ())):
+        for kept in {
+            id(each): each for place in (item, before) for each in self._by_item.get(place, {}).values()
+        }.values():
             if kept.item == item or pod.uid in kept.bound:
                 kept.bind(pod)
                 kept.wake.set()
@@ -122,17 +135,15 @@ class Keeper:
         item = self._pod_items.pop(uid, None)
         if item is None:
             return
-        self._pods[item].pop(uid, None)
-        if not self._pods[item]:
-            del self._pods[item]
-        for kept in self._by_item[item].values():
+        _drop(self._pods, item, uid)
+        for kept in self._by_item.get(item, {}).values():
             self._look_at(kept, uid)
 
     def _keep(self, resource: WorkLease) -> None:
         kept = resume(resource, self._options, self._rooms.checkpoint.recall(resource.uid), self._wall(), self._clock())
         kept.guarded = finalizer.FINALIZER in resource.finalizers
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
-        self._by_work[resource.spec.environment_id, resource.spec.work_id][resource.uid] = kept
+        self._by_work[kept.item[1:]][resource.uid] = kept
         for uid in kept.bound:
             if not kept.bound[uid].gone:
                 self._look_at(kept, uid)
@@ -191,6 +202,19 @@ class Keeper:
                     if uid not in self._carriers and not kept.let_go:
                         self._carriers[uid] = None  # its place, until the task takes it
                         carrying.create_task(self.carry(uid), name=f"carry {uid}")
+
+    async def notice_suspends(self) -> None:
+        """Wake everything, until cancelled, whenever the machine was suspended: the loop's alarms slept with it."""
+        loop = asyncio.get_running_loop()
+        known = self._clock() - loop.time()
+        while True:
+            await asyncio.sleep(SUSPEND_LOOK)
+            ahead = self._clock() - loop.time()
+            if ahead - known > SUSPENDED:
+                _log.warning("the machine was suspended for %.1f s: looking at every lease", ahead - known)
+                for kept in self._kept.values():
+                    kept.wake.set()
+            known = ahead
 
     async def _wait(self, kept: Kept, look_at: float) -> None:
         """Wait until the resource is woken or ``look_at`` has come."""
@@ -263,14 +287,14 @@ class Keeper:
 
     def _yield_to_rival(self, kept: Kept) -> None:
         """Find out who of several resources for one work item keeps its lease; the others do nothing meanwhile."""
-        same = self._by_work[kept.resource.spec.environment_id, kept.resource.spec.work_id]
+        same = self._by_work.get(kept.item[1:], {})
         alive = [each for each in same.values() if each.lease.end is None and not each.let_go]
         first = min(alive, key=lambda each: each.seniority, default=kept)
         has_rival = first is not kept and kept.lease.end is None
         kept.rival = f"{first.reference.namespace}/{first.reference.name}" if has_rival else None
 
     def _wake_rivals(self, kept: Kept) -> None:
-        for other in self._by_work[kept.resource.spec.environment_id, kept.resource.spec.work_id].values():
+        for other in self._by_work.get(kept.item[1:], {}).values():
             if other is not kept:
                 other.wake.set()
 
@@ -280,6 +304,8 @@ class Keeper:
                 self._start(kept, f"end {uid}", self._errands.end(kept, uid, name, grace))
             case StopItem(force):
                 self._start(kept, "stop", self._errands.stop(kept, force=force))
+            case LetGo() if "beat" in kept.calls and kept.lease.sent is None:
+                pass  # a claim is under way: what it brings must be known, and given back
             case LetGo() if kept.guarded:
                 self._start(kept, "finalizer", self._errands.release(kept))
             case LetGo():
@@ -344,10 +370,16 @@ class Keeper:
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
-            del kept.calls[what]
-            kept.wake.set()
             if not task.cancelled() and (error := task.exception()) is not None:
                 _log.error("%s failed, which is a mistake of the operator's %s", what, kept.who, exc_info=error)
+                # Not at once: what fails for a mistake fails again, and would slow every other lease.
+                asyncio.get_running_loop().call_later(MISTAKEN, again)
+            else:
+                again()
+
+        def again() -> None:
+            del kept.calls[what]
+            kept.wake.set()
 
         task.add_done_callback(ended)
 
@@ -358,12 +390,25 @@ class Keeper:
 
     async def close(self) -> None:
         """End what is under way, or break it off; the leases are left to the next process."""
-        self._kept.clear()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL)
+        for kept in self._kept.values():
+            self._remember(kept, self._clock())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+Place = TypeVar("Place")
+Entry = TypeVar("Entry")
+
+
+def _drop(places: dict[Place, dict[str, Entry]], place: Place, uid: str) -> None:
+    """Take an entry out, and its place with the last one."""
+    entries = places.get(place, {})
+    entries.pop(uid, None)
+    if not entries:
+        places.pop(place, None)
 
 
 def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:

@@ -230,7 +230,7 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
             kept.flips[kind] = (Verdict(shown.status.value), shown.last_transition_time)
     ready = reasons.get(Kind.SANDBOX_READY.value)
     is_ready = ready is not None and ready.status is ConditionStatus.TRUE
-    for entry in reversed(status.sandboxes):
+    for entry in (entry for entry in reversed(status.sandboxes) if entry.pod_name):
         kept.bound[entry.pod_uid] = replace(_remembered_pod(entry), ready=is_ready)
     words, found = _words(status, wall), record.read(recorded)
     ended = _ended(status, reasons)
@@ -254,7 +254,7 @@ def _newest(
     A checkpoint that knows of a claim's tries only is older than a status that shows the lease held.
     """
     recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
-    if status.claim_time is None or words is None or status.lease_expiry_time is None:
+    if status.claim_time is None or words is None or not words.last_heartbeat or status.lease_expiry_time is None:
         return recorded
     told = restore(
         fresh,

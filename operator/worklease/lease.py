@@ -203,6 +203,8 @@ class Lease:
     """The TTL of the last accepted answer, in seconds, kept together with ``value``."""
     granted_for: int | None = None
     """What was asked for when ``ttl`` was granted, 0 if that is not known: the same wish is granted alike."""
+    refused_ttl: int | None = None
+    """What the spec asks for and the server refused (400): the lease goes on as it was granted before."""
     is_edited: bool = False
     """``desired_ttl`` was edited since the last accepted answer, so the next one may still be to the former wish."""
     cut: Cut | None = None
@@ -299,7 +301,7 @@ def _wish(lease: Lease) -> float | None:
 
     Who asks for none after a wish gets a default that is not known.
     """
-    if not lease.held or lease.desired_ttl == lease.granted_for:
+    if not lease.held or lease.desired_ttl == lease.granted_for or _is_refused(lease):
         return None
     return max(1.0, ASSUMED_TTL if lease.desired_ttl is None else lease.desired_ttl)
 
@@ -428,7 +430,24 @@ def decide(lease: Lease, now: float) -> Beat | Wait | Rest:
         return Wait(math.inf)
     if now < lease.due:
         return Wait(lease.due)
-    return Beat(lease.value if lease.value is not None else NO_HEARTBEAT, lease.desired_ttl, timeout(lease))
+    return Beat(lease.value if lease.value is not None else NO_HEARTBEAT, _asked_ttl(lease), timeout(lease))
+
+
+def _asked_ttl(lease: Lease) -> int | None:
+    """Give the TTL to ask for: not one that the server refused, at the price of a lease that it would renew."""
+    if lease.held and _is_refused(lease):
+        return lease.granted_for or None
+    return lease.desired_ttl
+
+
+def _is_refused(lease: Lease) -> bool:
+    return lease.refused_ttl is not None and lease.desired_ttl == lease.refused_ttl
+
+
+def may_stop(lease: Lease, now: float) -> bool:
+    """Tell whether a stop of the item is ours to send: while we hold, less a time-out for the stop's own way."""
+    ends = expiry(lease)
+    return lease.held and ends is not None and now < ends - timeout(lease)
 
 
 def lapse(lease: Lease, now: float) -> Lease:
@@ -460,9 +479,21 @@ def edit(lease: Lease, fresh: Lease) -> Lease:
         lease,
         desired_ttl=fresh.desired_ttl,
         is_edited=lease.is_edited or fresh.desired_ttl != lease.desired_ttl,
+        refused_ttl=lease.refused_ttl if fresh.desired_ttl == lease.desired_ttl else None,
         interval=fresh.interval,
         suspended=fresh.suspended,
     )
+
+
+def stop_heard(lease: Lease, state: str | None, now: float) -> Lease:
+    """Read the answer to a stop that we sent while we held: its body's state is proof; else the next beat tells."""
+    match state:
+        case "stopped":
+            return stopped(lease)
+        case "stopping" if lease.held:
+            return replace(hasten(lease, now), stopping_seen=True)
+        case _:
+            return hasten(lease, now)
 
 
 def stopped(lease: Lease) -> Lease:
@@ -499,6 +530,10 @@ def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
             return _troubled(lease, Trouble.NOT_FOUND, outcome.message, outcome.exchange.done + _slowly(lease))
         case NotReady() if not lease.held:
             return _troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + _slowly(lease))
+        case Rejected() if lease.held and _asked_ttl(lease) is not None and _asked_ttl(lease) != lease.granted_for:
+            message = f"{outcome.message}; ttlSeconds {lease.desired_ttl} may be refused: going on without it"
+            refused = replace(lease, refused_ttl=lease.desired_ttl)
+            return _failed(refused, Trouble.REJECTED, outcome.exchange, message)
         case NotReady() | Rejected():
             return _failed(lease, Trouble.REJECTED, outcome.exchange, outcome.message)
         case Unauthorized():
@@ -637,7 +672,8 @@ def _conflicted(lease: Lease, answer: Conflicted, seen: Seen | None) -> Lease:
 
 def _is_another_delivery(lease: Lease, seen: Seen) -> bool:
     """Tell whether the item entered the queue after we first held it; its id recurs, its delivery does not."""
-    queued, first = instant(seen.started_at), instant(lease.first)
+    # A lease that was restored from a status knows its last value only; that is later, and rules out as surely.
+    queued, first = instant(seen.started_at), instant(lease.first or lease.value)
     return queued is not None and first is not None and queued > first
 
 

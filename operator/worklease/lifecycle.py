@@ -197,7 +197,7 @@ def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float)
         return _look_again(situation.lease, now)
     if asked is not None and now < asked.again:
         return _look_again(situation.lease, now, asked.again)
-    return Plan((step,))
+    return _look_again(situation.lease, now, steps=(step,))
 
 
 def _tear_down(situation: Situation, now: float, allowed: float | None, left: float | None = None) -> Plan:

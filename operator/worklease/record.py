@@ -4,6 +4,7 @@ Owns that form and its translation from and to a lease. Times of the monotonic c
 machine; elsewhere they are translated by the wall clock. Values and windows are the server's, and are kept as they are.
 """
 
+import math
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -41,6 +42,8 @@ class Record(BaseModel):
     sent: float | None = None
     claimed: float | None = None
     cut: tuple[float, float] | None = None
+    reprieve: float | None = None
+    """Until when the first process that restored the lease may be told: a crash loop does not move it."""
     stopping: bool = False
     windows: tuple[tuple[float, float], ...] = ()
     """Unanswered claims, in the server's time."""
@@ -54,7 +57,7 @@ class Record(BaseModel):
 
 def write(lease: Lease, bound: Iterable[tuple[str, str]], *, trying: float | None, now: float, wall: float) -> str:
     """Write what a restart needs of ``lease``; ``trying``: when a first claim is sent, which is told before it is."""
-    tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > 0]
+    tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > -math.inf]
     if trying is not None:
         tries.append((trying, trying))
     record = Record(
@@ -67,6 +70,7 @@ def write(lease: Lease, bound: Iterable[tuple[str, str]], *, trying: float | Non
         sent=lease.sent,
         claimed=lease.claimed,
         cut=None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
+        reprieve=lease.reprieve,
         stopping=lease.stopping_seen,
         # Of a lease that was held, a start covers all windows since its last value by one of its own.
         windows=() if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
@@ -104,7 +108,10 @@ def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, mom
         ttl, ends = record.cut
         cut = Cut(ttl, ends + shift)
         held = replace(held, cut=cut if held.cut is None else Cut(min(held.cut.ttl, ttl), min(held.cut.ends, cut.ends)))
-    return replace(held, first=record.first)
+    reprieve = held.reprieve
+    if reprieve is not None and record.reprieve is not None:
+        reprieve = min(reprieve, record.reprieve + shift)
+    return replace(held, first=record.first, reprieve=reprieve)
 
 
 def _resume_claim(record: Record, fresh: Lease, shift: float, now: float) -> Lease:

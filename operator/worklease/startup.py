@@ -49,19 +49,25 @@ RIGHTS: Final = (
 """What is used in every watched namespace. Secrets are granted by name, so a missing right shows on the resource."""
 
 
-async def check(api: KubernetesApi, namespaces: tuple[str, ...], *, patience: float = PATIENCE) -> None:
-    """Look whether the cluster is ready for the operator; ``patience`` is in seconds.
+OWN_RIGHTS: Final = tuple(Right(verb, "", "configmaps") for verb in ("get", "create", "patch"))
+"""What is used in the operator's own namespace: the checkpoint."""
+
+
+async def check(api: KubernetesApi, namespaces: tuple[str, ...], own: str, *, patience: float = PATIENCE) -> None:
+    """Look whether the cluster is ready for the operator, which lives in ``own``; ``patience`` is in seconds.
 
     Raises:
         NotReady: It is not; the message says what is missing.
     """
     deadline = asyncio.get_running_loop().time() + patience
     await _find_resource(api, deadline)
+    wanted = [(right, namespace) for namespace in namespaces or (None,) for right in RIGHTS]
+    wanted += [(right, own) for right in OWN_RIGHTS]
+    granted = await asyncio.gather(*(_is_granted(api, deadline, right, namespace) for right, namespace in wanted))
     missing = [
         f"{right} in {'all namespaces' if namespace is None else f'namespace {namespace}'}"
-        for namespace in namespaces or (None,)
-        for right in RIGHTS
-        if not await _is_granted(api, deadline, right, namespace)
+        for (right, namespace), is_granted in zip(wanted, granted, strict=True)
+        if not is_granted
     ]
     if missing:
         raise NotReady(f"missing rights: the operator may not {', '.join(missing)}; grant them to its service account")

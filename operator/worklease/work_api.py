@@ -101,6 +101,8 @@ class StopUnheard:
 
     message: str
     unauthorized: bool = False
+    retry_after: float | None = None
+    """Seconds for which the server wants to be left alone (``Retry-After``)."""
 
 
 StopOutcome = StopHeard | StopUnheard
@@ -213,7 +215,7 @@ class WorkApi:
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 return StopUnheard(_said(response, item.key), unauthorized=True)
             case _:
-                return StopUnheard(_said(response, item.key))
+                return StopUnheard(_said(response, item.key), retry_after=_retry_after(response))
 
     async def items(self, environment_id: str, key: SecretStr, *, timeout: float) -> Mapping[str, Seen] | None:  # noqa: ASYNC109 (the lease says how long)
         """List an environment's work items, by id: the neutral read. None if the list cannot be had, or not whole."""

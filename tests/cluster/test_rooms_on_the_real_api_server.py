@@ -316,12 +316,13 @@ NEEDED = (
     "get,list,watch,patch workleases.worklease.dev",
     "patch workleases.worklease.dev/status",
     "get,list,watch,delete pods",
+    "get,create,patch configmaps",
 )
 
 
 async def test_an_administrator_is_ready_to_start(api: KubernetesApi, namespace: str) -> None:
-    await check(api, ())
-    await check(api, (namespace,))
+    await check(api, (), namespace)
+    await check(api, (namespace,), namespace)
 
 
 async def test_an_account_with_just_the_rights_in_its_namespace_is_ready_there_only(
@@ -329,16 +330,16 @@ async def test_an_account_with_just_the_rights_in_its_namespace_is_ready_there_o
 ) -> None:
     grant(control_plane, namespace, account, *NEEDED)
     async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
-        await check(limited, (namespace,))
+        await check(limited, (namespace,), namespace)
         with pytest.raises(NotReady, match="delete pods in all namespaces"):
-            await check(limited, ())
+            await check(limited, (), namespace)
 
 
 async def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: str, account: Account) -> None:
-    grant(control_plane, namespace, account, NEEDED[0], NEEDED[2])
+    grant(control_plane, namespace, account, NEEDED[0], *NEEDED[2:])
     async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
         with pytest.raises(NotReady) as missing:
-            await check(limited, (namespace,))
+            await check(limited, (namespace,), namespace)
     lacking = f"the operator may not patch workleases.worklease.dev/status in namespace {namespace}; grant"
     assert lacking in str(missing.value)
 
@@ -346,7 +347,7 @@ async def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: 
 async def test_a_token_that_is_none_is_said_at_once(control_plane: ControlPlane) -> None:
     async with kubernetes_at(control_plane.url, token="nonsense", ca=control_plane.ca) as stranger:
         with pytest.raises(NotReady, match="refuses the operator's credentials: Unauthorized"):
-            await check(stranger, ())
+            await check(stranger, (), "default")
 
 
 async def test_the_servers_refusals_are_read(api: KubernetesApi, namespace: str) -> None:

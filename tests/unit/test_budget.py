@@ -182,6 +182,25 @@ async def test_one_leases_second_try_keeps_no_other_from_its_attempt_in_a_hold(q
     assert queue.order == ["first", "second"]
 
 
+async def test_a_retry_with_an_earlier_fence_goes_ahead_of_an_urgent_routine_beat(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(routine("urgent", fence=1100, urgent=1000), first("retry", fence=1010))
+    await queue.pass_time(2.5)
+    assert queue.order == ["spends the burst", "retry", "urgent"]
+
+
+async def test_a_renewed_lease_has_another_attempt_in_a_long_hold(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(600)
+    await queue.ask(routine("a", fence=1050, urgent=1040))
+    await queue.pass_time(41, step=0.5)
+    assert queue.order == ["a"]
+    await queue.ask(routine("a", fence=1110, urgent=1100))
+    await queue.pass_time(61, step=0.5)
+    assert queue.order == ["a", "a"]
+
+
 async def test_a_shorter_hold_does_not_cut_a_longer_one(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(20)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from worklease.lifecycle import DeletionPolicy
 from worklease.resource import (
     ENVIRONMENT_LABEL,
     LONGEST_HEARTBEAT,
@@ -17,7 +18,6 @@ from worklease.resource import (
     WORK_LABEL,
     Condition,
     ConditionStatus,
-    DeletionPolicy,
     HeartbeatMode,
     InvalidResource,
     OnFailure,

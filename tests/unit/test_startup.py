@@ -9,7 +9,7 @@ import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
 from worklease.kubernetes_api import KubernetesApi
-from worklease.startup import RIGHTS, NotReady, check
+from worklease.startup import OWN_RIGHTS, RIGHTS, NotReady, check
 
 DISCOVERY = "/apis/worklease.dev/v1alpha1"
 RESOURCES = {"kind": "APIResourceList", "resources": [{"name": "workleases"}, {"name": "workleases/status"}]}
@@ -41,7 +41,7 @@ def attributes(seen: Seen) -> dict[str, Any]:
 
 async def problem(kubernetes: KubernetesApi, *namespaces: str, patience: float = 0.0) -> str:
     with pytest.raises(NotReady) as missing:
-        await check(kubernetes, namespaces, patience=patience)
+        await check(kubernetes, namespaces, "home", patience=patience)
     message = str(missing.value)
     assert "\n" not in message
     return message
@@ -51,10 +51,11 @@ async def test_a_cluster_with_the_resource_and_the_rights_is_ready(
     server: ScriptedServer, kubernetes: KubernetesApi
 ) -> None:
     server.script = lambda seen: FOUND if seen.target == DISCOVERY else GRANTED
-    await check(kubernetes, ())
+    await check(kubernetes, (), "home")
     asked = [attributes(seen) for seen in server.seen if seen.method == "POST"]
-    assert len(asked) == len(RIGHTS)
-    assert not [each for each in asked if "namespace" in each]
+    assert len(asked) == len(RIGHTS) + len(OWN_RIGHTS)
+    assert not [each for each in asked if "namespace" in each and each["resource"] != "configmaps"]
+    assert {"verb": "patch", "group": "", "resource": "configmaps", "namespace": "home"} in asked
     assert {"verb": "patch", "group": "worklease.dev", "resource": "workleases", "subresource": "status"} in asked
     assert {"verb": "delete", "group": "", "resource": "pods"} in asked
 
@@ -63,9 +64,10 @@ async def test_rights_are_asked_for_in_each_watched_namespace(
     server: ScriptedServer, kubernetes: KubernetesApi
 ) -> None:
     server.script = lambda seen: FOUND if seen.target == DISCOVERY else GRANTED
-    await check(kubernetes, ("one", "two"))
+    await check(kubernetes, ("one", "two"), "home")
     asked = [attributes(seen)["namespace"] for seen in server.seen if seen.method == "POST"]
-    assert asked == ["one"] * len(RIGHTS) + ["two"] * len(RIGHTS)
+    wanted = ["home"] * len(OWN_RIGHTS) + ["one"] * len(RIGHTS) + ["two"] * len(RIGHTS)
+    assert sorted(asked) == wanted
 
 
 @pytest.mark.parametrize("answer", [refused(404), Answer(body={"resources": [{"name": "others"}]}), Answer(body={})])
@@ -123,7 +125,7 @@ async def test_a_server_that_stays_away_is_said_when_patience_ends(
 async def test_a_server_that_is_on_its_way_up_is_waited_for(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = in_turn(refused(503), FOUND, refused(429), GRANTED)
     async with asyncio.timeout(30):
-        await check(kubernetes, ())
+        await check(kubernetes, (), "home")
 
 
 async def test_an_address_where_nobody_is_is_said(server: ScriptedServer) -> None:
