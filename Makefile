@@ -11,6 +11,9 @@ LOCKS := requirements/bootstrap.txt requirements/dev.txt
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	$(if $(UPGRADE),--upgrade)
 
+# The size of a soak; such as make soak KILLS=5 MINUTES=3.
+KILLS ?= 50
+MINUTES ?= 240
 # Journeys wait for most of their time, so there are more of them at once than cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
@@ -48,6 +51,11 @@ lint: $(READY) ## Style, types and layers alone
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --cache-dir .venv/.import-linter > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+
+.PHONY: soak
+soak: tools-bin ## The long versions, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
+	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties
+	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES)
 
 .PHONY: fix
 fix: $(READY) ## Format, and mend what ruff can mend

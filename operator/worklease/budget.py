@@ -121,6 +121,16 @@ class Budget:
         """Whether the server's request to wait still stands."""
         return now < self._held_until
 
+    def shortage(self, now: float) -> str:
+        """Say why a call waits, and what to do."""
+        if self.held(now):
+            left = self._held_until - now
+            return f"the server asked to be left alone for {left:.0f} s more (Retry-After); {self.waiting} calls wait"
+        return (
+            f"{self.waiting} calls wait for their turn: {self.per_minute} a minute are too few for all leases; "
+            "raise WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases"
+        )
+
     def _pump(self) -> None:
         """Give all turns that can be given now, and come back when the next one can."""
         if self._alarm is not None:

@@ -19,7 +19,7 @@ from worklease.conditions import Kind, invalid
 from worklease.errands import Errands, Rooms
 from worklease.kept import Kept, Options, Wall, resume
 from worklease.lease import Beat, Rest, Wait
-from worklease.lifecycle import EndPod, LetGo, Pod, Step, StopItem, decide
+from worklease.lifecycle import EndPod, LetGo, Pod, Step, StopItem, alive, decide
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL, InvalidResource, WorkLease
 from worklease.sandbox import read_pod
 from worklease.status import Reference, Urgency
@@ -244,6 +244,8 @@ class Keeper:
                 if pod.uid not in kept.bound:
                     kept.bind(pod)
         self._yield_to_rival(kept)
+        if lease.is_fenced(kept.lease, now) and kept.lease.held and alive(kept.bound):
+            kept.fence_fell = True
         plan = decide(kept.situation(), now)
         for step in plan.steps:
             self._perform(kept, step)
@@ -277,12 +279,7 @@ class Keeper:
         """Say so on a lease whose beat waits for its turn longer than it may, before the lease is lost by it."""
         latest = lease.latest(kept.lease)
         if now >= latest and kept.lease.trouble is None:
-            budget = self._rooms.budget
-            message = (
-                f"{budget.waiting} calls wait for their turn: {budget.per_minute} a minute are too few for all leases; "
-                "raise WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases"
-            )
-            kept.lease = lease.starve(kept.lease, message)
+            kept.lease = lease.starve(kept.lease, self._rooms.budget.shortage(now))
         return latest if now < latest else math.inf
 
     def _yield_to_rival(self, kept: Kept) -> None:

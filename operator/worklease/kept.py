@@ -18,6 +18,7 @@ from worklease.lifecycle import Asked, Pod, Situation, alive, is_bindable
 from worklease.resource import Condition as ShownCondition
 from worklease.resource import (
     ConditionStatus,
+    OnFailure,
     SandboxStatus,
     WorkLease,
     WorkLeaseStatus,
@@ -72,6 +73,8 @@ class Kept:
     flips: dict[Kind, tuple[Verdict, datetime]] = field(default_factory=dict)
     """Each condition's last status, and since when."""
 
+    fence_fell: bool = False
+    """Whether a sandbox was ended at the fence of this lease."""
     rival: str | None = None
     """The resource that has this item's lease already, as namespace/name: this one does nothing."""
     queued: bool = False
@@ -132,6 +135,8 @@ class Kept:
             drain_seconds=float(spec.sandbox.drain_seconds if spec.sandbox is not None else 30),
             deletion_policy=spec.deletion_policy,
             deleting=self.resource.deletion_timestamp is not None,
+            fence_fell=self.fence_fell,
+            stops_on_failure=spec.sandbox is not None and spec.sandbox.on_failure is OnFailure.STOP,
         )
 
     def edited(self, resource: WorkLease, options: Options) -> None:
@@ -154,8 +159,10 @@ class Kept:
             self.regrace()
 
     def regrace(self) -> None:
-        """Take over the longest grace of the bound pods: the fence goes by it."""
+        """Take over the longest grace of the bound pods: the fence goes by it, and does not move back once it fell."""
         longest = max((pod.grace for pod in alive(self.bound)), default=0.0)
+        if self.fence_fell:
+            longest = max(longest, self.lease.pod_grace)
         if longest != self.lease.pod_grace:
             self.lease = replace(self.lease, pod_grace=longest)
 

@@ -248,7 +248,15 @@ class Lease:
 
 
 def restore(
-    fresh: Lease, *, value: str, ttl: float, sent: float, claimed: float | None, words: Words, now: float
+    fresh: Lease,
+    *,
+    value: str,
+    ttl: float,
+    sent: float,
+    claimed: float | None,
+    words: Words,
+    now: float,
+    known_cut: Cut | None = None,
 ) -> Lease:
     """Go on with a lease that an earlier process held.
 
@@ -263,7 +271,7 @@ def restore(
         value=value,
         ttl=ttl,
         granted_for=wish,
-        cut=None if wish is None or wish >= ttl else Cut(float(wish), sent + wish),
+        cut=_deeper(known_cut, None if wish is None or wish >= ttl else Cut(float(wish), sent + wish)),
         sent=sent,
         claimed=claimed,
         words=words,
@@ -281,6 +289,12 @@ def restore(
         # Many leases that start at once are spread by what is due; what is overdue goes at once.
         due=max(now, sent + _routine(kept)),
     )
+
+
+def _deeper(one: Cut | None, other: Cut | None) -> Cut | None:
+    if one is None or other is None:
+        return one or other
+    return Cut(min(one.ttl, other.ttl), min(one.ends, other.ends))
 
 
 # --- Time --------------------------------------------------------------------------------------------------------
@@ -508,10 +522,10 @@ def stopped(lease: Lease) -> Lease:
 def is_doubtful(lease: Lease, outcome: Outcome) -> bool:
     """Tell whether the list is to be asked before ``outcome`` is observed.
 
-    It is before a value is adopted, and where a 412 does not say what the server has: the neutral read may show that
-    the item is another delivery by now.
+    It is before a value is adopted, and where a 412 or a 409 does not say what the server has: the neutral read may
+    show that the item is another delivery by now, or that it is stopping.
     """
-    return lease.held and isinstance(outcome, Conflicted) and observe(lease, outcome).end is None
+    return lease.held and isinstance(outcome, Conflicted | NotReady) and observe(lease, outcome).end is None
 
 
 def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
@@ -528,6 +542,8 @@ def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
             return _over(lease, End.NOT_FOUND, outcome.message)
         case Missing():
             return _troubled(lease, Trouble.NOT_FOUND, outcome.message, outcome.exchange.done + _slowly(lease))
+        case NotReady() if lease.held and seen is not None:
+            return _listed(lease, outcome, seen)
         case NotReady() if not lease.held:
             return _troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + _slowly(lease))
         case Rejected() if lease.held and _asked_ttl(lease) is not None and _asked_ttl(lease) != lease.granted_for:
@@ -646,12 +662,11 @@ def _conflicted(lease: Lease, answer: Conflicted, seen: Seen | None) -> Lease:
     Where it cannot be had, the windows decide alone.
     """
     exchange, current = answer.exchange, answer.current
-    if lease.held and seen is not None and seen.state == "stopped":
-        return _over(lease, End.STOPPED, STOPPED_MESSAGE)
-    if lease.held and seen is not None and _is_another_delivery(lease, seen):
-        if seen.state in {"queued", "starting"}:
-            return _over(lease, End.REQUEUED, f"the work item went back to the queue at {seen.started_at}")
-        return _over(lease, End.TAKEN_OVER, f"the work item was queued again at {seen.started_at}, and taken")
+    if lease.held and seen is not None and (over := _overruled(lease, seen)) is not None:
+        return over
+    if current is None and lease.held and seen is not None and _is_ours(lease, seen.latest_heartbeat_at):
+        # What the 412 does not say the list does; should it write the value otherwise, the next 412 changes nothing.
+        return _adopted(lease, Current(seen.latest_heartbeat_at, seen.state, None), exchange.done)
     if current is None:
         # Nothing is decided without a value: not adopted, not given up.
         message = "the server refused the value and does not say what it has"
@@ -668,6 +683,29 @@ def _conflicted(lease: Lease, answer: Conflicted, seen: Seen | None) -> Lease:
     if _is_ours(lease, current.last_heartbeat):
         return _adopted(lease, current, exchange.done)
     return _over(lease, End.TAKEN_OVER, f"another worker holds the lease since {current.last_heartbeat}")
+
+
+def _overruled(lease: Lease, seen: Seen) -> Lease | None:
+    """End a lease that the list shows to be over; None where it does not."""
+    if seen.state == "stopped":
+        return _over(lease, End.STOPPED, STOPPED_MESSAGE)
+    if not _is_another_delivery(lease, seen):
+        return None
+    if seen.state in {"queued", "starting"}:
+        return _over(lease, End.REQUEUED, f"the work item went back to the queue at {seen.started_at}")
+    return _over(lease, End.TAKEN_OVER, f"the work item was queued again at {seen.started_at}, and taken")
+
+
+def _listed(lease: Lease, answer: NotReady, seen: Seen) -> Lease:
+    """Read a 409 to a beat of a lease that we hold by the list: some servers answer so once the item is stopping."""
+    over = _overruled(lease, seen)
+    if over is not None:
+        return over
+    at = _own_fence(lease)
+    if seen.state == "stopping" and (lease.stopping_seen or (at is not None and answer.exchange.done < at)):
+        stopping = replace(lease, stopping_seen=True, failures=0, trouble=None, message="")
+        return replace(stopping, due=answer.exchange.done + _routine(lease))
+    return _failed(lease, Trouble.REJECTED, answer.exchange, answer.message)
 
 
 def _is_another_delivery(lease: Lease, seen: Seen) -> bool:
@@ -740,7 +778,7 @@ def _doubted(lease: Lease, exchange: Exchange) -> Lease:
     cut, wish = lease.cut, _wish(lease)
     if wish is not None:
         ends = exchange.sent + wish
-        cut = Cut(wish, ends) if cut is None else Cut(min(cut.ttl, wish), min(cut.ends, ends))
+        cut = _deeper(cut, Cut(wish, ends))
     window = Unplaced(exchange.sent, exchange.done + timeout(lease))
     last = lease.unplaced[-1] if lease.unplaced else None
     if last is not None and window.sent <= last.closes:

@@ -83,6 +83,10 @@ class Situation:
     drain_seconds: float = 30.0
     deletion_policy: DeletionPolicy = DeletionPolicy.STOP
     deleting: bool = False
+    fence_fell: bool = False
+    """Whether a sandbox was ended at the fence: should the lease be ours again, it counts as failed."""
+    stops_on_failure: bool = False
+    """Whether a failed sandbox stops its item (``onFailure: Stop``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,8 @@ def decide(situation: Situation, now: float) -> Plan:
         return _tear_down(situation, now, fence_grace(lease))
     if situation.deleting:
         return _give_up(situation, now)
+    if situation.fence_fell and situation.stops_on_failure and lease.held:
+        return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
     return _look_again(lease, now)
 
 

@@ -119,6 +119,7 @@ class Seen:
 
     state: str
     started_at: str | None
+    latest_heartbeat_at: str | None = None
 
 
 Outcome = (

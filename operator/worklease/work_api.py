@@ -133,6 +133,7 @@ class _Listed(BaseModel):
     id: str
     state: str
     started_at: str | None = None
+    latest_heartbeat_at: str | None = None
 
 
 class _Page(BaseModel):
@@ -231,7 +232,9 @@ class WorkApi:
                         _log.warning("list refused environment=%s: %s", environment_id, _said(response, key))
                         return None
                     read = _Page.model_validate_json(response.content)
-                    found |= {each.id: Seen(each.state, each.started_at) for each in read.data}
+                    found |= {
+                        each.id: Seen(each.state, each.started_at, each.latest_heartbeat_at) for each in read.data
+                    }
                     page = read.next_page
                     if not page:
                         return found

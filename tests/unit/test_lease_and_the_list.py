@@ -4,7 +4,7 @@ import pytest
 
 from support.lease_samples import exchange, held, refused, stamp, unanswered
 from worklease.lease import End, Trouble, is_doubtful, observe
-from worklease.outcomes import Conflicted, Seen
+from worklease.outcomes import Conflicted, NotReady, Seen
 
 
 def test_the_list_is_asked_before_an_adoption() -> None:
@@ -58,3 +58,26 @@ def test_a_mute_412_and_a_list_of_the_same_delivery_decide_nothing() -> None:
     assert lease.end is None
     assert lease.trouble is Trouble.IN_DOUBT
     assert lease.value == held().value
+
+
+def test_a_value_that_only_the_list_names_is_adopted_like_one_of_a_412() -> None:
+    lease = observe(held(), unanswered(130))
+    mute = Conflicted(exchange(141), None)
+    assert observe(lease, mute, Seen("active", stamp(10), stamp(130.2))).value == stamp(130.2)
+    assert observe(lease, mute, Seen("active", stamp(10), stamp(400))).value == held().value
+    assert observe(held(), mute, Seen("active", stamp(10), stamp(130.2))).value == held().value
+
+
+def test_a_409_while_we_hold_is_read_by_the_list() -> None:
+    refusal = NotReady(exchange(130), "not now")
+    assert is_doubtful(held(), refusal)
+    stopping = observe(held(), refusal, Seen("stopping", stamp(10)))
+    assert stopping.stopping_seen
+    assert stopping.end is None
+    assert observe(held(), refusal, Seen("stopped", stamp(10))).end is End.STOPPED
+    assert observe(held(), refusal, Seen("starting", stamp(120))).end is End.REQUEUED
+    assert observe(held(), refusal, Seen("active", stamp(10))).trouble is Trouble.REJECTED
+
+
+def test_a_409_past_the_fence_is_no_stop_of_ours_to_confirm() -> None:
+    assert not observe(held(100, ttl=90), NotReady(exchange(189), "not now"), Seen("stopping", stamp(10))).stopping_seen
