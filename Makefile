@@ -11,9 +11,10 @@ LOCKS := requirements/bootstrap.txt requirements/dev.txt
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	$(if $(UPGRADE),--upgrade)
 
-# The size of a soak; such as make soak KILLS=5 MINUTES=3.
+# The size of a soak; such as make soak KILLS=5 MINUTES=3 OUTAGE=40.
 KILLS ?= 50
 MINUTES ?= 240
+OUTAGE ?= 1800
 # Journeys wait for most of their time, so there are more of them at once than cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
@@ -55,7 +56,7 @@ lint: $(READY) ## Style, types and layers alone
 .PHONY: soak
 soak: tools-bin ## The long versions, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties
-	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES)
+	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES) --outage $(OUTAGE)
 
 .PHONY: fix
 fix: $(READY) ## Format, and mend what ruff can mend

@@ -15,7 +15,7 @@ from support.judge import OPERATOR, Entry, Stay, check_history, check_sandboxes,
 from support.operator import Leases, Operator
 from support.simulator import Simulator
 from support.stays import Stays
-from worklease.simulator.profiles import PROFILES, BeatAfterStop, Lapse
+from worklease.simulator.profiles import PROFILES, BeatAfterStop, Lapse, Redelivery
 
 TTL = 12  # seconds; within the bounds of every profile
 KEPT = ["work_kept", "work_lost"]
@@ -129,7 +129,10 @@ def test_the_main_scenario_ends_as_it_should_under(profile: str, control_plane: 
     if manners.lapse is Lapse.AT_ONCE:
         assert told.states.get(LAPSING, "queued") == "queued"
     if manners.beat_after_stop is not BeatAfterStop.CONFLICT:
-        assert (told.reasons[GRACEFUL], told.reasons[FORCED]) == ("Stopped", "Stopped")
+        assert told.reasons[GRACEFUL] == "Stopped"
+        # Where the item comes again within seconds, the next beat may find it in the queue already.
+        comes_again = manners.redelivery is Redelivery.AFTER_STOP
+        assert told.reasons[FORCED] in ("Stopped", *(("Requeued",) if comes_again else ()))
     assert told.states[GRACEFUL] in ("stopped", "queued")  # queued: it came again, as it does on some
     stops = [entry["item"] for entry in told.history if entry.get("call") == "stop" and entry["agent"] == OPERATOR]
     assert set(stops) <= {GRACEFUL}

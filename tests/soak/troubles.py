@@ -128,6 +128,9 @@ class Troubles:
             case Trouble.RESOURCE_DELETED:
                 self._fleet.drop(item)
             case Trouble.STOLEN:
+                # As another delivery: who goes on with the right value is nobody's to tell from a beat of our own
+                # that was not answered, and the operator may be between two lives just now.
+                self._simulator.requeue_item(item, state="starting")
                 self._simulator.steal_item(item)
             case Trouble.REDELIVERED:
                 self._simulator.requeue_item(item)
