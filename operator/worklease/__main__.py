@@ -92,31 +92,17 @@ async def operate(settings: Settings) -> None:
         opened.push_async_callback(kubernetes.close)
         own = settings.namespace or kubernetes.namespace or "default"
         await check(kubernetes, settings.namespaces, own)
-        work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
-        status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
-        checkpoint = Checkpoint(kubernetes, own, monotonic)
-        await checkpoint.load()
-        budget = Budget(settings.requests_per_minute, monotonic)
-        rooms = Rooms(
-            kubernetes=kubernetes,
-            work_api=work_api,
-            credentials=Credentials(kubernetes, monotonic),
-            sandboxes=Sandboxes(kubernetes),
-            status=status,
-            budget=budget,
-            listing=Listing(work_api, budget),
-            checkpoint=checkpoint,
-        )
+        rooms = await _open_rooms(settings, kubernetes, own, opened)
         options = Options(
             interval=settings.max_heartbeat_interval,
             credentials_secret=settings.credentials_secret,
         )
         keeper = Keeper(rooms, options, monotonic, wall)
-        pages = {"/metrics": lambda: metrics.page(keeper, budget)}
+        pages = {"/metrics": lambda: metrics.page(keeper, rooms.budget)}
         address = await opened.enter_async_context(serve(settings.http_host, settings.http_port, pages))
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(status.run(), name="status")
-            checkpointing = tasks.create_task(checkpoint.run(), name="checkpoint")
+            writing = tasks.create_task(rooms.status.run(), name="status")
+            checkpointing = tasks.create_task(rooms.checkpoint.run(), name="checkpoint")
             carrying = tasks.create_task(keeper.run(), name="keeper")
             noticing = tasks.create_task(keeper.notice_suspends(), name="suspends")
             census = Census(kubernetes, settings.namespaces, keeper.unsee, keeper.lose_pod, monotonic)
@@ -128,12 +114,31 @@ async def operate(settings: Settings) -> None:
             watching.cancel()
             await asyncio.wait({watching})
             # Beats go on while the last news is written.
-            await _flush(checkpoint, status)
+            await _flush(rooms.checkpoint, rooms.status)
             carrying.cancel()
             await keeper.close()
-            await _flush(checkpoint)
+            await _flush(rooms.checkpoint)
             for task in (noticing, writing, checkpointing):
                 task.cancel()
+
+
+async def _open_rooms(settings: Settings, kubernetes: KubernetesApi, own: str, opened: AsyncExitStack) -> Rooms:
+    """Open what the keeper performs with; ``own`` is the namespace of the checkpoint, which is read first."""
+    work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
+    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
+    checkpoint = Checkpoint(kubernetes, own, monotonic)
+    await checkpoint.load()
+    budget = Budget(settings.requests_per_minute, monotonic)
+    return Rooms(
+        kubernetes=kubernetes,
+        work_api=work_api,
+        credentials=Credentials(kubernetes, monotonic),
+        sandboxes=Sandboxes(kubernetes),
+        status=status,
+        budget=budget,
+        listing=Listing(work_api, budget),
+        checkpoint=checkpoint,
+    )
 
 
 async def _flush(*rooms: Checkpoint | StatusWriter) -> None:
