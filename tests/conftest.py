@@ -4,6 +4,8 @@ Must not reach for a cluster that the tests did not start.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +28,9 @@ def pytest_configure() -> None:
     except ForeignClusterError as error:
         raise pytest.UsageError(str(error)) from error
     keep_away_from_other_clusters(os.environ)
+    if threading.current_thread() is threading.main_thread():
+        # A runner in the background ignores Ctrl-C, and so would every process that a test starts to interrupt it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
