@@ -15,7 +15,7 @@ from controlplane import ControlPlane, wait_for
 from support.judge import check_history, heartbeats
 from support.kube_proxy import Answer, Hang, KubeProxy, Reset
 from support.operator import Leases, Operator
-from support.simulator import Simulator
+from support.simulator import Simulator, accepted
 
 TTL = 15.0  # seconds, as the simulator grants
 INTERVAL = TTL / 3
@@ -34,10 +34,6 @@ def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
 def operator(control_plane: ControlPlane, proxy: KubeProxy, namespace: str, simulator: Simulator) -> Iterator[Operator]:
     with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as started:
         yield started
-
-
-def accepted(simulator: Simulator, item: str) -> list[float]:
-    return [entry["applied_monotonic"] for entry in heartbeats(simulator.history(item)) if entry["lease_extended"]]
 
 
 def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False) -> None:

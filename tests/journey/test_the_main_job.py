@@ -6,7 +6,7 @@ import pytest
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history, heartbeats
 from support.operator import Leases, Operator
-from support.simulator import Simulator
+from support.simulator import Simulator, accepted
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -15,10 +15,6 @@ INTERVAL = 5.0  # a third of the simulator's TTL
 
 def refused(simulator: Simulator) -> list[object]:
     return [entry for entry in heartbeats(simulator.history()) if entry["status"] == 412]
-
-
-def accepted(simulator: Simulator, item: str) -> list[float]:
-    return [entry["applied_monotonic"] for entry in heartbeats(simulator.history(item)) if entry["lease_extended"]]
 
 
 def test_a_lease_is_claimed_and_renewed_at_a_third_of_its_ttl(leases: Leases, simulator: Simulator) -> None:

@@ -218,3 +218,9 @@ class Simulator:
         if response.is_error:
             raise RuntimeError(f"{method} {path} was answered {response.status_code}: {response.text}")
         return dict(response.json()) if response.content else {}
+
+
+def accepted(simulator: Simulator, item: str) -> list[float]:
+    """When each beat that extended an item's lease was applied, by the simulator's monotonic clock."""
+    beats = (entry for entry in simulator.history(item) if entry.get("call") == "heartbeat")
+    return [entry["applied_monotonic"] for entry in beats if entry["lease_extended"]]
