@@ -22,6 +22,7 @@ from worklease.checkpoint import Checkpoint, NotReadable
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
 from worklease.handlers import Bridge
+from worklease.happenings import Telling
 from worklease.keeper import Keeper
 from worklease.kept import Options, Wall
 from worklease.kubernetes_api import KubernetesApi, NotConfigured
@@ -138,6 +139,7 @@ async def _open_rooms(settings: Settings, kubernetes: KubernetesApi, own: str, o
         budget=budget,
         listing=Listing(work_api, budget),
         checkpoint=checkpoint,
+        telling=Telling(),
     )
 
 

@@ -15,6 +15,7 @@ from worklease import finalizer, lease
 from worklease.budget import Budget, Rank, Request
 from worklease.checkpoint import Checkpoint
 from worklease.credentials import Credentials, Key, NoKey
+from worklease.happenings import BeatEnded, Telling
 from worklease.kept import Kept, Wall
 from worklease.kubernetes_api import KubernetesApi
 from worklease.lease import Beat
@@ -46,6 +47,7 @@ class Rooms:
     budget: Budget
     listing: Listing
     checkpoint: Checkpoint
+    telling: Telling
 
 
 class Errands:
@@ -96,7 +98,7 @@ class Errands:
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
 
     async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
-        sent = self._clock()
+        sent, due = self._clock(), kept.lease.due
         try:
             outcome = await self._heartbeat(kept, key, beat)
         except BaseException:
@@ -108,6 +110,8 @@ class Errands:
         kept.lease = lease.observe(kept.lease, outcome, seen)
         if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
             self._rooms.budget.hold(outcome.retry_after)
+        late, took = max(0.0, sent - due), self._clock() - sent
+        self._rooms.telling.tell(BeatEnded(kept.about, outcome, late=late, took=took))
         _log.debug("beat %s outcome=%s", kept.who, type(outcome).__name__)
 
     async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:

@@ -45,7 +45,97 @@ class ConditionChanged:
     """None: the condition is new."""
 
 
-Happening = BeatEnded | ConditionChanged
+@dataclass(frozen=True, slots=True)
+class SandboxMade:
+    """A pod was made from the template; ``attempt`` counts from 0."""
+
+    about: About
+    pod: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxEnded:
+    """A sandbox came to an end that was not asked for: it finished or failed, and what its item gets for it."""
+
+    about: About
+    pod: str
+    """Empty where no pod ever came."""
+    cause: str
+    """Such as ``Succeeded``, ``OOMKilled`` or ``Evicted``."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionAsked:
+    """The API server took a pod's deletion, for the first time."""
+
+    about: About
+    pod: str
+    cause: str
+    """Why the pod must go, such as ``Stopped`` or ``Fenced``."""
+    grace: float
+    """Seconds."""
+    late: float | None
+    """Seconds from the beat that said the cause to the answer; None where no beat did."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionRefused:
+    """The API server refused a pod's deletion, for the first time in a row; it is asked for again."""
+
+    about: About
+    pod: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxGone:
+    """A pod that had to go is gone."""
+
+    about: About
+    pod: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodSpared:
+    """A pod carries the item's labels and is not touched: why."""
+
+    about: About
+    pod: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopEnded:
+    """A stop of the item was sent, and came to an end."""
+
+    about: About
+    force: bool
+    is_heard: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """The resource was let go of with something left: what, and what becomes of it."""
+
+    about: About
+    message: str
+
+
+Happening = (
+    BeatEnded
+    | ConditionChanged
+    | SandboxMade
+    | SandboxEnded
+    | DeletionAsked
+    | DeletionRefused
+    | SandboxGone
+    | PodSpared
+    | StopEnded
+    | LeftBehind
+)
 Listener = Callable[[Happening], None]
 
 

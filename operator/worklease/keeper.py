@@ -17,10 +17,12 @@ from typing import Any, Final, TypeVar, assert_never
 from worklease import finalizer, lease
 from worklease.conditions import Kind, invalid
 from worklease.errands import Errands, Rooms
+from worklease.happenings import ConditionChanged
 from worklease.kept import Kept, Options, Wall, resume
 from worklease.lease import Beat, Rest, Wait
 from worklease.lifecycle import EndPod, LetGo, Pod, Step, StopItem, alive, decide
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL, InvalidResource, WorkLease
+from worklease.resource import Condition as ShownCondition
 from worklease.sandbox import read_pod
 from worklease.status import Reference, Urgency
 
@@ -329,10 +331,10 @@ class Keeper:
         self._remember(kept, now)
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
-        kept.reasons = {condition.type: condition.reason for condition in status.conditions}
         news: dict[str, object] = {"state": status.state, **shown}
         urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
         for condition in status.conditions:
+            self._tell_of(kept, condition)
             if condition.type in TOLD and kept.shown.get(condition.type) != shown[condition.type]:
                 _log.info(
                     "%s=%s %s reason=%s: %s",
@@ -343,7 +345,16 @@ class Keeper:
                     condition.message,
                 )
         kept.shown = news
+        kept.reasons = {condition.type: condition.reason for condition in status.conditions}
         self._rooms.status.publish(kept.reference, status.as_merge_patch(), urgency)
+
+    def _tell_of(self, kept: Kept, condition: ShownCondition) -> None:
+        """Tell who listens of a condition that is not what it was."""
+        shown = (condition.status.value, condition.reason)
+        if kept.shown.get(condition.type) != shown:
+            former = kept.reasons.get(condition.type)
+            changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, former)
+            self._rooms.telling.tell(changed)
 
     def _remember(self, kept: Kept, now: float) -> None:
         """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from worklease import record
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
+from worklease.happenings import About
 from worklease.lease import End, Lease, Words, edit, expiry, restore
 from worklease.lifecycle import Asked, Pod, Situation, alive, is_bindable
 from worklease.resource import Condition as ShownCondition
@@ -112,6 +113,14 @@ class Kept:
     def item(self) -> tuple[str, str, str]:
         """The namespace and the work item's address, by which pods are found."""
         return (self.resource.namespace, self.resource.spec.environment_id, self.resource.spec.work_id)
+
+    @property
+    def about(self) -> About:
+        """The resource and its work item, for what is told of them."""
+        resource = self.resource
+        return About(
+            resource.namespace, resource.name, resource.uid, resource.spec.environment_id, resource.spec.work_id
+        )
 
     @property
     def who(self) -> str:
