@@ -21,6 +21,7 @@ from worklease.census import Census
 from worklease.checkpoint import Checkpoint, NotReadable
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
+from worklease.events import Events
 from worklease.handlers import Bridge
 from worklease.happenings import Telling
 from worklease.keeper import Keeper
@@ -93,7 +94,8 @@ async def operate(settings: Settings) -> None:
         opened.push_async_callback(kubernetes.close)
         own = settings.namespace or kubernetes.namespace or "default"
         await check(kubernetes, settings.namespaces, own)
-        rooms = await _open_rooms(settings, kubernetes, own, opened)
+        events = Events(kubernetes, lambda: datetime.now(UTC))
+        rooms = await _open_rooms(settings, kubernetes, own, events, opened)
         options = Options(
             interval=settings.max_heartbeat_interval,
             credentials_secret=settings.credentials_secret,
@@ -103,6 +105,7 @@ async def operate(settings: Settings) -> None:
         address = await opened.enter_async_context(serve(settings.http_host, settings.http_port, pages))
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(rooms.status.run(), name="status")
+            reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(rooms.checkpoint.run(), name="checkpoint")
             carrying = tasks.create_task(keeper.run(), name="keeper")
             noticing = tasks.create_task(keeper.notice_suspends(), name="suspends")
@@ -119,11 +122,13 @@ async def operate(settings: Settings) -> None:
             carrying.cancel()
             await keeper.close()
             await _flush(rooms.checkpoint)
-            for task in (noticing, writing, checkpointing):
+            for task in (noticing, writing, reporting, checkpointing):
                 task.cancel()
 
 
-async def _open_rooms(settings: Settings, kubernetes: KubernetesApi, own: str, opened: AsyncExitStack) -> Rooms:
+async def _open_rooms(
+    settings: Settings, kubernetes: KubernetesApi, own: str, events: Events, opened: AsyncExitStack
+) -> Rooms:
     """Open what the keeper performs with; ``own`` is the namespace of the checkpoint, which is read first."""
     work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
     status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
@@ -139,7 +144,7 @@ async def _open_rooms(settings: Settings, kubernetes: KubernetesApi, own: str, o
         budget=budget,
         listing=Listing(work_api, budget),
         checkpoint=checkpoint,
-        telling=Telling(),
+        telling=Telling(events.listen),
     )
 
 

@@ -55,6 +55,7 @@ class Credentials:
         self._api = api
         self._clock = clock
         self._known: dict[Name, _Read] = {}
+        self._last: dict[Name, Key] = {}
         self._reading: dict[Name, asyncio.Task[Key | NoKey]] = {}
 
     async def key(self, namespace: str, name: str) -> Key | NoKey:
@@ -76,6 +77,10 @@ class Credentials:
         if known is not None and known.found is not refused:
             return known.found
         return await self._read(namespace, name)
+
+    def last_key(self, namespace: str, name: str) -> Key | None:
+        """Give the key that a Secret had when it last had one."""
+        return self._last.get((namespace, name))
 
     async def _read(self, namespace: str, name: str) -> Key | NoKey:
         # Shielded: the read is shared, and outlives a caller who is cancelled.
@@ -107,6 +112,8 @@ class Credentials:
             # The API server has nothing to say just now; the key that was good stays in use.
             found = known.found
         self._known[at] = _Read(found, self._clock())
+        if isinstance(found, Key):
+            self._last[at] = found
         return found
 
 

@@ -1,4 +1,4 @@
-"""What takes time, done once for one kept resource: a beat, a stop, a deletion, a look, a write of the finalizer.
+"""What takes time, done once for one kept resource: a beat, a stop, a pod's making or end, a write of the finalizer.
 
 Owns the calls that a turn starts, and how their outcome is noted in what is kept. Must not start anything by itself,
 and must not decide: the next turn does.
@@ -15,22 +15,40 @@ from worklease import finalizer, lease
 from worklease.budget import Budget, Rank, Request
 from worklease.checkpoint import Checkpoint
 from worklease.credentials import Credentials, Key, NoKey
-from worklease.happenings import BeatEnded, Telling
-from worklease.kept import Kept, Wall
-from worklease.kubernetes_api import KubernetesApi
-from worklease.lease import Beat
-from worklease.lifecycle import Asked, Pod
+from worklease.fate import Pod
+from worklease.happenings import (
+    BeatEnded,
+    DeletionAsked,
+    DeletionRefused,
+    LeftBehind,
+    SandboxGone,
+    SandboxMade,
+    StopEnded,
+    Telling,
+)
+from worklease.kept import Kept, Rehearsal, Wall
+from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, Refused
+from worklease.lease import Beat, End
+from worklease.lifecycle import EndPod
 from worklease.listing import Listing
 from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Seen, Throttled, Unanswered, Unauthorized
-from worklease.sandbox import Ending, Gone, NotDone, Sandboxes
+from worklease.sandbox import Ending, Fit, Gone, Made, NotDone, Sandboxes, Unfit
+from worklease.situation import Asked, Attempt
 from worklease.status import Reference, StatusWriter
+from worklease.template import pod_body, pod_name
 from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
 
 RETRY: Final = 1.0
-"""Seconds before a look at a pod, or a write of the finalizer, is repeated."""
+"""Seconds before a look at a pod, or a write to the resource itself, is repeated."""
 
 LONGEST_RETRY: Final = 10.0
 """Seconds between such repetitions at most."""
+
+REHEARSED: Final = 60.0
+"""Seconds before a template that was refused is tried again unedited: a quota or a policy may have changed."""
+
+TOLD_FIRST: Final = 10.0
+"""Seconds for which a pod that ended by itself stays until the status tells of it; nothing runs in it any more."""
 
 _log = logging.getLogger(__name__)
 
@@ -155,18 +173,21 @@ class Errands:
 
     async def stop(self, kept: Kept, *, force: bool) -> None:
         """Ask for the stop of the item, and note whether it was heard."""
-        before = kept.forced_stop if force else kept.graceful_stop
+        before, sent = kept.forced_stop if force else kept.graceful_stop, self._clock()
         outcome = await self._send_stop(kept, force=force)
         match outcome:
             case StopHeard(state):
-                asked = Asked(self._clock())
+                asked = Asked(sent, in_doubt=True)
                 _log.info("stop heard %s force=%s state=%s", kept.who, force, state)
-                kept.lease = lease.stop_heard(kept.lease, state, asked.at)
+                kept.lease = lease.stop_heard(kept.lease, state, self._clock())
             case StopUnheard(message):
-                asked = Asked(self._clock(), (before.refusals if before is not None else 0) + 1, message)
+                refusals = (before.refusals if before is not None else 0) + 1
+                asked = Asked(self._clock(), refusals, message, in_doubt=outcome.in_doubt)
                 _log.warning("stop not heard, will try again %s force=%s: %s", kept.who, force, message)
             case _:
                 assert_never(outcome)
+        heard = isinstance(outcome, StopHeard)
+        self._rooms.telling.tell(StopEnded(kept.about, force=force, is_heard=heard, message=asked.message))
         if force:
             kept.forced_stop = asked
         else:
@@ -174,6 +195,9 @@ class Errands:
 
     async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
         key = await self._rooms.credentials.key(*self._secret(kept))
+        if isinstance(key, NoKey) and kept.resource.deletion_timestamp is not None:
+            # Secret and resource may be going together, with their namespace; what is ours is stopped all the same.
+            key = self._rooms.credentials.last_key(*self._secret(kept)) or key
         if isinstance(key, NoKey):
             return StopUnheard(key.message)
         outcome = await self._stop_once(kept, key, force=force)
@@ -195,23 +219,120 @@ class Errands:
             self._rooms.budget.hold(outcome.retry_after)
         return outcome
 
-    async def end(self, kept: Kept, uid: str, name: str, grace: float | None) -> None:
+    # --- Pods --------------------------------------------------------------------------------------------------
+
+    async def rehearse(self, kept: Kept) -> None:
+        """Ask whether the template's pod would be made, before anything is claimed for it."""
+        generation = kept.resource.generation
+        body = pod_body(kept.resource, kept.attempt.number, self._secret(kept)[1])
+        while not kept.let_go:
+            match await self._rooms.sandboxes.rehearse(kept.resource.namespace, body):
+                case Fit():
+                    kept.rehearsal = Rehearsal(generation, "", math.inf)
+                    return
+                case Unfit(message):
+                    kept.rehearsal = Rehearsal(generation, message, self._clock() + REHEARSED)
+                    _log.warning("template refused, nothing is claimed %s: %s", kept.who, message)
+                    return
+                case NotDone(message):
+                    _log.warning("template not tried yet, will try again %s: %s", kept.who, message)
+                    await asyncio.sleep(RETRY)
+
+    async def make(self, kept: Kept, attempt: int) -> None:
+        """Make the sandbox of an attempt, or find it made."""
+        body = pod_body(kept.resource, attempt, self._secret(kept)[1])
+        outcome = await self._rooms.sandboxes.make(kept.resource.namespace, body)
+        match outcome:
+            case Made(pod, is_new) if pod.controller == kept.resource.uid:
+                kept.making = None
+                kept.bind(pod, self._clock())
+                if is_new:
+                    self._rooms.telling.tell(SandboxMade(kept.about, pod.name, attempt))
+                _log.info("pod made %s pod=%s attempt=%d", kept.who, pod.name, attempt)
+            case Made(pod):
+                self._not_made(kept, f"a pod named {pod.name} is there, and it is not of this WorkLease: delete it")
+            case NotDone(message):
+                self._not_made(kept, message)
+            case _:
+                assert_never(outcome)
+
+    def _not_made(self, kept: Kept, message: str) -> None:
+        refusals = (kept.making.refusals if kept.making is not None else 0) + 1
+        kept.making = Asked(self._clock(), refusals, message)
+        name = pod_name(kept.resource, kept.attempt.number)
+        _log.warning("pod not made, will try again %s pod=%s: %s", kept.who, name, message)
+
+    async def restart(self, kept: Kept, attempt: Attempt) -> None:
+        """Begin another attempt: written down before anything follows from it, so that a crash does not count twice."""
+        kept.begin(attempt)
+        now = self._clock()
+        text = kept.record(trying=None, wall=self._wall(), now=now)
+        await self._rooms.checkpoint.commit(kept.resource.uid, text)
+        _log.info("sandbox begun anew %s attempt=%d", kept.who, attempt.number)
+
+    async def muster(self, kept: Kept) -> None:
+        """List the pods that carry the item's labels, until the answer is known.
+
+        Those of an item that is stopped are its sandboxes, if they were there when it was: nobody holds it.
+        """
+        spec = kept.resource.spec
+        while not kept.let_go:
+            found = await self._rooms.sandboxes.muster(kept.resource.namespace, spec.environment_id, spec.work_id)
+            if not isinstance(found, NotDone):
+                for pod in found:
+                    if not kept.bind(pod, self._clock()) and self._is_left_of_stopped(kept, pod):
+                        kept.bound[pod.uid] = pod
+                kept.is_mustered = True
+                return
+            await asyncio.sleep(RETRY)
+
+    def _is_left_of_stopped(self, kept: Kept, pod: Pod) -> bool:
+        words = kept.lease.words
+        if kept.lease.end is not End.STOPPED or words is None or pod.controller or not pod.is_at_work:
+            return False
+        return pod.created is not None and pod.created <= self._wall().time(words.at)
+
+    async def end(self, kept: Kept, step: EndPod) -> None:
         """Ask for the deletion of a bound pod, and note what the API server said."""
+        uid, name, grace = step.uid, step.name, step.grace
+        if kept.bound[uid].is_over:
+            await self._rooms.status.settle(kept.resource.uid, seconds=TOLD_FIRST)
         before = kept.deletions.get(uid)
         outcome = await self._rooms.sandboxes.end(kept.resource.namespace, name, uid, grace)
         match outcome:
             case Gone():
-                kept.lost(uid)
+                self.note_gone(kept, uid)
             case Ending():
-                if before is None or before.refusals > 0:
-                    _log.info("pod ending %s pod=%s grace=%s", kept.who, name, "own" if grace is None else grace)
-                kept.deletions[uid] = Asked(self._clock(), grace=grace)
+                kept.deletions[uid] = self._taken(kept, step, before)
             case NotDone(message):
                 refusals = (before.refusals if before is not None else 0) + 1
-                kept.deletions[uid] = Asked(self._clock(), refusals, message, grace)
+                first = before.first if before is not None else None
+                kept.deletions[uid] = Asked(self._clock(), refusals, message, grace, first)
                 _log.warning("pod not deleted, will try again %s pod=%s: %s", kept.who, name, message)
+                if refusals == 1:
+                    self._rooms.telling.tell(DeletionRefused(kept.about, name, message))
             case _:
                 assert_never(outcome)
+
+    def _taken(self, kept: Kept, step: EndPod, before: Asked | None) -> Asked:
+        """Note a deletion that was taken, and tell of the first."""
+        now, words = self._clock(), kept.lease.words
+        if before is None or before.first is None:
+            cause, is_by_beat = _why(kept, now)
+            late = now - words.at if is_by_beat and words is not None else None
+            grace = step.grace_of(kept.bound[step.uid])
+            self._rooms.telling.tell(DeletionAsked(kept.about, step.name, cause, grace, late))
+            _log.info("pod ending %s pod=%s cause=%s grace=%.0f", kept.who, step.name, cause, grace)
+        first = now if before is None or before.first is None else before.first
+        return Asked(now, grace=step.grace, first=first)
+
+    def note_gone(self, kept: Kept, uid: str) -> None:
+        """Note that a bound pod is no more, and tell of one that had to go."""
+        pod = kept.bound.get(uid)
+        if pod is not None and not pod.gone:
+            kept.lost(uid)
+            if uid in kept.deletions:
+                self._rooms.telling.tell(SandboxGone(kept.about, pod.name))
 
     async def look(self, kept: Kept, pod: Pod) -> None:
         """Look whether a bound pod is there, until the answer is known."""
@@ -220,16 +341,18 @@ class Errands:
             outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
             match outcome:
                 case Gone():
-                    kept.lost(pod.uid)
+                    self.note_gone(kept, pod.uid)
                     return
                 case Pod():
-                    kept.bind(outcome)
+                    kept.bind(outcome, self._clock())
                     return
                 case NotDone():
                     await asyncio.sleep(wait)
                     wait = min(LONGEST_RETRY, 2 * wait)
                 case _:
                     assert_never(outcome)
+
+    # --- The resource itself -----------------------------------------------------------------------------------
 
     async def guard(self, kept: Kept) -> None:
         """Put our finalizer on the resource; what is on its way out is not begun with."""
@@ -239,11 +362,30 @@ class Errands:
         else:
             kept.guarded = True
 
-    async def release(self, kept: Kept) -> None:
-        """Take our finalizer off: nothing is left to do for the resource."""
+    async def release(self, kept: Kept, left: str) -> None:
+        """Take our finalizer off: nothing is left to do for the resource, or nothing more can be done."""
+        if left:
+            self._rooms.telling.tell(LeftBehind(kept.about, left))
+            _log.warning("resource let go with something left %s: %s", kept.who, left)
         await self._write_finalizer(kept, finalizer.take_off)
-        kept.let_go = True
+        kept.guarded = False
         _log.info("resource let go %s", kept.who)
+
+    async def discard(self, kept: Kept) -> None:
+        """Delete the resource, which is finished for as long as it was to be kept; this very one, by its uid."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": kept.resource.uid}}
+        while not kept.let_go:
+            match await self._rooms.kubernetes.call("DELETE", kept.reference.path, body=options):
+                case Done():
+                    kept.let_go = True
+                    _log.info("resource deleted, finished for as long as it was to be kept %s", kept.who)
+                case Refused() as refused if refused.is_absence or refused.is_by_uid:
+                    kept.let_go = True
+                case Refused(_, message) | NoAnswer(message):
+                    _log.warning("finished resource not deleted, will try again %s: %s", kept.who, message)
+                    await asyncio.sleep(LONGEST_RETRY)
+                case reply:
+                    assert_never(reply)
 
     async def _write_finalizer(
         self,
@@ -254,6 +396,17 @@ class Errands:
             _log.warning("finalizer not written, will try again %s: %s", kept.who, outcome.message)
             await asyncio.sleep(RETRY)
         return outcome
+
+
+def _why(kept: Kept, now: float) -> tuple[str, bool]:
+    """Say why a pod must go, and whether a beat said so."""
+    if kept.lease.end is not None:
+        return kept.lease.end.value, kept.lease.end is not End.RELEASED
+    if lease.is_fenced(kept.lease, now):
+        return "Fenced", False
+    if kept.lease.stopping_seen:
+        return "Draining", True
+    return ("ResourceDeleted" if kept.resource.deletion_timestamp is not None else "Restarting"), False
 
 
 def _item(kept: Kept, key: Key) -> Item:

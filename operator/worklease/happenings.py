@@ -43,6 +43,7 @@ class ConditionChanged:
     message: str
     former_reason: str | None
     """None: the condition is new."""
+    former_status: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,33 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeVar, assert_never
+from typing import Any, Final, assert_never
 
 from worklease import finalizer, lease
+from worklease.bulletin import Bulletin
 from worklease.conditions import Kind, invalid
 from worklease.errands import Errands, Rooms
-from worklease.happenings import ConditionChanged
-from worklease.kept import Kept, Options, Wall, resume
+from worklease.fate import Pod
+from worklease.happenings import PodSpared, SandboxEnded
+from worklease.kept import Kept, Options, Rehearsal, Wall, resume
 from worklease.lease import Beat, Rest, Wait
-from worklease.lifecycle import EndPod, LetGo, Pod, Step, StopItem, alive, decide
-from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL, InvalidResource, WorkLease
-from worklease.resource import Condition as ShownCondition
+from worklease.lifecycle import (
+    Discard,
+    EndPod,
+    Inquire,
+    LetGo,
+    MakePod,
+    Muster,
+    Release,
+    Restart,
+    Step,
+    StopItem,
+    decide,
+)
+from worklease.resource import InvalidResource, WorkLease
 from worklease.sandbox import read_pod
+from worklease.sightings import Address, Sightings, address, drop
+from worklease.situation import Situation, conclude
 from worklease.status import Reference, Urgency
 
 LONGEST_WAIT: Final = 3600.0
@@ -44,12 +59,6 @@ FAREWELL: Final = 1.0
 MISTAKEN: Final = 5.0
 """Seconds until the turn of a resource is tried again after a mistake of ours ended it."""
 
-TOLD: Final = frozenset({Kind.LEASE_HELD, Kind.SANDBOX_READY})
-"""The conditions whose transitions are logged; the others follow from them."""
-
-Address = tuple[str, str, str]
-"""A namespace, and the environment's and the work item's ids: what a pod's place and labels say."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +68,7 @@ class Keeper:
     def __init__(self, rooms: Rooms, options: Options, clock: Callable[[], float], wall: Callable[[], Wall]) -> None:
         self._rooms = rooms
         self._errands = Errands(rooms, clock, wall, options.credentials_secret)
+        self._bulletin = Bulletin(rooms.status, rooms.checkpoint, rooms.telling, wall)
         self._options = options
         self._clock = clock
         self._wall = wall
@@ -66,8 +76,7 @@ class Keeper:
         self._by_work: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
         self._carriers: dict[str, object | None] = {}
-        self._pods: defaultdict[Address, dict[str, Pod]] = defaultdict(dict)
-        self._pod_items: dict[str, Address] = {}
+        self._sightings = Sightings()
         self._arrival: asyncio.Event = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -92,6 +101,9 @@ class Keeper:
             kept.edited(resource, self._options)
             # Never back: an event may be older than our own write.
             kept.guarded = kept.guarded or finalizer.FINALIZER in resource.finalizers
+            if kept.let_go and kept.lease.end is not None and resource.spec.ttl_seconds_after_finished is not None:
+                kept.let_go = False  # it was finished for good; now it is not to be kept
+                self._arrival.set()
             kept.wake.set()
             return
         self._keep(resource)
@@ -102,8 +114,8 @@ class Keeper:
         kept = self._kept.pop(uid, None)
         if kept is None:
             return
-        _drop(self._by_item, kept.item, uid)
-        _drop(self._by_work, kept.item[1:], uid)
+        drop(self._by_item, kept.item, uid)
+        drop(self._by_work, kept.item[1:], uid)
         self._wake_rivals(kept)
         self._rooms.checkpoint.drop(uid)
         kept.let_go = True
@@ -112,34 +124,50 @@ class Keeper:
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Take note of a pod that carries the labels of a work item."""
-        labels = body["metadata"].get("labels") or {}
-        item = (body["metadata"]["namespace"], labels.get(ENVIRONMENT_LABEL, ""), labels.get(WORK_LABEL, ""))
         pod = read_pod(body)
-        before = self._pod_items.get(pod.uid, item)
-        if before != item:
-            # Its labels were changed. Who bound it under the former ones still goes by its uid.
-            _drop(self._pods, before, pod.uid)
-        self._pod_items[pod.uid] = item
-        self._pods[item][pod.uid] = pod
+        item, before = self._sightings.see(pod, address(body))
         for kept in {
             id(each): each for place in (item, before) for each in self._by_item.get(place, {}).values()
         }.values():
             if kept.item == item or pod.uid in kept.bound:
-                kept.bind(pod)
+                if not kept.let_go:
+                    kept.bind(pod, self._clock())
+                self._spare(kept, pod)
                 kept.wake.set()
 
     def unsee_pod(self, body: Mapping[str, Any]) -> None:
-        """Look after a pod that a watch reports as deleted: it may only have lost a label."""
-        self.lose_pod(body["metadata"]["uid"])
+        """Look after a pod that a watch reports as deleted: it may only have lost a label.
+
+        The event has its last state, which says how it ended.
+        """
+        pod = read_pod(body)
+        for kept in self._by_item.get(self._sightings.place(pod.uid), {}).values():
+            if pod.uid in kept.bound and not kept.bound[pod.uid].gone:
+                kept.bind(pod, self._clock())
+        self.lose_pod(pod.uid)
 
     def lose_pod(self, uid: str) -> None:
         """Look after a pod that is not found any more under the labels that it had."""
-        item = self._pod_items.pop(uid, None)
-        if item is None:
-            return
-        _drop(self._pods, item, uid)
-        for kept in self._by_item.get(item, {}).values():
+        for kept in self._by_item.get(self._sightings.lose(uid), {}).values():
             self._look_at(kept, uid)
+
+    def _spare(self, kept: Kept, pod: Pod) -> None:
+        """Tell once of a pod that carries the item's labels and is not touched."""
+        if pod.uid in kept.bound or pod.uid in kept.spared or pod.gone or not pod.is_at_work:
+            return
+        if pod.controller not in {"", kept.resource.uid}:
+            why = f"another WorkLease (uid {pod.controller}) controls it"
+        elif kept.let_go and kept.lease.end is not None and not self._is_anybodys(kept.item):
+            why = "it came after this lease had finished; delete it if nobody needs it"
+        else:
+            return
+        kept.spared.add(pod.uid)
+        message = f"Pod {pod.name} carries the labels of this work item and is left alone: {why}."
+        self._rooms.telling.tell(PodSpared(kept.about, pod.name, message))
+
+    def _is_anybodys(self, item: Address) -> bool:
+        """Tell whether a resource keeps the item's lease, or is about to."""
+        return any(each.lease.end is None for each in self._by_item.get(item, {}).values())
 
     def _keep(self, resource: WorkLease) -> None:
         kept = resume(resource, self._options, self._rooms.checkpoint.recall(resource.uid), self._wall(), self._clock())
@@ -241,27 +269,60 @@ class Keeper:
         """Do what is due, and say when to look again if nothing happens before. Never waits."""
         now = self._clock()
         kept.lease = lease.lapse(kept.lease, now)
-        if kept.lease.held:
-            for pod in self._pods.get(kept.item, {}).values():
-                if pod.uid not in kept.bound:
-                    kept.bind(pod)
+        if kept.lease.held and kept.claim_time is None:
+            kept.note_claim(self._wall())
+        self._bind_pods(kept, now)
         self._yield_to_rival(kept)
-        if lease.is_fenced(kept.lease, now) and kept.lease.held and alive(kept.bound):
+        if lease.is_fenced(kept.lease, now) and kept.lease.held and any(pod.is_at_work for pod in kept.bound.values()):
             kept.fence_fell = True
-        plan = decide(kept.situation(), now)
+        plan = decide(self._situation(kept, now), now)
         for step in plan.steps:
             self._perform(kept, step)
         looks = [LONGEST_WAIT + now if plan.look_at is None else plan.look_at]
         if (until := self._beat_if_due(kept, now)) is not None:
             looks.append(until)
-        self._tell(kept, now)
+        if self._bulletin.tell(kept, now) and kept.lease.end is not None:
+            self._wake_rivals(kept)
         return min(looks)
+
+    def _bind_pods(self, kept: Kept, now: float) -> None:
+        if not kept.lease.held and kept.let_go:
+            return
+        for pod in self._sightings.of(kept.item):
+            if pod.uid not in kept.bound:
+                kept.bind(pod, now)
+                self._spare(kept, pod)
+
+    def _situation(self, kept: Kept, now: float) -> Situation:
+        """Gather all that is to be decided upon, and conclude what became of the sandbox."""
+        if kept.resource.deletion_timestamp is None or any(pod.is_at_work for pod in kept.bound.values()):
+            kept.emptied = None
+        elif kept.emptied is None:
+            kept.emptied = now
+        situation = kept.situation(kept.discard_at(self._wall()) if kept.lease.end is not None else None)
+        if kept.ending is not None or (ending := conclude(situation, now)) is None:
+            return situation
+        kept.ending = ending
+        self._rooms.telling.tell(SandboxEnded(kept.about, ending.pod, ending.cause.value, ending.message))
+        return replace(situation, ending=ending)
+
+    def _is_rehearsed(self, kept: Kept, now: float) -> bool:
+        """Tell whether the API server would make the template's pod; asks it if that is not known."""
+        match kept.rehearsal:
+            case Rehearsal(generation, problem, again) if generation == kept.resource.generation and now < again:
+                return not problem
+            case _:
+                self._start(kept, "rehearse", self._errands.rehearse(kept))
+                return False
 
     def _beat_if_due(self, kept: Kept, now: float) -> float | None:
         if kept.queued:
             return self._starving(kept, now)
-        if "beat" in kept.calls or kept.let_go:
+        if "beat" in kept.calls or kept.let_go or kept.lease.end is not None:
             return None
+        is_claim = kept.lease.sent is None and kept.resource.deletion_timestamp is None and kept.rival is None
+        if is_claim and kept.makes_pods and not self._is_rehearsed(kept, now):
+            return kept.rehearsal.again if kept.rehearsal is not None else None
         if not kept.guarded and kept.lease.sent is None and kept.resource.deletion_timestamp is None:
             # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first.
             self._start(kept, "finalizer", self._errands.guard(kept))
@@ -299,71 +360,38 @@ class Keeper:
 
     def _perform(self, kept: Kept, step: Step) -> None:
         match step:
-            case EndPod(uid, name, grace):
-                self._start(kept, f"end {uid}", self._errands.end(kept, uid, name, grace))
+            case EndPod(uid):
+                self._start(kept, f"end {uid}", self._errands.end(kept, step))
             case StopItem(force):
                 self._start(kept, "stop", self._errands.stop(kept, force=force))
-            case LetGo() if "beat" in kept.calls and kept.lease.sent is None:
-                pass  # a claim is under way: what it brings must be known, and given back
-            case LetGo() if kept.guarded:
-                self._start(kept, "finalizer", self._errands.release(kept))
+            case Inquire():
+                kept.lease = lease.hasten(kept.lease, self._clock())
+            case MakePod(attempt):
+                self._start(kept, "make", self._errands.make(kept, attempt))
+            case Restart(attempt):
+                self._start(kept, "restart", self._errands.restart(kept, attempt))
+            case Release(message):
+                kept.lease = lease.release(kept.lease, message)
+                kept.wake.set()
+            case Muster():
+                self._start(kept, "muster", self._errands.muster(kept))
+            case Discard():
+                self._start(kept, "discard", self._errands.discard(kept))
+            case LetGo() if "make" in kept.calls or ("beat" in kept.calls and kept.lease.sent is None):
+                pass  # a claim or a pod is under way: what it brings must be known, and given back
+            case LetGo(left) if kept.guarded:
+                self._start(kept, "finalizer", self._errands.release(kept, left))
             case LetGo():
-                kept.let_go = True
+                kept.let_go = not self._is_to_be_discarded(kept)
+                if not kept.let_go:
+                    kept.wake.set()
             case _:
                 assert_never(step)
 
-    def _tell(self, kept: Kept, now: float) -> None:
-        """Publish the status if anything that it is made from has changed."""
-        made_from = (
-            kept.lease,
-            tuple(kept.bound.values()),
-            tuple(kept.deletions.values()),
-            kept.resource.generation,
-            kept.resource.deletion_timestamp,
-            lease.is_fenced(kept.lease, now),
-            kept.rival,
-        )
-        if made_from == kept.told:
-            return
-        if kept.lease.end is not None:
-            self._wake_rivals(kept)
-        kept.told = made_from
-        self._remember(kept, now)
-        status = kept.status(self._wall(), now)
-        shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
-        news: dict[str, object] = {"state": status.state, **shown}
-        urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
-        for condition in status.conditions:
-            self._tell_of(kept, condition)
-            if condition.type in TOLD and kept.shown.get(condition.type) != shown[condition.type]:
-                _log.info(
-                    "%s=%s %s reason=%s: %s",
-                    condition.type,
-                    condition.status.value,
-                    kept.who,
-                    condition.reason,
-                    condition.message,
-                )
-        kept.shown = news
-        kept.reasons = {condition.type: condition.reason for condition in status.conditions}
-        self._rooms.status.publish(kept.reference, status.as_merge_patch(), urgency)
-
-    def _tell_of(self, kept: Kept, condition: ShownCondition) -> None:
-        """Tell who listens of a condition that is not what it was."""
-        shown = (condition.status.value, condition.reason)
-        if kept.shown.get(condition.type) != shown:
-            former = kept.reasons.get(condition.type)
-            changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, former)
-            self._rooms.telling.tell(changed)
-
-    def _remember(self, kept: Kept, now: float) -> None:
-        """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none."""
-        if kept.lease.end is not None:
-            self._rooms.checkpoint.drop(kept.resource.uid)
-        elif kept.lease.sent is not None:
-            text = kept.record(trying=None, wall=self._wall(), now=now)
-            within = 0.0 if lease.is_adopted(kept.lease) else kept.lease.ttl / 3
-            self._rooms.checkpoint.put(kept.resource.uid, text, within=within)
+    def _is_to_be_discarded(self, kept: Kept) -> bool:
+        """Tell whether a finished resource waits to be deleted: its status must say since when it is finished first."""
+        keeps = kept.resource.spec.ttl_seconds_after_finished
+        return kept.lease.end is not None and keeps is not None and kept.resource.deletion_timestamp is None
 
     # --- What takes time ---------------------------------------------------------------------------------------
 
@@ -393,7 +421,7 @@ class Keeper:
 
     def _look_at(self, kept: Kept, uid: str) -> None:
         pod = kept.bound.get(uid)
-        if pod is not None:
+        if pod is not None and not pod.gone:
             self._start(kept, f"look {uid}", self._errands.look(kept, pod))
 
     async def close(self) -> None:
@@ -401,22 +429,10 @@ class Keeper:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL)
         for kept in self._kept.values():
-            self._remember(kept, self._clock())
+            self._bulletin.remember(kept, self._clock())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-Place = TypeVar("Place")
-Entry = TypeVar("Entry")
-
-
-def _drop(places: dict[Place, dict[str, Entry]], place: Place, uid: str) -> None:
-    """Take an entry out, and its place with the last one."""
-    entries = places.get(place, {})
-    entries.pop(uid, None)
-    if not entries:
-        places.pop(place, None)
 
 
 def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:

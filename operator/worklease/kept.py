@@ -13,17 +13,12 @@ from typing import Any, Final
 
 from worklease import record
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
+from worklease.fate import Ending, Pod
 from worklease.happenings import About
 from worklease.lease import End, Lease, Words, edit, expiry, restore
-from worklease.lifecycle import Asked, Pod, Situation, alive, is_bindable
 from worklease.resource import Condition as ShownCondition
-from worklease.resource import (
-    ConditionStatus,
-    OnFailure,
-    SandboxStatus,
-    WorkLease,
-    WorkLeaseStatus,
-)
+from worklease.resource import ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
+from worklease.situation import Ailing, Asked, Attempt, Situation, ail, alive, is_bindable
 from worklease.status import Reference
 
 SAME_BEAT: Final = 0.5
@@ -60,6 +55,17 @@ class Wall:
         return self.monotonic + (time - self.utc).total_seconds()
 
 
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What the API server said of the template's pod, which it was asked for and did not make."""
+
+    generation: int
+    problem: str
+    """Empty: it would be made."""
+    again: float
+    """When a refusal is asked about again: a quota or a policy may have changed, too."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Kept:
     """The state of one resource; only its own turn changes the lease."""
@@ -73,6 +79,22 @@ class Kept:
     claim_time: datetime | None = None
     flips: dict[Kind, tuple[Verdict, datetime]] = field(default_factory=dict)
     """Each condition's last status, and since when."""
+
+    attempt: Attempt = field(default_factory=Attempt)
+    making: Asked | None = None
+    """A pod that was asked for and refused."""
+    ailing: dict[str, Ailing] = field(default_factory=dict)
+    ending: Ending | None = None
+    """How this attempt's sandbox ended, once that was concluded."""
+    emptied: float | None = None
+    """Since when nothing is at work any more, of a resource that is being deleted."""
+    is_mustered: bool = True
+    """Whether every pod that carried the item's labels before this process's start was told of."""
+    rehearsal: Rehearsal | None = None
+    spared: set[str] = field(default_factory=set)
+    """The uids of pods that carry the labels and are not touched, as it was told."""
+    final: tuple[ShownCondition, ...] = ()
+    """What an earlier process said last of a resource that it had finished."""
 
     fence_fell: bool = False
     """Whether a sandbox was ended at the fence of this lease."""
@@ -106,8 +128,19 @@ class Kept:
 
     def record(self, *, trying: float | None, wall: Wall, now: float) -> str:
         """Write what a restart needs."""
-        bound = [(pod.uid, pod.name) for pod in alive(self.bound)]
-        return record.write(self.lease, bound, trying=trying, now=now, wall=wall.time(now).timestamp())
+        sandboxes = record.Sandboxes(
+            bound=tuple((pod.uid, pod.name) for pod in alive(self.bound)),
+            attempt=self.attempt,
+            ending=self.ending,
+            fell=self.fence_fell,
+        )
+        return record.write(self.lease, sandboxes, trying=trying, now=now, wall=wall.time(now).timestamp())
+
+    @property
+    def makes_pods(self) -> bool:
+        """Whether the operator makes this resource's sandboxes."""
+        sandbox = self.resource.spec.sandbox
+        return sandbox is not None and sandbox.template is not None
 
     @property
     def item(self) -> tuple[str, str, str]:
@@ -131,7 +164,7 @@ class Kept:
             f"environment={resource.spec.environment_id} work={resource.spec.work_id}"
         )
 
-    def situation(self) -> Situation:
+    def situation(self, discard_at: float | None = None) -> Situation:
         """Gather all that a decision is made from."""
         spec = self.resource.spec
         return Situation(
@@ -141,35 +174,60 @@ class Kept:
             deletions=self.deletions,
             graceful_stop=self.graceful_stop,
             forced_stop=self.forced_stop,
-            drain_seconds=float(spec.sandbox.drain_seconds if spec.sandbox is not None else 30),
+            sandbox=spec.sandbox.policy() if spec.sandbox is not None else None,
+            attempt=self.attempt,
+            making=self.making,
+            is_restarting="restart" in self.calls,
+            ailing=self.ailing,
+            ending=self.ending,
             deletion_policy=spec.deletion_policy,
             deleting=self.resource.deletion_timestamp is not None,
+            emptied=self.emptied,
             fence_fell=self.fence_fell,
-            stops_on_failure=spec.sandbox is not None and spec.sandbox.on_failure is OnFailure.STOP,
+            is_mustered=self.is_mustered,
+            discard_at=discard_at,
+            guarded=self.guarded,
         )
+
+    def discard_at(self, wall: Wall) -> float | None:
+        """Say when a finished resource is to be deleted, if it is."""
+        keep = self.resource.spec.ttl_seconds_after_finished
+        verdict, since = self.flips.get(Kind.FINISHED, (None, None))
+        if keep is None or verdict is not Verdict.TRUE or since is None:
+            return None
+        return wall.moment(since) + keep
 
     def edited(self, resource: WorkLease, options: Options) -> None:
         """Take over a newer version of the resource; running work is not touched."""
         self.resource = resource
         self.lease = edit(self.lease, fresh_lease(resource, options))
 
-    def bind(self, pod: Pod) -> None:
-        """Take note of a pod of this item, and bind it if it is this lease's sandbox."""
-        if pod.uid not in self.bound and not is_bindable(pod, self.resource.uid, self.lease):
-            return
+    def bind(self, pod: Pod, now: float) -> bool:
+        """Take note of a pod of this item, and bind it if it is this lease's sandbox; returns whether it is."""
+        if pod.uid not in self.bound and not is_bindable(pod, self.resource.uid, self.lease, self.claim_time):
+            return False
         self.bound[pod.uid] = pod
+        if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
+            self.ailing[pod.uid] = ailing
         self.regrace()
+        return True
 
     def lost(self, uid: str) -> None:
         """Take note that a bound pod is no more."""
         pod = self.bound.get(uid)
         if pod is not None:
-            self.bound[uid] = replace(pod, gone=True, ready=False, reason=pod.reason or "Deleted")
+            gone = replace(pod, gone=True, ready=False, is_remembered=False, ailment=None)
+            self.bound[uid] = replace(gone, reason=pod.reason or "Deleted")
             self.regrace()
+
+    def begin(self, attempt: Attempt) -> None:
+        """Begin another attempt: what became of the one before has had its consequence."""
+        self.attempt, self.ending, self.making, self.fence_fell = attempt, None, None, False
+        self.regrace()
 
     def regrace(self) -> None:
         """Take over the longest grace of the bound pods: the fence goes by it, and does not move back once it fell."""
-        longest = max((pod.grace for pod in alive(self.bound)), default=0.0)
+        longest = max((pod.grace for pod in self.bound.values() if pod.is_at_work), default=0.0)
         if self.fence_fell:
             longest = max(longest, self.lease.pod_grace)
         if longest != self.lease.pod_grace:
@@ -177,11 +235,14 @@ class Kept:
 
     def conditions(self, wall: Wall, now: float) -> tuple[ShownCondition, ...]:
         """Give the conditions as they are shown, each with the time of its last flip."""
+        if self.final:
+            newest = {"observed_generation": self.resource.generation}
+            return tuple(condition.model_copy(update=newest) for condition in self.final)
         spec = self.resource.spec
         subject = Subject(
             item=f"work item {spec.work_id} of environment {spec.environment_id}",
-            expects_sandbox=spec.sandbox is not None,
             rival=self.rival,
+            problem=self.rehearsal.problem if self.rehearsal is not None else "",
             show=lambda moment: wall.time(moment).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         return self.show(imply(self.situation(), subject, now), wall, now)
@@ -206,11 +267,14 @@ class Kept:
             )
         return tuple(shown)
 
+    def note_claim(self, wall: Wall) -> None:
+        """Take note of the time of day at which the lease was first held."""
+        if self.claim_time is None and self.lease.claimed is not None:
+            self.claim_time = wall.time(self.lease.claimed).replace(microsecond=0)
+
     def status(self, wall: Wall, now: float) -> WorkLeaseStatus:
         """Tell what is known, for people; the server's own words verbatim."""
         words, ends = self.lease.words, expiry(self.lease)
-        if self.claim_time is None and self.lease.claimed is not None:
-            self.claim_time = wall.time(self.lease.claimed).replace(microsecond=0)
         return WorkLeaseStatus(
             last_heartbeat=words.last_heartbeat if words is not None else None,
             state=words.state if words is not None else None,
@@ -220,7 +284,7 @@ class Kept:
             lease_expiry_time=wall.time(ends) if ends is not None else None,
             claim_time=self.claim_time,
             sandboxes=tuple(_shown_pod(pod) for pod in _current_first(self.bound)),
-            restarts=0 if self.bound else None,
+            restarts=self.attempt.number if self.bound or self.attempt.number else None,
             conditions=self.conditions(wall, now),
             observed_generation=self.resource.generation,
         )
@@ -248,18 +312,42 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
     is_ready = ready is not None and ready.status is ConditionStatus.TRUE
     for entry in (entry for entry in reversed(status.sandboxes) if entry.pod_name):
         kept.bound[entry.pod_uid] = replace(_remembered_pod(entry), ready=is_ready)
+    kept.shown = {kind: (shown.status.value, shown.reason) for kind, shown in reasons.items()}
+    kept.shown["state"] = status.state
+    kept.reasons = {kind: shown.reason for kind, shown in reasons.items()}
     words, found = _words(status, wall), record.read(recorded)
     ended = _ended(status, reasons)
     if ended is not None:
         kept.lease = replace(fresh, words=words, end=End(ended.reason), message=ended.message)
         if ended.type == Kind.FINISHED.value:
-            kept.bound = {uid: replace(pod, gone=True) for uid, pod in kept.bound.items()}
+            kept.bound = {uid: replace(pod, gone=True, is_remembered=False) for uid, pod in kept.bound.items()}
+            kept.final, kept.attempt = status.conditions, Attempt(number=status.restarts or 0)
+            return kept
     else:
-        for uid, name in found.bound if found is not None else ():
-            kept.bound.setdefault(uid, Pod(uid=uid, name=name))
         kept.lease = _newest(fresh, found, status, words, wall=wall, now=now)
+    _resume_sandboxes(kept, found, wall, now)
     kept.regrace()
     return kept
+
+
+def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: Wall, now: float) -> None:
+    """Go on with the sandboxes, from the checkpoint, else from the status.
+
+    What was asked of the server before is not known: a stop may have been applied, and pods may have come unseen.
+    """
+    status, claimed = kept.resource.status, kept.lease.claimed
+    if found is not None:
+        known = record.resume_sandboxes(found, moment=wall.epoch)
+        kept.attempt, kept.ending, kept.fence_fell = known.attempt, known.ending, known.fell
+        for uid, name in known.bound:
+            kept.bound.setdefault(uid, Pod(uid=uid, name=name, is_remembered=True))
+    elif status.restarts:
+        earlier = frozenset(entry.pod_uid for entry in status.sandboxes if entry.finish_time is not None)
+        kept.attempt = Attempt(number=status.restarts, begins=now, settled=earlier)
+    if kept.lease.held:
+        kept.graceful_stop = kept.forced_stop = Asked(now, in_doubt=True)
+    # Whoever holds since before the start may have pods that nobody here was told of.
+    kept.is_mustered = claimed is None and status.claim_time is None
 
 
 def _newest(
@@ -319,6 +407,7 @@ def _remembered_pod(entry: SandboxStatus) -> Pod:
         message=entry.message or "",
         exit_code=entry.exit_code,
         finish_time=entry.finish_time,
+        is_remembered=True,
     )
 
 

@@ -56,6 +56,8 @@ class Refused:
     status: int
     message: str
     retry_after: float | None = None
+    reason: str = ""
+    """The API server's own word for it, such as ``AlreadyExists``."""
 
     @property
     def is_absence(self) -> bool:
@@ -66,6 +68,11 @@ class Refused:
     def is_by_uid(self) -> bool:
         """Whether the object of that name is another one than the call was meant for."""
         return self.status == HTTPStatus.CONFLICT and _OTHER_UID.search(self.message) is not None
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether an object of that name is there already."""
+        return self.status == HTTPStatus.CONFLICT and self.reason == "AlreadyExists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +203,7 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 def _refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Refused:
     after = headers.get("Retry-After", "")
     message = body.get("message") or f"the Kubernetes API answered {status}"
-    return Refused(status, str(message), float(after) if after.isdigit() else None)
+    return Refused(status, str(message), float(after) if after.isdigit() else None, str(body.get("reason") or ""))
 
 
 def _in_words(error: BaseException) -> str:

@@ -169,6 +169,7 @@ class End(StrEnum):
     TAKEN_OVER = "TakenOver"
     NOT_FOUND = "NotFound"
     EXPIRED = "Expired"
+    RELEASED = "Released"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -514,6 +515,11 @@ def stopped(lease: Lease) -> Lease:
     """End a lease whose item is stopped, as the answer to a stop said."""
     words = None if lease.words is None else replace(lease.words, state="stopped", lease_extended=False)
     return lease if lease.end is not None else _over(replace(lease, words=words), End.STOPPED, STOPPED_MESSAGE)
+
+
+def release(lease: Lease, message: str) -> Lease:
+    """Beat no more, by choice: the lease is left to lapse, and the item to be queued again."""
+    return lease if lease.end is not None else _over(lease, End.RELEASED, message)
 
 
 # --- What an answer means ----------------------------------------------------------------------------------------

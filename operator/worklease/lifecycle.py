@@ -1,92 +1,42 @@
-"""What a lease, its pods and the resource together ask for: drain, tear down, stop the item, let the resource go.
+"""What a lease, its pods and the resource together ask for: make, wait, drain, tear down, stop, restart, let go.
 
 Owns the decisions about sandboxes, as values. Pure: no clock, no socket; ``now`` is passed in. Must not know how a
-pod is deleted or an item is stopped, only that it should be.
+pod is made or deleted or an item is stopped, only that it should be.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import ceil, floor, inf
-from typing import Final
+from typing import Final, assert_never
 
-from worklease.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, time_left, timeout
+from worklease.fate import Cause, Ending, Pod
+from worklease.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
+from worklease.situation import (
+    Asked,
+    Attempt,
+    DeletionPolicy,
+    OnFailure,
+    Policy,
+    Situation,
+    alive,
+    begins,
+    current,
+    deadline,
+    is_running,
+    leaving,
+)
 
-RECHECK: Final = 5.0
-"""Seconds after which a deletion that was asked for is asked for again: its event may have been missed."""
+FIRST_RESTART: Final = 2.0
+"""Seconds before a failed sandbox is made again for the first time: the node is to blame as often as the sandbox."""
 
-FIRST_RETRY: Final = 0.5
-"""Seconds before a refused deletion or stop is repeated for the first time."""
+LONGEST_RESTART: Final = 300.0
+"""Seconds between restarts at most, as the kubelet waits between those of a container."""
 
-LONGEST_RETRY: Final = 10.0
-"""Seconds between repetitions at most: what is refused for a reason is not mended faster by asking more."""
+FAREWELL: Final = 60.0
+"""Seconds for which a deleted resource whose sandbox is gone waits for its stop to be heard."""
 
-
-class DeletionPolicy(StrEnum):
-    """What deleting the resource does to an item whose lease we hold."""
-
-    STOP = "Stop"
-    RELEASE = "Release"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pod:
-    """A sandbox pod, as it was last seen."""
-
-    uid: str
-    name: str
-    phase: str = "Unknown"
-    reason: str = ""
-    message: str = ""
-    ready: bool = False
-    terminating: bool = False
-    grace: float = 30.0
-    """Its ``terminationGracePeriodSeconds``."""
-    exit_code: int | None = None
-    finish_time: datetime | None = None
-    restarts: int = 0
-    controller: str = ""
-    """The uid of the WorkLease that controls it; empty where something else does, or nothing."""
-    gone: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A deletion or a stop that was asked for: when, and how often in a row it was refused."""
-
-    at: float
-    refusals: int = 0
-    message: str = ""
-    grace: float | None = None
-    """The grace asked for with a deletion, in seconds; None: the pod's own."""
-
-    @property
-    def again(self) -> float:
-        """When to ask again, if it is not done by then."""
-        if self.refusals == 0:
-            return self.at + RECHECK
-        return self.at + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self.refusals - 1, 16))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
-    """All that a decision is made from."""
-
-    uid: str
-    lease: Lease
-    bound: Mapping[str, Pod] = field(default_factory=dict)
-    """The pods that were found to be this item's while its lease was held, by uid."""
-    deletions: Mapping[str, Asked] = field(default_factory=dict)
-    graceful_stop: Asked | None = None
-    forced_stop: Asked | None = None
-    drain_seconds: float = 30.0
-    deletion_policy: DeletionPolicy = DeletionPolicy.STOP
-    deleting: bool = False
-    fence_fell: bool = False
-    """Whether a sandbox was ended at the fence: should the lease be ours again, it counts as failed."""
-    stops_on_failure: bool = False
-    """Whether a failed sandbox stops its item (``onFailure: Stop``)."""
+UNRESPONSIVE: Final = 5.0
+"""Seconds beyond its grace after which a pod that is still there has a node that does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +60,50 @@ class StopItem:
 
 
 @dataclass(frozen=True, slots=True)
+class MakePod:
+    """Make the sandbox of this attempt from the template."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Begin another attempt under the same lease."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Beat no more: the lease is left to lapse, so that the item is queued again."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Beat at once: its answer tells whether a stop that may have been applied was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Muster:
+    """List the pods that carry the item's labels: some may have come while no process was there to be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class LetGo:
     """Take our finalizer off the resource, whether it is being deleted or not: nothing of it is left to end."""
 
+    left: str = ""
+    """What is left all the same, and what becomes of it; empty: nothing."""
 
-Step = EndPod | StopItem | LetGo
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete the resource: it is finished for as long as it was to be kept."""
+
+
+Step = EndPod | StopItem | Inquire | MakePod | Restart | Release | Muster | LetGo | Discard
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +114,7 @@ class Plan:
     look_at: float | None = None
 
 
-def is_bindable(pod: Pod, uid: str, lease: Lease) -> bool:
-    """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it.
-
-    A restored lease whose time is up binds nothing new before a beat was accepted: the pod may be the next holder's.
-    """
-    return lease.held and lease.reprieve is None and pod.controller in {"", uid}
-
-
-def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:
-    """Give the bound pods that are not known to be gone."""
-    return tuple(pod for pod in bound.values() if not pod.gone)
-
-
-def is_finished(situation: Situation) -> bool:
-    """Tell whether the lease is over and nothing that was bound to it is left."""
-    return situation.lease.end is not None and not alive(situation.bound)
+# --- What to do --------------------------------------------------------------------------------------------------
 
 
 def decide(situation: Situation, now: float) -> Plan:
@@ -151,12 +125,12 @@ def decide(situation: Situation, now: float) -> Plan:
     if lease.stopping_seen:
         return _drain(situation, now)
     if is_fenced(lease, now):
-        return _tear_down(situation, now, fence_grace(lease))
+        return _tear_down(situation, alive(situation.bound), now, fence_grace(lease))
     if situation.deleting:
         return _give_up(situation, now)
-    if situation.fence_fell and situation.stops_on_failure and lease.held:
-        return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
-    return _look_again(lease, now)
+    if situation.ending is not None and lease.held:
+        return _act_upon(situation, situation.ending, now)
+    return _go_on(situation, now)
 
 
 def fence_grace(lease: Lease) -> float:
@@ -164,50 +138,176 @@ def fence_grace(lease: Lease) -> float:
     return max(1.0, float(floor(grace(lease))))
 
 
-def _after_the_end(situation: Situation, now: float) -> Plan:
-    """Tear down what is bound: with its own grace if the item was stopped, with the lease's if it was lost.
+def _go_on(situation: Situation, now: float) -> Plan:
+    """Make the sandbox, or wait for it, and for what may become of it."""
+    policy = situation.sandbox
+    if policy is None or not is_running(situation, now) or situation.lease.suspended or situation.is_restarting:
+        return _look_again(situation.lease, now)
+    former = [pod for pod in leaving(situation) if pod.uid in situation.attempt.settled]
+    if former:
+        return _tear_down(situation, former, now, None)
+    pods, at = current(situation), begins(situation)
+    looks = [deadline(situation, pod) for pod in pods or (None,)]
+    if not pods and not situation.is_mustered and now >= looks[0]:
+        return Plan((Muster(),))
+    if policy.is_made and not pods and at is not None:
+        again = at if situation.making is None else max(at, situation.making.again)
+        if now >= again:
+            return _look_again(situation.lease, now, *looks, steps=(MakePod(situation.attempt.number),))
+        looks.append(again)
+    return _look_again(situation.lease, now, *(look for look in looks if look > now))
 
-    A grace of its own ends before the lease would have all the same: a stopped item may be queued and held again.
-    """
-    lease = situation.lease
-    if not alive(situation.bound):
-        return Plan((LetGo(),))
-    if lease.end is End.STOPPED and not is_fenced(lease, now):
-        return _tear_down(situation, now, None)
-    return _tear_down(situation, now, fence_grace(lease))
+
+def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
+    """Do what the resource wants done with a sandbox that ended: stop its item, release it, or begin anew."""
+    policy = situation.sandbox or Policy()
+    if ending.cause is Cause.SUCCEEDED:
+        return _stop_sandbox(situation, now)
+    match policy.on_failure:
+        case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
+            return Plan((Restart(_next_attempt(situation, now)),))
+        case OnFailure.RELEASE:
+            return Plan((Release("the lease is left to lapse, as onFailure asks"),))
+        case OnFailure.STOP | OnFailure.RESTART:
+            return _stop_sandbox(situation, now)
+        case _:
+            assert_never(policy.on_failure)
 
 
-def _drain(situation: Situation, now: float) -> Plan:
-    """Let the sandbox finish while beats go on; when it is gone, confirm the stop while that is ours to say."""
-    lease = situation.lease
-    if alive(situation.bound):
-        if is_fenced(lease, now):
-            return _tear_down(situation, now, fence_grace(lease))
-        return _tear_down(situation, now, situation.drain_seconds)
+def _next_attempt(situation: Situation, now: float) -> Attempt:
+    number = situation.attempt.number
+    wait = min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(number, 16))
+    return Attempt(number=number + 1, begins=now + wait, settled=frozenset(situation.bound))
+
+
+def _stop_sandbox(situation: Situation, now: float) -> Plan:
+    """Stop the item of a sandbox that ended: gracefully while something of it still runs, else for good."""
+    if any(pod.is_at_work for pod in situation.bound.values()):
+        return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
     return _stop(situation, situation.forced_stop, StopItem(force=True), now)
 
 
+def _after_the_end(situation: Situation, now: float) -> Plan:
+    """Tear down what is bound: with its own grace if the item was stopped or released, with the lease's if it was lost.
+
+    A grace of its own ends before the lease would have all the same: a stopped item may be queued and held again.
+    """
+    lease, pods = situation.lease, leaving(situation)
+    if pods or not situation.is_mustered:
+        is_ours = lease.end in {End.STOPPED, End.RELEASED} and not is_fenced(lease, now)
+        plan = _tear_down(situation, pods, now, None if is_ours else fence_grace(lease))
+        return plan if situation.is_mustered else Plan((*plan.steps, Muster()), plan.look_at)
+    if situation.guarded or situation.discard_at is None or situation.deleting:
+        return Plan((LetGo(_left_lapsed(situation)),))
+    return Plan((Discard(),)) if now >= situation.discard_at else Plan(look_at=situation.discard_at)
+
+
+def _drain(situation: Situation, now: float) -> Plan:
+    """Let the sandbox finish while beats go on; when nothing is at work, confirm the stop while that is ours to say."""
+    lease = situation.lease
+    working = [pod for pod in alive(situation.bound) if pod.is_at_work]
+    if working:
+        allowed = fence_grace(lease) if is_fenced(lease, now) else situation.drain_seconds
+        plan = _tear_down(situation, working, now, allowed)
+        return _confirm_in_time(situation, working, plan, now)
+    return _confirm(situation, now)
+
+
+def _confirm_in_time(situation: Situation, working: Sequence[Pod], plan: Plan, now: float) -> Plan:
+    """Confirm the stop before it is no longer ours to say, though a pod is there that a dead node will not end."""
+    lease, ends = situation.lease, expiry(situation.lease)
+    overdue = [_overdue(pod, situation.deletions.get(pod.uid)) for pod in working]
+    if ends is None or inf in overdue:
+        return plan
+    at = max(*overdue, ends - 2 * timeout(lease))
+    if now < at:
+        return replace(plan, look_at=at if plan.look_at is None else min(at, plan.look_at))
+    last = _confirm(situation, now)
+    looks = [look for look in (plan.look_at, last.look_at) if look is not None]
+    return Plan((*plan.steps, *last.steps), min(looks, default=None))
+
+
+def _overdue(pod: Pod, asked: Asked | None) -> float:
+    """Say from when on a pod that was told to end must be taken for unresponsive; infinite if it was not told."""
+    if asked is None or asked.first is None:
+        return inf
+    return asked.first + (pod.grace if asked.grace is None else asked.grace) + UNRESPONSIVE
+
+
+def _confirm(situation: Situation, now: float) -> Plan:
+    """Stop the item for good; a deleted resource does not wait for ever until that is heard."""
+    until = _patience(situation)
+    if now >= until:
+        return Plan((LetGo(_left_running(situation)),))
+    return _within(_stop(situation, situation.forced_stop, StopItem(force=True), now), until)
+
+
+def _patience(situation: Situation) -> float:
+    """Say until when a deleted resource waits for its stop to be heard; infinite for any other."""
+    return inf if not situation.deleting or situation.emptied is None else situation.emptied + FAREWELL
+
+
+def _within(plan: Plan, until: float) -> Plan:
+    return plan if until == inf else replace(plan, look_at=min(until, until if plan.look_at is None else plan.look_at))
+
+
+def _left_running(situation: Situation) -> str:
+    asked = situation.forced_stop or situation.graceful_stop
+    why = f": {asked.message}" if asked is not None and asked.message else ""
+    return f"the stop of the work item was not heard{why}; it is not beaten any more, and its lease lapses"
+
+
+def _left_lapsed(situation: Situation) -> str:
+    """Tell of an item that a deleted resource should have stopped, and whose lease ended before that was heard."""
+    tried = [asked for asked in (situation.forced_stop, situation.graceful_stop) if asked is not None and asked.message]
+    if not situation.deleting or situation.lease.end is not End.EXPIRED or not tried:
+        return ""
+    return f"the stop of the work item was not heard: {tried[0].message}; its lease has lapsed"
+
+
 def _give_up(situation: Situation, now: float) -> Plan:
-    """The resource is being deleted while the lease runs: stop the item, or leave it to be queued again."""
-    if situation.lease.held and situation.deletion_policy is DeletionPolicy.STOP:
-        return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
-    if alive(situation.bound):
-        return _tear_down(situation, now, None, inf)
-    return Plan((LetGo(),))
+    """The resource is being deleted while the lease runs: stop the item, or leave it to be queued again.
+
+    The sandbox is told to end as soon as a stop was tried, heard or not: it has to go in any case.
+    """
+    lease = situation.lease
+    working = [pod for pod in alive(situation.bound) if pod.is_at_work]
+    if not lease.held or situation.deletion_policy is DeletionPolicy.RELEASE:
+        pods = leaving(situation)
+        return _tear_down(situation, pods, now, None, inf) if pods else Plan((LetGo(),))
+    if not working:
+        return _confirm(situation, now)
+    plan = _stop(situation, situation.graceful_stop, StopItem(force=False), now)
+    if situation.graceful_stop is None and may_stop(lease, now):
+        return plan
+    ending = _tear_down(situation, working, now, situation.drain_seconds)
+    looks = [look for look in (plan.look_at, ending.look_at) if look is not None]
+    together = Plan((*plan.steps, *ending.steps), min(looks, default=None))
+    return _confirm_in_time(situation, working, together, now)
 
 
 def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float) -> Plan:
     """Stop the item, again where that was not heard; only while we hold, less a time-out for the stop's own way."""
-    ends = expiry(situation.lease)
-    if ends is None or now >= ends - timeout(situation.lease):
+    if not may_stop(situation.lease, now):
         return _look_again(situation.lease, now)
     if asked is not None and now < asked.again:
         return _look_again(situation.lease, now, asked.again)
+    if asked is not None and asked.in_doubt and not _has_told(situation.lease, asked.at):
+        # Where beats fail already, the lease's own next try is as soon as can be.
+        is_soon = situation.lease.failures > 0 or situation.lease.due <= now
+        return _look_again(situation.lease, now, steps=() if is_soon else (Inquire(),))
     return _look_again(situation.lease, now, steps=(step,))
 
 
-def _tear_down(situation: Situation, now: float, allowed: float | None, left: float | None = None) -> Plan:
-    """Ask for each bound pod's deletion, again where it was refused, is overdue, or must go faster than asked.
+def _has_told(lease: Lease, since: float) -> bool:
+    """Tell whether a beat that was sent after ``since`` was answered."""
+    return lease.words is not None and lease.words.at >= since
+
+
+def _tear_down(
+    situation: Situation, pods: Iterable[Pod], now: float, allowed: float | None, left: float | None = None
+) -> Plan:
+    """Ask for the deletion of ``pods``, again where it was refused, is overdue, or must go faster than asked.
 
     ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is for how long from now on any
     may run: by default what is left of the lease.
@@ -215,7 +315,7 @@ def _tear_down(situation: Situation, now: float, allowed: float | None, left: fl
     left = time_left(situation.lease, now) if left is None else left
     steps: list[Step] = []
     looks: list[float] = []
-    for pod in alive(situation.bound):
+    for pod in pods:
         asked = situation.deletions.get(pod.uid)
         step = _end(pod, asked, allowed, left)
         if asked is None or now >= asked.again or _is_urgent(situation.lease, pod, asked, step, now):

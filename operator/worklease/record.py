@@ -6,14 +6,16 @@ machine; elsewhere they are translated by the wall clock. Values and windows are
 
 import math
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from worklease.fate import Cause, Ending
 from worklease.lease import Cut, Lease, Unplaced, Window, Words, restore, timeout
+from worklease.situation import Attempt
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -53,13 +55,33 @@ class Record(BaseModel):
     """The value that a claim was last refused for."""
     bound: tuple[tuple[str, str], ...] = ()
     """The bound pods: uid and name."""
+    attempt: int = 0
+    begins: float | None = None
+    """From when on the attempt's sandbox may be made; monotonic."""
+    settled: tuple[str, ...] = ()
+    """Which of the bound pods are of earlier attempts."""
+    ending: tuple[Cause, str, str] | None = None
+    """How the attempt's sandbox ended: cause, message and pod."""
+    fell: bool = False
+    """Whether a sandbox was ended at the fence."""
 
 
-def write(lease: Lease, bound: Iterable[tuple[str, str]], *, trying: float | None, now: float, wall: float) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandboxes:
+    """What a restart needs of the sandboxes."""
+
+    bound: tuple[tuple[str, str], ...] = ()
+    attempt: Attempt = field(default_factory=Attempt)
+    ending: Ending | None = None
+    fell: bool = False
+
+
+def write(lease: Lease, sandboxes: Sandboxes, *, trying: float | None, now: float, wall: float) -> str:
     """Write what a restart needs of ``lease``; ``trying``: when a first claim is sent, which is told before it is."""
     tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > -math.inf]
     if trying is not None:
         tries.append((trying, trying))
+    ending = sandboxes.ending
     record = Record(
         boot=BOOT,
         at=now,
@@ -76,7 +98,12 @@ def write(lease: Lease, bound: Iterable[tuple[str, str]], *, trying: float | Non
         windows=() if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
         tries=() if lease.held else tuple(tries),
         found=lease.refused_value,
-        bound=tuple(bound),
+        bound=sandboxes.bound,
+        attempt=sandboxes.attempt.number,
+        begins=sandboxes.attempt.begins,
+        settled=tuple(uid for uid, _ in sandboxes.bound if uid in sandboxes.attempt.settled),
+        ending=None if ending is None else (ending.cause, ending.message, ending.pod),
+        fell=sandboxes.fell,
     )
     return record.model_dump_json(exclude_defaults=True)
 
@@ -91,9 +118,25 @@ def read(text: str | None) -> Record | None:
         return None
 
 
+def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Sandboxes:
+    """Go on with the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
+    begins = None if record.begins is None else record.begins + _shift(record, moment)
+    return Sandboxes(
+        bound=record.bound,
+        attempt=Attempt(number=record.attempt, begins=begins, settled=frozenset(record.settled)),
+        ending=None if record.ending is None else Ending(*record.ending),
+        fell=record.fell,
+    )
+
+
+def _shift(record: Record, moment: Callable[[float], float]) -> float:
+    """Say by how much this process's monotonic clock is ahead of the recorded one."""
+    return 0.0 if record.boot == BOOT else moment(record.wall) - record.at
+
+
 def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, moment: Callable[[float], float]) -> Lease:
     """Go on with a recorded lease; ``moment`` translates seconds since the epoch to the monotonic clock."""
-    shift = 0.0 if record.boot == BOOT else moment(record.wall) - record.at
+    shift = _shift(record, moment)
     if record.value is None or record.sent is None or record.ttl is None:
         return _resume_claim(record, fresh, shift, now)
     sent = record.sent + shift

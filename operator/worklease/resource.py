@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from worklease.lifecycle import DeletionPolicy
+from worklease.situation import DeletionPolicy, OnFailure, Policy
 
 ENVIRONMENT_LABEL: Final = "worklease.dev/environment-id"
 WORK_LABEL: Final = "worklease.dev/work-id"
@@ -104,14 +104,6 @@ class HeartbeatMode(StrEnum):
 
     OPERATOR = "Operator"
     SUSPENDED = "Suspended"
-
-
-class OnFailure(StrEnum):
-    """What a failed sandbox does to its item."""
-
-    STOP = "Stop"
-    RELEASE = "Release"
-    RESTART = "Restart"
 
 
 class ConditionStatus(StrEnum):
@@ -241,6 +233,17 @@ class SandboxSpec(_Closed):
     on_failure: OnFailure = OnFailure.STOP
     max_restarts: Annotated[int, Field(strict=True, ge=1, le=1000), _INTEGRAL] = 3
     keep_failed_pod: StrictBool = False
+
+    def policy(self) -> Policy:
+        """What this asks of the sandbox, as decisions go by it."""
+        return Policy(
+            is_made=self.template is not None,
+            start_deadline=float(self.start_deadline_seconds),
+            drain=float(self.drain_seconds),
+            on_failure=self.on_failure,
+            max_restarts=self.max_restarts,
+            keeps_failed=self.keep_failed_pod,
+        )
 
     def template_labels(self) -> Mapping[str, str]:
         """The labels that the template gives its pod."""

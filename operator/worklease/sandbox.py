@@ -1,20 +1,24 @@
-"""Sandbox pods: what one looks like, what became of it, and its deletion.
+"""Sandbox pods: what one looks like and what is said of it, its making and its deletion.
 
 Owns the pod API. A pod is deleted by name only together with its uid as precondition: names are reused, and a
-successor is somebody else's. Must not decide which pod goes when.
+successor is somebody else's. Must not decide which pod is made or goes when.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from worklease.fate import AILMENTS, DISRUPTIONS, Ailment, Pod
 from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, Refused
-from worklease.lifecycle import Pod
+from worklease.resource import ENVIRONMENT_LABEL, LONGEST_SANDBOX_MESSAGE, WORK_LABEL
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds that Kubernetes gives a pod which does not say."""
+
+PAGE: Final = 500
+"""Pods listed in one call, as kubectl does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,83 @@ class NotDone:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The API server would make such a pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """The API server refuses such a pod: why, in its words."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The pod is there; ``is_new``: by this call."""
+
+    pod: Pod
+    is_new: bool
+
+
 class Sandboxes:
     """The pods of the cluster, one by one."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
+
+    async def rehearse(self, namespace: str, body: Mapping[str, Any]) -> Fit | Unfit | NotDone:
+        """Ask whether a pod would be made, with all that checks it, and make none (``dryRun=All``)."""
+        match await self._api.call("POST", _path(namespace), query={"dryRun": "All"}, body=body):
+            case Done():
+                return Fit()
+            case Refused() as refused if refused.is_by_name:
+                # What checks a pod has let it pass before its name was found to be taken.
+                return Fit()
+            case Refused(status, message) if _is_verdict(status):
+                return Unfit(message)
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | NotDone:
+        """Make a pod; where one of its name is there already, it is given, whoever made it."""
+        name = body["metadata"]["name"]
+        match await self._api.call("POST", _path(namespace), body=body):
+            case Done(made):
+                return Made(read_pod(made), is_new=True)
+            case Refused() as refused if refused.is_by_name:
+                return await self._find(namespace, name, "")
+            case Refused(_, message):
+                return NotDone(message)
+            case NoAnswer(message):
+                # It may have been made all the same.
+                return await self._find(namespace, name, message)
+            case reply:
+                assert_never(reply)
+
+    async def _find(self, namespace: str, name: str, problem: str) -> Made | NotDone:
+        match await self._api.call("GET", _path(namespace, name)):
+            case Done(body):
+                return Made(read_pod(body), is_new=False)
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(problem or message)
+            case reply:
+                assert_never(reply)
+
+    async def muster(self, namespace: str, environment_id: str, work_id: str) -> Sequence[Pod] | NotDone:
+        """List the pods that carry both labels of a work item."""
+        selector = f"{ENVIRONMENT_LABEL}={environment_id},{WORK_LABEL}={work_id}"
+        query = {"labelSelector": selector, "limit": str(PAGE)}
+        match await self._api.call("GET", _path(namespace), query=query):
+            case Done(body):
+                return [read_pod(item) for item in body.get("items") or ()]
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
 
     async def look(self, namespace: str, name: str, uid: str) -> Pod | Gone | NotDone:
         """Look whether this very pod is there, and how it is."""
@@ -73,29 +149,71 @@ class Sandboxes:
                 assert_never(reply)
 
 
-def _path(namespace: str, name: str) -> str:
-    return f"/api/v1/namespaces/{namespace}/pods/{name}"
+def _path(namespace: str, name: str = "") -> str:
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    return f"{pods}/{name}" if name else pods
+
+
+def _is_verdict(status: int) -> bool:
+    """Tell whether a refusal is about the pod, not about the API server's own state."""
+    return status in {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
 
 
 def read_pod(body: Mapping[str, Any]) -> Pod:
     """Read a pod as the API server gives it; what it does not say has its default."""
     metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
-    shown = _shown(status)
-    conditions = {entry.get("type"): entry.get("status") for entry in status.get("conditions") or ()}
+    conditions = {entry.get("type"): entry for entry in status.get("conditions") or ()}
+    shown = _shown(status) or _unscheduled(conditions)
+    disrupted = conditions.get("DisruptionTarget") or {}
+    is_disrupted = disrupted.get("status") == "True"
+    message = status.get("message") or _tail(shown.get("message") or "")
     return Pod(
         uid=metadata["uid"],
         name=metadata["name"],
         phase=status.get("phase") or "Unknown",
         reason=status.get("reason") or shown.get("reason") or "",
-        message=status.get("message") or shown.get("message") or "",
-        ready=conditions.get("Ready") == "True",
+        message=message or (disrupted.get("message") or "" if is_disrupted else ""),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating=metadata.get("deletionTimestamp") is not None,
         grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),
         exit_code=shown.get("exitCode") if _is_over(status) else None,
         finish_time=_time(shown.get("finishedAt")) if _is_over(status) else None,
         restarts=sum(entry.get("restartCount") or 0 for entry in status.get("containerStatuses") or ()),
         controller=_controller(metadata.get("ownerReferences") or ()),
+        created=_time(metadata.get("creationTimestamp")),
+        ailment=None if _is_over(status) else _ailment(status, conditions),
+        disruption=DISRUPTIONS.get(disrupted.get("reason") or "") if is_disrupted else None,
     )
+
+
+def _ailment(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Ailment | None:
+    """Say what keeps a pod from running."""
+    waiting = ((state.get("waiting") or {}).get("reason") or "" for state in _states(status))
+    found = next((AILMENTS[reason] for reason in waiting if reason in AILMENTS), None)
+    return Ailment.UNSCHEDULABLE if found is None and _unscheduled(conditions) else found
+
+
+def _unscheduled(conditions: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Give the scheduler's condition of a pod that has no place; empty where it has one, or is on its way."""
+    scheduled = conditions.get("PodScheduled") or {}
+    return scheduled if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable" else {}
+
+
+def _tail(message: str) -> str:
+    """Keep the end of a long message: a termination message ends with what went wrong."""
+    return message if len(message) <= LONGEST_SANDBOX_MESSAGE else f"…{message[1 - LONGEST_SANDBOX_MESSAGE :]}"
+
+
+def _states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the containers' states, the initial ones first."""
+    kinds = ("initContainerStatuses", "containerStatuses")
+    return [entry.get("state") or {} for kind in kinds for entry in status.get(kind) or ()]
 
 
 def _is_over(status: Mapping[str, Any]) -> bool:

@@ -42,9 +42,10 @@ class Right:
 GROUP: Final = "worklease.dev"
 
 RIGHTS: Final = (
-    *(Right(verb, GROUP, "workleases") for verb in ("get", "list", "watch", "patch")),
+    *(Right(verb, GROUP, "workleases") for verb in ("get", "list", "watch", "patch", "delete")),
     Right("patch", GROUP, "workleases", "status"),
-    *(Right(verb, "", "pods") for verb in ("get", "list", "watch", "delete")),
+    *(Right(verb, "", "pods") for verb in ("get", "list", "watch", "create", "delete")),
+    Right("create", "events.k8s.io", "events"),
 )
 """What is used in every watched namespace. Secrets are granted by name, so a missing right shows on the resource."""
 

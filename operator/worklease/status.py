@@ -154,6 +154,16 @@ class StatusWriter:
             self._wrote.clear()
             await self._wrote.wait()
 
+    async def settle(self, uid: str, *, seconds: float) -> None:
+        """Wait until an object's newest status is written, but no longer than so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (entry := self._entries.get(uid)) is not None and (entry.wanted is not None or entry.busy):
+                    self._wrote.clear()
+                    await self._wrote.wait()
+        except TimeoutError:
+            _log.warning("status not written in time: what it was to say first may be lost uid=%s", uid)
+
     def _want(self, entry: _Entry) -> None:
         if entry.busy:
             return  # it is put into the queue again when the write under way has come back

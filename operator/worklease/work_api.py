@@ -103,6 +103,8 @@ class StopUnheard:
     unauthorized: bool = False
     retry_after: float | None = None
     """Seconds for which the server wants to be left alone (``Retry-After``)."""
+    in_doubt: bool = False
+    """Whether it may have been applied all the same."""
 
 
 StopOutcome = StopHeard | StopUnheard
@@ -205,18 +207,22 @@ class WorkApi:
 
         Answers of 200, 204 and 409 all count as heard: only the item's state tells whether it is stopped.
         """
+        wire = _Wire()
+        _WIRE.set(wire)
         try:
             response = await self._post(item, "stop", timeout, json={"force": force})
         except _FAILURES as error:
-            return StopUnheard(_plain(self._in_words(error, timeout), item.key))
+            return StopUnheard(_plain(self._in_words(error, timeout), item.key), in_doubt=wire.begun)
         match response.status_code:
             case HTTPStatus.OK | HTTPStatus.NO_CONTENT | HTTPStatus.CONFLICT:
                 state = _json(response).get("state")
                 return StopHeard(state if isinstance(state, str) else None)
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
                 return StopUnheard(_said(response, item.key), unauthorized=True)
-            case _:
-                return StopUnheard(_said(response, item.key), retry_after=_retry_after(response))
+            case status:
+                is_server = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT
+                said = _said(response, item.key)
+                return StopUnheard(said, retry_after=_retry_after(response), in_doubt=is_server)
 
     async def items(self, environment_id: str, key: SecretStr, *, timeout: float) -> Mapping[str, Seen] | None:  # noqa: ASYNC109 (the lease says how long)
         """List an environment's work items, by id: the neutral read. None if the list cannot be had, or not whole."""

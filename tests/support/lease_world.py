@@ -12,8 +12,9 @@ from math import inf
 
 from support.server_model import Holder, OtherWorker, Reply, ServerModel
 from worklease import lease as core
+from worklease.fate import Pod
 from worklease.lease import Beat, End, Lease, Wait, Words, expiry, instant, is_fenced
-from worklease.lifecycle import Asked, DeletionPolicy, EndPod, LetGo, Pod, Situation, StopItem, decide, is_bindable
+from worklease.lifecycle import EndPod, Inquire, LetGo, Step, StopItem, decide
 from worklease.outcomes import (
     Answered,
     Conflicted,
@@ -25,6 +26,7 @@ from worklease.outcomes import (
     Unauthorized,
     Unsent,
 )
+from worklease.situation import Asked, DeletionPolicy, Situation, is_bindable
 
 UID = "resource"
 RETRY_AFTER = 40.0
@@ -195,15 +197,19 @@ class World:
         longest = max((pod.grace for pod in self.bound.values() if not pod.gone), default=0.0)
         self.lease = replace(self.lease, pod_grace=longest)
 
-    def _perform(self, step: EndPod | StopItem | LetGo) -> None:
+    def _perform(self, step: Step) -> None:
         match step:
             case EndPod(uid, _, asked_grace):
                 self._end(self.pods[uid], asked_grace)
             case StopItem(force):
                 self._stop(force=force)
+            case Inquire():
+                self.lease = core.hasten(self.lease, self.now)
             case LetGo():
                 assert not [uid for uid in self.bound if uid in self.pods], "let go with a sandbox left"
                 self.let_go = True
+            case _:
+                raise AssertionError(f"{step} is asked for without a sandbox in the spec")
 
     def _end(self, real: RealPod, asked_grace: float | None) -> None:
         assert not real.foreign, f"P4: pod {real.pod.uid} is not ours"

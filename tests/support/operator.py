@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -162,6 +162,44 @@ class Leases:
                 "containers": [{"name": "sandbox", "image": "busybox"}],
             },
         }
+
+    def template(self, *, waits: bool = False, grace: int = 2, **annotations: str) -> dict[str, Any]:
+        """Give a template whose pod runs at once, or waits for nobody (a scheduling gate), so that a test may play it.
+
+        Annotations tell kwok how it ends (tools/controlplane/stages.yaml): `exit_code="1"`, `exit_after="3s"`.
+        """
+        kwok = {f"controlplane.worklease.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
+        spec: dict[str, Any] = {
+            "terminationGracePeriodSeconds": grace,
+            "containers": [{"name": "sandbox", "image": "busybox"}],
+        }
+        if waits:
+            spec["schedulingGates"] = [{"name": "tests.worklease.dev/played-by-hand"}]
+        return {"metadata": {"labels": {"app": "sandbox"}, "annotations": kwok}, "spec": spec}
+
+    def await_pod(self, *, besides: Collection[str] = (), seconds: float = 30) -> str:
+        """Wait for a pod that is none of ``besides``; returns its name."""
+        wait_for(lambda: set(self.pods()) - set(besides), seconds=seconds, what="a sandbox pod")
+        return next(iter(set(self.pods()) - set(besides)))
+
+    def play(self, pod: str, **status: Any) -> None:
+        """Write a pod's status, as a kubelet, a scheduler or a node controller would."""
+        patch = json.dumps({"status": status})
+        self._kubectl("patch", "pod", pod, "--subresource=status", "--type=strategic", "-p", patch)
+
+    def delete_pod(self, pod: str) -> None:
+        """Delete a pod as anybody might."""
+        self._kubectl("delete", "pod", pod, "--wait=false")
+
+    def events(self, work_id: str) -> list[dict[str, Any]]:
+        """Give a WorkLease's events, the earliest first."""
+        found = self._plane.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events") or {"items": []}
+        about = [event for event in found["items"] if event["regarding"]["name"] == _name(work_id)]
+        return sorted(about, key=lambda event: str(event["eventTime"]))
+
+    def reasons(self, work_id: str) -> list[str]:
+        """Give the reasons of a WorkLease's events, in order."""
+        return [event["reason"] for event in self.events(work_id)]
 
     def get(self, work_id: str) -> dict[str, Any] | None:
         """Give a WorkLease as it is now; None if there is none."""

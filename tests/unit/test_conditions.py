@@ -7,20 +7,22 @@ import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
 from worklease.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
-from worklease.lease import End, Lease, Trouble, edit, lapse, observe, starve, stopped
-from worklease.lifecycle import Asked, Pod, Situation
+from worklease.fate import Ailment, Cause, Ending, Pod
+from worklease.lease import End, Lease, Trouble, edit, lapse, observe, release, starve, stopped
 from worklease.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
+from worklease.situation import Asked, Attempt, Policy, Situation
 
 POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True)
 ITEM = "work item work_1 of environment env_1"
 
 
 def subject(**more: Any) -> Subject:
-    return replace(Subject(item=ITEM, expects_sandbox=True, show=lambda moment: f"t={moment:g}"), **more)
+    return replace(Subject(item=ITEM, show=lambda moment: f"t={moment:g}"), **more)
 
 
 def situation(lease: Lease, *pods: Pod, **more: Any) -> Situation:
-    return replace(Situation(uid="resource", lease=lease, bound={pod.uid: pod for pod in pods}), **more)
+    known = Situation(uid="resource", lease=lease, bound={pod.uid: pod for pod in pods}, sandbox=Policy())
+    return replace(known, **more)
 
 
 def twice(lease: Lease, outcome: Outcome) -> Lease:
@@ -37,6 +39,15 @@ class Case:
     subject: Subject = subject()  # noqa: RUF009 (frozen)
 
 
+def waiting(ailment: Ailment | None = None) -> Pod:
+    return replace(POD, ready=False, phase="Pending", reason="Waiting", message="for something", ailment=ailment)
+
+
+def over(phase: str, **more: Any) -> Pod:
+    return replace(POD, ready=False, phase=phase, exit_code=137, **more)
+
+
+MADE = Policy(is_made=True)
 STOPPING = answered(110, stamp(100.05), state="stopping", extended=False)
 HELD, SANDBOX, FINISHED, READY = Kind.LEASE_HELD, Kind.SANDBOX_READY, Kind.FINISHED, Kind.READY
 YES, NO, UNKNOWN = Verdict.TRUE, Verdict.FALSE, Verdict.UNKNOWN
@@ -101,16 +112,61 @@ CASES = {
     "lost: taken over": Case(situation(observe(held(), refused(110, stamp(109)))), HELD, NO, Reason.TAKEN_OVER),
     "lost: expired": Case(situation(lapse(held(), 190)), FINISHED, YES, Reason.EXPIRED, now=190),
     "a ready pod runs": Case(situation(held(), POD), SANDBOX, YES, Reason.RUNNING),
-    "a pod that is not ready is pending": Case(
-        situation(held(), replace(POD, ready=False, phase="Pending")), SANDBOX, NO, Reason.PENDING
+    "a pod that is on its way is pending": Case(situation(held(), waiting()), SANDBOX, NO, Reason.PENDING),
+    "a pod that runs and is not ready": Case(
+        situation(held(), replace(POD, ready=False)), SANDBOX, NO, Reason.NOT_READY
     ),
-    "a pod that is over has ended": Case(
-        situation(held(), replace(POD, ready=False, phase="Failed")), SANDBOX, NO, Reason.ENDED
+    "an image that cannot be pulled": Case(
+        situation(held(), waiting(Ailment.IMAGE_PULL_FAILED)), SANDBOX, NO, Reason.IMAGE_PULL_FAILED
     ),
-    "a pod that is gone has ended": Case(situation(held(), replace(POD, gone=True)), SANDBOX, NO, Reason.ENDED),
+    "a pod without a place": Case(situation(held(), waiting(Ailment.UNSCHEDULABLE)), SANDBOX, NO, Reason.UNSCHEDULABLE),
+    "a crash loop": Case(situation(held(), waiting(Ailment.CRASH_LOOP)), SANDBOX, NO, Reason.CRASH_LOOP),
+    "a container that is configured wrong": Case(
+        situation(held(), waiting(Ailment.CONFIG_ERROR)), SANDBOX, NO, Reason.CONFIG_ERROR
+    ),
+    "a pod that failed": Case(situation(held(), over("Failed")), SANDBOX, NO, Reason.FAILED),
+    "a pod that succeeded": Case(situation(held(), over("Succeeded")), SANDBOX, NO, Reason.SUCCEEDED),
+    "a pod that ran out of memory": Case(
+        situation(held(), over("Failed", reason="OOMKilled")), SANDBOX, NO, Reason.OOM_KILLED
+    ),
+    "a pod that was evicted": Case(situation(held(), over("Failed", reason="Evicted")), SANDBOX, NO, Reason.EVICTED),
+    "a pod that was preempted": Case(
+        situation(held(), replace(POD, gone=True, disruption=Cause.PREEMPTED)), SANDBOX, NO, Reason.PREEMPTED
+    ),
+    "a pod whose node is lost": Case(
+        situation(held(), replace(POD, gone=True, disruption=Cause.NODE_LOST)), SANDBOX, NO, Reason.NODE_LOST
+    ),
+    "a pod that is gone was deleted": Case(situation(held(), replace(POD, gone=True)), SANDBOX, NO, Reason.DELETED),
+    "what was concluded is told": Case(
+        situation(held(), waiting(), ending=Ending(Cause.NOT_STARTED, "It did not start", "sandbox-1")),
+        *(SANDBOX, NO, Reason.START_DEADLINE_EXCEEDED),
+    ),
+    "a fenced sandbox counts as failed": Case(
+        situation(held(), ending=Ending(Cause.FENCED, "It was fenced", "sandbox-1")), SANDBOX, NO, Reason.FENCED
+    ),
+    "over, and the sandbox with it": Case(
+        situation(stopped(held()), replace(POD, gone=True)), SANDBOX, NO, Reason.ENDED
+    ),
+    "a failed pod that is kept": Case(
+        situation(stopped(held()), over("Failed"), sandbox=Policy(keeps_failed=True)), SANDBOX, NO, Reason.ENDED
+    ),
     "no pod yet": Case(situation(held()), SANDBOX, NO, Reason.NO_POD),
+    "a pod is to be made": Case(situation(held(), sandbox=MADE), SANDBOX, NO, Reason.CREATING),
+    "a pod is to be made once the lease is held": Case(situation(Lease(), sandbox=MADE), SANDBOX, NO, Reason.CREATING),
+    "a pod is refused": Case(
+        situation(held(), sandbox=MADE, making=Asked(101.0, 1, "exceeded quota")),
+        *(SANDBOX, NO, Reason.CREATION_REFUSED),
+    ),
+    "another one follows": Case(
+        situation(held(), replace(POD, gone=True), attempt=Attempt(number=1, begins=110, settled=frozenset({"pod1"}))),
+        *(SANDBOX, NO, Reason.RESTARTING),
+    ),
+    "a template that is refused": Case(
+        situation(Lease()), HELD, NO, Reason.INVALID_SPEC, subject=subject(problem="no such field")
+    ),
+    "released": Case(situation(release(held(), "left to lapse")), FINISHED, YES, Reason.RELEASED),
     "a pod that is deleted is ending": Case(situation(held(), POD, deletions=ASKED), SANDBOX, NO, Reason.ENDING),
-    "a pod that others delete is ending": Case(
+    "a pod that is on its way out is ending": Case(
         situation(held(), replace(POD, terminating=True)), SANDBOX, NO, Reason.ENDING
     ),
     "a refused deletion is shown": Case(
@@ -170,12 +226,12 @@ def test_a_spec_that_cannot_be_acted_on_is_told() -> None:
 
 
 def test_a_lease_alone_has_no_sandbox_condition() -> None:
-    kinds = [condition.kind for condition in imply(situation(held()), subject(expects_sandbox=False), 101)]
+    kinds = [condition.kind for condition in imply(situation(held(), sandbox=None), subject(), 101)]
     assert kinds == [READY, HELD, FINISHED]
 
 
 def test_a_lease_alone_is_ready_when_it_is_held() -> None:
-    assert of_kind(imply(situation(held()), subject(expects_sandbox=False), 101), READY).verdict is YES
+    assert of_kind(imply(situation(held(), sandbox=None), subject(), 101), READY).verdict is YES
 
 
 def test_a_held_lease_says_until_when() -> None:

@@ -7,20 +7,10 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
+from worklease.fate import Pod
 from worklease.lease import End, Lease, lapse, observe
-from worklease.lifecycle import (
-    Asked,
-    DeletionPolicy,
-    EndPod,
-    LetGo,
-    Plan,
-    Pod,
-    Situation,
-    StopItem,
-    decide,
-    is_bindable,
-    is_finished,
-)
+from worklease.lifecycle import EndPod, LetGo, Plan, StopItem, decide
+from worklease.situation import Asked, DeletionPolicy, Policy, Situation, is_bindable, is_finished
 
 UID = "resource"
 POD = Pod(uid="pod1", name="sandbox", grace=30.0)
@@ -122,25 +112,25 @@ def test_a_deletion_that_was_refused_before_is_asked_again_at_the_fence() -> Non
 
 
 def test_a_stopping_item_lets_its_sandbox_finish() -> None:
-    plan = decide(situation(stopping(lease_with(POD)), POD, drain_seconds=20.0), 130.1)
+    plan = decide(situation(stopping(lease_with(POD)), POD, sandbox=Policy(drain=20.0)), 130.1)
     assert plan.steps == (EndPod("pod1", "sandbox", 20.0),)
 
 
 @pytest.mark.parametrize(("drain", "grace"), [(30.0, 30.0), (120.0, 58.0), (0.0, 1.0)])
 def test_a_drain_ends_when_that_of_the_fence_would(drain: float, grace: float) -> None:
-    plan = decide(situation(stopping(lease_with(POD)), POD, drain_seconds=drain), 130.1)
+    plan = decide(situation(stopping(lease_with(POD)), POD, sandbox=Policy(drain=drain)), 130.1)
     assert plan.steps == (EndPod("pod1", "sandbox", grace),)
 
 
 def test_a_drain_under_way_is_not_shortened_by_asking_again() -> None:
     asked = {"pod1": Asked(130.1, grace=57.0)}
-    plan = decide(situation(stopping(lease_with(POD)), POD, drain_seconds=120.0, deletions=asked), 140.0)
+    plan = decide(situation(stopping(lease_with(POD)), POD, sandbox=Policy(drain=120.0), deletions=asked), 140.0)
     assert plan.steps == (EndPod("pod1", "sandbox", 57.0),)
 
 
 def test_a_drain_is_shortened_when_the_fence_comes() -> None:
     asked = {"pod1": Asked(169.0, grace=57.0)}
-    plan = decide(situation(stopping(lease_with(POD)), POD, drain_seconds=120.0, deletions=asked), 169.3)
+    plan = decide(situation(stopping(lease_with(POD)), POD, sandbox=Policy(drain=120.0), deletions=asked), 169.3)
     assert plan.steps == (EndPod("pod1", "sandbox", 18.0),)
 
 
@@ -211,7 +201,8 @@ def test_deletion_stops_an_item_that_we_hold() -> None:
 
 
 def test_deletion_asks_again_for_a_stop_and_does_not_miss_the_fence() -> None:
-    asked = situation(lease_with(POD), POD, deleting=True, graceful_stop=Asked(167.0))
+    told = {"pod1": Asked(167.0, grace=20.0, first=167.0)}
+    asked = situation(lease_with(POD), POD, deleting=True, graceful_stop=Asked(167.0), deletions=told)
     plan = decide(asked, 168.0)
     assert plan.steps == ()
     assert plan.look_at == pytest.approx(169.2)

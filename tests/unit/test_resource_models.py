@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from worklease.lifecycle import DeletionPolicy
 from worklease.resource import (
     ENVIRONMENT_LABEL,
     LONGEST_HEARTBEAT,
@@ -20,12 +19,12 @@ from worklease.resource import (
     ConditionStatus,
     HeartbeatMode,
     InvalidResource,
-    OnFailure,
     SandboxStatus,
     WorkLease,
     WorkLeaseSpec,
     WorkLeaseStatus,
 )
+from worklease.situation import DeletionPolicy, OnFailure
 
 METADATA = {
     "name": "demo",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.lifecycle import Pod
+from worklease.fate import Pod
 from worklease.sandbox import Ending, Gone, NotDone, Sandboxes, read_pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"

@@ -1,0 +1,93 @@
+"""What is told of a kept resource after a turn: its status, its conditions' transitions, and its checkpoint.
+
+Owns when something is news, and how soon it must be written. Must not decide what is so: ``conditions`` does.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from worklease import lease
+from worklease.checkpoint import Checkpoint
+from worklease.conditions import Kind
+from worklease.happenings import ConditionChanged, Telling
+from worklease.kept import Kept, Wall
+from worklease.resource import Condition
+from worklease.status import StatusWriter, Urgency
+
+TOLD: Final = frozenset({Kind.LEASE_HELD, Kind.SANDBOX_READY})
+"""The conditions whose transitions are logged; the others follow from them."""
+
+_log = logging.getLogger(__name__)
+
+
+class Bulletin:
+    """The way from what is kept to who reads of it."""
+
+    def __init__(
+        self, status: StatusWriter, checkpoint: Checkpoint, telling: Telling, wall: Callable[[], Wall]
+    ) -> None:
+        self._status = status
+        self._checkpoint = checkpoint
+        self._telling = telling
+        self._wall = wall
+
+    def tell(self, kept: Kept, now: float) -> bool:
+        """Publish the status if anything that it is made from has changed; returns whether it has."""
+        if kept.final and kept.resource.status.observed_generation == kept.resource.generation:
+            return False  # an earlier process said it all
+        made_from = (
+            kept.lease,
+            tuple(kept.bound.values()),
+            tuple(kept.deletions.values()),
+            kept.resource.generation,
+            kept.resource.deletion_timestamp,
+            lease.is_fenced(kept.lease, now),
+            kept.rival,
+            kept.attempt,
+            kept.making,
+            kept.ending,
+            kept.rehearsal,
+            kept.is_mustered,
+        )
+        if made_from == kept.told:
+            return False
+        kept.told = made_from
+        self.remember(kept, now)
+        status = kept.status(self._wall(), now)
+        shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
+        news: dict[str, object] = {"state": status.state, **shown}
+        urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
+        for condition in status.conditions:
+            self._tell_of(kept, condition)
+            if condition.type in TOLD and kept.shown.get(condition.type) != shown[condition.type]:
+                _log.info(
+                    "%s=%s %s reason=%s: %s",
+                    condition.type,
+                    condition.status.value,
+                    kept.who,
+                    condition.reason,
+                    condition.message,
+                )
+        kept.shown = news
+        kept.reasons = {condition.type: condition.reason for condition in status.conditions}
+        self._status.publish(kept.reference, status.as_merge_patch(), urgency)
+        return True
+
+    def _tell_of(self, kept: Kept, condition: Condition) -> None:
+        """Tell who listens of a condition that is not what it was."""
+        shown = (condition.status.value, condition.reason)
+        if kept.shown.get(condition.type) != shown:
+            former, before = kept.reasons.get(condition.type), kept.shown.get(condition.type)
+            status = before[0] if isinstance(before, tuple) else None
+            changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, former, status)
+            self._telling.tell(changed)
+
+    def remember(self, kept: Kept, now: float) -> None:
+        """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none."""
+        if kept.lease.end is not None:
+            self._checkpoint.drop(kept.resource.uid)
+        elif kept.lease.sent is not None:
+            text = kept.record(trying=None, wall=self._wall(), now=now)
+            within = 0.0 if lease.is_adopted(kept.lease) else kept.lease.ttl / 3
+            self._checkpoint.put(kept.resource.uid, text, within=within)

@@ -1,0 +1,151 @@
+"""Which events there are, and that they are written within bounds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
+from worklease.events import BURST, WAITING, Events, tell
+from worklease.happenings import (
+    About,
+    BeatEnded,
+    ConditionChanged,
+    DeletionAsked,
+    DeletionRefused,
+    Happening,
+    LeftBehind,
+    PodSpared,
+    SandboxEnded,
+    SandboxGone,
+    SandboxMade,
+    StopEnded,
+)
+from worklease.outcomes import Exchange, Unsent
+
+ABOUT = About("sandboxes", "lease-1", "uid-1", "env_1", "work_1")
+NOW = datetime(2026, 11, 24, 12, 30, 1, 250_000, tzinfo=UTC)
+
+
+def held(status: str, reason: str, *, former: str | None = "False") -> ConditionChanged:
+    return ConditionChanged(ABOUT, "LeaseHeld", status, reason, "So it is.", None, former)
+
+
+@pytest.mark.parametrize(
+    ("happening", "reason", "warns"),
+    [
+        (held("True", "Renewed"), "Claimed", False),
+        (held("True", "Renewed", former=None), "Claimed", False),
+        (held("True", "Renewed", former="True"), "Renewed", False),
+        (held("True", "Renewed", former="Unknown"), "Renewed", False),
+        (held("True", "Draining", former="True"), "Draining", False),
+        (held("True", "Unauthorized", former="True"), "Unauthorized", True),
+        (held("Unknown", "Fenced", former="True"), "Fenced", True),
+        (held("False", "TakenOver", former="True"), "TakenOver", True),
+        (held("False", "Stopped", former="True"), "Stopped", False),
+        (held("False", "InvalidSpec", former=None), "InvalidSpec", True),
+        (held("False", "Claiming", former=None), None, False),
+        (ConditionChanged(ABOUT, "SandboxReady", "True", "Running", "Runs.", None), "SandboxStarted", False),
+        (ConditionChanged(ABOUT, "SandboxReady", "False", "Pending", "Waits.", None), None, False),
+        (ConditionChanged(ABOUT, "Ready", "True", "Healthy", "Well.", None), None, False),
+        (SandboxMade(ABOUT, "pod-1", 0), "SandboxCreated", False),
+        (SandboxEnded(ABOUT, "pod-1", "OOMKilled", "It died."), "SandboxFailed", True),
+        (SandboxEnded(ABOUT, "pod-1", "Succeeded", "It is done."), "SandboxSucceeded", False),
+        (DeletionAsked(ABOUT, "pod-1", "Stopped", 10.0, 0.05), "TearingDown", False),
+        (DeletionRefused(ABOUT, "pod-1", "forbidden"), "DeletionRefused", True),
+        (SandboxGone(ABOUT, "pod-1"), "TornDown", False),
+        (PodSpared(ABOUT, "pod-1", "It is another's."), "PodSpared", True),
+        (LeftBehind(ABOUT, "the item runs on"), "LeftBehind", True),
+        (StopEnded(ABOUT, force=True, is_heard=True, message=""), None, False),
+        (BeatEnded(ABOUT, Unsent(Exchange(sent=1.0, done=1.0), "no"), late=0.0, took=0.1), None, False),
+    ],
+)
+def test_each_happening_makes_its_event_or_none(happening: Happening, reason: str | None, *, warns: bool) -> None:
+    told = tell(happening)
+    if reason is None:
+        assert told is None
+    else:
+        assert told is not None
+        assert (told.reason, told.is_warning) == (reason, warns)
+        assert told.action
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with serving() as scripted:
+        yield scripted
+
+
+@pytest.fixture
+async def events(server: ScriptedServer) -> AsyncIterator[Events]:
+    async with kubernetes_at(server.url) as api:
+        written = Events(api, lambda: NOW)
+        running = asyncio.create_task(written.run())
+        yield written
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def seen(server: ScriptedServer, count: int) -> list[dict[str, Any]]:
+    async with asyncio.timeout(10):
+        while len(server.seen) < count:  # noqa: ASYNC110 (a server's record has no event)
+            await asyncio.sleep(0.01)
+    return [each.json for each in server.seen]
+
+
+async def test_an_event_regards_the_resource_and_names_the_pod(server: ScriptedServer, events: Events) -> None:
+    server.script = always(Answer(status=201, body={"kind": "Event"}))
+    events.listen(SandboxEnded(ABOUT, "pod-1", "OOMKilled", "It died."))
+    (body,) = await seen(server, 1)
+    assert server.seen[0].target == "/apis/events.k8s.io/v1/namespaces/sandboxes/events"
+    assert body["eventTime"] == "2026-11-24T12:30:01.250000Z"
+    assert (body["type"], body["reason"], body["action"]) == ("Warning", "SandboxFailed", "Conclude")
+    assert body["regarding"]["uid"] == "uid-1"
+    assert body["related"]["name"] == "pod-1"
+    assert body["reportingInstance"]
+
+
+async def test_a_long_note_is_cut_to_its_bytes(server: ScriptedServer, events: Events) -> None:
+    server.script = always(Answer(status=201, body={"kind": "Event"}))
+    events.listen(LeftBehind(ABOUT, "ä" * 2000))
+    (body,) = await seen(server, 1)
+    assert len(body["note"].encode()) <= 1024
+    assert body["note"].endswith("…")
+
+
+async def test_an_event_that_is_refused_is_tried_again_and_holds_no_other_up_for_ever(
+    server: ScriptedServer, events: Events
+) -> None:
+    server.script = always(Answer(status=403, body={"kind": "Status", "message": "the namespace is being terminated"}))
+    events.listen(SandboxGone(ABOUT, "pod-1"))
+    events.listen(SandboxGone(ABOUT, "pod-2"))
+    first, second = await seen(server, 2)
+    assert (first["related"]["name"], second["related"]["name"]) == ("pod-1", "pod-2")
+
+
+async def test_an_event_whose_answer_was_lost_is_written_once(server: ScriptedServer, events: Events) -> None:
+    server.script = always(Answer(fault=Fault.RESET))
+    events.listen(SandboxGone(ABOUT, "pod-1"))
+    await seen(server, 1)
+    exists = {"kind": "Status", "reason": "AlreadyExists", "message": "exists"}
+    server.script = always(Answer(status=409, body=exists))
+    first, second = await seen(server, 2)
+    assert first["metadata"]["name"] == second["metadata"]["name"]
+
+
+async def test_no_more_events_go_at_once_than_the_burst(server: ScriptedServer, events: Events) -> None:
+    server.script = always(Answer(status=201, body={"kind": "Event"}))
+    started = asyncio.get_running_loop().time()
+    for _ in range(int(BURST) + 10):
+        events.listen(SandboxGone(ABOUT, "pod-1"))
+    await seen(server, int(BURST) + 10)
+    assert asyncio.get_running_loop().time() - started > 0.4
+
+
+async def test_what_waits_is_bounded() -> None:
+    waiting = Events(None, lambda: NOW)  # type: ignore[arg-type]  # nothing is written before it runs
+    for _ in range(WAITING + 5):
+        waiting.listen(SandboxGone(ABOUT, "pod-1"))
+    assert waiting.waiting == WAITING

@@ -1,0 +1,371 @@
+"""What became of a sandbox, and what follows: pure tables, one row for each fate."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from math import inf
+from typing import Any
+
+import pytest
+
+from support.lease_samples import answered, held, restored, stamp
+from worklease.fate import Ailment, Cause, Ending, Pod, cause_of, ending_of
+from worklease.lease import End, Lease, edit, observe, release
+from worklease.lifecycle import (
+    Discard,
+    EndPod,
+    Inquire,
+    LetGo,
+    MakePod,
+    Muster,
+    Release,
+    Restart,
+    Step,
+    StopItem,
+    decide,
+)
+from worklease.situation import (
+    Ailing,
+    Asked,
+    Attempt,
+    OnFailure,
+    Policy,
+    Situation,
+    ail,
+    conclude,
+    deadline,
+    is_bindable,
+    is_finished,
+)
+
+UID = "resource"
+RUNNING = Pod(uid="pod1", name="sandbox", phase="Running", ready=True, grace=10.0, controller=UID)
+PENDING = replace(RUNNING, phase="Pending", ready=False)
+FAILED = replace(RUNNING, phase="Failed", ready=False, exit_code=1)
+SUCCEEDED = replace(RUNNING, phase="Succeeded", ready=False, exit_code=0)
+GONE = replace(RUNNING, gone=True)
+ENDED = Ending(Cause.FAILED, "Pod sandbox failed", "sandbox")
+DONE = Ending(Cause.SUCCEEDED, "Pod sandbox has finished", "sandbox")
+
+
+def situation(*pods: Pod, lease: Lease | None = None, **policy: Any) -> Situation:
+    """Give the situation of a lease that was claimed at 100, with a TTL of 3000."""
+    long = held(100, ttl=3000, pod_grace=10.0) if lease is None else lease
+    return Situation(uid=UID, lease=long, bound={pod.uid: pod for pod in pods}, sandbox=Policy(**policy))
+
+
+# --- How a pod ended ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pod", "cause"),
+    [
+        (RUNNING, None),
+        (PENDING, None),
+        (replace(PENDING, ailment=Ailment.CRASH_LOOP), None),
+        (SUCCEEDED, Cause.SUCCEEDED),
+        (replace(SUCCEEDED, gone=True), Cause.SUCCEEDED),
+        (FAILED, Cause.FAILED),
+        (replace(FAILED, reason="OOMKilled", exit_code=137), Cause.OOM_KILLED),
+        (replace(FAILED, reason="Evicted"), Cause.EVICTED),
+        (replace(FAILED, reason="NodeShutdown"), Cause.EVICTED),
+        (replace(FAILED, reason="Preempting"), Cause.PREEMPTED),
+        (replace(FAILED, reason="NodeLost"), Cause.NODE_LOST),
+        (replace(FAILED, reason="DeadlineExceeded"), Cause.FAILED),
+        (replace(FAILED, disruption=Cause.PREEMPTED), Cause.PREEMPTED),
+        (GONE, Cause.DELETED),
+        (replace(RUNNING, terminating=True), Cause.DELETED),
+        (replace(RUNNING, terminating=True, disruption=Cause.NODE_LOST), Cause.NODE_LOST),
+        (replace(GONE, disruption=Cause.EVICTED), Cause.EVICTED),
+        (replace(FAILED, is_remembered=True), None),
+        (replace(RUNNING, terminating=True, is_remembered=True), None),
+    ],
+)
+def test_a_pod_ended_of_its_cause_or_goes_on(pod: Pod, cause: Cause | None) -> None:
+    assert cause_of(pod) is cause
+
+
+def test_an_ending_tells_exit_code_reason_and_the_containers_last_words() -> None:
+    pod = replace(FAILED, reason="OOMKilled", exit_code=137, message="allocating 3 GiB")
+    told = ending_of(pod, Cause.OOM_KILLED).message
+    assert told == "Pod sandbox ran out of memory and was killed with exit code 137: allocating 3 GiB"
+    assert "DeadlineExceeded" in ending_of(replace(FAILED, reason="DeadlineExceeded"), Cause.FAILED).message
+
+
+# --- What is concluded -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    situation: Situation
+    cause: Cause | None
+    now: float = 110.0
+
+
+AILS = replace(RUNNING, ready=False, ailment=Ailment.CRASH_LOOP)
+OTHER = replace(RUNNING, uid="pod2", name="other")
+LABELLED = replace(FAILED, uid="pod3", name="of somebody", controller="")
+STOPPING = observe(held(100, ttl=3000), answered(105, stamp(100.05), state="stopping", extended=False))
+
+CONCLUSIONS = {
+    "it runs": Row(situation(RUNNING), None),
+    "it is on its way": Row(situation(PENDING), None),
+    "it did not start by its deadline": Row(situation(PENDING, start_deadline=5), Cause.NOT_STARTED),
+    "none came yet": Row(situation(), None),
+    "none came by the deadline": Row(situation(start_deadline=5), Cause.NOT_STARTED),
+    "none came that was looked for": Row(replace(situation(start_deadline=5), is_mustered=False), None),
+    "the lease alone counts": Row(replace(situation(FAILED), sandbox=None), None),
+    "it finished": Row(situation(SUCCEEDED), Cause.SUCCEEDED),
+    "it failed": Row(situation(FAILED), Cause.FAILED),
+    "it was deleted": Row(situation(GONE), Cause.DELETED),
+    "one of two goes on": Row(situation(FAILED, OTHER), None),
+    "the one that was bound last speaks": Row(situation(FAILED, replace(OTHER, phase="Succeeded")), Cause.SUCCEEDED),
+    "an earlier attempt's pod says nothing": Row(
+        replace(situation(FAILED), attempt=Attempt(number=1, begins=110, settled=frozenset({"pod1"}))), None
+    ),
+    "a pod that somebody labelled is not the template's": Row(situation(LABELLED, is_made=True), None),
+    "it ails, and may recover": Row(replace(situation(AILS), ailing={"pod1": Ailing(109)}), None),
+    "it ailed for too long": Row(
+        replace(situation(AILS, start_deadline=5), ailing={"pod1": Ailing(104)}), Cause.NOT_STARTED
+    ),
+    "it ailed, and runs": Row(replace(situation(RUNNING, start_deadline=5), ailing={"pod1": Ailing(101, 105)}), None),
+    "it was fenced, and the lease is ours again": Row(replace(situation(GONE), fence_fell=True), Cause.FENCED),
+    "the item is stopping": Row(situation(FAILED, lease=STOPPING), None),
+    "the lease is over": Row(situation(FAILED, lease=replace(held(), end=End.STOPPED)), None),
+    "the lease was never held": Row(situation(FAILED, lease=Lease()), None),
+    "a restored lease waits for its first beat": Row(situation(FAILED, lease=restored(500)), None, now=500),
+    "the fence has come": Row(situation(FAILED, lease=held(100, ttl=90)), None, now=188),
+    "the resource is being deleted": Row(replace(situation(FAILED), deleting=True), None),
+    "beats are suspended": Row(situation(FAILED, lease=edit(held(), Lease(suspended=True))), None),
+}
+
+
+@pytest.mark.parametrize("row", CONCLUSIONS.values(), ids=CONCLUSIONS.keys())
+def test_a_sandbox_has_ended_or_goes_on(row: Row) -> None:
+    ending = conclude(row.situation, row.now)
+    assert (None if ending is None else ending.cause) is row.cause
+
+
+def test_a_pod_that_never_came_says_what_stood_in_its_way() -> None:
+    refused = replace(situation(is_made=True, start_deadline=5), making=Asked(104, 3, "exceeded quota: pods"))
+    ending = conclude(refused, 106)
+    assert ending is not None
+    assert "exceeded quota: pods" in ending.message
+    stuck = replace(RUNNING, terminating=True)
+    attempt = Attempt(number=1, begins=100, settled=frozenset({"pod1"}))
+    ending = conclude(replace(situation(stuck, is_made=True, start_deadline=5), attempt=attempt), 106)
+    assert ending is not None
+    assert "pod sandbox of an earlier attempt is still there" in ending.message
+
+
+def test_a_crash_loop_ails_on_while_it_runs_a_little_in_between() -> None:
+    ails = ail(None, AILS, 100)
+    assert ails == Ailing(100)
+    assert ail(ails, RUNNING, 130) == Ailing(100, 130)
+    assert ail(Ailing(100, 130), AILS, 140) == Ailing(100)
+    assert ail(Ailing(100, 130), AILS, 731) == Ailing(731), "ten minutes in health"
+    assert ail(None, RUNNING, 100) is None
+
+
+def test_the_start_deadline_counts_from_the_claim_and_anew_for_each_attempt() -> None:
+    assert deadline(situation(PENDING), PENDING) == 700
+    again = replace(situation(PENDING), attempt=Attempt(number=1, begins=250.0))
+    assert deadline(again, PENDING) == 850
+    assert deadline(situation(RUNNING), RUNNING) == inf
+    assert deadline(situation(lease=Lease()), None) == inf
+
+
+# --- What follows ------------------------------------------------------------------------------------------------
+
+
+def concluded(*pods: Pod, ending: Ending = ENDED, number: int = 0, **policy: Any) -> Situation:
+    return replace(situation(*pods, **policy), ending=ending, attempt=Attempt(number=number))
+
+
+@pytest.mark.parametrize(
+    ("before", "steps"),
+    [
+        (concluded(SUCCEEDED, ending=DONE), (StopItem(force=True),)),
+        (concluded(FAILED), (StopItem(force=True),)),
+        (concluded(GONE), (StopItem(force=True),)),
+        (concluded(PENDING), (StopItem(force=False),)),
+        (concluded(replace(RUNNING, terminating=True)), (StopItem(force=False),)),
+        (concluded(SUCCEEDED, ending=DONE, on_failure=OnFailure.RESTART), (StopItem(force=True),)),
+        (concluded(SUCCEEDED, ending=DONE, on_failure=OnFailure.RELEASE), (StopItem(force=True),)),
+        (concluded(FAILED, on_failure=OnFailure.RELEASE), (Release("the lease is left to lapse, as onFailure asks"),)),
+        (
+            concluded(FAILED, on_failure=OnFailure.RESTART),
+            (Restart(Attempt(number=1, begins=112.0, settled=frozenset({"pod1"}))),),
+        ),
+        (
+            concluded(FAILED, on_failure=OnFailure.RESTART, number=2),
+            (Restart(Attempt(number=3, begins=118.0, settled=frozenset({"pod1"}))),),
+        ),
+        (concluded(FAILED, on_failure=OnFailure.RESTART, number=3), (StopItem(force=True),)),
+        (concluded(FAILED, on_failure=OnFailure.RESTART, max_restarts=1, number=1), (StopItem(force=True),)),
+    ],
+)
+def test_an_ended_sandbox_has_the_consequence_that_the_spec_asks_for(
+    before: Situation, steps: tuple[Step, ...]
+) -> None:
+    assert decide(before, 110).steps == steps
+
+
+@pytest.mark.parametrize(("number", "wait"), [(0, 2), (1, 4), (2, 8), (7, 256), (8, 300), (900, 300)])
+def test_restarts_are_slower_and_slower_up_to_five_minutes(number: int, wait: float) -> None:
+    before = concluded(FAILED, on_failure=OnFailure.RESTART, max_restarts=1000, number=number)
+    (step,) = decide(before, 110).steps
+    assert isinstance(step, Restart)
+    assert step.attempt.begins == 110 + wait
+
+
+def anew(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
+    attempt = Attempt(number=1, begins=begins, settled=frozenset({"pod1"}))
+    return replace(situation(*pods, is_made=True, on_failure=OnFailure.RESTART), attempt=attempt, **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "steps"),
+    [
+        (situation(is_made=True), 101, (MakePod(0),)),
+        (situation(), 101, ()),
+        (situation(RUNNING, is_made=True), 101, ()),
+        (situation(is_made=True, lease=Lease()), 101, ()),
+        (situation(is_made=True, lease=restored(500)), 501, ()),
+        (situation(is_made=True, lease=held(100, ttl=90)), 188, ()),
+        (situation(is_made=True, lease=edit(held(), Lease(suspended=True))), 101, ()),
+        (situation(is_made=True, lease=STOPPING), 110, (StopItem(force=True),)),
+        (replace(situation(is_made=True), deleting=True), 110, (StopItem(force=True),)),
+        (replace(situation(is_made=True), making=Asked(101, 1, "no")), 101.4, ()),
+        (replace(situation(is_made=True), making=Asked(101, 1, "no")), 101.5, (MakePod(0),)),
+        (anew(FAILED), 111, (EndPod("pod1", "sandbox", None),)),
+        (anew(FAILED, is_restarting=True), 113, ()),
+        (anew(replace(FAILED, gone=True)), 111, ()),
+        (anew(replace(FAILED, gone=True)), 112, (MakePod(1),)),
+        (anew(replace(FAILED, gone=True), OTHER), 112, ()),
+        (replace(anew(FAILED), sandbox=Policy(is_made=True, keeps_failed=True)), 112, (MakePod(1),)),
+        (replace(situation(start_deadline=5), is_mustered=False), 106, (Muster(),)),
+    ],
+)
+def test_a_sandbox_is_made_while_the_lease_is_held_and_none_is_there(
+    before: Situation, now: float, steps: tuple[Step, ...]
+) -> None:
+    assert decide(before, now).steps == steps
+
+
+def test_a_kept_pod_is_one_that_failed_and_runs_no_more() -> None:
+    over = replace(held(100, ttl=3000), end=End.STOPPED)
+    kept = situation(FAILED, lease=over, keeps_failed=True)
+    assert decide(kept, 110).steps == (LetGo(),)
+    assert is_finished(kept)
+    for pod in (RUNNING, SUCCEEDED, PENDING):
+        assert decide(situation(pod, lease=over, keeps_failed=True), 110).steps == (EndPod("pod1", "sandbox", None),)
+
+
+@pytest.mark.parametrize("pod", [SUCCEEDED, FAILED, GONE])
+def test_a_drain_is_over_when_nothing_is_at_work(pod: Pod) -> None:
+    assert decide(situation(pod, lease=STOPPING), 110).steps == (StopItem(force=True),)
+
+
+def test_a_pod_that_a_dead_node_does_not_end_keeps_no_stop_from_being_confirmed_before_the_lease_ends() -> None:
+    stopping = observe(held(100, ttl=300, pod_grace=10), answered(105, stamp(100.05), state="stopping", extended=False))
+    stuck = replace(RUNNING, terminating=True)
+    told = {"pod1": Asked(300.0, grace=30.0, first=110.0)}
+    before = replace(situation(stuck, lease=stopping), deletions=told)
+    plan = decide(before, 301)
+    assert plan.steps == ()
+    late = replace(before, deletions={"pod1": Asked(379.0, grace=30.0, first=110.0)})
+    assert decide(late, 380.1).steps == (StopItem(force=True),)
+    hardly = replace(before, deletions={"pod1": Asked(379.0, grace=30.0, first=350.0)})
+    assert decide(hardly, 380.1).steps == (), "its grace is not over"
+
+
+# --- After the end, and the resource's own end ---------------------------------------------------------------------
+
+
+def test_what_came_unseen_is_looked_for_before_the_end_is_told() -> None:
+    over = replace(situation(lease=replace(held(), end=End.STOPPED)), is_mustered=False)
+    assert decide(over, 110).steps == (Muster(),)
+    assert not is_finished(over)
+
+
+def test_a_finished_resource_is_deleted_when_it_has_been_kept_long_enough() -> None:
+    over = replace(situation(lease=replace(held(), end=End.STOPPED)), discard_at=200.0, guarded=False)
+    assert decide(over, 199).look_at == 200
+    assert decide(over, 199).steps == ()
+    assert decide(over, 200).steps == (Discard(),)
+    assert decide(replace(over, guarded=True), 199).steps == (LetGo(),)
+    assert decide(replace(over, deleting=True), 201).steps == (LetGo(),)
+
+
+def test_a_released_item_is_beaten_no_more_and_its_pods_go_with_their_own_grace() -> None:
+    released = situation(RUNNING, lease=release(held(100, ttl=3000), "left to lapse"))
+    assert decide(released, 110).steps == (EndPod("pod1", "sandbox", None),)
+    assert decide(situation(GONE, lease=release(held(), "left to lapse")), 110).steps == (LetGo(),)
+
+
+def deleted(*pods: Pod, **more: Any) -> Situation:
+    return replace(situation(*pods), deleting=True, **more)
+
+
+def test_a_deleted_resource_drains_its_sandbox_as_soon_as_a_stop_was_tried_heard_or_not() -> None:
+    assert decide(deleted(RUNNING), 110).steps == (StopItem(force=False),)
+    unheard = deleted(RUNNING, graceful_stop=Asked(110, 1, "the Work API is away"))
+    assert decide(unheard, 110.1).steps == (EndPod("pod1", "sandbox", 30.0),)
+
+
+def test_a_deleted_resource_waits_a_minute_for_its_stop_and_says_what_it_leaves() -> None:
+    unheard = Asked(168, 9, "the Work API is away")
+    waiting = deleted(GONE, graceful_stop=unheard, forced_stop=unheard, emptied=110.0)
+    assert decide(waiting, 169.9).steps == ()
+    (step,) = decide(waiting, 170).steps
+    assert isinstance(step, LetGo)
+    assert "the Work API is away" in step.left
+    drained = replace(waiting, lease=STOPPING)
+    assert decide(drained, 170).steps == (step,), "the same while the item is stopping"
+
+
+def test_a_deleted_resource_whose_lease_lapsed_unheard_says_so() -> None:
+    lapsed = deleted(GONE, lease=replace(held(), end=End.EXPIRED), graceful_stop=Asked(110, 3, "the key is revoked"))
+    (step,) = decide(lapsed, 200).steps
+    assert isinstance(step, LetGo)
+    assert "the key is revoked" in step.left
+
+
+# --- Stops that may have been applied ------------------------------------------------------------------------------
+
+
+def test_a_stop_that_may_have_been_applied_is_repeated_only_after_a_beat_told() -> None:
+    """The item may be stopped, queued again and another's by now: its id recurs."""
+    doubtful = concluded(SUCCEEDED, ending=DONE)
+    doubtful = replace(doubtful, forced_stop=Asked(110, 1, "reset", in_doubt=True))
+    assert decide(doubtful, 111).steps == (Inquire(),)
+    told = replace(doubtful, lease=observe(doubtful.lease, answered(110.6, ttl=3000)))
+    assert decide(told, 111).steps == (StopItem(force=True),)
+    refused = replace(doubtful, forced_stop=Asked(110, 1, "401"))
+    assert decide(refused, 111).steps == (StopItem(force=True),)
+
+
+# --- Whose pod it is -----------------------------------------------------------------------------------------------
+
+
+def at(second: int) -> datetime:
+    return datetime(2026, 11, 24, 12, 0, second, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("pod", "lease", "bindable"),
+    [
+        (RUNNING, Lease(), True),
+        (RUNNING, replace(held(), end=End.EXPIRED), True),
+        (LABELLED, held(), True),
+        (replace(LABELLED, created=at(9)), held(), False),
+        (replace(LABELLED, created=at(11)), held(), True),
+        (replace(LABELLED, phase="Running", created=at(9)), held(), True),
+    ],
+    ids=["ours, not held", "ours, over", "no times", "over before the claim", "over since", "running since before"],
+)
+def test_a_pod_of_ours_is_bound_held_or_not_and_one_of_an_earlier_delivery_never(
+    pod: Pod, lease: Lease, *, bindable: bool
+) -> None:
+    claimed = at(10) if pod.created is not None else None
+    assert is_bindable(pod, UID, lease, claimed) is bindable
