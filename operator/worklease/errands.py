@@ -177,12 +177,13 @@ class Errands:
         outcome = await self._send_stop(kept, force=force)
         match outcome:
             case StopHeard(state):
-                asked = Asked(sent, in_doubt=True)
+                asked = Asked(sent, in_doubt=sent)
                 _log.info("stop heard %s force=%s state=%s", kept.who, force, state)
                 kept.lease = lease.stop_heard(kept.lease, state, self._clock())
             case StopUnheard(message):
                 refusals = (before.refusals if before is not None else 0) + 1
-                asked = Asked(self._clock(), refusals, message, in_doubt=outcome.in_doubt)
+                now = self._clock()
+                asked = Asked(now, refusals, message, in_doubt=now if outcome.in_doubt else None)
                 _log.warning("stop not heard, will try again %s force=%s: %s", kept.who, force, message)
             case _:
                 assert_never(outcome)

@@ -18,7 +18,7 @@ from worklease.happenings import About
 from worklease.lease import End, Lease, Words, edit, expiry, restore
 from worklease.resource import Condition as ShownCondition
 from worklease.resource import ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
-from worklease.situation import Ailing, Asked, Attempt, Situation, ail, alive, is_bindable
+from worklease.situation import RECHECK, Ailing, Asked, Attempt, Situation, ail, alive, is_bindable
 from worklease.status import Reference
 
 SAME_BEAT: Final = 0.5
@@ -345,7 +345,7 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: Wall, now: 
         earlier = frozenset(entry.pod_uid for entry in status.sandboxes if entry.finish_time is not None)
         kept.attempt = Attempt(number=status.restarts, begins=now, settled=earlier)
     if kept.lease.held:
-        kept.graceful_stop = kept.forced_stop = Asked(now, in_doubt=True)
+        kept.graceful_stop = kept.forced_stop = Asked(now - RECHECK, in_doubt=now)
     # Whoever holds since before the start may have pods that nobody here was told of.
     kept.is_mustered = claimed is None and status.claim_time is None
 

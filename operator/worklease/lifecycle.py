@@ -292,7 +292,7 @@ def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float)
         return _look_again(situation.lease, now)
     if asked is not None and now < asked.again:
         return _look_again(situation.lease, now, asked.again)
-    if asked is not None and asked.in_doubt and not _has_told(situation.lease, asked.at):
+    if asked is not None and asked.in_doubt is not None and not _has_told(situation.lease, asked.in_doubt):
         # Where beats fail already, the lease's own next try is as soon as can be.
         is_soon = situation.lease.failures > 0 or situation.lease.due <= now
         return _look_again(situation.lease, now, steps=() if is_soon else (Inquire(),))

@@ -87,8 +87,11 @@ class Asked:
     """The grace asked for with a deletion, in seconds; None: the pod's own."""
     first: float | None = None
     """When a deletion was taken for the first time; its grace counts from then."""
-    in_doubt: bool = False
-    """A stop that may have been applied: the item may be another's by now, which the next beat tells."""
+    in_doubt: float | None = None
+    """Since when a stop may have been applied: the item may be another's by now, which a beat tells that is sent later.
+
+    None: it surely was not applied.
+    """
 
     @property
     def again(self) -> float:

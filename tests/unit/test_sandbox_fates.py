@@ -337,7 +337,7 @@ def test_a_deleted_resource_whose_lease_lapsed_unheard_says_so() -> None:
 def test_a_stop_that_may_have_been_applied_is_repeated_only_after_a_beat_told() -> None:
     """The item may be stopped, queued again and another's by now: its id recurs."""
     doubtful = concluded(SUCCEEDED, ending=DONE)
-    doubtful = replace(doubtful, forced_stop=Asked(110, 1, "reset", in_doubt=True))
+    doubtful = replace(doubtful, forced_stop=Asked(110, 1, "reset", in_doubt=110))
     assert decide(doubtful, 111).steps == (Inquire(),)
     told = replace(doubtful, lease=observe(doubtful.lease, answered(110.6, ttl=3000)))
     assert decide(told, 111).steps == (StopItem(force=True),)
