@@ -234,6 +234,8 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
     if going:
         return _of_pod(situation, subject, going[-1])
     if (last := latest(pods)) is not None:
+        if last.gone and last.uid in situation.deletions:
+            return _not_ready(Reason.ENDED, f"Pod {last.name} is gone, as it was told to.")
         cause = cause_of(last) or Cause.FAILED
         return _not_ready(Reason(cause.value), ending_of(last, cause).message)
     return _without_pod(situation, subject, now)

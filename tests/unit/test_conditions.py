@@ -137,6 +137,9 @@ CASES = {
         situation(held(), replace(POD, gone=True, disruption=Cause.NODE_LOST)), SANDBOX, NO, Reason.NODE_LOST
     ),
     "a pod that is gone was deleted": Case(situation(held(), replace(POD, gone=True)), SANDBOX, NO, Reason.DELETED),
+    "a pod that is gone as it was told": Case(
+        situation(held(), replace(POD, gone=True), deletions=ASKED), SANDBOX, NO, Reason.ENDED
+    ),
     "what was concluded is told": Case(
         situation(held(), waiting(), ending=Ending(Cause.NOT_STARTED, "It did not start", "sandbox-1")),
         *(SANDBOX, NO, Reason.START_DEADLINE_EXCEEDED),

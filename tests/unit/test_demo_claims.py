@@ -60,6 +60,10 @@ ADOPTED = [*GOOD, beat(5, 113.0, "v2", "v3", status=412), beat(6, 113.1, "v3", "
 MISREAD = "no beat went on from the value that the 412 named"
 
 
+BEFORE = Snapshot((replace(LEASE, sandbox="pod"),), (POD,))
+AFTER = Snapshot((replace(LEASE, sandbox="another"),), (replace(POD, name="another", uid="u2"),))
+
+
 def test_a_good_run_has_nothing_against_it() -> None:
     told = [
         claims.leases_held(Snapshot((LEASE,)), ["work_a"]),
@@ -68,6 +72,7 @@ def test_a_good_run_has_nothing_against_it() -> None:
         claims.status_is_verbatim(Snapshot((LEASE,)), {"work_a": "v2"}),
         claims.pod_gone(Snapshot(), "pod"),
         claims.ended_within(4.9, 8),
+        claims.made_anew(BEFORE, AFTER, "work_a"),
         claims.stop_confirmed(STOPPED, "work_a"),
         claims.finished(Snapshot((OVER,)), "work_a"),
         claims.pods_untouched(Snapshot((), (POD,)), Snapshot((), (POD,)), ["pod"]),
@@ -106,6 +111,9 @@ def test_a_good_run_has_nothing_against_it() -> None:
         (claims.status_is_verbatim(Snapshot(), {"work_a": "v3"}), "work_a: None, the server has v3"),
         (claims.pod_gone(Snapshot((), (replace(POD, status="Terminating"),)), "pod"), "pod is Terminating"),
         (claims.ended_within(8.1, 8), "8.1 s"),
+        (claims.made_anew(BEFORE, BEFORE, "work_a"), "pod is the pod that was there before"),
+        (claims.made_anew(BEFORE, Snapshot((OVER,)), "work_a"), "work_a: its lease is not held"),
+        (claims.made_anew(BEFORE, Snapshot((LEASE,)), "work_a"), "no pod does not run"),
         (claims.stop_confirmed(GOOD, "work_a"), "no stop call ended work_a"),
         (claims.stop_confirmed(STOPPED, "work_b"), "no stop call ended work_b"),
         (claims.finished(Snapshot(), "work_a"), "no WorkLease"),

@@ -37,11 +37,11 @@ LOG_LINES = 20  # of the operator, when a claim is not so
 TITLE = "WorkLease: a Kubernetes operator that keeps the leases of agent sandboxes"
 ABOUT = (
     "Starts a Kubernetes control plane, a simulated Work API and the operator on this machine, and shows a lease's "
-    "life in four chapters. Takes about 40 s; the first time some 15 minutes more, for the control plane is built from "
+    "life in five chapters. Takes about 40 s; the first time some 15 minutes more, for the control plane is built from "
     "source. Nothing of it stays but the built binaries."
 )
 ABOUT_GUEST = (
-    "Starts a simulated Work API and the operator on this machine, and shows a lease's life in four chapters in a "
+    "Starts a simulated Work API and the operator on this machine, and shows a lease's life in five chapters in a "
     "namespace of your own cluster, which goes at the end. Takes about a minute, and longer where images are pulled."
 )
 

@@ -109,6 +109,18 @@ def _touched(before: Snapshot, after: Snapshot, name: str) -> str:
     return "" if new.status == "Running" else f"{name} is {new.status}"
 
 
+def made_anew(before: Snapshot, after: Snapshot, item: str) -> Claim:
+    """An item has another sandbox than before, which runs, and its lease is held as it was."""
+    text = "another pod works on the item, under the same lease"
+    old, new = before.lease(item), after.lease(item)
+    if old is None or new is None or new.held != "True":
+        return Claim(text, f"{item}: its lease is not held")
+    pod = after.pod(new.sandbox)
+    if pod is None or pod.status != "Running":
+        return Claim(text, f"{new.sandbox or 'no pod'} does not run")
+    return Claim(text, f"{pod.name} is the pod that was there before" if before.pod(pod.name) == pod else "")
+
+
 def finished(snapshot: Snapshot, item: str) -> Claim:
     """An item's resource says that all is over."""
     lease = snapshot.lease(item)

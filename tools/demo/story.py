@@ -1,4 +1,4 @@
-"""The story: four chapters, each with its claims.
+"""The story: five chapters, each with its claims.
 
 Owns what happens, in which order, and how long each step may take. Must not decide whether a claim is so (`claims`),
 nor how anything looks (`screen`).
@@ -21,11 +21,12 @@ from demo.stage import TTL_SECONDS, Stage
 ALONE, STOPPED, KEPT = "work_demo1", "work_demo2", "work_demo3"
 ITEMS = (ALONE, STOPPED, KEPT)
 HELD = (ALONE, KEPT)
-STOPPED_POD, KEPT_POD = "sandbox-demo2", "sandbox-demo3"
+STOPPED_POD = "sandbox-demo2"
 INTERVAL_SECONDS = TTL_SECONDS / 3
 LONGEST_INTERVAL = 10.0  # of the lease that asks for 30 s
 CLAIM_SECONDS = 30.0  # well under a second; a busy machine may take its time
 SLACK_SECONDS = 3.0  # beyond a beat's interval, for the pod's deletion and what is told of it
+RESTART_SECONDS = 10.0  # the first restart comes after 2 s; a busy machine may take its time
 DEAD_SECONDS = 2.0  # nobody beats: long enough to see the ages grow, short beside the TTL
 # What is compared, and who is killed, is so between two beats: after the news of one, before the next is due.
 AFTER_BEAT, BEFORE_BEAT = 0.3, 1.5
@@ -47,7 +48,7 @@ class Story:
 
     def tell(self) -> bool:
         """Tell all chapters; returns whether every claim was so."""
-        for chapter in (self._claimed, self._beating, self._stopped, self._killed):
+        for chapter in (self._claimed, self._beating, self._stopped, self._deleted, self._killed):
             try:
                 chapter()
             except DeadlineError as error:
@@ -70,6 +71,7 @@ class Story:
         self.grounds.apply_examples()
         self._until(lambda seen: claims.leases_held(seen, ITEMS).holds, CLAIM_SECONDS, "a lease for each resource")
         snapshot = self._until(_pods_run, self.grounds.starting_seconds, "running sandbox pods")
+        self.screen.say(f"Pod {_kept_pod(snapshot)} was made by the operator from its resource's template.")
         self._judge(claims.leases_held(snapshot, ITEMS))
         self._judge(claims.first_beats_claim(self.simulator.record(), ITEMS))
         self._table("get", "worklease")
@@ -115,12 +117,29 @@ class Story:
         self._judge(claims.ended_within(taken, limit))
         self._judge(claims.stop_confirmed(record, STOPPED))
         self._judge(claims.finished(snapshot, STOPPED))
-        self._judge(claims.pods_untouched(before, snapshot, [KEPT_POD]))
+        self._judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
+        self._table("get", "worklease")
+
+    def _deleted(self) -> None:
+        self.screen.chapter(
+            4,
+            "A sandbox is lost",
+            "Somebody deletes a pod; an eviction or a crash would do the same. The lease is kept meanwhile, and the "
+            "operator makes another pod under it, since the resource says `onFailure: Restart`.",
+        )
+        before = self.stage.look(self.grounds)
+        lost = _kept_pod(before)
+        self.screen.command(f"kubectl delete pod {lost}")
+        self.grounds.kubectl("delete", "pod", lost, "--wait=false", f"--namespace={self.grounds.namespace}")
+        limit = RESTART_SECONDS + self.grounds.ending_seconds + self.grounds.starting_seconds
+        snapshot = self._until(lambda seen: claims.made_anew(before, seen, KEPT).holds, limit, "another sandbox pod")
+        self._judge(claims.made_anew(before, snapshot, KEPT))
+        self._judge(claims.first_beats_claim(self.simulator.record(), ITEMS))
         self._table("get", "worklease")
 
     def _killed(self) -> None:
         self.screen.chapter(
-            4,
+            5,
             "The operator crashes",
             "kill -9, and nobody beats. A new process goes on from the values that the old one saved: it claims "
             "nothing anew, and no pod notices. Where the very last value was not saved, the server answers 412 and "
@@ -145,7 +164,7 @@ class Story:
         self._judge(claims.beaten_since(record, seq, HELD))
         snapshot = self._quiet(HELD)
         self._judge(claims.leases_held(snapshot, HELD))
-        self._judge(claims.pods_untouched(before, snapshot, [KEPT_POD]))
+        self._judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
         self._table("get", "worklease")
 
     def _look_back(self) -> None:
@@ -219,5 +238,11 @@ def _renewed(record: Record) -> bool:
 
 
 def _pods_run(snapshot: Snapshot) -> bool:
-    pods = [snapshot.pod(name) for name in (STOPPED_POD, KEPT_POD)]
+    pods = [snapshot.pod(name) for name in (STOPPED_POD, _kept_pod(snapshot))]
     return all(pod is not None and pod.status == "Running" for pod in pods)
+
+
+def _kept_pod(snapshot: Snapshot) -> str:
+    """Name the pod that the operator made."""
+    lease = snapshot.lease(KEPT)
+    return lease.sandbox if lease is not None else ""
