@@ -6,7 +6,7 @@ decide: ``lease`` and ``lifecycle`` do, ``keeper`` performs.
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -283,7 +283,7 @@ class Kept:
             observed_time=wall.time(words.at) if words is not None else None,
             lease_expiry_time=wall.time(ends) if ends is not None else None,
             claim_time=self.claim_time,
-            sandboxes=tuple(_shown_pod(pod) for pod in _current_first(self.bound)),
+            sandboxes=tuple(_shown_pod(pod) for pod in _current_first(self.bound, self.attempt.settled)),
             restarts=self.attempt.number if self.bound or self.attempt.number else None,
             conditions=self.conditions(wall, now),
             observed_generation=self.resource.generation,
@@ -423,7 +423,7 @@ def _shown_pod(pod: Pod) -> SandboxStatus:
     )
 
 
-def _current_first(bound: Mapping[str, Pod]) -> list[Pod]:
-    """Put the pods that are there before those that are gone, and the latest bound before the earlier."""
+def _current_first(bound: Mapping[str, Pod], settled: Collection[str]) -> list[Pod]:
+    """Put this attempt's pods before the others, those that are there before those that are gone, the latest first."""
     latest_first = list(bound.values())[::-1]
-    return sorted(latest_first, key=lambda pod: pod.gone)
+    return sorted(latest_first, key=lambda pod: (pod.uid in settled, pod.gone))

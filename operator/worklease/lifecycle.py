@@ -125,7 +125,7 @@ def decide(situation: Situation, now: float) -> Plan:
     if lease.stopping_seen:
         return _drain(situation, now)
     if is_fenced(lease, now):
-        return _tear_down(situation, alive(situation.bound), now, fence_grace(lease))
+        return _tear_down(situation, leaving(situation), now, fence_grace(lease))
     if situation.deleting:
         return _give_up(situation, now)
     if situation.ending is not None and lease.held:

@@ -369,3 +369,9 @@ def test_a_pod_of_ours_is_bound_held_or_not_and_one_of_an_earlier_delivery_never
 ) -> None:
     claimed = at(10) if pod.created is not None else None
     assert is_bindable(pod, UID, lease, claimed) is bindable
+
+
+def test_a_kept_pod_is_not_deleted_at_the_fence() -> None:
+    fenced = situation(FAILED, lease=held(100, ttl=90, pod_grace=10.0), keeps_failed=True)
+    assert decide(fenced, 188).steps == ()
+    assert decide(situation(FAILED, lease=held(100, ttl=90, pod_grace=10.0)), 188).steps != ()
