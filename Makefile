@@ -20,7 +20,7 @@ SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
 export CLICOLOR ?= 1
 # The programs under tools/ are no part of the package.
-demo tools-bin: export PYTHONPATH := tools
+demo image tools-bin: export PYTHONPATH := tools
 
 ##@ For users
 
@@ -42,9 +42,14 @@ demo: $(READY) ## See the main job at work; ONCE=1 tells the story once, checks 
 test: lint tools-bin ## All that CI runs but the image: style, types, layers, and every test
 	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
+.PHONY: image
+image: $(READY) ## Build the image, say what is in it, and check it, as root; PYTHON_IMAGE=... names another base
+	@$(BIN)/python -m image
+	@$(BIN)/pytest -m image tests/image
+
 .PHONY: check
 check: lint ## The quick part: style, types, layers, and the tests that need nothing
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not cluster and not journey"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not cluster and not journey and not image"
 
 .PHONY: lint
 lint: $(READY) ## Style, types and layers alone
@@ -73,10 +78,11 @@ lock: $(READY) ## Compile requirements/*.txt from pyproject.toml and *.in; UPGRA
 	@$(LOCK) requirements/go.in -o requirements/go.txt
 	@$(LOCK) pyproject.toml -o requirements/runtime.txt
 	@$(LOCK) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
+	@$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 
 .PHONY: clean
 clean: ## Remove .venv and every cache in this folder; the built tools stay in the user's cache
-	@rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	@rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist requirements/wheels
 	@find operator tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment, exactly as it is locked. pip is only there to install uv; `uv pip sync` removes it again.

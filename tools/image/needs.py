@@ -1,0 +1,56 @@
+"""The programs that building an image needs, from the system's packages.
+
+Must not install anything where we are not root or where there is no apt-get: then it says what is missing.
+"""
+
+import os
+import shutil
+import subprocess
+
+from controlplane.progress import Progress, Step
+
+PROGRAMS = ("buildah", "mount", "setpriv", "unshare")  # each is also the name of its package, or in util-linux
+TO_MAKE_A_BASE = ("mmdebstrap",)
+OF_UTIL_LINUX = {"mount", "setpriv", "unshare"}
+
+
+class MissingError(Exception):
+    """Something is missing that we cannot bring; the message says what to do."""
+
+
+def ensure_programs(shown: Progress, *, makes_base: bool) -> None:
+    """Install what is missing."""
+    if os.geteuid() != 0:
+        raise MissingError(
+            "it needs root, to make file systems and to mount them: run it as root, or in a container; "
+            "`docker build .` needs neither"
+        )
+    wanted = PROGRAMS + (TO_MAKE_A_BASE if makes_base else ())
+    missing = sorted({_package(name) for name in wanted if shutil.which(name) is None})
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise MissingError(f"install {' and '.join(missing)}, and run it again")
+    with shown.step(f"Installing {' and '.join(missing)} by apt-get", "20 s") as step:
+        run_showing(["apt-get", "update"], step)
+        run_showing(["apt-get", "install", "--yes", "--no-install-recommends", *missing], step)
+
+
+def run_showing(command: list[str], step: Step, environment: dict[str, str] | None = None) -> str:
+    """Run a command, show what it says, and return it. Raises MissingError with its last lines."""
+    said = []
+    environment = (environment or dict(os.environ)) | {"DEBIAN_FRONTEND": "noninteractive"}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as running:
+        assert running.stdout is not None  # noqa: S101  # asked for with PIPE
+        for line in running.stdout:
+            said.append(line.rstrip())
+            step.line(said[-1])
+    if running.returncode != 0:
+        raise MissingError(f"{command[0]} failed with {running.returncode}; it said\n" + "\n".join(said[-20:]))
+    return "\n".join(said)
+
+
+def _package(program: str) -> str:
+    return "util-linux" if program in OF_UTIL_LINUX else program
