@@ -5,18 +5,15 @@ nor how anything looks (`screen`).
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from controlplane import DeadlineError, wait_for
+from controlplane import DeadlineError
 from demo import claims
 from demo.claims import Claim
-from demo.grounds import Grounds
 from demo.record import Record, conflicts, renewals, stop_moments
-from demo.screen import Screen
-from demo.simulator import Simulator
 from demo.snapshot import Snapshot
-from demo.stage import TTL_SECONDS, Stage
+from demo.stage import TTL_SECONDS
+from demo.telling import Telling
 
 ALONE, STOPPED, KEPT = "work_demo1", "work_demo2", "work_demo3"
 ITEMS = (ALONE, STOPPED, KEPT)
@@ -33,16 +30,11 @@ AFTER_BEAT, BEFORE_BEAT = 0.3, 1.5
 
 
 @dataclass(slots=True)
-class Story:
+class Story(Telling):
     """One telling: `tell` it, then look at `claims`."""
 
-    stage: Stage
-    grounds: Grounds
-    simulator: Simulator
-    screen: Screen
     pid: int
     """The operator's process; another one after its crash."""
-    claims: list[Claim] = field(default_factory=list)
     crash: int | None = None
     """The last entry of the record before the operator crashed."""
 
@@ -52,7 +44,7 @@ class Story:
             try:
                 chapter()
             except DeadlineError as error:
-                self._judge(Claim("the next step comes in time", str(error)))
+                self.judge(Claim("the next step comes in time", str(error)))
                 self._explain()
                 return False
             if not all(claim.holds for claim in self.claims):
@@ -69,12 +61,12 @@ class Story:
         )
         self.screen.command("kubectl apply -f examples/")
         self.grounds.apply_examples()
-        self._until(lambda seen: claims.leases_held(seen, ITEMS).holds, CLAIM_SECONDS, "a lease for each resource")
-        snapshot = self._until(_pods_run, self.grounds.starting_seconds, "running sandbox pods")
+        self.until(lambda seen: claims.leases_held(seen, ITEMS).holds, CLAIM_SECONDS, "a lease for each resource")
+        snapshot = self.until(_pods_run, self.grounds.starting_seconds, "running sandbox pods")
         self.screen.say(f"Pod {_kept_pod(snapshot)} was made by the operator from its resource's template.")
-        self._judge(claims.leases_held(snapshot, ITEMS))
-        self._judge(claims.first_beats_claim(self.simulator.record(), ITEMS))
-        self._table("get", "worklease")
+        self.judge(claims.leases_held(snapshot, ITEMS))
+        self.judge(claims.first_beats_claim(self.simulator.record(), ITEMS))
+        self.table("get", "worklease")
 
     def _beating(self) -> None:
         self.screen.chapter(
@@ -84,12 +76,12 @@ class Story:
             "renewed at a third of that. Each beat must carry the server's last value: whoever cannot name it has "
             "lost the lease. The pods know nothing of it.",
         )
-        self._until(lambda _: _renewed(self.simulator.record()), LONGEST_INTERVAL + SLACK_SECONDS, "a beat of each")
-        self._judge(claims.beaten_on_time(self.simulator.record(), ITEMS))
+        self.until(lambda _: _renewed(self.simulator.record()), LONGEST_INTERVAL + SLACK_SECONDS, "a beat of each")
+        self.judge(claims.beaten_on_time(self.simulator.record(), ITEMS))
         snapshot = self._quiet(ITEMS)
         values = self.simulator.values()
-        self._judge(claims.status_is_verbatim(snapshot, {item: values[item] for item in ITEMS}))
-        self._table("get", "worklease")
+        self.judge(claims.status_is_verbatim(snapshot, {item: values[item] for item in ITEMS}))
+        self.table("get", "worklease")
 
     def _stopped(self) -> None:
         self.screen.chapter(
@@ -102,9 +94,9 @@ class Story:
         before, began = self.stage.look(self.grounds), time.monotonic()
         self.simulator.stop(STOPPED)
         limit = INTERVAL_SECONDS + SLACK_SECONDS + self.grounds.ending_seconds
-        self._until(lambda seen: seen.pod(STOPPED_POD) is None, 2 * limit, f"the end of pod {STOPPED_POD}")
+        self.until(lambda seen: seen.pod(STOPPED_POD) is None, 2 * limit, f"the end of pod {STOPPED_POD}")
         taken = time.monotonic() - began
-        snapshot = self._until(
+        snapshot = self.until(
             lambda seen: claims.finished(seen, STOPPED).holds, SLACK_SECONDS + INTERVAL_SECONDS, "Finished=True"
         )
         record = self.simulator.record()
@@ -113,12 +105,12 @@ class Story:
                 f"The next beat came {moments.heard:.1f} s after the stop and heard of it; {moments.confirmed:.2f} s "
                 "after that the pod was gone and the stop confirmed."
             )
-        self._judge(claims.pod_gone(snapshot, STOPPED_POD))
-        self._judge(claims.ended_within(taken, limit))
-        self._judge(claims.stop_confirmed(record, STOPPED))
-        self._judge(claims.finished(snapshot, STOPPED))
-        self._judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
-        self._table("get", "worklease")
+        self.judge(claims.pod_gone(snapshot, STOPPED_POD))
+        self.judge(claims.ended_within(taken, limit))
+        self.judge(claims.stop_confirmed(record, STOPPED))
+        self.judge(claims.finished(snapshot, STOPPED))
+        self.judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
+        self.table("get", "worklease")
 
     def _deleted(self) -> None:
         self.screen.chapter(
@@ -132,10 +124,10 @@ class Story:
         self.screen.command(f"kubectl delete pod {lost}")
         self.grounds.kubectl("delete", "pod", lost, "--wait=false", f"--namespace={self.grounds.namespace}")
         limit = RESTART_SECONDS + self.grounds.ending_seconds + self.grounds.starting_seconds
-        snapshot = self._until(lambda seen: claims.made_anew(before, seen, KEPT).holds, limit, "another sandbox pod")
-        self._judge(claims.made_anew(before, snapshot, KEPT))
-        self._judge(claims.first_beats_claim(self.simulator.record(), ITEMS))
-        self._table("get", "worklease")
+        snapshot = self.until(lambda seen: claims.made_anew(before, seen, KEPT).holds, limit, "another sandbox pod")
+        self.judge(claims.made_anew(before, snapshot, KEPT))
+        self.judge(claims.first_beats_claim(self.simulator.record(), ITEMS))
+        self.table("get", "worklease")
 
     def _killed(self) -> None:
         self.screen.chapter(
@@ -150,10 +142,10 @@ class Story:
         self.crash = seq = self.simulator.record()[-1].seq
         self.screen.say("The operator is dead; the ages grow.")
         died = time.monotonic()
-        self._until(lambda _: time.monotonic() - died > DEAD_SECONDS, 2 * DEAD_SECONDS, "two seconds")
+        self.until(lambda _: time.monotonic() - died > DEAD_SECONDS, 2 * DEAD_SECONDS, "two seconds")
         self.pid = self.stage.start_operator(self.grounds, self.simulator)
         self.screen.say(f"A new one has started as process {self.pid}, {time.monotonic() - died:.1f} s after the kill.")
-        self._until(
+        self.until(
             lambda _: claims.beaten_since(self.simulator.record(), seq, HELD).holds,
             LONGEST_INTERVAL + SLACK_SECONDS,
             "a beat of each lease by the new process",
@@ -161,24 +153,24 @@ class Story:
         record = self.simulator.record()
         if refused := conflicts(record, seq):
             self.screen.say(f"This time a 412 came first for {' and '.join(refused)}; the next beat was accepted.")
-        self._judge(claims.beaten_since(record, seq, HELD))
+        self.judge(claims.beaten_since(record, seq, HELD))
         snapshot = self._quiet(HELD)
-        self._judge(claims.leases_held(snapshot, HELD))
-        self._judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
-        self._table("get", "worklease")
+        self.judge(claims.leases_held(snapshot, HELD))
+        self.judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
+        self.table("get", "worklease")
 
     def _look_back(self) -> None:
         self.screen.say("")
         self.screen.say("What the server has recorded of all this:")
         for claim in self._throughout():
-            self._judge(claim)
-        self._judge(claims.silent_after_end(self.simulator.record(), STOPPED))
+            self.judge(claim)
+        self.judge(claims.silent_after_end(self.simulator.record(), STOPPED))
 
     def _explain(self) -> None:
         """Judge what most often keeps a step from coming."""
         for claim in self._throughout():
             if not claim.holds:
-                self._judge(claim)
+                self.judge(claim)
 
     def _throughout(self) -> tuple[Claim, ...]:
         """What must be so at any time, by the server's record."""
@@ -199,7 +191,7 @@ class Story:
             agreed = claims.status_is_verbatim(snapshot, {item: values[item] for item in items}).holds
             return agreed and all(self._rests(snapshot, item) for item in items)
 
-        return self._until(between_beats, 2 * LONGEST_INTERVAL, "a status that shows the server's last values")
+        return self.until(between_beats, 2 * LONGEST_INTERVAL, "a status that shows the server's last values")
 
     def _rests(self, snapshot: Snapshot, item: str) -> bool:
         lease = snapshot.lease(item)
@@ -207,29 +199,6 @@ class Story:
         if lease is None or lease.ttl_seconds is None or latest is None:
             return False
         return AFTER_BEAT < time.monotonic() - latest < lease.ttl_seconds / claims.INTERVAL_SHARE - BEFORE_BEAT
-
-    def _until(self, condition: Callable[[Snapshot], bool], seconds: float, what: str) -> Snapshot:
-        """Watch until a condition holds, and return what was seen then; DeadlineError if it does not."""
-
-        def met() -> Snapshot | None:
-            snapshot = self.stage.look(self.grounds)
-            self.screen.show(snapshot)
-            return snapshot if condition(snapshot) else None
-
-        snapshot = wait_for(met, seconds=seconds, what=what)
-        assert snapshot is not None  # noqa: S101  # wait_for returns no empty value
-        return snapshot
-
-    def _judge(self, claim: Claim) -> None:
-        self.claims.append(claim)
-        self.screen.claim(claim)
-
-    def _table(self, *words: str) -> None:
-        def printed() -> str:
-            shown = self.grounds.kubectl(*words, f"--namespace={self.grounds.namespace}")
-            return f"$ kubectl {' '.join(words)}\n{shown}"
-
-        self.screen.table(printed)
 
 
 def _renewed(record: Record) -> bool:
