@@ -20,7 +20,7 @@ SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
 export CLICOLOR ?= 1
 # The programs under tools/ are no part of the package.
-demo image tools-bin: export PYTHONPATH := tools
+demo e2e image tools-bin: export PYTHONPATH := tools
 
 ##@ For users
 
@@ -35,6 +35,10 @@ help: ## List the targets
 .PHONY: demo
 demo: $(READY) ## See the main job at work; ONCE=1 tells the story once, checks each claim and exits
 	@$(BIN)/python -m demo $(if $(ONCE),--once)
+
+.PHONY: e2e
+e2e: $(READY) ## Tell a user's whole journey on the cluster of KUBECONFIG, after asking; E2E_IMAGE names the image
+	@$(BIN)/python -m e2e
 
 ##@ For contributors
 

@@ -1,4 +1,4 @@
-"""The user's own cluster, for the demo and only after asking.
+"""The user's own cluster, for the demo and the end-to-end journey, and only after asking.
 
 Must not be used by tests: they refuse every cluster that they did not start themselves.
 """
@@ -57,17 +57,33 @@ def existing_cluster(
     """
     if not wants_existing_cluster(environ):
         return None
+    return cluster_of_kubeconfig(
+        confirm, environ=environ, kubectl=kubectl, else_do=f"; or unset {VARIABLE} to have one made"
+    )
+
+
+def cluster_of_kubeconfig(
+    confirm: Callable[[str], bool],
+    *,
+    environ: Mapping[str, str] = os.environ,
+    kubectl: Path | None = None,
+    else_do: str = "",
+) -> ExistingCluster:
+    """The cluster of KUBECONFIG's current context if the user agrees, else ExistingClusterError.
+
+    `else_do` is added to what the user is told to do: what there is beside it.
+    """
     named = environ.get("KUBECONFIG", "")
     if not named:
-        raise ExistingClusterError(f"{VARIABLE} is set but KUBECONFIG is not: name the file of the cluster to use")
+        raise ExistingClusterError(f"KUBECONFIG is not set: name the file of the cluster to use{else_do}")
     path = Path(named).absolute()
     if not path.is_file():
-        raise ExistingClusterError(f"KUBECONFIG must name one file; {named} is none: correct it or unset {VARIABLE}")
+        raise ExistingClusterError(f"KUBECONFIG must name one file; {named} is none: correct it{else_do}")
     binary = kubectl or ensure(["kubectl"])["kubectl"]
     view = json.loads(output_of(bound(binary, path), ("config", "view", "-o", "json"), text=None, check=True))
     context, url = _current(view, path)
     if not confirm(f"Use the existing cluster of context {context!r} at {url}? Resources will be created in it."):
-        raise ExistingClusterError(f"The cluster at {url} was not touched. Unset {VARIABLE} to have one made.")
+        raise ExistingClusterError(f"The cluster at {url} was not touched{else_do}.")
     return ExistingCluster(kubeconfig=path, context=context, url=url, binary=binary)
 
 

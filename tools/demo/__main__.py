@@ -60,8 +60,7 @@ def main(*, once: bool) -> None:
     """See the operator's main job on a real Kubernetes API server."""
     screen = screen_for_output()
     screen.title(TITLE, ABOUT_GUEST if wants_existing_cluster() else ABOUT)
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    interrupt_on_signals()
     try:
         well = _run(screen, stays=not once)
     except TROUBLE as error:
@@ -123,18 +122,25 @@ def _conclude(screen: Screen, story: Story, *, well: bool) -> None:
 
 def _clean(screen: Screen) -> None:
     """Begin the end: from here on a second Ctrl-C must not interrupt the cleaning."""
-    _ignore_signals()
+    ignore_signals()
     screen.say("Cleaning up: every process and every temporary file goes.")
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    _ignore_signals()
-    raise Interrupted(number)
+def interrupt_on_signals() -> None:
+    """Have the signals that end a program raise Interrupted, once."""
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
+    """Have them do nothing from here on."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    ignore_signals()
+    raise Interrupted(number)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ class Lease:
     last_heartbeat: str = ""
     ttl_seconds: int | None = None
     sandbox: str = ""
+    sandbox_reason: str = ""
+    sandbox_exit_code: int | None = None
     finished: str = ""
 
 
@@ -100,6 +102,7 @@ def _lease(body: Body) -> Lease:
     status: Body = body.get("status") or {}
     conditions: dict[str, Body] = {each["type"]: each for each in status.get("conditions") or ()}
     sandboxes: list[Body] = status.get("sandboxes") or []
+    latest = sandboxes[0] if sandboxes else {}
     held, extended = conditions.get("LeaseHeld", {}), status.get("leaseExtended")
     return Lease(
         name=body["metadata"]["name"],
@@ -111,7 +114,9 @@ def _lease(body: Body) -> Lease:
         extended="" if extended is None else str(extended).lower(),
         last_heartbeat=status.get("lastHeartbeat", ""),
         ttl_seconds=status.get("ttlSeconds"),
-        sandbox=sandboxes[0].get("podName", "") if sandboxes else "",
+        sandbox=latest.get("podName", ""),
+        sandbox_reason=latest.get("reason", ""),
+        sandbox_exit_code=latest.get("exitCode"),
         finished=conditions.get("Finished", {}).get("status", ""),
     )
 

@@ -57,10 +57,10 @@ class Stage:
         """What the latest look has shown."""
         return self._last_look[1]
 
-    def start_simulator(self) -> Simulator:
+    def start_simulator(self, ttl_seconds: int = TTL_SECONDS) -> Simulator:
         """Start the Work API, with the items that the examples name."""
         ready = self.folder / "simulator.json"
-        options = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ttl={TTL_SECONDS}", f"--ready-file={ready}"]
+        options = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ttl={ttl_seconds}", f"--ready-file={ready}"]
         self._start(SIMULATOR, ["simulate", *options], {})
         wait_for(lambda: self._lives(SIMULATOR) and ready.exists(), seconds=START_SECONDS, what="the simulator")
         return Simulator.from_ready_file(ready.read_text(encoding="utf-8"))
@@ -82,6 +82,11 @@ class Stage:
     def kill_operator(self) -> None:
         """End the operator as a crash does: it has no say in it."""
         self._processes.signal(OPERATOR, signal.SIGKILL)
+        self._processes.wait_for_end(OPERATOR, seconds=END_SECONDS)
+
+    def end_operator(self) -> None:
+        """End the operator as the kubelet does."""
+        self._processes.signal(OPERATOR, signal.SIGTERM)
         self._processes.wait_for_end(OPERATOR, seconds=END_SECONDS)
 
     def revive_operator(self, grounds: Grounds, simulator: Simulator) -> int | None:

@@ -11,6 +11,7 @@ from controlplane.progress import Progress, Step
 
 PROGRAMS = ("buildah", "mount", "setpriv", "unshare")  # each is also the name of its package, or in util-linux
 TO_MAKE_A_BASE = ("mmdebstrap",)
+APT_GET = ("apt-get", "--option=DPkg::Lock::Timeout=300")  # another apt-get may be at work
 OF_UTIL_LINUX = {"mount", "setpriv", "unshare"}
 
 
@@ -32,8 +33,8 @@ def ensure_programs(shown: Progress, *, makes_base: bool) -> None:
     if shutil.which("apt-get") is None:
         raise MissingError(f"install {' and '.join(missing)}, and run it again")
     with shown.step(f"Installing {' and '.join(missing)} by apt-get", "20 s") as step:
-        run_showing(["apt-get", "update"], step)
-        run_showing(["apt-get", "install", "--yes", "--no-install-recommends", *missing], step)
+        run_showing([*APT_GET, "update"], step)
+        run_showing([*APT_GET, "install", "--yes", "--no-install-recommends", *missing], step)
 
 
 def run_showing(command: list[str], step: Step, environment: dict[str, str] | None = None) -> str:

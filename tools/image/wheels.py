@@ -30,12 +30,12 @@ def ensure(facts: Facts, step: Step) -> None:
         venv.create(folder, with_pip=True)  # .venv has none
         pip = [f"{folder}/bin/python", "-m", "pip", "--disable-pip-version-check"]
         locks = [word for lock in LOCKS for word in ("--requirement", str(lock))]
-        exactly = ["--require-hashes", "--no-deps", "--only-binary=:all:", *_tags(facts)]
+        exactly = ["--require-hashes", "--no-deps", "--only-binary=:all:", *tags(facts)]
         run_showing([*pip, "download", *exactly, f"--dest={FOLDER}", *locks], step)
     stamp.touch()
 
 
-def _tags(facts: Facts) -> list[str]:
+def tags(facts: Facts) -> list[str]:
     """Which wheels fit, as options of pip; PEP 600 names a platform by the least glibc that it needs."""
     newest = int(facts.glibc.split(".")[1])
     platforms = [f"manylinux_2_{minor}_{facts.machine}" for minor in range(newest, OLDEST_GLIBC - 1, -1)]
