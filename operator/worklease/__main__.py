@@ -34,6 +34,7 @@ from worklease.settings import InvalidSettings, Settings
 from worklease.simulator.command import simulate
 from worklease.startup import NotReady, check
 from worklease.status import StatusWriter
+from worklease.uninstall import NotReleased, end_operator, release
 from worklease.watches import watch
 from worklease.work_api import WorkApi
 
@@ -77,6 +78,57 @@ def run() -> None:
         asyncio.run(operate(settings))
     except (NotConfigured, NotReady, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error
+
+
+class _NamespacedName(click.ParamType[tuple[str, str]]):
+    """`namespace/name`."""
+
+    name = "namespace/name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Read an object's namespace and name."""
+        namespace, _, name = str(value).partition("/")
+        if not namespace or not name or "/" in name:
+            self.fail(f"{value} is not an object's name: write namespace/name", param, ctx)
+        return namespace, name
+
+
+@main.command("release-finalizers")
+@click.option(
+    "--deployment", type=_NamespacedName(), help="The operator's Deployment: it is deleted, and its end awaited, first."
+)
+@click.option(
+    "--patience", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds that all may take."
+)
+def release_finalizers(deployment: tuple[str, str] | None, patience: float) -> None:
+    """Take the operator's finalizers off its WorkLeases, so that they can be deleted without it.
+
+    For the end of an installation: the operator must not run any more. No item is stopped; leases that are held run
+    out. WORKLEASE_NAMESPACES says which WorkLeases are meant.
+    """
+    try:
+        settings = Settings.read()
+    except InvalidSettings as error:
+        raise click.ClickException(str(error)) from error
+    _set_up_logging(settings)
+    try:
+        asyncio.run(_release(settings, deployment, patience))
+    except (NotConfigured, NotReleased) as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _release(settings: Settings, deployment: tuple[str, str] | None, patience: float) -> None:
+    """End the operator, release its WorkLeases, and tell of each."""
+    until = asyncio.get_running_loop().time() + patience
+    kubernetes = await KubernetesApi.connect()
+    try:
+        if deployment is not None:
+            await end_operator(kubernetes, *deployment, patience=patience)
+        left = until - asyncio.get_running_loop().time()
+        for each in await release(kubernetes, settings.namespaces, patience=left):
+            click.echo(str(each))
+    finally:
+        await kubernetes.close()
 
 
 async def operate(settings: Settings) -> None:

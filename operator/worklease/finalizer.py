@@ -1,6 +1,6 @@
 """Our finalizer on a WorkLease: set before the first claim, taken off when nothing is left to end.
 
-Owns these two guarded writes. The one of Kopf's timers is Kopf's (``worklease.dev/timer``), and is let go as soon as a
+Owns these guarded writes. The one of Kopf's timers is Kopf's (``worklease.dev/timer``), and is let go as soon as a
 timer's handler returns, so ours is what a teardown hangs on.
 """
 
@@ -64,10 +64,10 @@ async def _try(api: KubernetesApi, reference: Reference, *, wanted: bool) -> Set
     if wanted and metadata.get("deletionTimestamp") is not None:
         return Gone()
     finalizers = [*present, FINALIZER] if wanted else [name for name in present if name != FINALIZER]
-    return await _replace(api, reference, metadata, finalizers)
+    return await replace(api, reference, metadata, finalizers)
 
 
-async def _replace(
+async def replace(
     api: KubernetesApi, reference: Reference, metadata: dict[str, Any], finalizers: list[str]
 ) -> Set | Gone | NotDone:
     """Write the whole list, guarded by the version that was read: others put theirs there too."""

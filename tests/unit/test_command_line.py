@@ -32,10 +32,10 @@ def test_the_version_is_the_packages() -> None:
 def test_help_names_the_commands(option: str) -> None:
     done = worklease(option)
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("run", "simulate"))
+    assert all(command in done.stdout for command in ("run", "simulate", "release-finalizers"))
 
 
-@pytest.mark.parametrize("command", ["run", "simulate"])
+@pytest.mark.parametrize("command", ["run", "simulate", "release-finalizers"])
 def test_every_command_has_its_help(command: str) -> None:
     done = worklease(command, "--help")
     assert done.returncode == 0
@@ -76,3 +76,10 @@ def test_an_unknown_command_is_a_mistake_of_usage() -> None:
     done = worklease("rnu")
     assert done.returncode == 2
     assert "rnu" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["operator", "/operator", "a/", "a/b/c"])
+def test_a_deployment_is_named_with_its_namespace(name: str) -> None:
+    done = worklease("release-finalizers", "--deployment", name)
+    assert done.returncode == 2
+    assert "write namespace/name" in done.stderr
