@@ -53,7 +53,7 @@ image: $(READY) ## Build the image, say what is in it, and check it, as root; PY
 
 .PHONY: check
 check: lint ## The quick part: style, types, layers, and the tests that need nothing
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not cluster and not journey and not image"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not chart and not cluster and not journey and not image"
 
 .PHONY: lint
 lint: $(READY) ## Style, types and layers alone
@@ -75,6 +75,10 @@ fix: $(READY) ## Format, and mend what ruff can mend
 .PHONY: tools-bin
 tools-bin: $(READY) ## Build the control plane and the other pinned tools, unless they are there
 	@$(BIN)/python -m controlplane binaries
+
+.PHONY: chart
+chart: tools-bin ## Write what is generated from the chart: its README, and what it renders for the tests
+	@PYTHONPATH=tools $(BIN)/python -m chart
 
 .PHONY: lock
 lock: $(READY) ## Compile requirements/*.txt from pyproject.toml and *.in; UPGRADE=1 takes the newest versions

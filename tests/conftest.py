@@ -12,6 +12,8 @@ import pytest
 
 from controlplane import BinariesError, ControlPlane, ensure
 from controlplane.plane import BINARIES
+from support.chart import BINARIES as CHART_BINARIES
+from support.chart import Helm
 from support.cluster import (
     ForeignClusterError,
     install_custom_resources,
@@ -37,23 +39,32 @@ def _needs_cluster(item: pytest.Item) -> bool:
     return "control_plane" in getattr(item, "fixturenames", ())
 
 
+def _needs_helm(item: pytest.Item) -> bool:
+    return "helm" in getattr(item, "fixturenames", ())
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _needs_cluster(item):
             item.add_marker("cluster")
+        if _needs_helm(item):
+            item.add_marker("chart")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     # Here and not in the fixture, where the first build would run into the time limit of the first test.
     config = session.config
-    if config.option.collectonly or not any(map(_needs_cluster, session.items)):
+    needed = (BINARIES if any(map(_needs_cluster, session.items)) else ()) + (
+        CHART_BINARIES if any(map(_needs_helm, session.items)) else ()
+    )
+    if config.option.collectonly or not needed:
         return
     capture = config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     try:
         with capture.global_and_fixture_disabled():
-            ensure(BINARIES)
+            ensure(needed)
     except BinariesError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.INTERNAL_ERROR)
 
@@ -70,6 +81,12 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = make_namespace(control_plane)
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """helm without a cluster."""
+    return Helm(tmp_path_factory.mktemp("helm"))
 
 
 @pytest.fixture

@@ -90,6 +90,14 @@ TOOLS = {
             "3 min",
             link=("-X helm.sh/helm/v4/internal/version.version={version}",),
         ),
+        Tool(
+            "helm-docs",
+            "helm-docs",
+            "github.com/norwoodj/helm-docs",
+            "github.com/norwoodj/helm-docs/cmd/helm-docs",
+            "15 s",
+            link=("-X main.version={version}",),
+        ),
     )
 }
 

@@ -1,0 +1,125 @@
+{{/* What several templates need. The settings that contradict each other are refused in validate.yaml. */}}
+
+{{- define "worklease.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* 43 characters, so that what is appended to it still fits into a name of 63. */}}
+{{- define "worklease.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" -}}
+{{- else if contains (include "worklease.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 43 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "worklease.name" .) | trunc 43 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The labels by which a component is found; they never change in its life. Called with (list $ "component"). */}}
+{{- define "worklease.selector" -}}
+{{- $root := index . 0 -}}
+app.kubernetes.io/name: {{ include "worklease.name" $root }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* The labels of an object. Called with (list $ "component"). */}}
+{{- define "worklease.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "worklease.selector" . }}
+app.kubernetes.io/part-of: worklease
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "worklease.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "worklease.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "worklease.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{- printf "%s@%s" .repository .digest -}}
+{{- else -}}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "worklease.checkpointNamespace" -}}
+{{- default .Release.Namespace .Values.config.checkpointNamespace -}}
+{{- end -}}
+
+{{- define "worklease.httpPort" -}}
+{{- .Values.config.httpAddress | splitList ":" | last -}}
+{{- end -}}
+
+{{/* The Secrets that the operator may get in each watched namespace, as a YAML list. */}}
+{{- define "worklease.secretNames" -}}
+{{- default (list .Values.config.credentialsSecret) .Values.credentials.secretNames | uniq | toYaml -}}
+{{- end -}}
+
+{{/* Every Secret that holds keys of the Work API, as a YAML list. */}}
+{{- define "worklease.allSecretNames" -}}
+{{- $names := append (include "worklease.secretNames" . | fromYamlArray) .Values.config.credentialsSecret -}}
+{{- range .Values.credentials.tenants -}}
+{{- $names = concat $names .secretNames -}}
+{{- end -}}
+{{- $names | uniq | sortAlpha | toYaml -}}
+{{- end -}}
+
+{{- define "worklease.apiURL" -}}
+{{- if .Values.simulator.enabled -}}
+{{- printf "http://%s-simulator.%s.svc:8090" (include "worklease.fullname" .) .Release.Namespace -}}
+{{- else -}}
+{{- .Values.config.apiURL -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What every command of the program must know alike. */}}
+{{- define "worklease.scopeEnv" -}}
+- name: WORKLEASE_NAMESPACES
+  value: {{ join "," .Values.watchNamespaces | quote }}
+- name: WORKLEASE_LOG_FORMAT
+  value: {{ .Values.config.logFormat | quote }}
+- name: WORKLEASE_LOG_LEVEL
+  value: {{ .Values.config.logLevel | quote }}
+{{- end -}}
+
+{{/* What a pod's spec says of where it may run. */}}
+{{- define "worklease.placement" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,20 @@
+"""What is generated from the chart is as the chart is now: `make chart` writes it."""
+
+import pytest
+
+import chart
+
+pytestmark = pytest.mark.usefixtures("helm")
+
+
+def test_the_charts_readme_is_current() -> None:
+    assert chart.README.read_text() == chart.readme(), "run make chart"
+
+
+@pytest.mark.parametrize("case", chart.CASES)
+def test_what_is_rendered_is_what_was_reviewed(case: str) -> None:
+    assert (chart.RENDERED / f"{case}.yaml").read_text() == chart.render(case), "run make chart, and review the change"
+
+
+def test_no_rendered_file_is_left_of_a_case_that_is_gone() -> None:
+    assert {path.stem for path in chart.RENDERED.glob("*")} == set(chart.CASES)
