@@ -36,11 +36,11 @@ def pytest_configure() -> None:
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
-    return "control_plane" in getattr(item, "fixturenames", ())
+    return not {"control_plane", "bare_control_plane"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def _needs_helm(item: pytest.Item) -> bool:
-    return "helm" in getattr(item, "fixturenames", ())
+    return not {"helm", "bare_control_plane"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
@@ -73,6 +73,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def control_plane() -> Iterator[ControlPlane]:
     with ControlPlane() as plane:
         install_custom_resources(plane)
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def bare_control_plane() -> Iterator[ControlPlane]:
+    """One without the WorkLease resource, for what installs it by itself."""
+    with ControlPlane() as plane:
         yield plane
 
 

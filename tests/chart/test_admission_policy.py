@@ -1,0 +1,253 @@
+"""No detour around RBAC: who has the operator act must be allowed to act so, on the real API server."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from controlplane import ControlPlane, KubectlError, wait_for
+from support.installation import Installation
+
+TEAM = "team-a"
+WORKLEASES = ("worklease.dev", "workleases", None, ["create", "delete", "get", "patch", "update"])
+PODS_DELETE = ("", "pods", None, ["delete"])
+PODS_CREATE = ("", "pods", None, ["create"])
+KEY = "worklease-credentials"
+
+STRICT = {"credentials.secretNames": [KEY, "second-key"]}
+
+Right = tuple[str, str, str | None, list[str]]
+
+USERS: dict[str, list[Right]] = {
+    "writer": [WORKLEASES],
+    "deleter": [WORKLEASES, PODS_DELETE],
+    "creator": [WORKLEASES, PODS_CREATE],
+    "editor": [WORKLEASES, PODS_DELETE, PODS_CREATE],
+    "keyed": [WORKLEASES, PODS_DELETE, ("", "secrets", "special", ["get"])],
+}
+
+
+@pytest.fixture(scope="module")
+def policed(bare_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with Installation(bare_control_plane, tmp_path_factory.mktemp("helm")) as installation:
+        installation.make_namespace(TEAM)
+        installation.make_namespace("unwatched")
+        installation.make_namespace("short-lived")
+        installation.install(STRICT)
+        for user, rights in USERS.items():
+            make_user(bare_control_plane, user, rights)
+        wait_for(lambda: refusal(installation, "writer", lease()), seconds=30, what="the policy to be in force")
+        yield installation
+
+
+def make_user(plane: ControlPlane, user: str, rights: list[Right]) -> None:
+    rules = [
+        {"apiGroups": [group], "resources": [resource], "verbs": verbs} | ({"resourceNames": [name]} if name else {})
+        for group, resource, name, verbs in rights
+    ]
+    metadata = {"name": user, "namespace": TEAM}
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user}
+    api = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": metadata}
+    role = api | {"kind": "Role", "rules": rules}
+    subject = {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
+    binding = api | {"kind": "RoleBinding", "roleRef": reference, "subjects": [subject]}
+    plane.kubectl("apply", "-f", "-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": [role, binding]}))
+    can = ("auth", "can-i", rights[-1][3][0], f"{rights[-1][1]}.{rights[-1][0]}".rstrip("."), f"--as={user}")
+    named = (rights[-1][2],) if rights[-1][2] else ()
+    query = [*can[:3], "/".join([can[3], *named]), *can[4:], f"--namespace={TEAM}"]
+    wait_for(lambda: plane.kubectl(*query, check=False).startswith("yes"), seconds=30, what=f"the rights of {user}")
+
+
+def lease(name: str = "a", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "worklease.dev/v1alpha1",
+        "kind": "WorkLease",
+        "metadata": {"name": name, "namespace": TEAM},
+        "spec": {"environmentID": "env_a", "workID": "work_a"} | spec,
+    }
+
+
+def templated(**pod: Any) -> dict[str, Any]:
+    containers = pod.pop("containers", [{"name": "sandbox", "image": "busybox"}])
+    return lease(sandbox={"template": {"spec": {"containers": containers} | pod}})
+
+
+def refusal(installation: Installation, user: str | None, body: dict[str, Any]) -> str:
+    """What the API server says against a creation by that user (none: the administrator); empty if it allows it."""
+    who = [f"--as={user}"] if user else []
+    try:
+        installation.plane.kubectl("create", "--dry-run=server", *who, "-f", "-", input=json.dumps(body))
+    except KubectlError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def existing(policed: Installation) -> Iterator[str]:
+    """A WorkLease with a template and a Secret, made by somebody who may."""
+    body = templated() | {"metadata": {"name": "existing", "namespace": TEAM}}
+    body["spec"]["credentialsSecretRef"] = {"name": "special"}
+    policed.plane.kubectl("create", "-f", "-", input=json.dumps(body))
+    yield "existing"
+    policed.plane.kubectl("--namespace", TEAM, "delete", "worklease", "existing", "--ignore-not-found")
+
+
+def patch(installation: Installation, user: str, name: str, body: dict[str, Any]) -> str:
+    arguments = ("--namespace", TEAM, f"--as={user}", "patch", "worklease", name, "--type=merge", "--dry-run=server")
+    try:
+        installation.plane.kubectl(*arguments, "-p", json.dumps(body))
+    except KubectlError as error:
+        return str(error)
+    return ""
+
+
+def test_who_may_not_delete_pods_may_not_have_them_taken_down(policed: Installation) -> None:
+    assert "writer may not delete pods in namespace team-a" in refusal(policed, "writer", lease())
+    assert "creator may not delete pods in namespace team-a" in refusal(policed, "creator", templated())
+    assert refusal(policed, "deleter", lease()) == ""
+
+
+def test_who_may_not_create_pods_may_not_have_them_made(policed: Installation) -> None:
+    assert "deleter may not create pods in namespace team-a" in refusal(policed, "deleter", templated())
+    assert refusal(policed, "deleter", lease(sandbox={})) == ""
+    assert refusal(policed, "editor", templated()) == ""
+
+
+def test_who_may_not_get_a_secret_may_not_name_it(policed: Installation) -> None:
+    named = lease(credentialsSecretRef={"name": "special"})
+    assert "editor may not get Secret team-a/special" in refusal(policed, "editor", named)
+    assert refusal(policed, "keyed", named) == ""
+    other = lease(credentialsSecretRef={"name": "another"})
+    assert "keyed may not get Secret team-a/another" in refusal(policed, "keyed", other)
+
+
+def test_an_edit_answers_for_what_it_changes_alone(policed: Installation, existing: str) -> None:
+    assert "may not delete pods" in patch(policed, "writer", existing, {"spec": {"ttlSeconds": 60}})
+    assert patch(policed, "writer", existing, {"metadata": {"labels": {"a": "b"}}}) == ""
+    assert patch(policed, "deleter", existing, {"spec": {"ttlSeconds": 60}}) == ""
+    grace = {"spec": {"sandbox": {"template": {"spec": {"terminationGracePeriodSeconds": 5}}}}}
+    assert "may not create pods" in patch(policed, "deleter", existing, grace)
+    assert patch(policed, "editor", existing, grace) == ""
+    other = {"spec": {"credentialsSecretRef": {"name": "another"}}}
+    assert "may not get Secret team-a/another" in patch(policed, "editor", existing, other)
+
+
+def test_a_deletion_asks_for_what_it_takes_down(policed: Installation, existing: str) -> None:
+    delete = ("--namespace", TEAM, "delete", "worklease", existing)
+    said = policed.plane.kubectl(*delete, "--as=writer", check=False)
+    assert "writer may not delete pods" in said
+    assert "deleted" in policed.plane.kubectl(*delete, "--as=deleter")
+
+
+def test_a_namespace_goes_with_its_workleases(policed: Installation) -> None:
+    body = lease() | {"metadata": {"name": "a", "namespace": "short-lived"}}
+    policed.plane.kubectl("create", "-f", "-", input=json.dumps(body))
+    policed.plane.kubectl("delete", "namespace", "short-lived", "--timeout=60s")
+    assert ("short-lived", "a") not in policed.leases()
+
+
+@pytest.mark.parametrize("field", ["serviceAccountName", "serviceAccount"])
+def test_a_sandbox_has_no_service_account_but_the_default(policed: Installation, field: str) -> None:
+    said = refusal(policed, None, templated(**{field: "powerful"}))
+    assert "names the service account powerful" in said
+    assert "admissionPolicy.allowedServiceAccounts" in said
+    assert refusal(policed, None, templated(**{field: "default"})) == ""
+
+
+def secret_volume(name: str, *keys: str) -> dict[str, Any]:
+    items = {"items": [{"key": key, "path": key} for key in keys]} if keys else {}
+    return {"volumes": [{"name": "v", "secret": {"secretName": name} | items}]}
+
+
+def projected(name: str, *keys: str) -> dict[str, Any]:
+    items = {"items": [{"key": key, "path": key} for key in keys]} if keys else {}
+    return {"volumes": [{"name": "v", "projected": {"sources": [{"secret": {"name": name} | items}]}}]}
+
+
+def variable(name: str, key: str) -> dict[str, Any]:
+    reference = {"secretKeyRef": {"name": name, "key": key}}
+    return {
+        "name": "sandbox",
+        "image": "busybox",
+        "env": [{"name": "A", "value": "b"}, {"name": "K", "valueFrom": reference}],
+    }
+
+
+def all_variables(name: str) -> dict[str, Any]:
+    return {"name": "sandbox", "image": "busybox", "envFrom": [{"secretRef": {"name": name}}]}
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        secret_volume(KEY),
+        secret_volume("second-key"),
+        secret_volume(KEY, "sessions-token", "environment-key"),
+        projected(KEY),
+        projected(KEY, "environment-key"),
+        {"containers": [variable(KEY, "environment-key")]},
+        {"containers": [all_variables(KEY)]},
+        {"initContainers": [variable(KEY, "environment-key") | {"name": "first"}]},
+        {"volumes": [{"name": "other", "emptyDir": {}}, secret_volume(KEY)["volumes"][0]]},
+    ],
+    ids=str,
+)
+def test_a_sandbox_does_not_read_the_environments_key(policed: Installation, pod: dict[str, Any]) -> None:
+    said = refusal(policed, None, templated(**pod))
+    assert "reads the environment-key of a credentials Secret" in said
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        secret_volume("of-the-sandbox"),
+        secret_volume(KEY, "sessions-token"),
+        projected(KEY, "sessions-token"),
+        {"containers": [variable(KEY, "sessions-token")]},
+        {"containers": [all_variables("of-the-sandbox")]},
+        {"volumes": [{"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]},
+    ],
+    ids=str,
+)
+def test_a_sandbox_reads_what_else_it_needs(policed: Installation, pod: dict[str, Any]) -> None:
+    assert refusal(policed, None, templated(**pod)) == ""
+
+
+def test_the_key_of_the_secret_that_is_named_counts_too(policed: Installation) -> None:
+    body = templated(**secret_volume("special"))
+    assert refusal(policed, None, body) == ""
+    body["spec"]["credentialsSecretRef"] = {"name": "special"}
+    assert "reads the environment-key" in refusal(policed, None, body)
+
+
+def test_a_template_of_a_wrong_shape_passes_no_check(policed: Installation) -> None:
+    assert refusal(policed, None, templated(volumes="all")) != ""
+
+
+@pytest.fixture
+def relaxed(policed: Installation) -> Iterator[Installation]:
+    """The policy, upgraded to what values can allow, and afterwards as it was."""
+    policed.install(
+        {
+            "watchNamespaces": [TEAM],
+            "admissionPolicy.allowedServiceAccounts": ["sandbox"],
+            "admissionPolicy.allowEnvironmentKeyInSandbox": True,
+        }
+    )
+    key = templated(**secret_volume(KEY))
+    wait_for(lambda: not refusal(policed, None, key), seconds=30, what="the new policy to be in force")
+    yield policed
+    policed.install(STRICT)
+    wait_for(lambda: refusal(policed, None, key), seconds=30, what="the old policy to be in force")
+
+
+def test_what_is_allowed_by_value_is_allowed(relaxed: Installation) -> None:
+    assert refusal(relaxed, None, templated(serviceAccountName="sandbox")) == ""
+    assert refusal(relaxed, None, templated(serviceAccountName="default")) == ""
+    assert "service account other" in refusal(relaxed, None, templated(serviceAccountName="other"))
+
+
+def test_where_no_operator_watches_nobody_is_acted_for(relaxed: Installation) -> None:
+    unwatched = templated(serviceAccountName="other") | {"metadata": {"name": "a", "namespace": "unwatched"}}
+    assert refusal(relaxed, None, unwatched) == ""

@@ -1,0 +1,89 @@
+"""The chart installed on a real control plane, and the operator run as its pod would be.
+
+No container runs there: the process gets the environment of the live Deployment and a token of its ServiceAccount.
+This module owns the release and what is left of it. It must not judge.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from controlplane import ControlPlane, wait_for
+from support.chart import CHART, NAMESPACE, RELEASE, Helm, environment, pod_spec
+from support.cluster import SERVICE_ACCOUNT_SECONDS
+from support.operator import Operator
+
+# What a process on this machine must be told differently: many share its address, and tests read its log.
+LOCAL = {"WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0", "WORKLEASE_LOG_FORMAT": "text", "WORKLEASE_LOG_LEVEL": "debug"}
+RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+CRD = "workleases.worklease.dev"
+
+
+class Installation:
+    """One release in a namespace of its own, where Pod Security is restricted; all of it goes at the end."""
+
+    def __init__(self, plane: ControlPlane, home: Path) -> None:
+        self.plane = plane
+        self.helm = Helm(home, plane)
+        self._namespaces: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.make_namespace(NAMESPACE)
+        self.plane.kubectl("label", "namespace", NAMESPACE, RESTRICTED)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove everything, so that the next installation finds nothing."""
+        self.helm.run("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks", "--ignore-not-found")
+        for namespace, name in self.leases():
+            patch = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+            self.plane.kubectl("--namespace", namespace, "patch", "worklease", name, *patch)
+        self.plane.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
+        self.plane.kubectl("delete", "namespace", *self._namespaces, "--ignore-not-found", "--timeout=120s")
+
+    def make_namespace(self, name: str) -> str:
+        """Create a namespace, ready for pods."""
+        self.plane.kubectl("create", "namespace", name)
+        self._namespaces.append(name)
+        account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        wait_for(lambda: self.plane.get(account), seconds=SERVICE_ACCOUNT_SECONDS, what=f"the account of {name}")
+        return name
+
+    def install(self, values: Mapping[str, Any] | None = None, *more: str, chart: Path = CHART) -> str:
+        """Install the chart or upgrade it, and wait until its objects are ready; returns what helm says."""
+        return self.helm.install(NAMESPACE, values, "--wait", "--timeout=120s", *more, chart=chart)
+
+    def uninstall(self, *more: str) -> str:
+        """Uninstall the chart; returns what helm says."""
+        return self.helm.run("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--timeout=120s", *more)
+
+    def leases(self) -> list[tuple[str, str]]:
+        """The WorkLeases that there are, by namespace and name."""
+        found = self.plane.get("/apis/worklease.dev/v1alpha1/workleases") or {"items": []}
+        return [(each["metadata"]["namespace"], each["metadata"]["name"]) for each in found["items"]]
+
+    def deployment(self, name: str = RELEASE) -> dict[str, Any] | None:
+        """The live Deployment."""
+        found: dict[str, Any] | None = self.plane.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}")
+        return found
+
+    def operator(self) -> Operator:
+        """Start the program as the live Deployment's pod would: its arguments, environment and account."""
+        deployment = self.deployment()
+        assert deployment is not None
+        spec = pod_spec(deployment)
+        assert spec["containers"][0]["args"] == ["run"]
+        account = self.plane.service_account_kubeconfig(NAMESPACE, spec["serviceAccountName"])
+        given = environment(deployment) | LOCAL | {"KUBECONFIG": str(account)}
+        return Operator(self.plane, "", given.pop("WORKLEASE_API_URL"), **given)
+
+    def audit(self, account: str) -> list[dict[str, Any]]:
+        """What the API server wrote down of a service account of the release."""
+        user = f"system:serviceaccount:{NAMESPACE}:{account}"
+        lines = self.plane.audit_log.read_text().splitlines()
+        entries = (json.loads(line) for line in lines if user in line)
+        return [entry for entry in entries if entry["user"]["username"] == user]
