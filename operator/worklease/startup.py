@@ -32,11 +32,14 @@ class Right:
     group: str
     resource: str
     subresource: str = ""
+    name: str = ""
+    """The one object that it is about; none: any."""
 
     def __str__(self) -> str:
         """Write it as RBAC rules are read: the verb, and the resource with its group."""
-        name = f"{self.resource}.{self.group}" if self.group else self.resource
-        return f"{self.verb} {name}/{self.subresource}" if self.subresource else f"{self.verb} {name}"
+        kind = f"{self.resource}.{self.group}" if self.group else self.resource
+        whole = f"{kind}/{self.subresource}" if self.subresource else kind
+        return f"{self.verb} {whole} {self.name}".rstrip()
 
 
 GROUP: Final = "worklease.dev"
@@ -50,7 +53,13 @@ RIGHTS: Final = (
 """What is used in every watched namespace. Secrets are granted by name, so a missing right shows on the resource."""
 
 
-OWN_RIGHTS: Final = tuple(Right(verb, "", "configmaps") for verb in ("get", "create", "patch"))
+CHECKPOINT: Final = "worklease-checkpoint-00"
+"""The first ConfigMap of the checkpoint: who may read and write it, but for its creation, may do so by name only."""
+
+OWN_RIGHTS: Final = (
+    Right("create", "", "configmaps"),
+    *(Right(verb, "", "configmaps", name=CHECKPOINT) for verb in ("get", "patch")),
+)
 """What is used in the operator's own namespace: the checkpoint."""
 
 
@@ -105,6 +114,8 @@ async def _is_granted(api: KubernetesApi, deadline: float, right: Right, namespa
     attributes = {"verb": right.verb, "group": right.group, "resource": right.resource}
     if right.subresource:
         attributes["subresource"] = right.subresource
+    if right.name:
+        attributes["name"] = right.name
     if namespace is not None:
         attributes["namespace"] = namespace
     review = {

@@ -28,6 +28,7 @@ class Installation:
         self.plane = plane
         self.helm = Helm(home, plane)
         self._namespaces: list[str] = []
+        self._audited = plane.audit_log.stat().st_size
 
     def __enter__(self) -> Self:
         self.make_namespace(NAMESPACE)
@@ -71,19 +72,23 @@ class Installation:
         found: dict[str, Any] | None = self.plane.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}")
         return found
 
-    def operator(self) -> Operator:
-        """Start the program as the live Deployment's pod would: its arguments, environment and account."""
+    def operator(self, *, api_url: str | None = None) -> Operator:
+        """Start the program as the live Deployment's pod would: its arguments, environment and account.
+
+        `api_url` is the Work API where the Deployment's is a name that only a cluster knows.
+        """
         deployment = self.deployment()
         assert deployment is not None
         spec = pod_spec(deployment)
         assert spec["containers"][0]["args"] == ["run"]
         account = self.plane.service_account_kubeconfig(NAMESPACE, spec["serviceAccountName"])
         given = environment(deployment) | LOCAL | {"KUBECONFIG": str(account)}
-        return Operator(self.plane, "", given.pop("WORKLEASE_API_URL"), **given)
+        named = given.pop("WORKLEASE_API_URL")
+        return Operator(self.plane, "", api_url or named, **given)
 
     def audit(self, account: str) -> list[dict[str, Any]]:
-        """What the API server wrote down of a service account of the release."""
+        """What the API server wrote down of a service account of the release since this one began."""
         user = f"system:serviceaccount:{NAMESPACE}:{account}"
-        lines = self.plane.audit_log.read_text().splitlines()
+        lines = self.plane.audit_log.read_bytes()[self._audited :].decode().splitlines()
         entries = (json.loads(line) for line in lines if user in line)
         return [entry for entry in entries if entry["user"]["username"] == user]

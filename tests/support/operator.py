@@ -43,7 +43,11 @@ class Operator:
         }
         # Coverage and the like of the tests are not the operator's.
         self._environment |= {"PATH": os.environ["PATH"]}
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._processes.close()
+            raise
 
     @property
     def _name(self) -> str:

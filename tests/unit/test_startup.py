@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
+from worklease.checkpoint import Checkpoint
 from worklease.kubernetes_api import KubernetesApi
-from worklease.startup import OWN_RIGHTS, RIGHTS, NotReady, check
+from worklease.startup import CHECKPOINT, OWN_RIGHTS, RIGHTS, NotReady, check
 
 DISCOVERY = "/apis/worklease.dev/v1alpha1"
 RESOURCES = {"kind": "APIResourceList", "resources": [{"name": "workleases"}, {"name": "workleases/status"}]}
@@ -55,7 +56,9 @@ async def test_a_cluster_with_the_resource_and_the_rights_is_ready(
     asked = [attributes(seen) for seen in server.seen if seen.method == "POST"]
     assert len(asked) == len(RIGHTS) + len(OWN_RIGHTS)
     assert not [each for each in asked if "namespace" in each and each["resource"] != "configmaps"]
-    assert {"verb": "patch", "group": "", "resource": "configmaps", "namespace": "home"} in asked
+    own = {"group": "", "resource": "configmaps", "namespace": "home"}
+    assert own | {"verb": "create"} in asked
+    assert own | {"verb": "patch", "name": CHECKPOINT} in asked
     assert {"verb": "patch", "group": "worklease.dev", "resource": "workleases", "subresource": "status"} in asked
     assert {"verb": "delete", "group": "", "resource": "pods"} in asked
 
@@ -94,6 +97,12 @@ async def test_missing_rights_are_named_one_by_one(server: ScriptedServer, kuber
         assert f"{right} in namespace two" in message
     assert "namespace one" not in message
     assert "grant them" in message
+
+
+async def test_the_checkpoint_is_asked_for_by_its_own_name(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
+    server.script = always(refused(404))
+    await Checkpoint(kubernetes, "home", time.monotonic).load()
+    assert f"/api/v1/namespaces/home/configmaps/{CHECKPOINT}" in {seen.target for seen in server.seen}
 
 
 async def test_a_right_that_is_missing_everywhere_is_said_so(server: ScriptedServer, kubernetes: KubernetesApi) -> None:

@@ -1,0 +1,107 @@
+"""The rights that the chart grants are those that the operator uses: by the API server's own audit log."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from controlplane import wait_for
+from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
+from support.installation import Installation
+from support.operator import Leases
+from support.simulator import Simulator
+from worklease.startup import OWN_RIGHTS, RIGHTS, Right
+
+TEAM = "team-a"
+Grant = tuple[str, str, str]
+
+
+def grants(*roles: Object) -> set[Grant]:
+    """Each verb on each resource, with its group."""
+    return {
+        (verb, group, resource)
+        for role in roles
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+
+
+def uses(entries: Iterable[Mapping[str, Any]]) -> set[Grant]:
+    """What an account did, but for asking what it may do, which everybody may."""
+    references = ((entry["verb"], entry["objectRef"]) for entry in entries if "objectRef" in entry)
+    return {
+        (verb, what.get("apiGroup", ""), "/".join(filter(None, [what["resource"], what.get("subresource")])))
+        for verb, what in references
+        if what.get("apiGroup") != "authorization.k8s.io" and "resource" in what
+    }
+
+
+def as_grant(right: Right) -> Grant:
+    return (right.verb, right.group, "/".join(filter(None, [right.resource, right.subresource])))
+
+
+def test_what_the_program_checks_at_its_start_is_what_the_chart_grants(helm: Helm) -> None:
+    rendered = helm.render()
+    watched = grants(pick(rendered, "ClusterRole", RELEASE))
+    # Secrets are granted by name, and events are for people: a lease is kept without them, and says what is missing.
+    unchecked = {("get", "", "secrets"), ("create", "events.k8s.io", "events")}
+    assert {as_grant(right) for right in RIGHTS} | unchecked | AHEAD == watched
+    assert {as_grant(right) for right in OWN_RIGHTS} == grants(pick(rendered, "Role", f"{RELEASE}-checkpoint"))
+
+
+def test_a_namespaced_role_grants_what_the_clusters_does(helm: Helm) -> None:
+    rendered = helm.render({"watchNamespaces": ["team-a", "team-b"]})
+    wide = pick(helm.render(), "ClusterRole", RELEASE)["rules"]
+    for namespace in ("team-a", "team-b"):
+        assert pick(rendered, "Role", RELEASE, namespace=namespace)["rules"] == wide
+    bound = [each for each in rendered if each["kind"] == "ClusterRoleBinding"]
+    assert bound == []
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator("--ttl", "15") as started:
+        yield started
+
+
+@pytest.mark.journey
+def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
+    installation: Installation, simulator: Simulator
+) -> None:
+    installation.install({"config.apiURL": simulator.url})
+    leases = Leases(installation.plane, installation.make_namespace(TEAM), simulator)
+    with installation.operator() as operator:
+        go_all_ways(installation, leases, simulator)
+        assert operator.terminate() == 0
+        operator.start()
+        leases.await_condition("work_kept", "Ready", "True")
+    entries = installation.audit(RELEASE)
+    assert [entry for entry in entries if entry["responseStatus"]["code"] == 403] == []
+    api = "/apis/rbac.authorization.k8s.io/v1"
+    watched = installation.plane.get(f"{api}/clusterroles/{RELEASE}")
+    own = installation.plane.get(f"{api}/namespaces/{NAMESPACE}/roles/{RELEASE}-checkpoint")
+    assert uses(entries) == grants(watched, own) - AHEAD
+    used = [entry["objectRef"] for entry in entries if "objectRef" in entry]
+    assert {each["name"] for each in used if each["resource"] == "secrets"} == {"worklease-credentials"}
+    assert {each["namespace"] for each in used if each["resource"] == "configmaps"} == {NAMESPACE}
+
+
+def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator) -> None:
+    """Have the operator do everything that it can."""
+    items = ("work_kept", "work_stopped", "work_deleted", "work_unlabelled")
+    for item in items:
+        simulator.create_item(item)
+    leases.create(*items, pods=True)
+    for item in items:
+        leases.await_condition(item, "SandboxReady", "True")
+    installation.plane.kubectl("-n", TEAM, "label", "pod", "pod-work-unlabelled", "worklease.dev/work-id-")
+    simulator.stop_item("work_stopped")
+    leases.await_condition("work_stopped", "Finished", "True", "Stopped")
+    leases.delete("work_deleted", wait=True)
+    wait_for(lambda: simulator.item("work_deleted")["state"] == "stopped", seconds=30, what="the item's stop")
+
+
+# Of what the program does not do yet: pods of templates, ttlSecondsAfterFinished, events.
+AHEAD = {("create", "", "pods"), ("delete", "worklease.dev", "workleases"), ("create", "events.k8s.io", "events")}
