@@ -358,10 +358,12 @@ class Errands:
     async def guard(self, kept: Kept) -> None:
         """Put our finalizer on the resource; what is on its way out is not begun with."""
         outcome = await self._write_finalizer(kept, finalizer.put_on)
-        if isinstance(outcome, Gone):
-            kept.let_go = True
-        else:
+        if not isinstance(outcome, Gone):
             kept.guarded = True
+        elif kept.lease.held:
+            await asyncio.sleep(RETRY)  # until its deletion is heard, or its end
+        else:
+            kept.let_go = True
 
     async def release(self, kept: Kept, left: str) -> None:
         """Take our finalizer off: nothing is left to do for the resource, or nothing more can be done."""

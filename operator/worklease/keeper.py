@@ -323,10 +323,13 @@ class Keeper:
         is_claim = kept.lease.sent is None and kept.resource.deletion_timestamp is None and kept.rival is None
         if is_claim and kept.makes_pods and not self._is_rehearsed(kept, now):
             return kept.rehearsal.again if kept.rehearsal is not None else None
-        if not kept.guarded and kept.lease.sent is None and kept.resource.deletion_timestamp is None:
-            # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first.
+        was_beaten = kept.lease.sent is not None
+        if not kept.guarded and (kept.lease.held or not was_beaten) and kept.resource.deletion_timestamp is None:
+            # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first. What is
+            # held already lost it when an earlier installation was removed: there no beat waits for it.
             self._start(kept, "finalizer", self._errands.guard(kept))
-            return None
+            if not was_beaten:
+                return None
         match lease.decide(kept.lease, now):
             case Beat() if kept.rival is None and (kept.lease.held or kept.resource.deletion_timestamp is None):
                 self._start(kept, "beat", self._errands.beat(kept))
