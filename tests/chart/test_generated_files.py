@@ -11,6 +11,12 @@ def test_the_charts_readme_is_current() -> None:
     assert chart.README.read_text() == chart.readme(), "run make chart"
 
 
+def test_every_value_is_described() -> None:
+    rows = [line for line in chart.README.read_text().splitlines() if line.startswith("| ") and line.count(" | ") == 3]
+    assert len(rows) > 50
+    assert [row for row in rows if row.endswith("|  |")] == []
+
+
 @pytest.mark.parametrize("case", chart.CASES)
 def test_what_is_rendered_is_what_was_reviewed(case: str) -> None:
     assert (chart.RENDERED / f"{case}.yaml").read_text() == chart.render(case), "run make chart, and review the change"

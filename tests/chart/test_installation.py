@@ -4,6 +4,7 @@ import json
 import signal
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -51,7 +52,7 @@ def test_the_main_job_is_done_with_the_charts_own_account_in_all_namespaces(
     installation: Installation, simulator: Simulator
 ) -> None:
     said = installation.install({"config.apiURL": simulator.url})
-    assert "kubectl --namespace worklease-system create secret generic worklease-credentials" in said
+    assert "kubectl --namespace YOUR_NAMESPACE create secret generic worklease-credentials" in said
     team = installation.make_namespace("team-a")
     with installation.operator():
         do_the_main_job(Leases(installation.plane, team, simulator), simulator, "work_a")
@@ -203,9 +204,17 @@ def test_a_second_installation_under_the_same_names_is_refused(installation: Ins
         installation.helm.install(other)
 
 
-def test_a_lost_node_is_left_after_15_seconds(installation: Installation) -> None:
-    installation.install()
-    plane = installation.plane
+@pytest.fixture
+def fragile(bare_control_plane: ControlPlane, tmp_path: Path) -> Iterator[Installation]:
+    """On a control plane of the test's own, whose nodes it may take away."""
+    binaries = bare_control_plane.binaries
+    with ControlPlane(binaries=binaries) as plane, Installation(plane, tmp_path) as prepared:
+        yield prepared
+
+
+def test_a_lost_node_is_left_after_15_seconds(fragile: Installation) -> None:
+    fragile.install()
+    plane = fragile.plane
 
     def pods() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = plane.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
