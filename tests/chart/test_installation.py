@@ -241,6 +241,6 @@ def test_a_lost_node_is_left_after_15_seconds(fragile: Installation) -> None:
 
 
 def test_without_its_rights_the_operator_says_what_is_missing(installation: Installation, simulator: Simulator) -> None:
-    installation.install({"config.apiURL": simulator.url, "rbac.create": False})
+    installation.install({"config.apiURL": simulator.url, "rbac.create": False, "uninstall.policy": "Keep"})
     with pytest.raises(RuntimeError, match="missing rights: the operator may not get workleases"):
         installation.operator()

@@ -240,6 +240,7 @@ def test_selectors_stay_as_they_are_between_versions(helm: Helm) -> None:
         ({"credentials.tenants": [{"namespace": "a"}]}, "secretNames"),
         ({"serviceAccount.create": False}, "serviceAccount.name must name one"),
         ({"crds.keep": False, "uninstall.policy": "Keep"}, "Terminating for ever"),
+        ({"rbac.create": False}, "choose uninstall.policy=Keep"),
         ({"simulator.enabled": True, "watchNamespaces": ["team-a"]}, "add it to watchNamespaces"),
         (
             {"watchNamespaces": ["a"], "credentials.tenants": [{"namespace": "b", "secretNames": ["s"]}]},
