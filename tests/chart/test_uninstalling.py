@@ -28,7 +28,8 @@ BOTH = {FINALIZER, TIMER_FINALIZER}
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    with Simulator("--ttl", "40") as started:
+    # Long, for a busy machine takes its time; and the operator beats often, so that no test waits for it.
+    with Simulator("--ttl", "600") as started:
         yield started
 
 
@@ -91,7 +92,8 @@ def uninstall(installation: Installation) -> tuple[str, subprocess.CompletedProc
 def values(simulator: Simulator, **more: Any) -> dict[str, Any]:
     # The hook's pod ends when the test says so: here no container runs, and kwok would complete it at once.
     until_told = {f"controlplane.worklease.dev/{name}": value for name, value in UNTIL_TOLD.items()}
-    return {"config.apiURL": simulator.url, "podAnnotations": until_told} | more
+    often = {"config.maxHeartbeatInterval": 2}
+    return {"config.apiURL": simulator.url, "podAnnotations": until_told} | often | more
 
 
 UNTIL_TOLD = {"exit-code": "0", "exit-after": "3600s"}
