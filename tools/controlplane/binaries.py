@@ -98,6 +98,14 @@ TOOLS = {
             "15 s",
             link=("-X main.version={version}",),
         ),
+        Tool(
+            "promtool",
+            "promtool",
+            "github.com/prometheus/prometheus",
+            "github.com/prometheus/prometheus/cmd/promtool",
+            "5 min",
+            link=("-X github.com/prometheus/common/version.Version={version}",),
+        ),
     )
 }
 
