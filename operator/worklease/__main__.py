@@ -4,18 +4,19 @@ Owns the process: its command line, its signals, its logging. Must not decide an
 """
 
 import asyncio
-import json
 import logging
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
-from typing import Any, Final
+from http import HTTPStatus
+from typing import Final
 
 import click
 
-from worklease import metrics
+from worklease import logs
 from worklease.budget import Budget
 from worklease.census import Census
 from worklease.checkpoint import Checkpoint, NotReadable
@@ -24,12 +25,14 @@ from worklease.errands import Rooms
 from worklease.events import Events
 from worklease.handlers import Bridge
 from worklease.happenings import Telling
+from worklease.health import Health, Verdict
 from worklease.keeper import Keeper
 from worklease.kept import Options, Wall
 from worklease.kubernetes_api import KubernetesApi, NotConfigured
 from worklease.listing import Listing
+from worklease.metrics import Fleet, Metrics
 from worklease.sandbox import Sandboxes
-from worklease.server import AddressInUse, serve
+from worklease.server import AddressInUse, Page, serve
 from worklease.settings import InvalidSettings, Settings
 from worklease.simulator.command import simulate
 from worklease.startup import NotReady, check
@@ -141,20 +144,28 @@ async def operate(settings: Settings) -> None:
         AddressInUse: The metrics cannot be served where they should be.
     """
     stop = _stop_signal()
+    metrics = Metrics()
+    telling = Telling(metrics.listen, logs.listen)
+    health = Health(telling)
     async with AsyncExitStack() as opened:
+        pulse = asyncio.create_task(health.run(), name="pulse")
+        opened.callback(pulse.cancel)
+        address = await opened.enter_async_context(_serve(settings, health, metrics))
         kubernetes = await KubernetesApi.connect()
         opened.push_async_callback(kubernetes.close)
         own = settings.namespace or kubernetes.namespace or "default"
+        health.say("looking whether the cluster has the CRD and grants the rights")
         await check(kubernetes, settings.namespaces, own)
         events = Events(kubernetes, lambda: datetime.now(UTC))
-        rooms = await _open_rooms(settings, kubernetes, own, events, opened)
+        telling.join(events.listen)
+        health.say("reading the checkpoint")
+        rooms = await _open_rooms(settings, kubernetes, own, telling, opened)
         options = Options(
             interval=settings.max_heartbeat_interval,
             credentials_secret=settings.credentials_secret,
         )
         keeper = Keeper(rooms, options, monotonic, wall)
-        pages = {"/metrics": lambda: metrics.page(keeper, rooms.budget)}
-        address = await opened.enter_async_context(serve(settings.http_host, settings.http_port, pages))
+        metrics.watch(Fleet(keeper, rooms.budget, monotonic))
         async with asyncio.TaskGroup() as tasks:
             writing = tasks.create_task(rooms.status.run(), name="status")
             reporting = tasks.create_task(events.run(), name="events")
@@ -163,10 +174,12 @@ async def operate(settings: Settings) -> None:
             noticing = tasks.create_task(keeper.notice_suspends(), name="suspends")
             census = Census(kubernetes, settings.namespaces, keeper.unsee, keeper.lose_pod, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
-            watching = tasks.create_task(watch(bridge, settings.namespaces), name="watches")
+            watching = tasks.create_task(watch(bridge, settings.namespaces, telling), name="watches")
+            health.attend(keeper.overdue, census.awaited)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
             _log.info("operator stopping: the leases are left to the next process")
+            health.say("stopping")
             watching.cancel()
             await asyncio.wait({watching})
             # Beats go on while the last news is written.
@@ -178,15 +191,30 @@ async def operate(settings: Settings) -> None:
                 task.cancel()
 
 
+def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyncContextManager[str]:
+    """Serve the probes and the metrics, from before the first step of the start to after the last of the end."""
+
+    def probe(verdict: Callable[[], Verdict]) -> Callable[[], Page]:
+        def page() -> Page:
+            told = verdict()
+            status = HTTPStatus.OK if told.is_good else HTTPStatus.SERVICE_UNAVAILABLE
+            return Page(f"{told.reason}\n".encode(), status=status)
+
+        return page
+
+    probes = {"/healthz": probe(health.alive), "/readyz": probe(health.ready)}
+    return serve(settings.http_host, settings.http_port, probes, {"/metrics": metrics.page})
+
+
 async def _open_rooms(
-    settings: Settings, kubernetes: KubernetesApi, own: str, events: Events, opened: AsyncExitStack
+    settings: Settings, kubernetes: KubernetesApi, own: str, telling: Telling, opened: AsyncExitStack
 ) -> Rooms:
     """Open what the keeper performs with; ``own`` is the namespace of the checkpoint, which is read first."""
-    work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic))
-    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic)
+    work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic, telling))
+    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, telling)
     checkpoint = Checkpoint(kubernetes, own, monotonic)
     await checkpoint.load()
-    budget = Budget(settings.requests_per_minute, monotonic)
+    budget = Budget(settings.requests_per_minute, monotonic, telling)
     return Rooms(
         kubernetes=kubernetes,
         work_api=work_api,
@@ -196,7 +224,7 @@ async def _open_rooms(
         budget=budget,
         listing=Listing(work_api, budget),
         checkpoint=checkpoint,
-        telling=Telling(events.listen),
+        telling=telling,
     )
 
 
@@ -216,28 +244,12 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-class _JsonLines(logging.Formatter):
-    """One JSON object for each line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write a record as JSON."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
-
-
 def _set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     # Kopf is not to take the signals, which it finds worth a warning.
     handler.addFilter(lambda record: not record.getMessage().startswith("OS signals are ignored"))
-    handler.setFormatter(_JsonLines() if settings.logs_json else text)
+    handler.setFormatter(logs.JsonLines() if settings.logs_json else text)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     # Kopf logs each call of a timer at INFO, and our own transitions say what matters.
     for chatty in ("kopf", "httpx", "asyncio"):

@@ -11,7 +11,9 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal
+
+from worklease.happenings import SILENT, Telling, TurnGiven
 
 ROUTINE_SHARE: Final = 0.8
 """The part of the budget that routine beats may use; the rest is for stops, claims and retries."""
@@ -51,6 +53,7 @@ class _Waiting:
     number: int
     request: Request = field(compare=False)
     turn: "asyncio.Future[None]" = field(compare=False)
+    asked: float = field(compare=False)
 
 
 class _Bucket:
@@ -75,7 +78,8 @@ class _Bucket:
 class Budget:
     """The turns of all calls; 0 a minute is no limit, but a hold counts all the same."""
 
-    def __init__(self, per_minute: int, clock: Callable[[], float]) -> None:
+    def __init__(self, per_minute: int, clock: Callable[[], float], telling: Telling = SILENT) -> None:
+        self._telling = telling
         self._clock = clock
         self._numbers = itertools.count()
         self._first: list[_Waiting] = []
@@ -99,7 +103,8 @@ class Budget:
 
     async def turn(self, request: Request) -> None:
         """Wait for this call's turn."""
-        entry = _Waiting(request.fence, next(self._numbers), request, asyncio.get_running_loop().create_future())
+        turn = asyncio.get_running_loop().create_future()
+        entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
         heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)
         self._pump()
         try:
@@ -189,6 +194,8 @@ class Budget:
 
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
+        rank: Literal["first", "routine"] = "routine" if entry.request.rank is Rank.ROUTINE else "first"
+        self._telling.tell(TurnGiven(rank, max(0.0, self._clock() - entry.asked)))
         for bucket in (self._all, self._share if entry.request.rank is Rank.ROUTINE else None):
             if bucket is not None:
                 bucket.take()

@@ -3,22 +3,15 @@
 Owns when something is news, and how soon it must be written. Must not decide what is so: ``conditions`` does.
 """
 
-import logging
 from collections.abc import Callable
-from typing import Final
 
 from worklease import lease
 from worklease.checkpoint import Checkpoint
-from worklease.conditions import Kind
-from worklease.happenings import ConditionChanged, Telling
+from worklease.conditions import Kind, Reason
+from worklease.happenings import ConditionChanged, LeaseEnded, Telling
 from worklease.kept import Kept, Wall
 from worklease.resource import Condition
 from worklease.status import StatusWriter, Urgency
-
-TOLD: Final = frozenset({Kind.LEASE_HELD, Kind.SANDBOX_READY})
-"""The conditions whose transitions are logged; the others follow from them."""
-
-_log = logging.getLogger(__name__)
 
 
 class Bulletin:
@@ -60,15 +53,8 @@ class Bulletin:
         urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
         for condition in status.conditions:
             self._tell_of(kept, condition)
-            if condition.type in TOLD and kept.shown.get(condition.type) != shown[condition.type]:
-                _log.info(
-                    "%s=%s %s reason=%s: %s",
-                    condition.type,
-                    condition.status.value,
-                    kept.who,
-                    condition.reason,
-                    condition.message,
-                )
+        if kept.lease.end is not None and kept.reasons.get(Kind.FINISHED.value) == Reason.IN_PROGRESS:
+            self._telling.tell(LeaseEnded(kept.about, kept.lease.end.value))
         kept.shown = news
         kept.reasons = {condition.type: condition.reason for condition in status.conditions}
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)

@@ -82,6 +82,10 @@ class Roll:
         """Forget an object; returns where it was seen."""
         return self._seen.pop(uid, None)
 
+    def knows(self, uid: str) -> bool:
+        """Tell whether a watch told of an object, and nobody that it is gone."""
+        return uid in self._seen
+
     def _scope(self, namespace: str) -> Scope:
         return namespace if namespace in self._scopes else None
 
@@ -139,6 +143,8 @@ class Census:
         self._names: dict[tuple[str, str], str] = {}
         self._gone: set[str] = set()
         self._gone_in_order: deque[str] = deque()
+        self._listed: set[str] = set()
+        self._first: set[str] | None = None
         self._wanted = asyncio.Event()
         self._blind = asyncio.Event()
 
@@ -177,6 +183,13 @@ class Census:
         """Ask for a census soon: the watches may have missed something."""
         self._wanted.set()
 
+    def awaited(self) -> int | None:
+        """Say how many resources of the first list no watch has told of yet; None: not all of that list is in."""
+        if self._first is None:
+            return None
+        self._first = {uid for uid in self._first if uid not in self._gone and not self._resources.knows(uid)}
+        return len(self._first)
+
     # --- Taking it ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -192,14 +205,21 @@ class Census:
 
     async def take(self) -> bool:
         """Compare what was seen with what is there; returns whether all of it could be found out."""
-        complete = [await self._take(roll, scope) for roll in (self._resources, self._pods) for scope in self._scopes]
-        return all(complete)
+        self._listed = set()
+        resources = [await self._take(self._resources, scope) for scope in self._scopes]
+        if all(resources):
+            # What vanishes before a watch tells of it is not waited for.
+            self._first = self._listed if self._first is None else self._first & self._listed
+        pods = [await self._take(self._pods, scope) for scope in self._scopes]
+        return all((*resources, *pods))
 
     async def _take(self, roll: Roll, scope: Scope) -> bool:
         began = self._clock()
         listed = await self._list(roll, scope)
         if listed is None:
             return False
+        if roll is self._resources:
+            self._listed |= listed
         if roll.is_blind(scope, listed - self._gone, began):
             self._blind.set()
         settled = [await self._settle(roll, uid, seen) for uid, seen in roll.missing(scope, listed, began).items()]

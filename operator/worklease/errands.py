@@ -20,6 +20,7 @@ from worklease.happenings import (
     BeatEnded,
     DeletionAsked,
     DeletionRefused,
+    LeaseAdopted,
     LeftBehind,
     SandboxGone,
     SandboxMade,
@@ -116,7 +117,8 @@ class Errands:
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
 
     async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
-        sent, due = self._clock(), kept.lease.due
+        sent, before = self._clock(), kept.lease
+        due = before.due or sent  # a first claim is due when it is made
         try:
             outcome = await self._heartbeat(kept, key, beat)
         except BaseException:
@@ -126,6 +128,8 @@ class Errands:
             raise
         seen = await self._consult(kept) if lease.is_doubtful(kept.lease, outcome) else None
         kept.lease = lease.observe(kept.lease, outcome, seen)
+        if (rule := lease.adoption(before, outcome, kept.lease)) is not None:
+            self._rooms.telling.tell(LeaseAdopted(kept.about, rule))
         if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
             self._rooms.budget.hold(outcome.retry_after)
         late, took = max(0.0, sent - due), self._clock() - sent
@@ -178,13 +182,11 @@ class Errands:
         match outcome:
             case StopHeard(state):
                 asked = Asked(sent, in_doubt=sent)
-                _log.info("stop heard %s force=%s state=%s", kept.who, force, state)
                 kept.lease = lease.stop_heard(kept.lease, state, self._clock())
             case StopUnheard(message):
                 refusals = (before.refusals if before is not None else 0) + 1
                 now = self._clock()
                 asked = Asked(now, refusals, message, in_doubt=now if outcome.in_doubt else None)
-                _log.warning("stop not heard, will try again %s force=%s: %s", kept.who, force, message)
             case _:
                 assert_never(outcome)
         heard = isinstance(outcome, StopHeard)
@@ -249,7 +251,6 @@ class Errands:
                 kept.bind(pod, self._clock())
                 if is_new:
                     self._rooms.telling.tell(SandboxMade(kept.about, pod.name, attempt))
-                _log.info("pod made %s pod=%s attempt=%d", kept.who, pod.name, attempt)
             case Made(pod):
                 self._not_made(kept, f"a pod named {pod.name} is there, and it is not of this WorkLease: delete it")
             case NotDone(message):
@@ -309,7 +310,6 @@ class Errands:
                 refusals = (before.refusals if before is not None else 0) + 1
                 first = before.first if before is not None else None
                 kept.deletions[uid] = Asked(self._clock(), refusals, message, grace, first)
-                _log.warning("pod not deleted, will try again %s pod=%s: %s", kept.who, name, message)
                 if refusals == 1:
                     self._rooms.telling.tell(DeletionRefused(kept.about, name, message))
             case _:
@@ -323,7 +323,6 @@ class Errands:
             late = now - words.at if is_by_beat and words is not None else None
             grace = step.grace_of(kept.bound[step.uid])
             self._rooms.telling.tell(DeletionAsked(kept.about, step.name, cause, grace, late))
-            _log.info("pod ending %s pod=%s cause=%s grace=%.0f", kept.who, step.name, cause, grace)
         first = now if before is None or before.first is None else before.first
         return Asked(now, grace=step.grace, first=first)
 
@@ -369,7 +368,6 @@ class Errands:
         """Take our finalizer off: nothing is left to do for the resource, or nothing more can be done."""
         if left:
             self._rooms.telling.tell(LeftBehind(kept.about, left))
-            _log.warning("resource let go with something left %s: %s", kept.who, left)
         await self._write_finalizer(kept, finalizer.take_off)
         kept.guarded = False
         _log.info("resource let go %s", kept.who)

@@ -21,16 +21,23 @@ from worklease.fate import Cause
 from worklease.happenings import (
     About,
     BeatEnded,
+    CallRefused,
     ConditionChanged,
     DeletionAsked,
     DeletionRefused,
     Happening,
+    KopfEnded,
+    LeaseAdopted,
+    LeaseEnded,
     LeftBehind,
+    LoopLagged,
     PodSpared,
     SandboxEnded,
     SandboxGone,
     SandboxMade,
+    StatusWrite,
     StopEnded,
+    TurnGiven,
 )
 from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, Refused
 from worklease.lease import End
@@ -100,7 +107,11 @@ def tell(happening: Happening) -> Told | None:
             return Told(about, "PodSpared", "Delete", message, is_warning=True, pod=pod)
         case LeftBehind(about, message):
             return Told(about, "LeftBehind", "Release", message, is_warning=True)
-        case BeatEnded() | StopEnded():
+        case (
+            BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite()
+        ):
+            return None
+        case StopEnded() | TurnGiven():
             return None
         case _:
             assert_never(happening)

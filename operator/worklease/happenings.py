@@ -6,8 +6,10 @@ knows nothing of them. Must not decide anything, and must not wait: a listener t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
 
+from worklease.lease import Adoption
 from worklease.outcomes import Outcome
 
 
@@ -19,6 +21,10 @@ class About(NamedTuple):
     uid: str
     environment_id: str
     work_id: str
+
+    def __str__(self) -> str:
+        """Name them as a log line does."""
+        return f"namespace={self.namespace} name={self.name} environment={self.environment_id} work={self.work_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,23 @@ class ConditionChanged:
     former_reason: str | None
     """None: the condition is new."""
     former_status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAdopted:
+    """A value that no answer gave us was taken as ours."""
+
+    about: About
+    rule: Adoption
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A lease is over, for good."""
+
+    about: About
+    reason: str
+    """As ``lease.End`` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +148,73 @@ class LeftBehind:
     message: str
 
 
+class Call(StrEnum):
+    """The calls to the Work API."""
+
+    HEARTBEAT = "heartbeat"
+    STOP = "stop"
+    LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class CallRefused:
+    """The Work API answered a call with an error."""
+
+    call: Call
+    code: int
+    """HTTP's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnGiven:
+    """A call to the Work API was given its turn within the budget."""
+
+    rank: Literal["first", "routine"]
+    waited: float
+    """Seconds."""
+
+
+class Write(StrEnum):
+    """What became of a status that was to be written."""
+
+    WRITTEN = "written"
+    COALESCED = "coalesced"
+    """Never sent: a newer one took its place."""
+    FAILED = "failed"
+    """Refused or not answered; it is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWrite:
+    """A status was written, or was not."""
+
+    result: Write
+
+
+@dataclass(frozen=True, slots=True)
+class KopfEnded:
+    """Kopf came to an end that was not asked for, and is started again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLagged:
+    """The event loop was measured: how much later than asked it woke who slept."""
+
+    seconds: float
+
+
 Happening = (
     BeatEnded
+    | TurnGiven
+    | StatusWrite
+    | LoopLagged
     | ConditionChanged
+    | LeaseAdopted
+    | LeaseEnded
+    | CallRefused
+    | KopfEnded
     | SandboxMade
     | SandboxEnded
     | DeletionAsked
@@ -146,7 +233,15 @@ class Telling:
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
 
+    def join(self, listener: Listener) -> None:
+        """Have another one listen, from now on."""
+        self._listeners = (*self._listeners, listener)
+
     def tell(self, happening: Happening) -> None:
         """Tell all listeners."""
         for listener in self._listeners:
             listener(happening)
+
+
+SILENT: Final = Telling()
+"""Tells nobody."""

@@ -21,7 +21,7 @@ from worklease.errands import Errands, Rooms
 from worklease.fate import Pod
 from worklease.happenings import PodSpared, SandboxEnded
 from worklease.kept import Kept, Options, Rehearsal, Wall, resume
-from worklease.lease import Beat, Rest, Wait
+from worklease.lease import Beat, Lease, Rest, Wait
 from worklease.lifecycle import (
     Discard,
     EndPod,
@@ -76,6 +76,8 @@ class Keeper:
         self._by_work: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
         self._carriers: dict[str, object | None] = {}
+        self._next_turns: dict[str, float] = {}
+        """When each kept resource's next turn is due at the latest, by the loop's clock."""
         self._sightings = Sightings()
         self._arrival: asyncio.Event = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -112,6 +114,7 @@ class Keeper:
         """Take note that a resource is no more: nothing further is done for it."""
         self._rooms.status.forget(uid)
         kept = self._kept.pop(uid, None)
+        self._next_turns.pop(uid, None)
         if kept is None:
             return
         drop(self._by_item, kept.item, uid)
@@ -179,7 +182,7 @@ class Keeper:
                 self._look_at(kept, uid)
         how = "found" if kept.lease.sent is None else "resumed"
         _log.info("resource %s %s", how, kept.who)
-        self._arrival.set()
+        self._orphan(kept)
 
     def _refuse(self, body: Mapping[str, Any], message: str) -> None:
         """Tell the author of a spec that the API server took and the operator cannot act on."""
@@ -198,9 +201,15 @@ class Keeper:
         ]
         self._rooms.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
 
-    def reasons(self) -> Iterator[str]:
-        """Give the reason of each kept resource's ``LeaseHeld``, as it was last told."""
-        return (kept.reasons[Kind.LEASE_HELD.value] for kept in self._kept.values() if kept.reasons)
+    def overdue(self) -> float:
+        """Say by how many seconds the most overdue of all turns is late."""
+        first = min(self._next_turns.values(), default=math.inf)
+        return max(0.0, asyncio.get_running_loop().time() - first)
+
+    def leases(self) -> Iterator[tuple[Lease, str]]:
+        """Give each kept lease, and the reason of its ``LeaseHeld`` as it was last told."""
+        told = [kept for kept in self._kept.values() if kept.reasons]
+        return ((kept.lease, kept.reasons[Kind.LEASE_HELD.value]) for kept in told)
 
     # --- Whose turn it is --------------------------------------------------------------------------------------
 
@@ -219,7 +228,15 @@ class Keeper:
         finally:
             if self._carriers.get(uid) is carrier:
                 del self._carriers[uid]
-                self._arrival.set()
+                self._orphan(kept)
+
+    def _orphan(self, kept: Kept) -> None:
+        """Have a resource carried that nobody carries, unless nothing is left to do for it."""
+        if kept.let_go:
+            self._next_turns.pop(kept.resource.uid, None)
+        else:
+            self._next_turns[kept.resource.uid] = asyncio.get_running_loop().time() + ORPHANED
+        self._arrival.set()
 
     async def run(self) -> None:
         """Carry, until cancelled, what nobody else carries: the leases go on while Kopf is away."""
@@ -250,6 +267,7 @@ class Keeper:
         """Wait until the resource is woken or ``look_at`` has come."""
         delay = min(max(0.0, look_at - self._clock()), LONGEST_WAIT)
         alarm = asyncio.get_running_loop().call_later(delay, kept.wake.set)
+        self._next_turns[kept.resource.uid] = alarm.when()
         try:
             await kept.wake.wait()
         finally:

@@ -156,13 +156,9 @@ class Kept:
         )
 
     @property
-    def who(self) -> str:
-        """Name the resource and its work item, for a log line."""
-        resource = self.resource
-        return (
-            f"namespace={resource.namespace} name={resource.name} "
-            f"environment={resource.spec.environment_id} work={resource.spec.work_id}"
-        )
+    def who(self) -> About:
+        """The same, for a log line."""
+        return self.about
 
     def situation(self, discard_at: float | None = None) -> Situation:
         """Gather all that a decision is made from."""

@@ -172,6 +172,17 @@ class End(StrEnum):
     RELEASED = "Released"
 
 
+class Adoption(StrEnum):
+    """The rule by which a value that no answer gave us is taken as ours."""
+
+    UNANSWERED_BEAT = "UnansweredBeat"
+    """A 412 has the stamp of a beat of ours that was not answered."""
+    LISTED = "Listed"
+    """A 412 does not say the value, and the list has such a stamp."""
+    LOST_CLAIM = "LostClaim"
+    """A first claim's answer was lost, and nobody else beats."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
     """The server's last words about the item, verbatim, and when they were true (monotonic)."""
@@ -481,6 +492,15 @@ def hasten(lease: Lease, now: float) -> Lease:
 def is_adopted(lease: Lease) -> bool:
     """Tell whether the next beat carries a value that no answer gave us: it was found in a 412."""
     return lease.words is not None and lease.value != lease.words.last_heartbeat
+
+
+def adoption(before: Lease, outcome: Outcome, after: Lease) -> Adoption | None:
+    """Say by which rule ``outcome`` had ``before`` adopt the value of ``after``; None: nothing was adopted."""
+    if not isinstance(outcome, Conflicted) or after.end is not None or after.value in {None, before.value}:
+        return None
+    if not before.held:
+        return Adoption.LOST_CLAIM
+    return Adoption.LISTED if outcome.current is None else Adoption.UNANSWERED_BEAT
 
 
 def starve(lease: Lease, message: str) -> Lease:

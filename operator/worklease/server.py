@@ -1,13 +1,27 @@
 """The operator's own HTTP server: what it tells about itself to who watches over it.
 
-Owns the address and the routes. Must not know what is told: whoever opens it gives a function for each page.
+Owns the address and the routes, in a thread and a loop of its own: a probe is answered while the keeper's loop stands
+still, and says so. Must not know what is told: whoever opens it gives a function for each page.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
 
 from aiohttp import web
+
+PATIENCE: Final = 8.0
+"""Seconds that a page may take which is made in the keeper's loop: less than Prometheus waits for it."""
+
+FAREWELL: Final = 2.0
+"""Seconds that answers under way may take at the end."""
+
+PLAIN: Final = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +29,15 @@ class Page:
     """What is answered to one GET."""
 
     body: bytes
-    content_type: str
+    content_type: str = PLAIN
+    status: int = HTTPStatus.OK
+
+
+Probe = Callable[[], Page]
+"""Makes a page at once, in the server's thread."""
+
+Report = Callable[[], Coroutine[Any, Any, Page]]
+"""Makes a page in the loop that opened the server."""
 
 
 class AddressInUse(Exception):
@@ -23,33 +45,87 @@ class AddressInUse(Exception):
 
 
 @asynccontextmanager
-async def serve(host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> AsyncIterator[str]:
-    """Serve ``pages`` by their paths until left; gives the address that is listened on.
+async def serve(host: str, port: int, probes: Mapping[str, Probe], reports: Mapping[str, Report]) -> AsyncIterator[str]:
+    """Serve pages by their paths until left; gives the address that is listened on.
 
     Raises:
         AddressInUse: The address cannot be listened on.
     """
+    loop = asyncio.get_running_loop()
     application = web.Application()
-    for path, page in pages.items():
-        application.router.add_get(path, _answer(page))
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
+    for path, probe in probes.items():
+        application.router.add_get(path, _answer_probe(probe))
+    for path, report in reports.items():
+        application.router.add_get(path, _answer_report(report, loop))
+    serving = _Serving(application, host, port)
+    address = await asyncio.wrap_future(serving.listening)
     try:
-        try:
-            site = web.TCPSite(runner, host, port)
-            await site.start()
-        except OSError as error:
-            raise AddressInUse(
-                f"cannot listen on {host}:{port}: {error.strerror or error}; set WORKLEASE_HTTP_ADDRESS"
-            ) from error
-        yield f"{host}:{runner.addresses[0][1]}"
+        yield address
     finally:
-        await runner.cleanup()
+        await asyncio.to_thread(serving.end)
 
 
-def _answer(page: Callable[[], Page]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+class _Serving:
+    """The thread."""
+
+    def __init__(self, application: web.Application, host: str, port: int) -> None:
+        self.listening: concurrent.futures.Future[str] = concurrent.futures.Future()
+        """Is done when it listens, and says where."""
+        self._application, self._host, self._port = application, host, port
+        self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Stop listening, and wait until it is done."""
+        self._stop.set_result(None)
+        self._thread.join(2 * FAREWELL)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self.listening.done():
+                raise
+            self.listening.set_exception(error)
+
+    async def _serve(self) -> None:
+        runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=FAREWELL)
+        await runner.setup()
+        try:
+            try:
+                await web.TCPSite(runner, self._host, self._port).start()
+            except OSError as error:
+                raise AddressInUse(
+                    f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; set WORKLEASE_HTTP_ADDRESS"
+                ) from error
+            self.listening.set_result(f"{self._host}:{runner.addresses[0][1]}")
+            await asyncio.wrap_future(self._stop)
+        finally:
+            await runner.cleanup()
+
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _answer_probe(probe: Probe) -> _Handler:
     async def handle(_: web.Request) -> web.StreamResponse:
-        told = page()
-        return web.Response(body=told.body, headers={"Content-Type": told.content_type})
+        return _response(probe())
 
     return handle
+
+
+def _answer_report(report: Report, loop: asyncio.AbstractEventLoop) -> _Handler:
+    async def handle(_: web.Request) -> web.StreamResponse:
+        making = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(report(), loop))
+        try:
+            return _response(await asyncio.wait_for(making, PATIENCE))
+        except TimeoutError:
+            body = f"not made within {PATIENCE:.0f} s: the event loop has too much to do\n".encode()
+            return _response(Page(body, status=HTTPStatus.SERVICE_UNAVAILABLE))
+
+    return handle
+
+
+def _response(page: Page) -> web.Response:
+    return web.Response(body=page.body, status=page.status, headers={"Content-Type": page.content_type})

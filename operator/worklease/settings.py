@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
     """Where the operator itself lives: its checkpoint; by default its service account's, or the kubeconfig's."""
     http_address: Annotated[str, AfterValidator(_address)] = "0.0.0.0:8080"
-    """Where ``/metrics`` is served, as host:port; port 0 is any free one."""
+    """Where ``/metrics``, ``/healthz`` and ``/readyz`` are served, as host:port; port 0 is any free one."""
     log_format: Literal["json", "text"] | None = None
     """How log lines are written; by default ``text`` on a terminal, else ``json``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

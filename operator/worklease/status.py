@@ -12,6 +12,7 @@ from enum import Enum, auto
 from http import HTTPStatus
 from typing import Any, Final, Literal, NamedTuple
 
+from worklease.happenings import SILENT, StatusWrite, Telling, Write
 from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
 
 IN_FLIGHT: Final = 8
@@ -116,7 +117,10 @@ class _Queue:
 class StatusWriter:
     """Writes the newest status of each object, and forgets what it overtook."""
 
-    def __init__(self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float], telling: Telling = SILENT
+    ) -> None:
+        self._telling = telling
         self._api = api
         self._rate = writes_per_second
         self._clock = clock
@@ -132,6 +136,8 @@ class StatusWriter:
         entry = self._entries.setdefault(reference.uid, _Entry(reference))
         if status == entry.newest:
             return
+        if entry.wanted is not None:
+            self._telling.tell(StatusWrite(Write.COALESCED))
         entry.newest = entry.wanted = status
         entry.raise_to(urgency)
         self._want(entry)
@@ -213,6 +219,7 @@ class StatusWriter:
         self._wrote.set()
         if isinstance(reply, Done):
             entry.failures = 0
+            self._telling.tell(StatusWrite(Write.WRITTEN))
         elif reply is Gone.GONE:
             _log.debug("status not written: the object is gone namespace=%s name=%s", *entry.reference[:2])
             self.forget(entry.reference.uid)
@@ -257,6 +264,7 @@ class StatusWriter:
 
     def _failed(self, entry: _Entry, reply: Reply) -> None:
         """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so that rarely."""
+        self._telling.tell(StatusWrite(Write.FAILED))
         entry.failures += 1
         wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
         match reply:

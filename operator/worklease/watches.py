@@ -15,6 +15,7 @@ from typing import Final
 import kopf
 
 from worklease.handlers import Bridge, register, settings
+from worklease.happenings import SILENT, KopfEnded, Telling
 
 PAUSE: Final = 1.0
 """Seconds before Kopf is started again; until then the keeper beats on by itself."""
@@ -25,7 +26,7 @@ FAREWELL: Final = 8.0
 _log = logging.getLogger(__name__)
 
 
-async def watch(bridge: Bridge, namespaces: tuple[str, ...]) -> None:
+async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = SILENT) -> None:
     """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(bridge.census.run(), name="census")
@@ -33,7 +34,7 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...]) -> None:
             # With scanning off Kopf looks once, at its start, whether there is a resource to watch.
             await bridge.census.until_served()
             why = await _run_once(bridge, namespaces)
-            _log.warning("kopf ended, starting it again: %s", why)
+            telling.tell(KopfEnded(why))
             bridge.census.want()
             await asyncio.sleep(PAUSE)
 

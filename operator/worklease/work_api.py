@@ -24,6 +24,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
+from worklease.happenings import SILENT, Call, CallRefused, Telling
 from worklease.lease import Beat
 from worklease.outcomes import (
     Answered,
@@ -164,7 +165,8 @@ async def _note_beginning(*_: object) -> None:
 class WorkApi:
     """One pool of connections to the Work API."""
 
-    def __init__(self, url: str, clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, clock: Callable[[], float], telling: Telling = SILENT) -> None:
+        self._telling = telling
         self._url = url.rstrip("/")
         self._clock = clock
         transport = AiohttpTransport(client=lambda: _open_session(self._url))
@@ -194,7 +196,7 @@ class WorkApi:
         _WIRE.set(wire)
         sent = self._clock()
         try:
-            response = await self._post(item, "heartbeat", beat.timeout, params=parameters)
+            response = await self._post(item, Call.HEARTBEAT, beat.timeout, params=parameters)
         except _FAILURES as error:
             exchange = Exchange(sent=sent, done=self._clock())
             message = _plain(self._in_words(error, beat.timeout), item.key)
@@ -210,7 +212,7 @@ class WorkApi:
         wire = _Wire()
         _WIRE.set(wire)
         try:
-            response = await self._post(item, "stop", timeout, json={"force": force})
+            response = await self._post(item, Call.STOP, timeout, json={"force": force})
         except _FAILURES as error:
             return StopUnheard(_plain(self._in_words(error, timeout), item.key), in_doubt=wire.begun)
         match response.status_code:
@@ -233,7 +235,7 @@ class WorkApi:
             async with asyncio.timeout(timeout):
                 for _ in range(MOST_PAGES):
                     asked = {"limit": str(PAGE)} | ({} if page is None else {"page": page})
-                    response = await self._call("GET", path, key, LONGEST_PAGE, params=asked)
+                    response = await self._call(Call.LIST, path, key, LONGEST_PAGE, params=asked)
                     if response.status_code != HTTPStatus.OK:
                         _log.warning("list refused environment=%s: %s", environment_id, _said(response, key))
                         return None
@@ -249,13 +251,16 @@ class WorkApi:
             _log.warning("list not had environment=%s: %s", environment_id, _plain(why, key))
         return None
 
-    async def _post(self, item: Item, call: str, seconds: float, **content: Any) -> httpx.Response:
+    async def _post(self, item: Item, call: Call, seconds: float, **content: Any) -> httpx.Response:
         async with asyncio.timeout(seconds):
-            return await self._call("POST", f"{item.path}/{call}", item.key, LONGEST_ANSWER, **content)
+            return await self._call(call, f"{item.path}/{call}", item.key, LONGEST_ANSWER, **content)
 
-    async def _call(self, method: str, path: str, key: SecretStr, longest: int, **content: Any) -> httpx.Response:
+    async def _call(self, call: Call, path: str, key: SecretStr, longest: int, **content: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {key.get_secret_value()}"}
+        method = "GET" if call is Call.LIST else "POST"
         async with self._client.stream(method, f"{self._url}{path}", headers=headers, **content) as response:
+            if response.status_code >= HTTPStatus.BAD_REQUEST:
+                self._telling.tell(CallRefused(call, response.status_code))
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk

@@ -76,10 +76,14 @@ class Operator:
             raise RuntimeError(f"the operator ended with {ended[self._name]}:\n{self.log()}")
         return "operator started" in self.log()
 
+    @property
+    def address(self) -> str:
+        """Where probes and metrics are served, as host:port."""
+        return str(re.findall(r"operator started .* http=([\w.:]+)", self.log())[-1])
+
     def scrape(self) -> dict[str, float]:
         """Give the metrics, by name and labels as they are written."""
-        address = re.findall(r"operator started .* http=(\S+)", self.log())[-1]
-        text = httpx.get(f"http://{address}/metrics", trust_env=False).raise_for_status().text
+        text = httpx.get(f"http://{self.address}/metrics", trust_env=False).raise_for_status().text
         lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
 

@@ -15,7 +15,19 @@ from support.lease_samples import (
     unanswered,
     unsent,
 )
-from worklease.lease import NO_HEARTBEAT, Beat, End, Lease, Rest, Trouble, decide, expiry, observe
+from worklease.lease import (
+    NO_HEARTBEAT,
+    Adoption,
+    Beat,
+    End,
+    Lease,
+    Rest,
+    Trouble,
+    adoption,
+    decide,
+    expiry,
+    observe,
+)
 from worklease.outcomes import Conflicted, Current, Missing, NotReady
 
 
@@ -193,7 +205,9 @@ def test_a_lost_claim_is_watched_before_it_is_ours() -> None:
     assert (lease.trouble, lease.value) == (Trouble.IN_DOUBT, None)
     # A worker beats every 30 s at this TTL: 1.25 x 30 s + 1 s of silence, by a clock that may be a second behind.
     assert 138.7 + 1 <= lease.due <= 138.7 + 3.2
-    lease = observe(lease, refused(lease.due + 0.3, stamp(100.2), ttl=90))
+    again = refused(lease.due + 0.3, stamp(100.2), ttl=90)
+    before, lease = lease, observe(lease, again)
+    assert adoption(before, again, lease) is Adoption.LOST_CLAIM
     assert beat_of(lease, lease.due).expected == stamp(100.2)
     assert not lease.held, "an adoption alone holds nothing"
     assert observe(lease, answered(lease.due)).held

@@ -9,8 +9,8 @@ import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
 from worklease import lease as core
-from worklease.lease import NO_HEARTBEAT, Beat, End, Lease, Trouble, decide, expiry, observe
-from worklease.outcomes import Answered
+from worklease.lease import NO_HEARTBEAT, Adoption, Beat, End, Lease, Trouble, adoption, decide, expiry, observe
+from worklease.outcomes import Answered, Conflicted, Seen
 
 
 def test_an_unanswered_beat_is_repeated_with_the_same_value() -> None:
@@ -146,3 +146,16 @@ def test_the_answer_to_a_stop_ends_the_lease_as_well() -> None:
     over = core.stopped(held())
     assert (over.end, over.state) == (End.STOPPED, "stopped")
     assert core.stopped(Lease()).end is End.STOPPED
+
+
+def test_an_adoption_has_its_rule() -> None:
+    doubted = observe(held(), unanswered(130))
+    found = refused(141, stamp(130.2))
+    assert adoption(doubted, found, observe(doubted, found)) is Adoption.UNANSWERED_BEAT
+    mute, listed = Conflicted(exchange(141), None), Seen("active", stamp(50), stamp(130.2))
+    assert adoption(doubted, mute, observe(doubted, mute, listed)) is Adoption.LISTED
+
+
+def test_what_is_renewed_refused_or_over_is_no_adoption() -> None:
+    for outcome in (answered(130), unanswered(130), refused(130, stamp(129)), refused(130, None)):
+        assert adoption(held(), outcome, observe(held(), outcome)) is None

@@ -1,0 +1,126 @@
+"""What watches over the operator learns: its probes, its log and its metrics, from the process as it runs."""
+
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.judge import heartbeats
+from support.kube_proxy import Answer, Hang, KubeProxy
+from support.operator import Leases, Operator
+from support.simulator import Simulator
+
+ITEMS = [f"work_{number}" for number in range(5)]
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
+    with KubeProxy(control_plane) as started:
+        yield started
+
+
+def get(operator: Operator, path: str) -> tuple[int, str]:
+    answer = httpx.get(f"http://{operator.address}{path}", trust_env=False)
+    return answer.status_code, answer.text
+
+
+def hold(leases: Leases, simulator: Simulator, *items: str) -> None:
+    for item in items:
+        simulator.create_item(item)
+    leases.create(*items, pods=True)
+    for item in items:
+        leases.await_condition(item, "Ready", "True")
+
+
+def is_ready(operator: Operator) -> bool:
+    return get(operator, "/readyz")[0] == 200
+
+
+def test_a_steady_fleet_logs_nothing(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    with Operator(
+        control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info", WORKLEASE_LOG_FORMAT="json"
+    ) as operator:
+        hold(leases, simulator, *ITEMS)
+        wait_for(lambda: is_ready(operator), seconds=30, what="the first list")
+        steady, since = operator.log(), simulator.last_seq()
+        for item in ITEMS:
+            simulator.wait_for(lambda entries: len(heartbeats(entries)) >= 4, item=item, since=since, timeout=60)
+        assert operator.log() == steady
+        lines = [json.loads(line) for line in steady.splitlines()]
+    renewed = [line for line in lines if line.get("condition") == "LeaseHeld" and line["reason"] == "Renewed"]
+    assert {(line["namespace"], line["work"], line["environment"]) for line in renewed} == {
+        (namespace, item, simulator.environment_id) for item in ITEMS
+    }
+    assert len(renewed) == len(ITEMS)
+
+
+def test_trouble_and_its_end_are_one_line_each(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    with Operator(
+        control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info", WORKLEASE_LOG_FORMAT="json"
+    ) as operator:
+        hold(leases, simulator, "work_a")
+        simulator.set_environment_keys(simulator.environment_id, "another-key")
+        leases.await_condition("work_a", "LeaseHeld", "True", "Unauthorized")
+        simulator.set_environment_keys(simulator.environment_id, simulator.environment_key)
+        leases.await_condition("work_a", "LeaseHeld", "True", "Renewed")
+        lines = [json.loads(line) for line in operator.log().splitlines()]
+    held = [(line["reason"], line["level"]) for line in lines if line.get("condition") == "LeaseHeld"]
+    assert held == [("Claiming", "info"), ("Renewed", "info"), ("Unauthorized", "warning"), ("Renewed", "info")]
+
+
+def test_ready_is_who_has_the_first_list_and_until_then_the_probe_says_what_is_missing(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    for item in ITEMS[:2]:
+        simulator.create_item(item)
+    leases.create(*ITEMS[:2])
+    census = proxy.inject(Answer(503, "try again"), verb="list", resource="workleases")
+    kopf = proxy.inject(Hang(), verb="list", resource="workleases", agent="kopf/")
+    with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as operator:
+        assert get(operator, "/readyz") == (
+            503,
+            "the first list of WorkLeases is not in: is the Kubernetes API there?\n",
+        )
+        assert get(operator, "/healthz") == (200, "the event loop and the keeper's turns go on\n")
+        proxy.lift(census)
+        missing = "2 WorkLeases of the first list are not seen by the watch yet\n"
+        wait_for(lambda: get(operator, "/readyz") == (503, missing), seconds=30, what="the list without the watch")
+        proxy.lift(kopf)
+        wait_for(lambda: is_ready(operator), seconds=60, what="the watch")
+        assert sum(value for name, value in operator.scrape().items() if name.startswith("worklease_leases{")) == 2
+
+
+def test_one_leases_401_and_an_api_server_that_is_away_are_no_illness(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as operator:
+        hold(leases, simulator, "work_a")
+        wait_for(lambda: is_ready(operator), seconds=30, what="the first list")
+        simulator.set_environment_keys(simulator.environment_id, "another-key")
+        leases.await_condition("work_a", "LeaseHeld", "True", "Unauthorized")
+        assert get(operator, "/healthz")[0] == 200
+        wait_for(
+            lambda: operator.scrape()["worklease_leases_overdue"] == 1,
+            seconds=20,
+            what="an overdue beat in the metrics",
+        )
+        assert get(operator, "/healthz")[0] == 200
+        with proxy.fault(Answer(503, "away")):
+            beats = len(heartbeats(simulator.history()))
+            wait_for(lambda: len(heartbeats(simulator.history())) > beats + 2, seconds=30, what="beats all the same")
+            assert (get(operator, "/healthz")[0], get(operator, "/readyz")[0]) == (200, 200)
+        assert operator.scrape()['worklease_work_api_refusals_total{call="heartbeat",code="401"}'] >= 1
+
+
+def test_the_metrics_name_no_lease_and_no_key(operator: Operator, leases: Leases, simulator: Simulator) -> None:
+    hold(leases, simulator, "work_zebra")
+    text = get(operator, "/metrics")[1]
+    assert simulator.environment_key not in text
+    assert "zebra" not in text
+    assert leases.namespace not in text

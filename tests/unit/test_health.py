@@ -1,0 +1,123 @@
+"""A probe fails for a standstill and for nothing else, and says why."""
+
+import asyncio
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from controlplane import wait_for
+from worklease.happenings import Happening, LoopLagged, Telling
+from worklease.health import STANDSTILL, Health
+from worklease.server import AddressInUse, Page, serve
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_loop_that_stands_still_is_ill_and_says_for_how_long() -> None:
+    clock = Clock()
+    health = Health(Telling(), clock)
+    clock.now += STANDSTILL
+    assert health.alive().is_good
+    clock.now += 1
+    assert not health.alive().is_good
+    assert health.alive().reason == "the event loop stands still for 11 s"
+
+
+def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
+    health = Health(Telling(), Clock())
+    health.attend(lambda: STANDSTILL, lambda: 0)
+    assert health.alive().is_good
+    health.attend(lambda: STANDSTILL + 1, lambda: 0)
+    assert health.alive().reason == "a lease's turn is overdue for 11 s"
+
+
+def test_ready_is_who_has_the_first_list_and_was_told_of_all_of_it() -> None:
+    health = Health(Telling(), Clock())
+    health.say("reading the checkpoint")
+    assert health.ready().reason == "not ready: reading the checkpoint"
+    for awaited, reason in ((None, "the first list of WorkLeases is not in"), (3, "3 WorkLeases of the first list")):
+        health.attend(lambda: 0.0, lambda awaited=awaited: awaited)  # type: ignore[misc]
+        assert not health.ready().is_good
+        assert health.ready().reason.startswith(reason)
+    health.attend(lambda: 0.0, lambda: 0)
+    assert health.ready().is_good
+    health.say("stopping")
+    assert health.ready().reason == "not ready: stopping"
+
+
+async def test_the_pulse_measures_the_loop_and_tells_it() -> None:
+    heard: list[Happening] = []
+    beats = asyncio.Event()
+
+    def listen(happening: Happening) -> None:
+        heard.append(happening)
+        beats.set()
+
+    health = Health(Telling(listen))
+    pulse = asyncio.create_task(health.run())
+    async with asyncio.timeout(10):
+        await beats.wait()
+    pulse.cancel()
+    (lagged,) = heard
+    assert isinstance(lagged, LoopLagged)
+    assert 0 <= lagged.seconds < 5
+
+
+def get(address: str, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://{address}{path}") as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+async def a_page() -> Page:
+    return Page(b"made in the loop of who opened the server")
+
+
+async def test_a_probe_is_answered_while_the_loop_that_opened_the_server_stands_still() -> None:
+    stuck, answers = threading.Event(), []
+    probe: Callable[[], Page] = lambda: Page(b"it stands still", status=503)  # noqa: E731 (a page is a function)
+    async with serve("127.0.0.1", 0, {"/healthz": probe}, {}) as address:
+
+        def ask() -> None:
+            answers.append(get(address, "/healthz"))
+            stuck.set()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert stuck.wait(10)  # in the loop: it stands still until the probe is answered
+        asking.join()
+    assert answers == [(503, "it stands still")]
+
+
+async def test_a_report_is_made_in_the_loop_that_opened_the_server() -> None:
+    async with serve("127.0.0.1", 0, {}, {"/metrics": a_page}) as address:
+        assert await asyncio.to_thread(get, address, "/metrics") == (200, "made in the loop of who opened the server")
+        assert (await asyncio.to_thread(get, address, "/"))[0] == 404
+
+
+async def test_an_address_in_use_is_named_with_its_setting() -> None:
+    async with serve("127.0.0.1", 0, {}, {}) as address:
+        port = int(address.rpartition(":")[2])
+        with pytest.raises(AddressInUse, match=rf"cannot listen on 127\.0\.0\.1:{port}.*WORKLEASE_HTTP_ADDRESS"):
+            async with serve("127.0.0.1", port, {}, {}):
+                pass
+
+
+async def test_the_server_is_gone_when_it_is_left() -> None:
+    async with serve("127.0.0.1", 0, {}, {}) as address:
+        port = int(address.rpartition(":")[2])
+    async with serve("127.0.0.1", port, {}, {}) as again:
+        assert again == address
+    wait_for(lambda: "http" not in {thread.name for thread in threading.enumerate()}, seconds=10, what="its thread")

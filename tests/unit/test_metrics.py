@@ -1,0 +1,204 @@
+"""What happened is counted under names and labels that are known beforehand."""
+
+import re
+from dataclasses import fields
+from types import UnionType
+from typing import Any, get_args
+
+import pytest
+
+from support.lease_samples import answered, refused, stamp, throttled, unanswered, unsent
+from worklease import happenings as told
+from worklease import outcomes
+from worklease.conditions import Reason
+from worklease.happenings import About
+from worklease.lease import Adoption, End
+from worklease.metrics import HELD_REASONS, OUTCOMES, Metrics
+from worklease.outcomes import Exchange, Outcome
+
+ABOUT = About("team", "demo", "uid-1", "env_1", "work_1")
+EXCHANGE = Exchange(sent=100.0, done=100.25)
+
+
+def samples(metrics: Metrics) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return found
+
+
+def moved(*happenings: told.Happening) -> dict[str, float]:
+    """Give what is counted of these, without buckets and what the process says of itself."""
+    metrics = Metrics()
+    before = samples(metrics)
+    for happening in happenings:
+        metrics.listen(happening)
+    return {
+        name: value - before[name]
+        for name, value in samples(metrics).items()
+        if name.startswith("worklease_") and "_bucket" not in name and value != before[name]
+    }
+
+
+def beat(outcome: Outcome, late: float = 0.5) -> told.BeatEnded:
+    return told.BeatEnded(ABOUT, outcome, late=late, took=0.1)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name"),
+    [
+        (answered(100), "renewed"),
+        (answered(100, extended=False), "not_extended"),
+        (answered(100, extended=False, state="stopping"), "stopping"),
+        (answered(100, extended=False, state="stopped"), "stopped"),
+        (refused(100, stamp(90)), "conflicted"),
+        (unanswered(100), "unanswered"),
+        (unsent(100), "unsent"),
+        (throttled(100, 3.0), "throttled"),
+        (outcomes.NotReady(EXCHANGE, "no"), "not_ready"),
+        (outcomes.Missing(EXCHANGE, "no"), "missing"),
+        (outcomes.Unauthorized(EXCHANGE, "no"), "unauthorized"),
+        (outcomes.CredentialsMissing(EXCHANGE, "no"), "credentials_missing"),
+        (outcomes.Rejected(EXCHANGE, "no"), "rejected"),
+    ],
+)
+def test_a_beat_is_counted_by_what_came_of_it(outcome: Outcome, name: str) -> None:
+    assert moved(beat(outcome))[f"worklease_heartbeats_total{{outcome={name}}}"] == 1
+
+
+def test_every_outcome_of_a_beat_has_its_name() -> None:
+    assert len(OUTCOMES) == len(set(OUTCOMES)) == len(get_args(outcomes.Outcome)) + 3  # 200 has four
+
+
+def test_a_beat_is_timed_from_its_sending_and_late_from_when_it_was_due() -> None:
+    counted = moved(beat(outcomes.Missing(EXCHANGE, "no"), late=2.0))
+    assert counted["worklease_heartbeat_duration_seconds_sum"] == 0.25
+    assert counted["worklease_heartbeat_lateness_seconds_sum"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("happening", "series"),
+    [
+        (told.LeaseAdopted(ABOUT, Adoption.LISTED), {"worklease_adoptions_total{rule=Listed}": 1}),
+        (told.LeaseEnded(ABOUT, "TakenOver"), {"worklease_leases_ended_total{reason=TakenOver}": 1}),
+        (
+            told.ConditionChanged(ABOUT, "LeaseHeld", "Unknown", "Fenced", "No beat.", "Unreachable"),
+            {"worklease_fences_total": 1},
+        ),
+        (told.ConditionChanged(ABOUT, "LeaseHeld", "True", "Renewed", "It holds.", "Claiming"), {}),
+        (told.SandboxMade(ABOUT, "pod-1", 0), {"worklease_sandboxes_made_total": 1}),
+        (
+            told.SandboxEnded(ABOUT, "pod-1", "OOMKilled", "Out of memory."),
+            {"worklease_sandboxes_ended_total{cause=OOMKilled}": 1},
+        ),
+        (
+            told.SandboxEnded(ABOUT, "pod-1", "AWordOfTheKubelet", "It ended."),
+            {"worklease_sandboxes_ended_total{cause=Other}": 1},
+        ),
+        (
+            told.DeletionAsked(ABOUT, "pod-1", "Stopped", 30.0, 1.5),
+            {
+                "worklease_sandboxes_torn_down_total{cause=Stopped}": 1,
+                "worklease_stop_to_delete_seconds_count": 1,
+                "worklease_stop_to_delete_seconds_sum": 1.5,
+            },
+        ),
+        (
+            told.DeletionAsked(ABOUT, "pod-1", "Fenced", 30.0, None),
+            {"worklease_sandboxes_torn_down_total{cause=Fenced}": 1},
+        ),
+        (told.DeletionRefused(ABOUT, "pod-1", "no"), {"worklease_sandbox_deletions_refused_total": 1}),
+        (told.SandboxGone(ABOUT, "pod-1"), {"worklease_sandboxes_gone_total": 1}),
+        (told.PodSpared(ABOUT, "pod-1", "another's"), {"worklease_pods_spared_total": 1}),
+        (told.StopEnded(ABOUT, force=True, is_heard=True, message=""), {"worklease_item_stops_total{result=heard}": 1}),
+        (
+            told.StopEnded(ABOUT, force=False, is_heard=False, message="no"),
+            {"worklease_item_stops_total{result=unheard}": 1},
+        ),
+        (told.LeftBehind(ABOUT, "a pod"), {"worklease_resources_left_behind_total": 1}),
+        (
+            told.CallRefused(told.Call.STOP, 503),
+            {"worklease_work_api_refusals_total{call=stop,code=503}": 1},
+        ),
+        (
+            told.CallRefused(told.Call.LIST, 418),
+            {"worklease_work_api_refusals_total{call=list,code=Other}": 1},
+        ),
+        (told.StatusWrite(told.Write.COALESCED), {"worklease_status_writes_total{result=coalesced}": 1}),
+        (
+            told.TurnGiven("routine", 2.0),
+            {
+                "worklease_budget_turns_total{rank=routine}": 1,
+                "worklease_budget_wait_seconds_count": 1,
+                "worklease_budget_wait_seconds_sum": 2.0,
+            },
+        ),
+        (told.KopfEnded("a watch's error"), {"worklease_kopf_restarts_total": 1}),
+        (
+            told.LoopLagged(0.5),
+            {"worklease_event_loop_lag_seconds_count": 1, "worklease_event_loop_lag_seconds_sum": 0.5},
+        ),
+    ],
+)
+def test_a_happening_moves_its_own_series_and_no_other(happening: told.Happening, series: dict[str, float]) -> None:
+    assert moved(happening) == series
+
+
+@pytest.mark.parametrize("reason", list(End))
+def test_every_end_of_a_lease_is_counted(reason: End) -> None:
+    assert moved(told.LeaseEnded(ABOUT, reason.value)) == {f"worklease_leases_ended_total{{reason={reason.value}}}": 1}
+
+
+def test_every_kind_of_happening_can_be_listened_to() -> None:
+    """What is told for the first time in an emergency must not be an error there."""
+    metrics = Metrics()
+    for kind in get_args(told.Happening):
+        metrics.listen(made(kind))
+
+
+def made(kind: type) -> Any:
+    """Make a happening of a kind out of plain values for its fields' types."""
+    return kind(*(_plain(field.name, field.type) for field in fields(kind)))
+
+
+_BY_NAME: dict[str, Any] = {"outcome": outcomes.Missing(EXCHANGE, "no"), "rank": "first", "reason": End.EXPIRED}
+
+
+def _plain(name: str, kind: Any) -> Any:
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
+    if kind is About:
+        return ABOUT
+    members = list(getattr(kind, "__members__", {}).values())
+    return members[0] if members else kind()
+
+
+def test_series_of_closed_sets_are_there_before_anything_happens() -> None:
+    there = samples(Metrics())
+    assert there["worklease_leases_ended_total{reason=TakenOver}"] == 0
+    assert there["worklease_heartbeats_total{outcome=unauthorized}"] == 0
+    assert there["worklease_work_api_refusals_total{call=heartbeat,code=401}"] == 0
+
+
+def test_names_and_units_are_as_prometheus_wants_them() -> None:
+    for family in Metrics().registry.collect():
+        if not family.name.startswith("worklease_"):
+            continue
+        assert re.fullmatch(r"[a-z][a-z0-9_]*[a-z0-9]", family.name)
+        assert family.documentation.endswith(".")
+        if family.type == "histogram":
+            assert family.name.endswith("_seconds")
+        assert not any(family.name.endswith(unit) for unit in ("_ms", "_minutes", "_percent", "_total"))
+
+
+def test_the_reasons_of_leaseheld_are_known_ones() -> None:
+    assert set(HELD_REASONS) < set(Reason)
+    assert {end.value for end in End} < set(HELD_REASONS)
+
+
+def test_the_version_is_told() -> None:
+    (build,) = (name for name in samples(Metrics()) if name.startswith("worklease_build_info"))
+    assert re.search(r"version=\d+\.\d+", build)

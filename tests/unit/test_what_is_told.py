@@ -1,0 +1,108 @@
+"""Each room tells what happens in it, once, to who listens."""
+
+import asyncio
+import math
+import time
+from dataclasses import replace
+
+import pytest
+
+from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving, until
+from support.work_api_calls import ITEM, beat, refusal, renewed
+from worklease.budget import Budget, Rank, Request
+from worklease.census import Census
+from worklease.happenings import Call, CallRefused, Happening, StatusWrite, Telling, TurnGiven, Write
+from worklease.resource import ENVIRONMENT_LABEL
+from worklease.status import Reference, StatusWriter, Urgency
+from worklease.work_api import WorkApi
+
+
+@pytest.fixture
+def heard() -> list[Happening]:
+    return []
+
+
+@pytest.fixture
+def telling(heard: list[Happening]) -> Telling:
+    return Telling(heard.append)
+
+
+async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
+    heard: list[Happening], telling: Telling
+) -> None:
+    now = [100.0]
+    budget = Budget(0, lambda: now[0], telling)
+    budget.hold(10.0)
+    request = Request(key="a", rank=Rank.ROUTINE, fence=math.inf, urgent=math.inf)
+    turn = asyncio.create_task(budget.turn(request))
+    await asyncio.sleep(0)
+    assert heard == []
+    now[0] += 10.0
+    await budget.turn(replace(request, key="b", rank=Rank.FIRST))
+    await turn
+    assert heard == [TurnGiven("first", 0.0), TurnGiven("routine", 10.0)]
+
+
+async def test_a_refusal_is_told_with_its_call_and_code_and_an_answer_is_not(
+    heard: list[Happening], telling: Telling
+) -> None:
+    async with serving() as server, WorkApi(server.url, time.monotonic, telling) as api:
+        server.script = lambda _: renewed()
+        await api.heartbeat(ITEM, beat())
+        assert heard == []
+        for status in (412, 401, 503):
+            server.script = lambda _, status=status: refusal(status)  # type: ignore[misc]
+            await api.heartbeat(ITEM, beat())
+            await api.stop(ITEM, force=True, timeout=5)
+            await api.items(ITEM.environment_id, ITEM.key, timeout=5)
+    assert heard == [CallRefused(call, code) for code in (412, 401, 503) for call in Call]
+
+
+async def test_a_status_is_told_as_written_coalesced_or_failed(heard: list[Happening], telling: Telling) -> None:
+    answers = [Answer(status=500, body={"message": "no"})]
+
+    def answer(seen: Seen) -> Answer:
+        if seen.method == "PATCH" and answers:
+            return answers.pop()
+        return Answer(body={"metadata": {"uid": "uid-1", "resourceVersion": "1"}})
+
+    reference = Reference("team", "demo", "uid-1")
+    async with serving() as server, kubernetes_at(server.url) as api:
+        server.script = answer
+        writer = StatusWriter(api, 1000.0, time.monotonic, telling)
+        for state in ("starting", "active"):
+            writer.publish(reference, {"state": state}, Urgency.CHANGE)
+        writing = asyncio.create_task(writer.run())
+        await until(lambda: len(heard) == 3, "three writes")
+        writing.cancel()
+    assert heard == [StatusWrite(Write.COALESCED), StatusWrite(Write.FAILED), StatusWrite(Write.WRITTEN)]
+
+
+def _listed(server: ScriptedServer, *uids: str) -> None:
+    def answer(seen: Seen) -> Answer:
+        names = () if ENVIRONMENT_LABEL in seen.target else uids
+        return Answer(body={"items": [{"metadata": {"uid": uid}} for uid in names]})
+
+    server.script = answer
+
+
+async def test_the_first_list_is_awaited_until_a_watch_told_of_all_of_it() -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        census = Census(api, (), lambda _: None, lambda _: None, time.monotonic)
+        assert census.awaited() is None
+        server.script = lambda _: Answer(status=503, body={"message": "not yet"})
+        await census.take()
+        assert census.awaited() is None
+        _listed(server, "uid-1", "uid-2", "uid-3", "uid-4")
+        await census.take()
+        assert census.awaited() == 4
+        census.saw("team", "one", "uid-1")
+        census.saw("team", "two", "uid-2")
+        census.gone("uid-2")
+        assert census.awaited() == 2
+        # What came later is no part of the first list, and what vanished before a watch told of it never comes.
+        _listed(server, "uid-1", "uid-3", "uid-5")
+        await census.take()
+        assert census.awaited() == 1
+        census.saw("team", "three", "uid-3")
+        assert census.awaited() == 0
