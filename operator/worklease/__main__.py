@@ -38,6 +38,7 @@ from worklease.simulator.command import simulate
 from worklease.startup import NotReady, check
 from worklease.status import StatusWriter
 from worklease.uninstall import NotReleased, end_operator, release
+from worklease.view.command import explain, status
 from worklease.watches import watch
 from worklease.work_api import WorkApi
 
@@ -66,7 +67,8 @@ def main() -> None:
     """Keep the work leases of self-hosted agent sandboxes."""
 
 
-main.add_command(simulate)
+for command in (simulate, status, explain):
+    main.add_command(command)
 
 
 @main.command()

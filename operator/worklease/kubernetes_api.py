@@ -125,6 +125,25 @@ class KubernetesApi:
                 f"({_in_words(error)}); set KUBECONFIG"
             ) from error
 
+    @classmethod
+    async def connect_as_user(cls, kubeconfig: Path | None, context: str | None) -> Self:
+        """Find credentials for a person as kubectl does: what is named, else KUBECONFIG, else the home's file.
+
+        Raises:
+            NotConfigured: There are none, or they cannot be read.
+        """
+        named = None if kubeconfig is None else str(kubeconfig)
+        settings = client.Configuration()
+        try:
+            await config.load_kube_config(config_file=named, context=context, client_configuration=settings)
+            contexts, active = config.list_kube_config_contexts(config_file=named)
+            chosen = active if context is None else next(each for each in contexts if each["name"] == context)
+            return cls(open_client(settings), chosen["context"].get("namespace"))
+        except Exception as error:
+            raise NotConfigured(
+                f"no usable kubeconfig ({_in_words(error)}); name one by --kubeconfig or KUBECONFIG"
+            ) from error
+
     @property
     def server(self) -> str:
         """The API server's address."""

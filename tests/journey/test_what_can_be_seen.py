@@ -1,12 +1,15 @@
 """What watches over the operator learns: its probes, its log and its metrics, from the process as it runs."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
-from controlplane import ControlPlane, wait_for
+from controlplane import ControlPlane, ensure, wait_for
 from support.judge import heartbeats
 from support.kube_proxy import Answer, Hang, KubeProxy
 from support.operator import Leases, Operator
@@ -124,3 +127,34 @@ def test_the_metrics_name_no_lease_and_no_key(operator: Operator, leases: Leases
     assert simulator.environment_key not in text
     assert "zebra" not in text
     assert leases.namespace not in text
+
+
+def test_kubectl_finds_the_views_as_its_plugin(
+    control_plane: ControlPlane, leases: Leases, simulator: Simulator, operator: Operator
+) -> None:
+    hold(leases, simulator, "work_a")
+    leases.create("work_unknown")
+    leases.await_condition("work_unknown", "LeaseHeld", "False", "NotFound")
+    assert operator.log()
+
+    def kubectl(*arguments: str) -> str:
+        """Run it as a user does: kubectl looks for its plugins on the PATH, and passes the environment on."""
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+            "KUBECONFIG": str(control_plane.kubeconfig),
+            "NO_PROXY": "127.0.0.1",
+            "COLUMNS": "140",
+        }
+        program = ensure(["kubectl"])["kubectl"]
+        command = [str(program), "worklease", *arguments, "-n", leases.namespace]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    table = kubectl("status")
+    assert "2 leases: 1 in trouble, 1 well. Look at work-unknown (NotFound)" in table
+    assert next(line for line in table.splitlines() if "work-a" in line).split()[2] == "yes"
+    told = json.loads(kubectl("status", "-o", "json"))["leases"]
+    assert [(entry["workID"], entry["held"]) for entry in told] == [("work_unknown", "False"), ("work_a", "True")]
+    story = " ".join(kubectl("explain", "work-a").split())
+    assert "Its pod pod-work-a is running on node" in story
+    assert "Pod pod-work-a: Scheduled: Successfully assigned" in story
+    assert "Should none be accepted, the sandbox is ended before the lease can end" in story

@@ -1,0 +1,408 @@
+"""What a person sees of leases in a terminal: which want to be looked at, why, and what comes next."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console, RenderableType
+
+from support.lease_objects import HELD, NOW, Said, lease, written
+from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, serving
+from worklease.conditions import Reason
+from worklease.metrics import HELD_REASONS
+from worklease.view.command import kubectl_worklease
+from worklease.view.leases import Level, duration, judge, read
+from worklease.view.page import page
+from worklease.view.story import NEXT, tell
+from worklease.view.table import as_json, picture
+
+SECRET = "worklease-credentials"
+
+
+def shown(what: RenderableType, width: int = 140) -> str:
+    console = Console(width=width, color_system=None, force_terminal=False)
+    with console.capture() as captured:
+        console.print(what)
+    return captured.get()
+
+
+def level(held: Said | None = HELD, sandbox: Said | None = None, **changes: Any) -> tuple[Level, str]:
+    judgement = judge(read(lease("demo", held, sandbox, **changes)), NOW)
+    return judgement.level, judgement.reason
+
+
+# --- Who wants to be looked at -------------------------------------------------------------------------------------
+
+
+def test_a_lease_that_is_renewed_with_its_sandbox_ready_is_well() -> None:
+    assert level() == (Level.WELL, "Renewed")
+    assert level(sandbox=("True", "Running", "Pod a is ready.")) == (Level.WELL, "Renewed")
+
+
+@pytest.mark.parametrize(
+    ("held", "sandbox"),
+    [
+        (("False", "Claiming", ""), None),
+        (("True", "Draining", ""), None),
+        (("True", "Suspended", ""), None),
+        (("False", "Duplicate", ""), None),
+        (HELD, ("False", "Pending", "")),
+        (HELD, ("False", "NoPod", "")),
+    ],
+)
+def test_what_is_on_its_way_is_no_trouble(held: Said, sandbox: Said | None) -> None:
+    assert level(held, sandbox)[0] is Level.UNDER_WAY
+
+
+@pytest.mark.parametrize("reason", ["Unauthorized", "Unreachable", "BudgetShort", "InDoubt", "AReasonOfTomorrow"])
+@pytest.mark.parametrize("status", ["True", "False", "Unknown"])
+def test_every_other_reason_is_trouble_whatever_the_status(status: str, reason: str) -> None:
+    assert level((status, reason, "Why.")) == (Level.TROUBLE, reason)
+
+
+@pytest.mark.parametrize("reason", ["DeletionRefused", "FencePending", "ImagePullFailed", "AReasonOfTomorrow"])
+def test_a_sandbox_that_is_not_on_its_way_is_trouble(reason: str) -> None:
+    assert level(sandbox=("False", reason, "Why.")) == (Level.TROUBLE, reason)
+
+
+def test_what_was_stopped_is_over_and_what_was_lost_is_lost() -> None:
+    ended = ("False", "TakenOver", "")
+    assert level(ended, finished=("True", "Stopped", "")) == (Level.OVER, "Stopped")
+    assert level(ended, finished=("True", "TakenOver", "")) == (Level.LOST, "TakenOver")
+
+
+def test_a_status_that_the_clock_has_overtaken_is_not_believed() -> None:
+    assert level(left=-5)[0] is Level.WELL, "a status may lag a little"
+    judgement = judge(read(lease(left=-60)), NOW)
+    assert (judgement.level, judgement.reason) == (Level.TROUBLE, "Stale")
+    assert "60 s ago" in judgement.message
+    assert "is the operator running" in judgement.message
+
+
+def test_a_resource_that_nobody_looked_at_is_new_and_then_trouble() -> None:
+    assert level(None, age=5) == (Level.UNDER_WAY, "New")
+    assert level(None, age=60) == (Level.TROUBLE, "Stale")
+
+
+# --- The table -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fifty() -> list[dict[str, Any]]:
+    """Three in trouble among fifty, and not the first ones."""
+    bodies = [lease(f"lease-{number:02}", sandbox=("True", "Running", "Pod a is ready.")) for number in range(50)]
+    bodies[17] = lease("lease-17", ("True", "Unauthorized", "The key is refused: put a valid key there."))
+    bodies[31] = lease("lease-31", ("False", "HeldByAnother", "Another worker holds the lease."), left=None)
+    bodies[44] = lease("lease-44", sandbox=("Unknown", "FencePending", "Pod a must be gone, and is not."))
+    return bodies
+
+
+def test_the_three_of_fifty_that_are_in_trouble_come_first_and_last_with_their_reason(
+    fifty: list[dict[str, Any]],
+) -> None:
+    lines = shown(picture([read(body) for body in fifty], NOW)).splitlines()
+    first, last = "\n".join(lines[1:6]), "\n".join(lines[-2:])
+    for name, reason in (("lease-17", "Unauthorized"), ("lease-31", "HeldByAnother"), ("lease-44", "FencePending")):
+        assert name in first
+        assert reason in first
+        assert f"{name} ({reason})" in last
+    assert "put a valid key there" in first
+    assert "50 leases: 3 in trouble, 47 well." in last
+
+
+def test_all_leases_are_in_the_table_or_counted_below_it(fifty: list[dict[str, Any]]) -> None:
+    leases = [read(body) for body in fifty]
+    assert sum("lease-" in line for line in shown(picture(leases, NOW)).splitlines()[:-2]) == 50
+    on_a_screen = shown(picture(leases, NOW, height=24))
+    assert len(on_a_screen.splitlines()) <= 24
+    assert "lease-44" in on_a_screen
+    assert "more: " in on_a_screen
+    assert "50 leases: 3 in trouble, 47 well." in on_a_screen
+
+
+def test_the_bar_is_as_long_as_the_lease_lasts_yet() -> None:
+    assert "━━━━━━━━━━ 1m" in shown(picture([read(lease(left=60))], NOW))
+    assert "━━━━━───── 30s" in shown(picture([read(lease(left=30))], NOW))
+    assert "────────── over 5s" in shown(picture([read(lease(left=-5))], NOW))
+
+
+def test_namespaces_and_more_columns_are_there_if_asked_for() -> None:
+    leases = [read(lease(sandboxes=[{"podUID": "u", "podName": "pod-a", "phase": "Running"}]))]
+    plain, full = shown(picture(leases, NOW)), shown(picture(leases, NOW, namespaces=True, wide=True), 200)
+    assert "NAMESPACE" not in plain
+    for word in ("NAMESPACE", "team", "ENVIRONMENT", "env_1", "work_demo", "pod-a", "60s"):
+        assert word in full
+
+
+def test_none_is_said_in_words() -> None:
+    assert "No WorkLeases here" in shown(picture([], NOW))
+
+
+def test_json_has_what_the_table_shows(fifty: list[dict[str, Any]]) -> None:
+    told = as_json([read(body) for body in fifty], NOW)["leases"]
+    assert len(told) == 50
+    assert [entry["name"] for entry in told[:3]] == ["lease-17", "lease-31", "lease-44"]
+    assert told[0] | {"message": ""} == {
+        "namespace": "team",
+        "name": "lease-17",
+        "environmentID": "env_1",
+        "workID": "work_lease-17",
+        "level": "in trouble",
+        "reason": "Unauthorized",
+        "message": "",
+        "held": "True",
+        "state": "active",
+        "ttlSeconds": 60,
+        "leaseExpiryTime": "2026-11-24T12:00:40+00:00",
+        "secondsToExpiry": 40.0,
+        "sandbox": None,
+        "lastTransitionTime": "2026-11-24T11:58:30+00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m"), (192, "3m12s"), (7500, "2h5m"), (7200, "2h"), (90_000, "1d1h")],
+)
+def test_a_length_of_time_has_two_units_at_most(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+# --- The story -----------------------------------------------------------------------------------------------------
+
+
+def story(body: dict[str, Any], *events: dict[str, Any], pod: dict[str, Any] | None = None) -> str:
+    return " ".join(shown(page(tell(read(body), events, pod, NOW, default=SECRET), NOW)).split())
+
+
+@pytest.mark.parametrize("reason", HELD_REASONS)
+def test_every_reason_of_a_lease_says_what_comes_next(reason: Reason) -> None:
+    assert reason in NEXT
+    told = tell(read(lease(held=("True", reason.value, "Why."))), (), None, NOW, default=SECRET)
+    assert len(told.future[0]) > 20
+    assert "{" not in " ".join(told.future)
+
+
+def test_a_reason_of_a_newer_operator_is_told_without_a_mistake() -> None:
+    assert "older than the operator" in story(lease(held=("True", "AReasonOfTomorrow", "Because of tomorrow.")))
+
+
+def test_a_refused_key_is_told_with_the_secret_to_mend() -> None:
+    refused = ("True", "Unauthorized", "The Work API answered 401.")
+    assert "Put a valid key into Secret team/worklease-credentials." in story(lease(held=refused))
+    spec = {"credentialsSecretRef": {"name": "of-team-b"}}
+    assert "Put a valid key into Secret team/of-team-b." in story(lease(held=refused, spec=spec))
+
+
+def test_a_renewed_lease_says_until_when_it_holds_and_what_ends_it() -> None:
+    told = story(lease())
+    assert "the lease ends in 40s; its TTL is 1m" in told
+    assert "the sandbox is ended before the lease can end, at 12:00:40Z (in 40s)." in told
+
+
+def test_what_happened_is_in_its_order_with_events_and_the_pods_own() -> None:
+    event = {
+        "metadata": {"creationTimestamp": written(-300)},
+        "type": "Warning",
+        "reason": "LeaseInDoubt",
+        "message": "No answer.",
+        "lastTimestamp": written(-200),
+        "count": 3,
+        "involvedObject": {"kind": "WorkLease", "name": "demo"},
+    }
+    scheduled = {
+        "metadata": {"creationTimestamp": written(-400)},
+        "reason": "Scheduled",
+        "message": "Assigned to node-1.",
+        "eventTime": written(-400),
+        "involvedObject": {"kind": "Pod", "name": "pod-a"},
+    }
+    told = story(lease(), event, scheduled)
+    order = [
+        "The resource was created.",
+        "The lease was first held.",
+        "Pod pod-a: Scheduled: Assigned to node-1.",
+        "LeaseInDoubt: No answer. (3 times)",
+        "LeaseHeld became true; it is Renewed now.",
+    ]
+    assert [told.index(words) for words in order] == sorted(told.index(words) for words in order)
+
+
+def test_the_pod_is_told_as_it_is() -> None:
+    sandboxes = [{"podUID": "uid-p", "podName": "pod-a", "phase": "Running"}]
+    pod = {
+        "metadata": {"name": "pod-a", "uid": "uid-p", "creationTimestamp": written(-500)},
+        "spec": {"nodeName": "node-1"},
+        "status": {
+            "phase": "Running",
+            "containerStatuses": [
+                {"name": "tools", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}}},
+                {"name": "side", "state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}},
+            ],
+        },
+    }
+    told = story(lease(sandboxes=sandboxes), pod=pod)
+    assert "Its pod pod-a is running on node node-1" in told
+    assert "container tools is waiting: CrashLoopBackOff" in told
+    assert "container tools was restarted 2 times" in told
+    assert "container side is terminated: OOMKilled, exit code 137" in told
+    assert "is not there any more" in story(lease(sandboxes=sandboxes))
+    other = pod | {"metadata": pod["metadata"] | {"uid": "uid-of-a-successor"}}  # type: ignore[operator]
+    assert "Its pod pod-a is not there any more" in story(lease(sandboxes=sandboxes), pod=other)
+
+
+def test_a_sandbox_that_does_not_come_up_is_told_with_its_deadline_and_policy() -> None:
+    spec = {"sandbox": {"startDeadlineSeconds": 120, "onFailure": "Restart"}}
+    told = story(lease(sandbox=("False", "ImagePullFailed", "It cannot be pulled."), spec=spec))
+    assert "has 2m to run; then it counts as failed (onFailure: Restart)" in told
+
+
+def test_what_is_over_says_so_and_how_it_goes_away() -> None:
+    ended = ("False", "NotFound", "The server answered 404.")
+    told = story(lease(held=ended, finished=("True", "NotFound", "The server answered 404.")))
+    assert "knows the work item no more" in told
+    assert "kubectl delete worklease -n team demo" in told
+    kept = lease(held=ended, finished=("True", "Stopped", "Stopped."), spec={"ttlSecondsAfterFinished": 300})
+    assert "is deleted 5m after it finished" in story(kept)
+    going = lease(held=("False", "Stopped", "It is stopped."), finished=("False", "TearingDown", "Pod a is to go."))
+    assert "Finished when its pods are gone" in story(going)
+
+
+def test_a_deletion_is_told_with_its_policy() -> None:
+    body = lease()
+    body["metadata"]["deletionTimestamp"] = written(-10)
+    assert "being deleted, for 10s now" in story(body)
+    assert "the work item is stopped first" in story(body)
+    body["spec"]["deletionPolicy"] = "Release"
+    assert "the lease left to lapse" in story(body)
+
+
+# --- The commands --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedServer]:
+    async with serving() as started:
+        yield started
+
+
+Run = Callable[..., Awaitable[Result]]
+
+
+@pytest.fixture
+def run(api: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command against the scripted API server, by a kubeconfig of two contexts."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    kubeconfig = tmp_path / "kubeconfig"
+    names = {"one": "team", "two": "others"}
+    written_out = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "one",
+        "clusters": [{"name": "c", "cluster": {"server": api.url}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [
+            {"name": name, "context": {"cluster": "c", "user": "u", "namespace": namespace}}
+            for name, namespace in names.items()
+        ],
+    }
+    kubeconfig.write_text(json.dumps(written_out))
+
+    async def invoke(*arguments: str) -> Result:
+        options = [*arguments, "--kubeconfig", str(kubeconfig)]
+        # In a thread of its own: a command runs its own loop.
+        return await asyncio.to_thread(CliRunner().invoke, kubectl_worklease, options)
+
+    return invoke
+
+
+def listing(*names: str) -> Answer:
+    return Answer(body={"items": [fresh(name) for name in names]})
+
+
+def fresh(name: str) -> dict[str, Any]:
+    """Give a lease as it is at this moment: the commands go by the real clock."""
+    body = lease(name)
+    body["status"]["leaseExpiryTime"] = (datetime.now(UTC) + timedelta(seconds=50)).isoformat()
+    return body
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ((), "/namespaces/team/workleases"),
+        (("-n", "third"), "/namespaces/third/workleases"),
+        (("--context", "two"), "/namespaces/others/workleases"),
+        (("-A",), "/workleases"),
+    ],
+)
+async def test_the_namespace_is_what_kubectl_would_take(
+    api: ScriptedServer, run: Run, options: tuple[str, ...], path: str
+) -> None:
+    api.script = always(listing("one", "two"))
+    result = await run("status", *options)
+    assert result.exit_code == 0, result.output
+    assert "2 leases: 2 well." in result.output
+    assert [seen.path for seen in api.seen] == [f"/apis/worklease.dev/v1alpha1{path}"]
+
+
+async def test_a_selector_is_the_servers_matter_and_pages_are_put_together(api: ScriptedServer, run: Run) -> None:
+    first = Answer(body={"items": [fresh("one")], "metadata": {"continue": "token"}})
+    api.script = in_turn(first, listing("two"))
+    result = await run("status", "-l", "team=a", "-o", "json")
+    assert [entry["name"] for entry in json.loads(result.output)["leases"]] == ["one", "two"]
+    assert all(seen.query["labelSelector"] == ["team=a"] for seen in api.seen)
+    assert api.seen[1].query["continue"] == ["token"]
+
+
+async def test_explain_reads_the_object_its_events_and_its_pod(api: ScriptedServer, run: Run) -> None:
+    body = fresh("one")
+    body["status"]["sandboxes"] = [{"podUID": "uid-p", "podName": "pod-a", "phase": "Running"}]
+
+    def answer(seen: Seen) -> Answer:
+        if seen.path.endswith("/workleases/one"):
+            return Answer(body=body)
+        if seen.path.endswith("/events"):
+            (about,) = seen.query["fieldSelector"]
+            event = {"metadata": {"creationTimestamp": written(0)}, "reason": "Told", "message": f"of {about}"}
+            return Answer(body={"items": [event]})
+        return Answer(status=404, body={"message": 'pods "pod-a" not found'})
+
+    api.script = answer
+    result = await run("explain", "worklease/one")
+    assert result.exit_code == 0, result.output
+    for words in ("of involvedObject.uid=uid-one", "of involvedObject.uid=uid-p", "pod-a is not there any more"):
+        assert words in " ".join(result.output.split())
+
+
+async def test_what_cannot_be_read_is_an_error_that_says_what_to_do(api: ScriptedServer, run: Run) -> None:
+    api.script = always(Answer(status=404, body={"message": 'workleases.worklease.dev "one" not found'}))
+    result = await run("explain", "one")
+    assert (result.exit_code, result.output) == (
+        1,
+        "Error: WorkLease team/one is not there; worklease status -A lists those that are\n",
+    )
+    api.script = always(Answer(status=404, body={"message": "the server could not find the requested resource"}))
+    assert "has no WorkLeases: their CRD is not installed" in (await run("status")).output
+    api.script = always(Answer(status=403, body={"message": "workleases is forbidden"}))
+    assert (await run("status")).output == "Error: workleases is forbidden\n"
+    assert "no usable kubeconfig" in (await run("status", "--context", "three")).output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-A", "-n", "team"), "-A and -n exclude each other"),
+        (("-w", "-o", "json"), "-w shows a picture"),
+        (("-w",), "-w needs a terminal"),
+    ],
+)
+async def test_options_that_contradict_each_other_are_refused(run: Run, options: tuple[str, ...], words: str) -> None:
+    result = await run("status", *options)
+    assert result.exit_code == 2
+    assert words in result.output
