@@ -42,6 +42,14 @@ e2e: $(READY) ## Tell a user's whole journey on the cluster of KUBECONFIG, after
 
 ##@ For contributors
 
+.PHONY: dashboard
+dashboard: $(READY) ## Write the chart's Grafana dashboard from its panels
+	@PYTHONPATH=tools $(BIN)/python -m observability dashboard
+
+.PHONY: pictures
+pictures: tools-bin ## Draw the dashboard's main panels from a real run, into docs/pictures
+	@PYTHONPATH=tests:tools $(BIN)/python -m observability pictures
+
 .PHONY: test
 test: lint tools-bin ## All that CI runs but the image: style, types, layers, and every test
 	@$(BIN)/pytest $(SIDE_BY_SIDE)

@@ -53,6 +53,13 @@ def _kubernetes(name: str, about: str) -> Tool:
     return Tool(name, "kubernetes", "k8s.io/kubernetes", package, about, link=KUBERNETES_LINK)
 
 
+def _prometheus(name: str, about: str) -> Tool:
+    """One program of Prometheus."""
+    package = f"github.com/prometheus/prometheus/cmd/{name}"
+    link = ("-X github.com/prometheus/common/version.Version={version}",)
+    return Tool(name, "prometheus", "github.com/prometheus/prometheus", package, about, link=link)
+
+
 TOOLS = {
     tool.name: tool
     for tool in (
@@ -98,14 +105,8 @@ TOOLS = {
             "15 s",
             link=("-X main.version={version}",),
         ),
-        Tool(
-            "promtool",
-            "promtool",
-            "github.com/prometheus/prometheus",
-            "github.com/prometheus/prometheus/cmd/promtool",
-            "5 min",
-            link=("-X github.com/prometheus/common/version.Version={version}",),
-        ),
+        _prometheus("promtool", "5 min"),
+        _prometheus("prometheus", "2 min"),
     )
 }
 

@@ -1,0 +1,361 @@
+"""The Grafana dashboard: which panels it has, and their JSON.
+
+Owns the panels. `python -m observability dashboard` writes the chart's file from them; a test holds the two together.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH = 24  # Grafana's grid
+HEIGHT = 8
+SELECT = '{namespace=~"$namespace"}'
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One panel: its title, what it says, its unit as Grafana names it, and its queries by their legends."""
+
+    title: str
+    about: str
+    unit: str
+    queries: dict[str, str]
+    kind: str = "timeseries"
+    width: int = 8
+    height: int = HEIGHT
+    is_stacked: bool = False
+    steps: tuple[tuple[str, float | None], ...] = ()
+    """Thresholds: colours, each from a value on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Panels that belong together."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+def _by(label: str, metric: str, select: str = "") -> str:
+    extra = f", {select}" if select else ""
+    return f'sum by ({label}) ({metric}{{namespace=~"$namespace"{extra}}})'
+
+
+def _rate(label: str, metric: str) -> str:
+    return f"sum by ({label}) (rate({metric}{SELECT}[$__rate_interval]))"
+
+
+def _increase(label: str, metric: str) -> str:
+    return f"sum by ({label}) (increase({metric}{SELECT}[$__rate_interval]))"
+
+
+def _quantiles(metric: str) -> dict[str, str]:
+    return {
+        f"p{quantile * 100:g}": f"histogram_quantile({quantile}, sum by (le) "
+        f"(rate({metric}_bucket{SELECT}[$__rate_interval])))"
+        for quantile in (0.5, 0.9, 0.99)
+    }
+
+
+CALM = "Renewed|Draining|Suspended|Claiming|Duplicate|Stopped"
+
+ROWS = (
+    Row(
+        "At a glance",
+        (
+            Panel(
+                "Leases held",
+                "Leases that are renewed, or whose sandbox is finishing.",
+                "short",
+                {"held": 'sum(worklease_leases{namespace=~"$namespace", reason=~"Renewed|Draining"})'},
+                kind="stat",
+                width=6,
+                height=4,
+            ),
+            Panel(
+                "Leases in trouble",
+                "Leases with a reason that somebody should look at: kubectl worklease status -A.",
+                "short",
+                {"in trouble": f'sum(worklease_leases{{namespace=~"$namespace", reason!~"{CALM}"}})'},
+                kind="stat",
+                width=6,
+                height=4,
+                steps=(("green", None), ("red", 1)),
+            ),
+            Panel(
+                "Nearest expiry",
+                "Time to the end of the lease that ends first. Steady leases are renewed at a third of their TTL.",
+                "s",
+                {"nearest": f"min(worklease_nearest_expiry_seconds{SELECT})"},
+                kind="stat",
+                width=6,
+                height=4,
+                steps=(("red", None), ("yellow", 5), ("green", 10)),
+            ),
+            Panel(
+                "Request budget used",
+                "Calls to the Work API as a part of those that are allowed. Routine heartbeats may use four fifths.",
+                "percentunit",
+                {
+                    "used": f"sum(rate(worklease_budget_turns_total{SELECT}[$__rate_interval])) * 60 / "
+                    f"sum(worklease_budget_requests_per_minute{SELECT} > 0)"
+                },
+                kind="stat",
+                width=6,
+                height=4,
+                steps=(("green", None), ("yellow", 0.75), ("red", 0.9)),
+            ),
+        ),
+    ),
+    Row(
+        "Leases",
+        (
+            Panel(
+                "Leases by reason",
+                "Kept leases by the reason of their LeaseHeld condition.",
+                "short",
+                {"{{reason}}": f"{_by('reason', 'worklease_leases')} > 0"},
+                width=12,
+                is_stacked=True,
+            ),
+            Panel(
+                "Work items by state",
+                "The states that the server last said.",
+                "short",
+                {"{{state}}": f"{_by('state', 'worklease_work_items')} > 0"},
+                width=12,
+                is_stacked=True,
+            ),
+            Panel(
+                "Time to the nearest expiry",
+                "It falls when a lease is not renewed.",
+                "s",
+                {"nearest": f"min(worklease_nearest_expiry_seconds{SELECT})"},
+            ),
+            Panel(
+                "Doubt, adoptions, fences",
+                "Leases with a heartbeat without an answer or long since due; values found in a refusal and taken as "
+                "ours; leases at their fence.",
+                "short",
+                {
+                    "in doubt": f"sum(worklease_leases_in_doubt{SELECT})",
+                    "overdue": f"sum(worklease_leases_overdue{SELECT})",
+                    "adopted: {{rule}}": f"sum by (rule) (increase(worklease_adoptions_total{SELECT}"
+                    "[$__rate_interval])) > 0",
+                    "fenced": f"sum(increase(worklease_fences_total{SELECT}[$__rate_interval]))",
+                },
+            ),
+            Panel(
+                "Leases that ended",
+                "By how they ended. All but Stopped are lost.",
+                "short",
+                {"{{reason}}": _increase("reason", "worklease_leases_ended_total")},
+            ),
+        ),
+    ),
+    Row(
+        "Heartbeats",
+        (
+            Panel(
+                "Heartbeats by outcome",
+                "What came of them, each second.",
+                "reqps",
+                {"{{outcome}}": f"{_rate('outcome', 'worklease_heartbeats_total')} > 0"},
+                is_stacked=True,
+            ),
+            Panel(
+                "Heartbeat latency",
+                "How long the call took, answered or not.",
+                "s",
+                _quantiles("worklease_heartbeat_duration_seconds"),
+            ),
+            Panel(
+                "Heartbeat lateness",
+                "How much later than due they were sent.",
+                "s",
+                _quantiles("worklease_heartbeat_lateness_seconds"),
+            ),
+        ),
+    ),
+    Row(
+        "Sandboxes",
+        (
+            Panel(
+                "Sandboxes torn down",
+                "By why they had to go.",
+                "short",
+                {"{{cause}}": _increase("cause", "worklease_sandboxes_torn_down_total")},
+            ),
+            Panel(
+                "Sandboxes that ended by themselves",
+                "By how they ended.",
+                "short",
+                {"{{cause}}": _increase("cause", "worklease_sandboxes_ended_total")},
+            ),
+            Panel(
+                "From stop to deletion",
+                "From the heartbeat that said that the item stops to the answer to the pod's deletion.",
+                "s",
+                _quantiles("worklease_stop_to_delete_seconds"),
+            ),
+        ),
+    ),
+    Row(
+        "Calls",
+        (
+            Panel(
+                "Request budget",
+                "Calls a minute by their rank, and what is allowed.",
+                "short",
+                {
+                    "{{rank}}": f"{_rate('rank', 'worklease_budget_turns_total')} * 60",
+                    "allowed": f"sum(worklease_budget_requests_per_minute{SELECT}) > 0",
+                },
+            ),
+            Panel(
+                "Waiting for the budget",
+                "Calls that wait for their turn, and for how long.",
+                "short",
+                {
+                    "calls": f"sum(worklease_budget_waiting_requests{SELECT})",
+                    "seconds (p99)": "histogram_quantile(0.99, sum by (le) "
+                    f"(rate(worklease_budget_wait_seconds_bucket{SELECT}[$__rate_interval])))",
+                },
+            ),
+            Panel(
+                "Refused calls by code",
+                "Errors that the Work API answered, each second.",
+                "reqps",
+                {"{{call}} {{code}}": f"{_rate('call, code', 'worklease_work_api_refusals_total')} > 0"},
+            ),
+        ),
+    ),
+    Row(
+        "The operator",
+        (
+            Panel(
+                "Status writes",
+                "Written, overtaken by a newer one before they were sent, or failed, each second.",
+                "wps",
+                {"{{result}}": _rate("result", "worklease_status_writes_total")},
+            ),
+            Panel(
+                "Event loop lag",
+                "How late the process wakes, and how late the keeper is with a lease's turn.",
+                "s",
+                {
+                    **_quantiles("worklease_event_loop_lag_seconds"),
+                    "turn": f"max(worklease_turn_overdue_seconds{SELECT})",
+                },
+            ),
+            Panel(
+                "Process",
+                "CPU seconds each second, and how often the watches were started again.",
+                "short",
+                {
+                    "CPU": "sum(rate(process_cpu_seconds_total"
+                    f"{SELECT}[$__rate_interval]) and on (instance) worklease_build_info)",
+                    "watches restarted": f"sum(increase(worklease_kopf_restarts_total{SELECT}[$__rate_interval]))",
+                },
+                width=4,
+            ),
+            Panel(
+                "Memory",
+                "What the process holds.",
+                "bytes",
+                {
+                    "resident": f"sum(process_resident_memory_bytes{SELECT} and on (instance) worklease_build_info)",
+                },
+                width=4,
+            ),
+        ),
+    ),
+)
+
+
+def dashboard() -> str:
+    """The dashboard's JSON."""
+    body = {
+        "uid": "worklease-operator",
+        "title": "WorkLease operator",
+        "description": "The work leases of self-hosted agent sandboxes, and the operator that keeps them.",
+        "tags": ["worklease"],
+        "schemaVersion": 39,
+        "editable": True,
+        "refresh": "30s",
+        "time": {"from": "now-1h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": [_datasource(), _namespace()]},
+        "annotations": {"list": []},
+        "panels": list(_panels()),
+    }
+    return json.dumps(body, indent=2) + "\n"
+
+
+def _datasource() -> dict[str, Any]:
+    return {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus"}
+
+
+def _namespace() -> dict[str, Any]:
+    query = "label_values(worklease_build_info, namespace)"
+    return {
+        "name": "namespace",
+        "label": "Operator's namespace",
+        "type": "query",
+        "datasource": SOURCE,
+        "query": {"query": query, "refId": "namespace"},
+        "definition": query,
+        "includeAll": True,
+        "allValue": ".*",
+        "multi": True,
+        "current": {"text": "All", "value": "$__all"},
+        "refresh": 2,
+    }
+
+
+def _panels() -> Iterator[dict[str, Any]]:
+    number = y = 0
+    for row in ROWS:
+        number += 1
+        place = {"x": 0, "y": y, "w": WIDTH, "h": 1}
+        yield {"id": number, "type": "row", "title": row.title, "collapsed": False, "gridPos": place, "panels": []}
+        y += 1
+        x = height = 0
+        for panel in row.panels:
+            if x + panel.width > WIDTH:
+                x, y = 0, y + height
+            number += 1
+            height = panel.height
+            yield _panel(number, panel, {"x": x, "y": y, "w": panel.width, "h": panel.height})
+            x += panel.width
+        y += height
+
+
+def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
+    steps = [{"color": colour, "value": value} for colour, value in panel.steps or (("green", None),)]
+    defaults: dict[str, Any] = {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}}
+    if panel.kind == "timeseries":
+        stacking = {"mode": "normal" if panel.is_stacked else "none"}
+        defaults["custom"] = {"fillOpacity": 30 if panel.is_stacked else 5, "stacking": stacking, "showPoints": "never"}
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.about,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": _options(panel),
+        "targets": [
+            {"refId": chr(ord("A") + position), "datasource": SOURCE, "expr": query, "legendFormat": legend}
+            for position, (legend, query) in enumerate(panel.queries.items())
+        ],
+    }
+
+
+def _options(panel: Panel) -> dict[str, Any]:
+    if panel.kind == "stat":
+        return {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"}
+    return {"legend": {"displayMode": "list", "placement": "bottom"}, "tooltip": {"mode": "multi", "sort": "desc"}}
