@@ -107,9 +107,7 @@ def tell(happening: Happening) -> Told | None:
             return Told(about, "PodSpared", "Delete", message, is_warning=True, pod=pod)
         case LeftBehind(about, message):
             return Told(about, "LeftBehind", "Release", message, is_warning=True)
-        case (
-            BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite()
-        ):
+        case BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite():
             return None
         case StopEnded() | TurnGiven():
             return None

@@ -65,7 +65,10 @@ def test_every_other_reason_is_trouble_whatever_the_status(status: str, reason: 
     assert level((status, reason, "Why.")) == (Level.TROUBLE, reason)
 
 
-@pytest.mark.parametrize("reason", ["DeletionRefused", "FencePending", "ImagePullFailed", "AReasonOfTomorrow"])
+@pytest.mark.parametrize(
+    "reason",
+    ["DeletionRefused", "FencePending", "ImagePullFailed", "OOMKilled", "CreationRefused", "AReasonOfTomorrow"],
+)
 def test_a_sandbox_that_is_not_on_its_way_is_trouble(reason: str) -> None:
     assert level(sandbox=("False", reason, "Why.")) == (Level.TROUBLE, reason)
 
@@ -74,6 +77,9 @@ def test_what_was_stopped_is_over_and_what_was_lost_is_lost() -> None:
     ended = ("False", "TakenOver", "")
     assert level(ended, finished=("True", "Stopped", "")) == (Level.OVER, "Stopped")
     assert level(ended, finished=("True", "TakenOver", "")) == (Level.LOST, "TakenOver")
+    going = ("False", "TearingDown", "Still to go: pod a.")
+    assert level(ended, finished=going) == (Level.LOST, "TakenOver")
+    assert level(("False", "Stopped", ""), finished=going) == (Level.UNDER_WAY, "Stopped")
 
 
 def test_a_status_that_the_clock_has_overtaken_is_not_believed() -> None:
@@ -260,6 +266,19 @@ def test_a_sandbox_that_does_not_come_up_is_told_with_its_deadline_and_policy() 
     spec = {"sandbox": {"startDeadlineSeconds": 120, "onFailure": "Restart"}}
     told = story(lease(sandbox=("False", "ImagePullFailed", "It cannot be pulled."), spec=spec))
     assert "has 2m to run; then it counts as failed (onFailure: Restart)" in told
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ("Stop", "so the work item is stopped (onFailure: Stop)"),
+        ("Release", "the work item is queued again (onFailure: Release)"),
+        ("Restart", "another pod is made, 2 of 5 times so far (onFailure: Restart)"),
+    ],
+)
+def test_a_sandbox_that_failed_is_told_with_what_follows(policy: str, words: str) -> None:
+    spec = {"sandbox": {"onFailure": policy, "maxRestarts": 5}}
+    assert words in story(lease(sandbox=("False", "OOMKilled", "Pod a was killed."), spec=spec, restarts=2))
 
 
 def test_what_is_over_says_so_and_how_it_goes_away() -> None:

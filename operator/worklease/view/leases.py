@@ -23,8 +23,16 @@ CALM: Final = frozenset({Reason.RENEWED, Reason.DRAINING, Reason.SUSPENDED})
 UNDER_WAY: Final = frozenset({Reason.CLAIMING, Reason.SUSPENDED, Reason.DUPLICATE})
 """Reasons of a lease that is not held, and need not be yet."""
 
-SANDBOX_UNDER_WAY: Final = frozenset({Reason.PENDING, Reason.NO_POD, Reason.ENDING, Reason.RUNNING})
+SANDBOX_UNDER_WAY: Final = frozenset(
+    {
+        *(Reason.NO_POD, Reason.CREATING, Reason.RESTARTING, Reason.PENDING, Reason.NOT_READY, Reason.RUNNING),
+        *(Reason.SUCCEEDED, Reason.ENDING, Reason.ENDED),
+    }
+)
 """Reasons of a sandbox on its way, up or down."""
+
+AS_ASKED: Final = frozenset({Reason.STOPPED, Reason.RELEASED})
+"""Ends of a lease that somebody asked for; by any other it is lost."""
 
 
 class Level(IntEnum):
@@ -145,8 +153,11 @@ def judge(seen: Seen, now: datetime) -> Judgement:
     """Say whether somebody should look at a lease."""
     held, sandbox = seen.held, seen.sandbox
     if seen.is_finished:
-        level = Level.OVER if seen.finished.reason == Reason.STOPPED else Level.LOST
+        level = Level.OVER if seen.finished.reason in AS_ASKED else Level.LOST
         return Judgement(level, seen.finished.reason, seen.finished.message)
+    if seen.finished.reason == Reason.TEARING_DOWN:
+        level = Level.UNDER_WAY if held.reason in AS_ASKED else Level.LOST
+        return Judgement(level, held.reason, seen.finished.message)
     if seen.is_stale(now):
         return Judgement(Level.TROUBLE, "Stale", _stale(seen, now))
     if not seen.conditions:

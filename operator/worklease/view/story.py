@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from worklease.conditions import Reason
+from worklease.fate import Cause
 from worklease.view.leases import Judgement, Sandbox, Seen, duration, judge
 
 UNKNOWN: Final = "What the message says: this client is older than the operator, and does not know the reason."
@@ -104,6 +105,9 @@ NEXT: Final[Mapping[str, str]] = {
     Reason.INVALID_SPEC: "Nothing is done until the spec is mended.",
     # It is over.
     Reason.STOPPED: "Nothing: the work item is stopped. A new delivery of it is a new resource.",
+    Reason.RELEASED: (
+        "Nothing: no heartbeat is sent any more, and the server queues the work item again when its lease has lapsed."
+    ),
     Reason.REQUEUED: "Nothing: the work item waits in the queue for whoever polls it next, as a new resource.",
     Reason.TAKEN_OVER: (
         "Nothing: another worker has the work item. Look for a second worker, or a heartbeat from inside of the "
@@ -240,21 +244,33 @@ def _future(seen: Seen, judgement: Judgement, now: datetime, default: str) -> It
     yield from _policies(seen)
 
 
+_ON_FAILURE: Final = {
+    "Stop": "the work item is stopped",
+    "Release": "no heartbeat is sent any more, and the work item is queued again",
+    "Restart": "another pod is made",
+}
+
+
 def _sandbox_next(seen: Seen) -> str:
     """Say what a sandbox that is not ready comes to, by the spec."""
     spec = seen.spec.get("sandbox") or {}
+    policy = spec.get("onFailure", "Stop")
     match seen.sandbox.reason if seen.sandbox is not None else "":
+        case Reason.SUCCEEDED:
+            return "The sandbox has finished, so the work item is stopped."
+        case reason if reason in set(Cause):
+            often = f", {seen.restarts} of {spec.get('maxRestarts', 3)} times so far" if policy == "Restart" else ""
+            return f"The sandbox failed, so {_ON_FAILURE.get(policy, 'its policy holds')}{often} (onFailure: {policy})."
+        case Reason.CREATING | Reason.RESTARTING:
+            return "The operator makes the pod, and tries again where that is refused."
         case Reason.FENCE_PENDING | Reason.DELETION_REFUSED:
             return "The pod's deletion is asked for again, every few seconds, until it is done: look at its node."
         case Reason.ENDING | Reason.ENDED:
-            return (
-                f"When the sandbox has ended, onFailure: {spec.get('onFailure', 'Stop')} says what becomes of its item."
-            )
+            return f"When the sandbox has ended, onFailure: {policy} says what becomes of its item."
         case _:
             deadline = duration(spec.get("startDeadlineSeconds", 600))
-            failed = spec.get("onFailure", "Stop")
             return (
-                f"From the claim on the sandbox has {deadline} to run; then it counts as failed (onFailure: {failed})."
+                f"From the claim on the sandbox has {deadline} to run; then it counts as failed (onFailure: {policy})."
             )
 
 
