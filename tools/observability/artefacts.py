@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-FILES = ROOT / "charts" / "worklease-operator" / "files"
+FILES = ROOT / "charts" / "worklease-operator" / "monitoring"
 ALERTS = FILES / "alerts.yaml"
 DASHBOARD = FILES / "dashboard.json"
 RUNBOOKS = ROOT / "docs" / "runbooks"
