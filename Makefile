@@ -61,7 +61,7 @@ image: $(READY) ## Build the image, say what is in it, and check it, as root; PY
 
 .PHONY: check
 check: lint ## The quick part: style, types, layers, and the tests that need nothing
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not chart and not cluster and not journey and not image"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not alerts and not chart and not cluster and not journey and not image"
 
 .PHONY: lint
 lint: $(READY) ## Style, types and layers alone

@@ -31,10 +31,12 @@ def rendered(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.alerts
 def test_prometheus_takes_the_rules(rendered: Path) -> None:
     assert f"SUCCESS: {len(rules())} rules found" in promtool("check", "rules", "alerts.yaml", cwd=rendered)
 
 
+@pytest.mark.alerts
 def test_each_alert_fires_when_it_should_and_at_no_other_time(rendered: Path) -> None:
     assert "SUCCESS" in promtool("test", "rules", "rules.yaml", cwd=rendered)
 

@@ -30,7 +30,10 @@ def test_each_metric_that_alerts_and_dashboard_ask_for_is_there_and_trouble_fire
         wait_for(
             lambda: bool(prometheus.query('worklease_leases{reason="Renewed"} == 20')), seconds=30, what="a scrape"
         )
-        scraped = {name.partition("{")[0] for name in operator.scrape()}
+        healthy = operator.scrape()
+        scraped = {name.partition("{")[0] for name in healthy}
+        late, beats = (healthy[f"worklease_heartbeat_lateness_seconds_{part}"] for part in ("sum", "count"))
+        assert late / beats < 5, "a first claim is due when it is made"
         for query in (*rule_queries(NAMESPACE), *panel_queries(WINDOW)):
             assert query.metrics, f"{query.owner} reads no metric"
             assert query.metrics <= scraped, f"{query.owner} reads {query.metrics - scraped}, which is not there"
@@ -45,5 +48,12 @@ def test_each_metric_that_alerts_and_dashboard_ask_for_is_there_and_trouble_fire
         assert lost["labels"]["reason"] == "Expired"
         assert lost["labels"]["namespace"] == NAMESPACE
         assert lost["annotations"]["summary"] == "Leases were lost (Expired)."
-        assert operator.scrape()['worklease_leases_ended_total{reason="Expired"}'] == len(ITEMS)
-        assert operator.scrape()["worklease_fences_total"] == len(ITEMS)
+        wait_for(
+            lambda: operator.scrape()['worklease_leases_ended_total{reason="Expired"}'] == len(ITEMS),
+            seconds=30,
+            what="the end of all leases",
+        )
+        scraped_last = operator.scrape()
+        assert scraped_last["worklease_fences_total"] == len(ITEMS)
+        assert scraped_last['worklease_sandboxes_torn_down_total{cause="Fenced"}'] == len(ITEMS)
+        assert scraped_last['worklease_heartbeats_total{outcome="unauthorized"}'] > 0
