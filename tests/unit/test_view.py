@@ -2,6 +2,11 @@
 
 import asyncio
 import json
+import os
+import pty
+import signal
+import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +17,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console, RenderableType
 
 from support.lease_objects import HELD, NOW, Said, lease, written
-from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, serving
+from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, serving, until
 from worklease.conditions import Reason
 from worklease.metrics import HELD_REASONS
 from worklease.view.command import kubectl_worklease
@@ -314,10 +319,9 @@ Run = Callable[..., Awaitable[Result]]
 
 
 @pytest.fixture
-def run(api: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command against the scripted API server, by a kubeconfig of two contexts."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    kubeconfig = tmp_path / "kubeconfig"
+def kubeconfig(api: ScriptedServer, tmp_path: Path) -> Path:
+    """A kubeconfig of two contexts, both of the scripted API server."""
+    path = tmp_path / "kubeconfig"
     names = {"one": "team", "two": "others"}
     written_out = {
         "apiVersion": "v1",
@@ -330,7 +334,14 @@ def run(api: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             for name, namespace in names.items()
         ],
     }
-    kubeconfig.write_text(json.dumps(written_out))
+    path.write_text(json.dumps(written_out))
+    return path
+
+
+@pytest.fixture
+def run(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     async def invoke(*arguments: str) -> Result:
         options = [*arguments, "--kubeconfig", str(kubeconfig)]
@@ -425,3 +436,24 @@ async def test_options_that_contradict_each_other_are_refused(run: Run, options:
     result = await run("status", *options)
     assert result.exit_code == 2
     assert words in result.output
+
+
+async def test_watch_shows_what_changes_until_it_is_interrupted(api: ScriptedServer, kubeconfig: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))
+    command = [sys.executable, "-m", "worklease", "status", "--watch", "--kubeconfig", str(kubeconfig)]
+    environment = {"PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1", "TERM": "xterm"}
+    screen = bytearray()
+    asyncio.get_running_loop().add_reader(ours, lambda: screen.extend(os.read(ours, 65_536)))
+    api.script = always(listing("one"))
+    try:
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=theirs, stdout=theirs)
+        await until(lambda: b"1 lease: " in screen, "the first look")
+        api.script = always(listing("one", "two"))
+        await until(lambda: b"2 leases: " in screen, "another look")
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    finally:
+        asyncio.get_running_loop().remove_reader(ours)
+        os.close(ours)
+        os.close(theirs)
