@@ -59,6 +59,17 @@ def _quantiles(metric: str) -> dict[str, str]:
     }
 
 
+MEANINGS = {
+    **dict.fromkeys(("Renewed", "renewed", "active"), "green"),
+    **dict.fromkeys(("Claiming", "Draining", "stopping", "starting"), "blue"),
+    **dict.fromkeys(("Stopped", "stopped", "Released", "Suspended", "queued"), "gray"),
+    **dict.fromkeys(("InDoubt", "unanswered"), "purple"),
+    **dict.fromkeys(("Unreachable", "unsent"), "orange"),
+    **dict.fromkeys(("BudgetShort", "Throttled", "throttled"), "yellow"),
+    **dict.fromkeys(("Unauthorized", "CredentialsMissing", "unauthorized", "Fenced", "Expired", "TakenOver"), "red"),
+}
+"""The colours of what means the same everywhere: stacks are read by them."""
+
 CALM = "Renewed|Draining|Suspended|Claiming|Duplicate|Stopped"
 
 ROWS = (
@@ -346,13 +357,23 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
         "description": panel.about,
         "datasource": SOURCE,
         "gridPos": place,
-        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "fieldConfig": {"defaults": defaults, "overrides": _colours() if panel.is_stacked else []},
         "options": _options(panel),
         "targets": [
             {"refId": chr(ord("A") + position), "datasource": SOURCE, "expr": query, "legendFormat": legend}
             for position, (legend, query) in enumerate(panel.queries.items())
         ],
     }
+
+
+def _colours() -> list[dict[str, Any]]:
+    return [
+        {
+            "matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
+        }
+        for name, colour in MEANINGS.items()
+    ]
 
 
 def _options(panel: Panel) -> dict[str, Any]:

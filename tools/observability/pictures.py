@@ -21,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from controlplane import ControlPlane, wait_for
 from controlplane.ports import free_port
 from observability.artefacts import ROOT, alerts, filled_in, panels
+from observability.dashboard import MEANINGS
 from observability.prometheus import NAMESPACE, Prometheus
 from support.cluster import install_custom_resources, make_namespace
 from support.operator import Leases, Operator
@@ -51,6 +52,16 @@ UNITS: Mapping[str, tuple[str, float]] = {
     "reqps": ("/s", 1.0),
     "wps": ("/s", 1.0),
     "bytes": ("MiB", 2.0**20),
+}
+HEADROOM = 1.4  # above what is drawn, for the legend
+NAMED = {
+    "green": "#56a64b",
+    "blue": "#3274d9",
+    "gray": "#9aa0a6",
+    "purple": "#a352cc",
+    "orange": "#e0752d",
+    "yellow": "#f2cc0c",
+    "red": "#e02f44",
 }
 COLOURS = ("#3274d9", "#56a64b", "#e0752d", "#a352cc", "#e02f44", "#f2cc0c", "#37872d", "#8f3bb8", "#6d7178", "#19a5a5")
 
@@ -165,7 +176,7 @@ def _panel(axis: Axes, panel: Mapping[str, Any], run: Run, series: Mapping[str, 
         _stacked(axis, lines)
     else:
         for number, (legend, points) in enumerate(lines):
-            axis.plot(list(points), list(points.values()), label=legend, lw=1.2, color=COLOURS[number % len(COLOURS)])
+            axis.plot(list(points), list(points.values()), label=legend, lw=1.2, color=_colour(legend, number))
     for at, what in run.marks:
         axis.axvline(at - run.start, color="#5f6368", lw=0.7, ls=(0, (4, 3)))
         axis.text(
@@ -178,17 +189,24 @@ def _panel(axis: Axes, panel: Mapping[str, Any], run: Run, series: Mapping[str, 
         )
     axis.set_title(panel["title"] + (f" ({unit})" if unit else ""), loc="left", fontsize=9, fontweight="bold", pad=12)
     axis.set_xlim(0, run.end - run.start)
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, axis.get_ylim()[1] * HEADROOM)
     axis.yaxis.set_major_locator(MaxNLocator(4))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} s"))
     if lines:
-        axis.legend(fontsize=6.5, frameon=False, loc="upper left", ncols=2, handlelength=1.2, borderaxespad=0.2)
+        axis.legend(fontsize=6.5, frameon=False, loc="upper left", ncols=3, handlelength=1.2, borderaxespad=0.2)
 
 
 def _stacked(axis: Axes, lines: list[tuple[str, dict[float, float]]]) -> None:
     times = sorted({at for _, points in lines for at in points})
     values = [[points.get(at, 0.0) for at in times] for _, points in lines]
-    axis.stackplot(times, values, labels=[legend for legend, _ in lines], colors=COLOURS, alpha=0.75, step="post")
+    legends = [legend for legend, _ in lines]
+    colours = [_colour(legend, number) for number, legend in enumerate(legends)]
+    axis.stackplot(times, values, labels=legends, colors=colours, alpha=0.8, step="post")
+
+
+def _colour(legend: str, number: int) -> str:
+    """The colour that means the same in all panels, else the next of them."""
+    return NAMED.get(MEANINGS.get(legend, ""), COLOURS[number % len(COLOURS)])
 
 
 def _legend(template: str, labels: Mapping[str, str]) -> str:
