@@ -61,7 +61,9 @@ def _quantiles(metric: str) -> dict[str, str]:
 
 MEANINGS = {
     **dict.fromkeys(("Renewed", "renewed", "active"), "green"),
-    **dict.fromkeys(("Claiming", "Draining", "stopping", "starting"), "blue"),
+    **dict.fromkeys(("Claiming", "starting"), "blue"),
+    **dict.fromkeys(("Draining", "stopping"), "light-blue"),
+    "conflicted": "dark-purple",
     **dict.fromkeys(("Stopped", "stopped", "Released", "Suspended", "queued"), "gray"),
     **dict.fromkeys(("InDoubt", "unanswered"), "purple"),
     **dict.fromkeys(("Unreachable", "unsent"), "orange"),

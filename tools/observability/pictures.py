@@ -32,6 +32,7 @@ FLEET = 40
 TTL = 30  # seconds
 BUDGET = 400  # calls a minute: a beat of each lease every ten seconds takes 240 of them
 WINDOW = "10s"  # of the rates: ten scrapes
+STEP = 2.0  # seconds between two points
 COLUMNS = 3
 DRAWN = (
     "Leases by reason",
@@ -57,6 +58,8 @@ HEADROOM = 1.4  # above what is drawn, for the legend
 NAMED = {
     "green": "#56a64b",
     "blue": "#3274d9",
+    "light-blue": "#8ab8ff",
+    "dark-purple": "#5c1b8f",
     "gray": "#9aa0a6",
     "purple": "#a352cc",
     "orange": "#e0752d",
@@ -92,7 +95,7 @@ def draw() -> None:
         ):
             run = _live(leases, simulator)
             series = {
-                target["expr"]: prometheus.query_range(filled_in(target["expr"], WINDOW), run.start, run.end, 1)
+                target["expr"]: prometheus.query_range(filled_in(target["expr"], WINDOW), run.start, run.end, STEP)
                 for panel in panels()
                 for target in panel["targets"]
             }
