@@ -123,6 +123,25 @@ def test_one_leases_401_and_an_api_server_that_is_away_are_no_illness(
         assert operator.scrape()['worklease_work_api_refusals_total{call="heartbeat",code="401"}'] >= 1
 
 
+def test_a_stop_is_counted_from_the_beat_that_said_it_to_the_pods_end(
+    operator: Operator, leases: Leases, simulator: Simulator
+) -> None:
+    hold(leases, simulator, "work_a")
+    simulator.stop_item("work_a")
+    leases.await_condition("work_a", "Finished", "True", "Stopped", seconds=60)
+    counted = operator.scrape()
+    assert {name: counted[name] for name in counted if name.startswith("worklease_sandboxes_") and counted[name]} == {
+        'worklease_sandboxes_torn_down_total{cause="Draining"}': 1,
+        "worklease_sandboxes_gone_total": 1,
+    }
+    assert counted["worklease_stop_to_delete_seconds_count"] == 1
+    assert 0 < counted["worklease_stop_to_delete_seconds_sum"] < 10
+    assert counted['worklease_item_stops_total{result="heard"}'] == 1
+    assert counted['worklease_leases_ended_total{reason="Stopped"}'] == 1
+    assert counted['worklease_heartbeats_total{outcome="stopping"}'] >= 1
+    assert counted['worklease_leases{reason="Stopped"}'] == 1
+
+
 def test_the_metrics_name_no_lease_and_no_key(operator: Operator, leases: Leases, simulator: Simulator) -> None:
     hold(leases, simulator, "work_zebra")
     text = get(operator, "/metrics")[1]

@@ -410,6 +410,19 @@ async def test_explain_reads_the_object_its_events_and_its_pod(api: ScriptedServ
         assert words in " ".join(result.output.split())
 
 
+async def test_who_may_not_see_events_or_pods_is_told_the_rest(api: ScriptedServer, run: Run) -> None:
+    def answer(seen: Seen) -> Answer:
+        if seen.path.endswith("/workleases/one"):
+            return Answer(body=fresh("one"))
+        return Answer(status=403, body={"message": "events is forbidden [for you]"})
+
+    api.script = answer
+    result = await run("explain", "one")
+    assert result.exit_code == 0, result.output
+    assert "The next heartbeat is due" in result.output
+    assert "Not all of it could be read: events is forbidden [for you]" in result.output
+
+
 async def test_what_cannot_be_read_is_an_error_that_says_what_to_do(api: ScriptedServer, run: Run) -> None:
     api.script = always(Answer(status=404, body={"message": 'workleases.worklease.dev "one" not found'}))
     result = await run("explain", "one")

@@ -102,19 +102,24 @@ async def _watch(console: Console, reader: Reader, where: str | None, selector: 
 @click.argument("name")
 @_options
 def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespace: str | None) -> None:
-    """Tell what happened to the lease NAME and what will happen next, in sentences."""
+    """Tell what happened to a lease, and what is next."""
     console = _console()
 
     async def show(reader: Reader, own: str) -> None:
         where = namespace or own
         seen = await reader.lease(where, name.removeprefix("worklease/").removeprefix("wl/"))
-        events = await reader.events(where, seen.uid)
-        pod = None
-        if seen.sandboxes and seen.sandboxes[0].name:
-            events += await reader.events(where, seen.sandboxes[0].uid)
-            pod = await reader.pod(where, seen.sandboxes[0].name)
+        events, pod, unread = [], None, []
+        try:
+            events = await reader.events(where, seen.uid)
+            if seen.sandboxes and seen.sandboxes[0].name:
+                events += await reader.events(where, seen.sandboxes[0].uid)
+                pod = await reader.pod(where, seen.sandboxes[0].name)
+        except Unreadable as error:
+            unread.append(str(error))  # who may see leases need not see pods
         now = datetime.now(UTC)
         console.print(page(tell(seen, events, pod, now, default=DEFAULT_SECRET), now))
+        for problem in unread:
+            console.print(f"Not all of it could be read: {problem}", style="yellow", markup=False)
 
     _run(show, kubeconfig, context)
 
