@@ -14,15 +14,14 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Annotated, Any, Final, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx
-from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import from_json, to_json
+from yarl import URL
 
 from worklease.happenings import SILENT, Call, CallRefused, Telling
 from worklease.lease import Beat
@@ -162,22 +161,24 @@ async def _note_beginning(*_: object) -> None:
         wire.begun = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """An answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By their names, upper or lower case alike."""
+    content: bytes
+
+
 class WorkApi:
-    """One pool of connections to the Work API."""
+    """One pool of connections to the Work API, opened at the first call."""
 
     def __init__(self, url: str, clock: Callable[[], float], telling: Telling = SILENT) -> None:
         self._telling = telling
         self._url = url.rstrip("/")
         self._clock = clock
-        transport = AiohttpTransport(client=lambda: _open_session(self._url))
-        # What one lease's answer says must not go out with another's beat: so no cookies.
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            headers=HEADERS,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            timeout=None,  # noqa: S113 (each call has its own time-out)
-            follow_redirects=False,
-        )
+        self._opened: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         """Open nothing yet: connections are made when needed."""
@@ -185,18 +186,25 @@ class WorkApi:
 
     async def __aexit__(self, *_: object) -> None:
         """Close all connections."""
-        await self._client.aclose()
+        if self._opened is not None:
+            await self._opened.close()
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._opened is None:
+            self._opened = _open_session(self._url)
+        return self._opened
 
     async def heartbeat(self, item: Item, beat: Beat) -> Outcome:
         """Send one heartbeat and say what came of it (Record Heartbeat reference)."""
-        parameters: dict[str, str | int] = {"expected_last_heartbeat": beat.expected}
+        query = f"expected_last_heartbeat={quote(beat.expected, safe='')}"
         if beat.desired_ttl is not None:
-            parameters["desired_ttl_seconds"] = beat.desired_ttl
+            query += f"&desired_ttl_seconds={beat.desired_ttl}"
         wire = _Wire()
         _WIRE.set(wire)
         sent = self._clock()
         try:
-            response = await self._post(item, Call.HEARTBEAT, beat.timeout, params=parameters)
+            response = await self._post(item, Call.HEARTBEAT, beat.timeout, query=f"?{query}")
         except _FAILURES as error:
             exchange = Exchange(sent=sent, done=self._clock())
             message = _plain(self._in_words(error, beat.timeout), item.key)
@@ -212,10 +220,10 @@ class WorkApi:
         wire = _Wire()
         _WIRE.set(wire)
         try:
-            response = await self._post(item, Call.STOP, timeout, json={"force": force})
+            response = await self._post(item, Call.STOP, timeout, body=to_json({"force": force}))
         except _FAILURES as error:
             return StopUnheard(_plain(self._in_words(error, timeout), item.key), in_doubt=wire.begun)
-        match response.status_code:
+        match response.status:
             case HTTPStatus.OK | HTTPStatus.NO_CONTENT | HTTPStatus.CONFLICT:
                 state = _json(response).get("state")
                 return StopHeard(state if isinstance(state, str) else None)
@@ -234,9 +242,9 @@ class WorkApi:
         try:
             async with asyncio.timeout(timeout):
                 for _ in range(MOST_PAGES):
-                    asked = {"limit": str(PAGE)} | ({} if page is None else {"page": page})
-                    response = await self._call(Call.LIST, path, key, LONGEST_PAGE, params=asked)
-                    if response.status_code != HTTPStatus.OK:
+                    query = f"limit={PAGE}" + ("" if page is None else f"&page={quote(page, safe='')}")
+                    response = await self._call(Call.LIST, f"{path}?{query}", key, LONGEST_PAGE)
+                    if response.status != HTTPStatus.OK:
                         _log.warning("list refused environment=%s: %s", environment_id, _said(response, key))
                         return None
                     read = _Page.model_validate_json(response.content)
@@ -246,48 +254,48 @@ class WorkApi:
                     page = read.next_page
                     if not page:
                         return found
-        except (*_FAILURES, ValidationError) as error:
+        except _FAILURES as error:
             why = "it could not be read" if isinstance(error, ValidationError) else self._in_words(error, timeout)
             _log.warning("list not had environment=%s: %s", environment_id, _plain(why, key))
         return None
 
-    async def _post(self, item: Item, call: Call, seconds: float, **content: Any) -> httpx.Response:
+    async def _post(
+        self, item: Item, call: Call, seconds: float, *, query: str = "", body: bytes | None = None
+    ) -> _Response:
         async with asyncio.timeout(seconds):
-            return await self._call(call, f"{item.path}/{call}", item.key, LONGEST_ANSWER, **content)
+            return await self._call(call, f"{item.path}/{call}{query}", item.key, LONGEST_ANSWER, body)
 
-    async def _call(self, call: Call, path: str, key: SecretStr, longest: int, **content: Any) -> httpx.Response:
-        headers = {"authorization": f"Bearer {key.get_secret_value()}"}
+    async def _call(self, call: Call, path: str, key: SecretStr, longest: int, body: bytes | None = None) -> _Response:
         method = "GET" if call is Call.LIST else "POST"
-        async with self._client.stream(method, f"{self._url}{path}", headers=headers, **content) as response:
-            if response.status_code >= HTTPStatus.BAD_REQUEST:
-                self._telling.tell(CallRefused(call, response.status_code))
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > longest:
-                    raise httpx.DecodingError(f"the answer is longer than {longest} bytes")
-            # The body is unpacked by now, so the header that says it is packed stays behind.
-            headers_read = [
-                (name, value) for name, value in response.headers.raw if name.lower() != b"content-encoding"
-            ]
-            return httpx.Response(response.status_code, headers=headers_read, content=bytes(body))
+        headers = {"authorization": f"Bearer {key.get_secret_value()}"}
+        if body is not None:
+            headers["content-type"] = "application/json"
+        # Already escaped: to parse it once more would cost as much as all the rest of the request's making.
+        url = URL(f"{self._url}{path}", encoded=True)
+        async with self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                self._telling.tell(CallRefused(call, response.status))
+            content = b""
+            while chunk := await response.content.readany():
+                content += chunk
+                if len(content) > longest:
+                    raise aiohttp.ClientPayloadError(f"the answer is longer than {longest} bytes")
+            return _Response(response.status, response.headers, content)
 
     def _in_words(self, error: BaseException, seconds: float) -> str:
         """Say why there is no answer, and what to look at."""
-        # httpx's exceptions come from aiohttp's, which say more; a time-out comes from a cancellation, which says less.
-        cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
-        match cause:
+        match error:
             case TimeoutError():
                 return f"the Work API at {self._url} gave no answer within {seconds:.1f} s"
             case aiohttp.ClientConnectorError():
-                why = cause.os_error.strerror or str(cause.os_error) or type(cause).__name__
+                why = error.os_error.strerror or str(error.os_error) or type(error).__name__
                 return f"the Work API at {self._url} cannot be reached: {why}; check WORKLEASE_API_URL and the network"
-            case httpx.InvalidURL() | UnicodeError():
+            case aiohttp.InvalidURL() | UnicodeError() | ValueError():
                 return f"the Work API at {self._url} cannot be reached: it is no address; check WORKLEASE_API_URL"
             case aiohttp.ClientHttpProxyError():
-                return f"the Work API at {self._url} cannot be reached: the proxy answered {cause.status}"
+                return f"the Work API at {self._url} cannot be reached: the proxy answered {error.status}"
             case _:
-                return f"the Work API at {self._url} broke off: {str(cause) or type(cause).__name__}"
+                return f"the Work API at {self._url} broke off: {str(error) or type(error).__name__}"
 
 
 def _open_session(url: str) -> aiohttp.ClientSession:
@@ -302,13 +310,20 @@ def _open_session(url: str) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_request_headers_sent.append(_note_beginning)
     return aiohttp.ClientSession(
-        connector=connector, proxy=proxy, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]
+        connector=connector,
+        proxy=proxy,
+        headers=HEADERS,
+        # What one lease's answer says must not go out with another's beat.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("accept", "content-type"),
+        timeout=aiohttp.ClientTimeout(),  # each call has its own
+        trace_configs=[trace],
     )
 
 
 _FAILURES: Final = (
-    *(httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError),
-    *(httpx.InvalidURL, UnicodeError),  # what an address provokes that can be no host's name
+    *(aiohttp.ClientError, TimeoutError, OSError),
+    ValueError,  # what an address provokes that can be no host's name
 )
 
 
@@ -319,8 +334,8 @@ def _plain(words: str, key: SecretStr) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in told).split())
 
 
-def _outcome(exchange: Exchange, response: httpx.Response, key: SecretStr) -> Outcome:
-    match response.status_code:
+def _outcome(exchange: Exchange, response: _Response, key: SecretStr) -> Outcome:
+    match response.status:
         case HTTPStatus.OK:
             return _answer(exchange, response)
         case HTTPStatus.PRECONDITION_FAILED:
@@ -329,8 +344,8 @@ def _outcome(exchange: Exchange, response: httpx.Response, key: SecretStr) -> Ou
             return _refusal(exchange, response, _said(response, key))
 
 
-def _refusal(exchange: Exchange, response: httpx.Response, said: str) -> Outcome:
-    match response.status_code:
+def _refusal(exchange: Exchange, response: _Response, said: str) -> Outcome:
+    match response.status:
         case HTTPStatus.CONFLICT:
             return NotReady(exchange, said)
         case HTTPStatus.NOT_FOUND:
@@ -349,7 +364,7 @@ def _refusal(exchange: Exchange, response: httpx.Response, said: str) -> Outcome
             return Rejected(exchange, said)
 
 
-def _answer(exchange: Exchange, response: httpx.Response) -> Outcome:
+def _answer(exchange: Exchange, response: _Response) -> Outcome:
     try:
         read = _Heartbeat.model_validate_json(response.content)
     except ValidationError as error:
@@ -358,7 +373,7 @@ def _answer(exchange: Exchange, response: httpx.Response) -> Outcome:
     return Answered(exchange, read.last_heartbeat, read.state, read.lease_extended, read.ttl_seconds)
 
 
-def _current(response: httpx.Response) -> Current | None:
+def _current(response: _Response) -> Current | None:
     """Read ``error.details.current_state``; parts of it may be missing, and then nothing is decided by it."""
     error = _json(response).get("error")
     details = error.get("details") if isinstance(error, dict) else None
@@ -369,22 +384,22 @@ def _current(response: httpx.Response) -> Current | None:
     return Current(read.last_heartbeat, read.state, read.ttl_seconds)
 
 
-def _json(response: httpx.Response) -> Mapping[str, Any]:
+def _json(response: _Response) -> Mapping[str, Any]:
     try:
-        body = response.json()
-    except (ValueError, RecursionError):
+        body = from_json(response.content)
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 
 
-def _said(response: httpx.Response, key: SecretStr) -> str:
+def _said(response: _Response, key: SecretStr) -> str:
     """Quote the server: its status, its message, and the id under which its owners find the request."""
     error = _json(response).get("error")
     words = error.get("message") if isinstance(error, dict) else None
     request = response.headers.get("request-id")
     return "".join(
         (
-            f"the Work API answered {response.status_code}",
+            f"the Work API answered {response.status}",
             f" ({_plain(str(words), key)[:LONGEST_QUOTE]})" if words else "",
             f", request-id {_plain(request, key)[:LONGEST_QUOTE]}" if request else "",
         )
@@ -403,7 +418,7 @@ def _date(header: str | None) -> float | None:
     return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).timestamp()
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: _Response) -> float | None:
     """Read ``Retry-After`` in seconds: a number, or a date, which counts from the answer's own ``Date``."""
     header = response.headers.get("retry-after")
     if header is None:
