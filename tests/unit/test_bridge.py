@@ -1,0 +1,76 @@
+"""The way from Kopf's thread to the keeper's loop keeps the order, and leaves the loop to others meanwhile."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from worklease.census import Census
+from worklease.handlers import HEARD_AT_ONCE, Bridge
+from worklease.keeper import Keeper
+
+
+class Carrier:
+    """Takes the turns of resources, as the keeper does, and notes whose."""
+
+    def __init__(self) -> None:
+        self.carried: list[str] = []
+
+    async def carry(self, uid: str) -> None:
+        self.carried.append(uid)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.carried.remove(uid)
+
+
+def bridge_to(carrier: Carrier) -> Bridge:
+    return Bridge(cast("Keeper", carrier), cast("Census", None), asyncio.get_running_loop())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 (what is heard has no event)
+        await asyncio.sleep(0)
+
+
+@pytest.mark.timeout(30)
+async def test_what_another_thread_tells_is_heard_in_its_order() -> None:
+    bridge, heard, number = bridge_to(Carrier()), list[int](), 10 * HEARD_AT_ONCE + 1
+
+    def tell() -> None:
+        for each in range(number):
+            bridge.tell(heard.append, each)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    await until(lambda: len(heard) == number)
+    thread.join()
+    assert heard == list(range(number))
+
+
+@pytest.mark.timeout(30)
+async def test_a_long_list_leaves_the_loop_to_others_meanwhile() -> None:
+    bridge, heard = bridge_to(Carrier()), list[int]()
+    for each in range(5 * HEARD_AT_ONCE):
+        bridge.tell(heard.append, each)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(heard) < 5 * HEARD_AT_ONCE
+    await until(lambda: len(heard) == 5 * HEARD_AT_ONCE)
+
+
+@pytest.mark.timeout(30)
+async def test_turns_end_with_the_timer_that_began_them_and_with_no_other() -> None:
+    carrier = Carrier()
+    bridge = bridge_to(carrier)
+    first, second = (object(), "uid-1"), (object(), "uid-1")
+    for turns in (first, second):
+        bridge.tell(bridge.begin, turns)
+    await until(lambda: carrier.carried == ["uid-1", "uid-1"])
+    bridge.tell(bridge.end, first)
+    await until(lambda: carrier.carried == ["uid-1"])
+    bridge.tell(bridge.end, first)
+    bridge.tell(bridge.end, second)
+    await until(lambda: not carrier.carried)
