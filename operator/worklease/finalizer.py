@@ -38,10 +38,11 @@ async def take_off(api: KubernetesApi, reference: Reference) -> Set | Gone | Not
 
 async def _write(api: KubernetesApi, reference: Reference, *, wanted: bool) -> Set | Gone | NotDone:
     outcome: Set | Gone | NotDone = NotDone("")
-    for _ in range(CONFLICTS):
-        outcome = await _try(api, reference, wanted=wanted)
-        if not isinstance(outcome, _Conflict):
-            break
+    async with api.leisure:
+        for _ in range(CONFLICTS):
+            outcome = await _try(api, reference, wanted=wanted)
+            if not isinstance(outcome, _Conflict):
+                break
     return outcome
 
 

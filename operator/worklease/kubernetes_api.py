@@ -4,6 +4,7 @@ Owns the connection, its credentials and the official client. Must not know what
 that talk to the API server (``sandbox``, ``credentials``, ``status``) do so through here.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Mapping
@@ -20,6 +21,9 @@ from kubernetes.aio import client, config
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds after which a call is given up: a healthy API server takes far less, and every call is repeated."""
+
+AT_LEISURE: Final = 16
+"""Calls under way at once of a kind that all leases of a fleet may make at its start: none may time out in a queue."""
 
 OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds the name of its namespace."""
@@ -99,6 +103,8 @@ class KubernetesApi:
         self._call_timeout = call_timeout
         self.namespace = namespace
         """The namespace that the credentials name as their own, if they do."""
+        self.leisure = asyncio.Semaphore(AT_LEISURE)
+        """To be held around calls that thousands may want to make at once, and that nobody waits for urgently."""
 
     @classmethod
     async def connect(cls) -> Self:
