@@ -103,6 +103,8 @@ class Budget:
 
     async def turn(self, request: Request) -> None:
         """Wait for this call's turn."""
+        if self._all is None and not (self._first or self._routine or self.held(self._clock())):
+            return
         turn = asyncio.get_running_loop().create_future()
         entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
         heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)

@@ -3,13 +3,16 @@
 Owns when something is news, and how soon it must be written. Must not decide what is so: ``conditions`` does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 from worklease import lease
 from worklease.checkpoint import Checkpoint
 from worklease.conditions import Kind, Reason
 from worklease.happenings import ConditionChanged, LeaseEnded, Telling
 from worklease.kept import Kept, Wall
+from worklease.lease import Lease
 from worklease.resource import Condition
 from worklease.status import StatusWriter, Urgency
 
@@ -30,7 +33,6 @@ class Bulletin:
         if kept.final and kept.resource.status.observed_generation == kept.resource.generation:
             return False  # an earlier process said it all
         made_from = (
-            kept.lease,
             tuple(kept.bound.values()),
             tuple(kept.deletions.values()),
             kept.resource.generation,
@@ -43,10 +45,14 @@ class Bulletin:
             kept.rehearsal,
             kept.is_mustered,
         )
-        if made_from == kept.told:
+        told, former = kept.told, kept.told_lease
+        if made_from == told and kept.lease == former:
             return False
-        kept.told = made_from
+        kept.told, kept.told_lease = made_from, kept.lease
         self.remember(kept, now)
+        if made_from == told and former is not None and _is_renewal(former, kept.lease):
+            self._status.publish(kept.reference, partial(self._write, kept), Urgency.ROUTINE)
+            return True
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
         news: dict[str, object] = {"state": status.state, **shown}
@@ -59,6 +65,11 @@ class Bulletin:
         kept.reasons = {condition.type: condition.reason for condition in status.conditions}
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)
         return True
+
+    def _write(self, kept: Kept) -> Mapping[str, Any]:
+        """Write the status as it is now: of a lease that is only renewed nobody needs each of them."""
+        wall = self._wall()
+        return kept.status(wall, wall.monotonic).as_merge_patch()
 
     def _tell_of(self, kept: Kept, condition: Condition) -> None:
         """Tell who listens of a condition that is not what it was."""
@@ -77,3 +88,14 @@ class Bulletin:
             text = kept.record(trying=None, wall=self._wall(), now=now)
             within = 0.0 if lease.is_adopted(kept.lease) else kept.lease.ttl / 3
             self._checkpoint.put(kept.resource.uid, text, within=within)
+
+
+def _is_renewal(before: Lease, after: Lease) -> bool:
+    """Tell whether a lease in good order was renewed: no condition changes by that but in the times that it names."""
+    return before.state == after.state and all(
+        each.held
+        and each.trouble is None
+        and each.reprieve is None
+        and not (each.message or each.suspended or each.stopping_seen)
+        for each in (before, after)
+    )

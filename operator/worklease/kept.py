@@ -110,7 +110,9 @@ class Kept:
     calls: dict[str, "asyncio.Task[Any]"] = field(default_factory=dict)
     """What is under way for this resource, by what it is: never two of a kind."""
     told: tuple[object, ...] = ()
-    """What the status that was last published was made from."""
+    """What the status that was last published was made from, beside the lease."""
+    told_lease: Lease | None = None
+    """The lease that it was made from."""
     reasons: dict[str, str] = field(default_factory=dict)
     """Each condition's reason, as it was last told."""
     shown: dict[str, object] = field(default_factory=dict)

@@ -64,12 +64,19 @@ class Reference(NamedTuple):
         return f"{RESOURCE_PATH}/namespaces/{self.namespace}/workleases/{self.name}"
 
 
+Status = Mapping[str, Any]
+"""The body of a merge patch."""
+
+Maker = Callable[[], Status]
+"""Makes a status when it is to be written: most of a large fleet's are overtaken by the next before that."""
+
+
 @dataclass(slots=True)
 class _Entry:
     reference: Reference
-    newest: Mapping[str, Any] | None = None
+    newest: Status | Maker | None = None
     """What was published last: wanted, being written, written or refused."""
-    wanted: Mapping[str, Any] | None = None
+    wanted: Status | Maker | None = None
     """What is to be written and is not being written."""
     urgency: Urgency = Urgency.ROUTINE
     """The greatest of all that the next write brings."""
@@ -131,8 +138,8 @@ class StatusWriter:
         self._allowance = BURST
         self._counted_at = clock()
 
-    def publish(self, reference: Reference, status: Mapping[str, Any], urgency: Urgency) -> None:
-        """Want ``status``, the body of a merge patch, to be written; at once, and without waiting."""
+    def publish(self, reference: Reference, status: Status | Maker, urgency: Urgency) -> None:
+        """Want ``status``, or what it makes by then, to be written; at once, and without waiting."""
         entry = self._entries.setdefault(reference.uid, _Entry(reference))
         if status == entry.newest:
             return
@@ -214,7 +221,7 @@ class StatusWriter:
     async def _write(self, entry: _Entry) -> None:
         status, entry.wanted = entry.wanted, None
         urgency, entry.urgency = entry.urgency, Urgency.ROUTINE
-        reply = await self._patch(entry, status)
+        reply = await self._patch(entry, status() if callable(status) else status)
         entry.busy = False
         self._wrote.set()
         if isinstance(reply, Done):
@@ -230,7 +237,7 @@ class StatusWriter:
         if entry.wanted is not None:
             self._want(entry)
 
-    async def _patch(self, entry: _Entry, status: Mapping[str, Any] | None) -> Reply | Literal[Gone.GONE]:
+    async def _patch(self, entry: _Entry, status: Status | None) -> Reply | Literal[Gone.GONE]:
         """Write the status of this very object, and of none that came after it.
 
         On the status of a custom resource the API server ignores a ``metadata.uid`` that does not match (measured with
@@ -256,7 +263,7 @@ class StatusWriter:
                 break
         return Gone.GONE if isinstance(reply, Refused) and reply.is_absence else reply
 
-    def _repeat(self, entry: _Entry, refused: Mapping[str, Any] | None) -> None:
+    def _repeat(self, entry: _Entry, refused: Status | Maker | None) -> None:
         """Want what was refused once more, unless there is something newer."""
         if self._is_known(entry) and entry.newest is refused and entry.wanted is None and not entry.busy:
             entry.wanted = refused

@@ -129,6 +129,14 @@ async def test_the_same_status_is_not_written_twice(objects: Objects, writer: St
     assert objects.states() == ["active"]
 
 
+async def test_what_makes_a_status_is_asked_when_it_is_written(objects: Objects, writer: StatusWriter) -> None:
+    states = iter(["first", "second"])
+    for _ in range(5):
+        writer.publish(reference(), lambda: {"state": next(states)}, ROUTINE)
+    await writer.flush()
+    assert objects.states() == ["first"]
+
+
 async def test_the_newest_status_wins_while_a_write_is_under_way(
     server: ScriptedServer, objects: Objects, writer: StatusWriter
 ) -> None:
