@@ -19,8 +19,9 @@ OUTAGE ?= 1800
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
 export CLICOLOR ?= 1
-# The programs under tools/ are no part of the package.
+# The programs under tools/ and bench/ are no part of the package.
 demo e2e image tools-bin: export PYTHONPATH := tools
+bench: export PYTHONPATH := bench:tools
 
 ##@ For users
 
@@ -74,6 +75,15 @@ lint: $(READY) ## Style, types and layers alone
 soak: tools-bin ## The long versions, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES) --outage $(OUTAGE)
+
+# QUICK=1 is a smoke test; SIZES=1000/5,10000/30 chooses leases and seconds between beats; WAVES=1 checks the waves;
+# DOCUMENT=1 writes the table into docs/performance.md, CHART=1 the picture beside it.
+.PHONY: bench
+bench: tools-bin ## Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator: half an hour
+	@BENCH_COMMAND="make bench$(if $(SIZES), SIZES=$(SIZES))$(if $(PAIRS), PAIRS=$(PAIRS))$(if $(CHART), CHART=1)" \
+		$(BIN)/python -m benchmark $(if $(QUICK),--quick) $(if $(SIZES),--sizes $(SIZES)) $(if $(WAVES),--waves) \
+		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(WINDOW),--window $(WINDOW)) $(if $(LINES),--lines $(LINES)) \
+		$(if $(DOCUMENT),--document docs/performance.md) $(if $(CHART),--chart docs/performance.svg)
 
 .PHONY: fix
 fix: $(READY) ## Format, and mend what ruff can mend

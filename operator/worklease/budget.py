@@ -104,6 +104,7 @@ class Budget:
     async def turn(self, request: Request) -> None:
         """Wait for this call's turn."""
         if self._all is None and not (self._first or self._routine or self.held(self._clock())):
+            self._tell(request.rank, 0.0)
             return
         turn = asyncio.get_running_loop().create_future()
         entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
@@ -194,10 +195,13 @@ class Budget:
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
 
+    def _tell(self, rank: Rank, waited: float) -> None:
+        called: Literal["first", "routine"] = "routine" if rank is Rank.ROUTINE else "first"
+        self._telling.tell(TurnGiven(called, waited))
+
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
-        rank: Literal["first", "routine"] = "routine" if entry.request.rank is Rank.ROUTINE else "first"
-        self._telling.tell(TurnGiven(rank, max(0.0, self._clock() - entry.asked)))
+        self._tell(entry.request.rank, max(0.0, self._clock() - entry.asked))
         for bucket in (self._all, self._share if entry.request.rank is Rank.ROUTINE else None):
             if bucket is not None:
                 bucket.take()

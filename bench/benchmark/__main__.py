@@ -1,0 +1,170 @@
+"""The benchmark as a program: ``python -m benchmark``, or ``make bench``.
+
+The composition root: opens the control plane, the Work API and the fleet, and closes them however it ends.
+"""
+
+import os
+import platform
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import click
+from rich.console import Console
+
+from benchmark import chart, report
+from benchmark.audit import AuditLog
+from benchmark.course import Course, Size
+from benchmark.figures import Row
+from benchmark.fleet import NAMESPACE, OPERATOR, Fleet
+from benchmark.stage import Stage
+from benchmark.waves import Waves
+from controlplane import ControlPlane, ensure
+from controlplane.plane import BINARIES
+
+ROOT: Final = Path(__file__).parents[2]
+CRD: Final = ROOT / "crds" / "workleases.yaml"
+NODES: Final = 4
+SIZES: Final = "1000/5,5000/30,10000/30"
+QUICK_SIZES: Final = "50/5"
+CHART_SIZES: Final = "100/30,1000/30,5000/30,10000/30,20000/30"
+
+
+class Sizes(click.ParamType[tuple[Size, ...]]):
+    """Such as ``1000/5,10000/30``: leases, and the seconds between two beats of one."""
+
+    name = "sizes"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Size, ...]:
+        """Read them."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            pairs = [part.split("/") for part in str(value).split(",")]
+            return tuple(Size(leases=int(leases), interval=float(interval)) for leases, interval in pairs)
+        except ValueError:
+            self.fail(
+                f"{value!r} is not such as 1000/5,10000/30: leases, and the seconds between two beats", param, ctx
+            )
+
+
+@click.command()
+@click.option("--sizes", type=Sizes(), default=None, help=f"Leases and seconds between beats.  [default: {SIZES}]")
+@click.option("--quick", is_flag=True, help=f"The smallest form, for a smoke test: {QUICK_SIZES}, in a minute.")
+@click.option("--window", type=float, default=None, help="Seconds of one window.  [default: 60]")
+@click.option("--pairs", type=int, default=None, help="Windows of each contender.  [default: 3]")
+@click.option("--tutorial/--no-tutorial", default=True, help="Whether to measure the usual way as well.")
+@click.option("--waves", is_flag=True, help="Let waves come to the whole fleet instead, and check their bounds.")
+@click.option("--lines", type=click.Path(dir_okay=False, path_type=Path), help="Append the figures as JSON lines.")
+@click.option("--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Put the table there.")
+@click.option("--chart", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw cost against size.")
+def main(
+    sizes: tuple[Size, ...] | None,
+    *,
+    quick: bool,
+    window: float | None,
+    pairs: int | None,
+    tutorial: bool,
+    waves: bool,
+    lines: Path | None,
+    document: Path | None,
+    picture: Path | None,
+) -> None:
+    """Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator."""
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    chosen = sizes or Sizes().convert(QUICK_SIZES if quick else CHART_SIZES if picture else SIZES, None, None)
+    signal.signal(signal.SIGTERM, _interrupted)
+    if waves:
+        sys.exit(0 if _waves(chosen[-1], console) else 1)
+    rows: list[Row] = []
+    for course in _courses(chosen, window or (10.0 if quick else 60.0), pairs or (1 if quick else 3), console):
+        rows += course.run(with_tutorial=tutorial and picture is None)
+        if lines is not None:
+            report.write_lines([row for row in rows if row.leases == course.size.leases], lines)
+        report.show(rows, console)
+    if document is not None:
+        report.write_document(rows, document, os.environ.get("BENCH_COMMAND", "make bench"), machine())
+    if picture is not None:
+        chart.draw(rows, picture)
+
+
+def _waves(size: Size, console: Console) -> bool:
+    """Let the waves come to a fleet, show their bounds, and tell whether all held."""
+    with _opened() as (plane, stage):
+        course = _course(plane, stage, size, console)
+        course.say(f"making {size.leases} pods")
+        course.fleet.grow_pods(size.leases)
+        bounds = list(Waves(course=course, plane=plane, stopped=max(1, size.leases // 10)).run())
+    report.show_bounds(bounds, console)
+    return all(bound.held for bound in bounds)
+
+
+def _courses(sizes: Sequence[Size], window: float, pairs: int, console: Console) -> Iterator[Course]:
+    """Open everything, and give the course of each size, with its fleet made."""
+    with _opened() as (plane, stage):
+        course: Course | None = None
+        for size in sizes:
+            if course is None:
+                course = _course(plane, stage, size, console)
+            else:
+                course.fleet.clear()
+            course = replace(course, size=size, window=window, pairs=pairs, say=Say(console, size))
+            course.say(f"making {size.leases} resources and their pods")
+            course.fleet.grow(size.leases)
+            yield course
+
+
+def _course(plane: ControlPlane, stage: Stage, size: Size, console: Console) -> Course:
+    """Open the Work API and prepare an empty fleet."""
+    fleet = Fleet(plane)
+    fleet.prepare()
+    return Course(
+        fleet=fleet,
+        stage=stage,
+        api=stage.start_work_api(),
+        audit=AuditLog(plane.audit_log, OPERATOR),
+        kubeconfig=plane.service_account_kubeconfig(NAMESPACE, "operator"),
+        size=size,
+        window=0.0,
+        pairs=0,
+        say=Say(console, size),
+    )
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[ControlPlane, Stage]]:
+    with ControlPlane(nodes=NODES, binaries=ensure(BINARIES)) as plane, Stage() as stage:
+        plane.kubectl("apply", "--server-side", "-f", str(CRD))
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+        yield plane, stage
+
+
+class Say:
+    """Tells on standard error how far it is."""
+
+    def __init__(self, console: Console, size: Size) -> None:
+        self._console = console
+        self._size = f"{size.leases}/{size.interval:g}"
+
+    def __call__(self, text: str) -> None:
+        """Tell something."""
+        self._console.print(f"[dim]{self._size:>9}[/]  {text}")
+
+
+def machine() -> str:
+    """Describe this machine in a few words."""
+    cores, python = os.cpu_count(), platform.python_version()
+    return f"{cores} cores ({platform.machine()}), CPython {python}, load generator and API server beside it"
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmark")

@@ -1,0 +1,53 @@
+"""The API server's audit log: who asked for what, and when. Must not ask the API server for anything."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+class AuditLog:
+    """One user's requests."""
+
+    def __init__(self, path: Path, user: str) -> None:
+        self._path = path
+        self._user = f'"username":"{user}"'
+
+    def mark(self) -> int:
+        """Give the place up to which there is something now, in bytes."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
+    def since(self, mark: int) -> Iterator[dict[str, Any]]:
+        """Give the user's requests that were ended since ``mark``."""
+        with self._path.open(encoding="utf-8") as lines:
+            lines.seek(mark)
+            for line in lines:
+                if self._user in line and line.endswith("\n"):
+                    yield json.loads(line)
+
+    def verbs(self, mark: int, seconds: float) -> dict[str, float]:
+        """Give the requests a second by verb, status writes apart from others; ``seconds`` have gone by."""
+        counts = Counter(_what(entry) for entry in self.since(mark))
+        return {what: count / seconds for what, count in sorted(counts.items())}
+
+    def deletions(self, mark: int) -> dict[str, float]:
+        """Give when the deletion of each pod was first accepted, in seconds since the epoch, by its name."""
+        accepted: dict[str, float] = {}
+        for entry in self.since(mark):
+            target = entry.get("objectRef") or {}
+            is_accepted = 200 <= (entry.get("responseStatus") or {}).get("code", 0) < 300
+            if is_accepted and entry["verb"] == "delete" and target.get("resource") == "pods":
+                accepted.setdefault(target["name"], _seconds(entry["stageTimestamp"]))
+        return accepted
+
+
+def _what(entry: dict[str, Any]) -> str:
+    target = entry.get("objectRef") or {}
+    of = target.get("resource", "other")
+    return f"{entry['verb']} {of}/{target['subresource']}" if target.get("subresource") else f"{entry['verb']} {of}"
+
+
+def _seconds(stamp: str) -> float:
+    return datetime.fromisoformat(stamp).timestamp()

@@ -1,0 +1,265 @@
+"""The course of one size: the floor, the operator through a start, a kill and a restart, and the usual way, in turn.
+
+Owns what is measured when. Must not print.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmark import proc
+from benchmark.audit import AuditLog
+from benchmark.figures import Row, Spread, Window, lateness
+from benchmark.fleet import Fleet, item, lease_name
+from benchmark.proc import Machine
+from benchmark.stage import Probe, Stage
+from benchmark.work_api import WorkApi
+from controlplane import wait_for
+
+BEATEN_SECONDS: Final = 600.0
+"""Seconds until all leases must have been beaten at the first start: thousands of finalizers are to be written."""
+
+TUTORIAL_SECONDS: Final = 120.0
+"""Seconds that the usual way gets to come to a first beat; it is measured all the same then."""
+
+SETTLED: Final = 3.0
+"""Seconds of idleness before the memory of an empty process is read."""
+
+SHARE_STOPPED: Final = 0.02
+"""The part of the leases that is stopped, and as many whose pods fail, at the end."""
+
+STOPPED_SECONDS: Final = 60.0
+"""Seconds until the items of all failed pods must be stopped: it takes no beat, and no time-out."""
+
+DELETED_SECONDS: Final = 120.0
+"""Seconds until the pods of all that was stopped must be deleted; a beat comes each interval."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many leases, and the seconds between two beats of one."""
+
+    leases: int
+    interval: float
+
+    @property
+    def ttl(self) -> float:
+        """The TTL, of which the interval is a third."""
+        return 3 * self.interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """Everything that the measuring of one size needs."""
+
+    fleet: Fleet
+    stage: Stage
+    api: WorkApi
+    audit: AuditLog
+    kubeconfig: Path
+    size: Size
+    window: float
+    """Seconds of one window of measurement."""
+    pairs: int
+    """Windows of each contender."""
+    say: Callable[[str], None]
+
+    def run(self, *, with_tutorial: bool) -> list[Row]:
+        """Measure all contenders; the resources and their pods are there already."""
+        before = self.floor((self.pairs + 1) // 2)
+        operator = self.operator()
+        after = self.floor(self.pairs // 2) if self.pairs > 1 else ()
+        rows = [self._floor_row((*before, *after)), operator]
+        if with_tutorial:
+            rows.append(self.tutorial())
+        return rows
+
+    # --- The contenders ----------------------------------------------------------------------------------------
+
+    def floor(self, windows: int) -> tuple[Window, ...]:
+        """Measure the bare loop."""
+        self._open()
+        pid = self.stage.start_floor(self.api, self.size.leases, self.size.interval)
+        self.until_beaten(0.0, BEATEN_SECONDS)
+        measured = tuple(self._window(pid, "floor") for _ in range(windows))
+        self.stage.end()
+        return measured
+
+    def _floor_row(self, windows: tuple[Window, ...]) -> Row:
+        lapses = sum(window.lapses for window in windows)
+        return Row(
+            contender="floor", leases=self.size.leases, interval=self.size.interval, windows=windows, lapses=lapses
+        )
+
+    def operator(self) -> Row:
+        """Measure the operator: its start with fresh resources, a kill, a restart, what is stopped and what fails."""
+        self._open()
+        empty = self._empty_memory()
+        windows: list[Window] = []
+        lags: list[float] = []
+        beaten: dict[str, float] = {}
+        verbs: list[Mapping[str, float]] = []
+        start_cpu = memory = math.nan
+        for number in range(max(self.pairs, 3)):
+            why = ("start", "kill -9", "SIGTERM")[number % 3]
+            if number:
+                took = self.stage.end(signal.SIGKILL if why == "kill -9" else signal.SIGTERM)
+                self.say(f"ended by {why} within {took:.1f} s")
+            pid, seconds = self._start_operator()
+            beaten.setdefault(why, seconds)
+            self.say(f"all beaten {seconds:.1f} s after {why}")
+            if number == 0:
+                start_cpu = proc.cpu_seconds(pid)
+            with Probe(self.stage.await_http_address()) as probe:
+                mark, began = self.audit.mark(), time.monotonic()
+                windows.append(self._window(pid, "worklease"))
+                verbs.append(self.audit.verbs(mark, time.monotonic() - began))
+            lags += probe.took
+            memory = proc.resident_kib(pid)
+        stopped = self.stop_some()
+        failed = self.fail_some()
+        lapses = self.api.summary()["lapses"]
+        self.stage.end()
+        return Row(
+            contender="worklease",
+            leases=self.size.leases,
+            interval=self.size.interval,
+            windows=tuple(windows),
+            memory_per_lease=(memory - empty) / self.size.leases,
+            empty_memory=empty,
+            all_beaten=beaten,
+            lapses=lapses,
+            requests=_mean(verbs),
+            stop_to_delete=stopped,
+            failure_to_stop=failed,
+            loop_lag=Spread.of(lags),
+            start_cpu=start_cpu,
+        )
+
+    def tutorial(self) -> Row:
+        """Measure the usual way, whether or not it comes to anything."""
+        self._open()
+        pid = self.stage.start_tutorial(self.kubeconfig, self.api, self.size.interval)
+        try:
+            beaten = {"start": self.until_beaten(0.0, TUTORIAL_SECONDS)}
+        except AssertionError:
+            beaten = {"start": math.inf}
+        windows = (self._window(pid, "tutorial"),)
+        memory = proc.resident_kib(pid)
+        lapses = self.api.summary()["lapses"]
+        self.stage.end(signal.SIGKILL)
+        return Row(
+            contender="tutorial",
+            leases=self.size.leases,
+            interval=self.size.interval,
+            windows=windows,
+            empty_memory=memory,
+            all_beaten=beaten,
+            lapses=lapses,
+        )
+
+    # --- Steps -------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self.api.open([item(number) for number in range(self.size.leases)], self.size.ttl)
+
+    def _empty_memory(self) -> int:
+        """Start the operator where there is nothing to keep, and see what it needs for that."""
+        pid = self.stage.start_operator(self.kubeconfig, self.api, self.size.interval, WORKLEASE_NAMESPACES="default")
+        self.stage.await_http_address()
+        time.sleep(SETTLED)
+        memory = proc.resident_kib(pid)
+        self.stage.end()
+        return memory
+
+    def _start_operator(self) -> tuple[int, float]:
+        since = self.api.summary()["now"]
+        pid = self.stage.start_operator(self.kubeconfig, self.api, self.size.interval)
+        return pid, self.until_beaten(since, BEATEN_SECONDS)
+
+    def until_beaten(self, since: float, seconds: float) -> float:
+        """Wait until all leases were beaten, and give the seconds from ``since``, or from now, until they were."""
+        since = since or self.api.summary()["now"]
+
+        def last_first() -> float:
+            self.stage.is_alive()
+            numbers, times = self.api.beats(since)
+            first: dict[int, float] = {}
+            for number, at in zip(numbers, times, strict=True):
+                first.setdefault(number, at)
+            if len(first) >= self.size.leases:
+                return max(first.values()) - since
+            # What has lapsed is given up, and never beaten again.
+            states = self.api.summary()["states"]
+            given_up = self.size.leases - states.get("active", 0) - states.get("starting", 0)
+            return math.inf if given_up and len(first) >= self.size.leases - given_up else 0.0
+
+        return wait_for(last_first, seconds=seconds, what=f"a beat of each of {self.size.leases} leases")
+
+    def _window(self, pid: int, contender: str) -> Window:
+        before, server = self.api.summary(), self.stage.work_api_pid
+        began, cpu, server_cpu, machine = (
+            time.monotonic(), proc.cpu_seconds(pid), proc.cpu_seconds(server), Machine.read()
+        )  # fmt: skip
+        time.sleep(self.window)
+        seconds, used = time.monotonic() - began, proc.cpu_seconds(pid) - cpu
+        server_used, load = proc.cpu_seconds(server) - server_cpu, Machine.read().load_since(machine)
+        after = self.api.summary()
+        numbers, times = self.api.beats(before["now"] - 2 * self.size.interval)
+        window = Window(
+            seconds=seconds,
+            beats=after["beats"] - before["beats"],
+            cpu_seconds=used,
+            server_cpu_seconds=server_used,
+            late=Spread.of(lateness(numbers, times, before["now"], self.size.interval)),
+            lapses=after["lapses"] - before["lapses"],
+            machine_load=load,
+        )
+        self.say(
+            f"{contender}: {window.beats} beats in {seconds:.0f} s, {1e3 * window.cpu_per_beat:.2f} ms of CPU for "
+            f"each, {window.core:.0%} of a core, p99 {1e3 * window.late.p99:.0f} ms late, {window.lapses} lapses"
+        )
+        return window
+
+    def stop_some(self) -> Spread:
+        """Stop items at the server, and see how long their pods' deletion takes from the beat that says so."""
+        stopped = range(max(1, int(self.size.leases * SHARE_STOPPED)))
+        mark = self.audit.mark()
+        self.api.stop([item(number) for number in stopped])
+        wanted = {lease_name(number) for number in stopped}
+        deletions = self.await_deletions(mark, wanted)
+        told = self.api.items()
+        return Spread.of([deletions[lease_name(number)] - (told[item(number)][1] or 0.0) for number in stopped])
+
+    def await_deletions(self, mark: int, pods: set[str]) -> dict[str, float]:
+        """Wait until the deletion of these pods was accepted; gives when, in seconds since the epoch."""
+
+        def deleted() -> dict[str, float]:
+            found = self.audit.deletions(mark)
+            return found if pods <= found.keys() else {}
+
+        return wait_for(deleted, seconds=DELETED_SECONDS, what="the deletion of the pods of stopped items")
+
+    def fail_some(self) -> Spread:
+        """Let pods fail, and see how long the stop of their items takes from the report of it."""
+        most = self.size.leases - 1
+        failed = range(most, most - max(1, int(self.size.leases * SHARE_STOPPED)), -1)
+        reported = self.fleet.fail(failed)
+
+        def heard() -> dict[int, float]:
+            told = self.api.items()
+            stops = {number: at for number in failed if (at := told[item(number)][2]) is not None}
+            return stops if len(stops) == len(failed) else {}
+
+        stops = wait_for(heard, seconds=STOPPED_SECONDS, what="the stop of the items of failed pods")
+        return Spread.of([stops[number] - reported[number] for number in failed])
+
+
+def _mean(many: list[Mapping[str, float]]) -> dict[str, float]:
+    return {
+        what: sum(each.get(what, 0.0) for each in many) / len(many) for what in sorted({w for e in many for w in e})
+    }

@@ -1,0 +1,168 @@
+"""The processes of a benchmark: the Work API, and one contender at a time.
+
+Owns their start and their end: they end with this process, however it dies. Must not measure.
+"""
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import benchmark
+from benchmark.fleet import NAMESPACE
+from benchmark.work_api import KEY, WorkApi
+from controlplane import StartError, wait_for
+from controlplane.processes import Processes
+
+START_SECONDS: Final = 120.0
+"""Seconds until a process must be there: a second or two, and more on a machine that builds something."""
+
+END_SECONDS: Final = 60.0
+"""Seconds that an ended process may take: the operator writes its last news first."""
+
+PROBE: Final = 0.25
+"""Seconds between two probes of the operator's loop: four a second cost it a thousandth of a core."""
+
+PACKAGE_ROOT: Final = Path(benchmark.__file__).parents[1]
+
+
+class Stage:
+    """The Work API and the contenders, as a context manager."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="worklease-bench-")).resolve()
+        self._processes = Processes(self.folder)
+        self._starts = 0
+        self.contender = ""
+        """The name of the contender's process that was started last."""
+
+    def __enter__(self) -> Self:
+        """Begin with nothing running."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all and remove their folder."""
+        if error is not None and self.contender:
+            error.add_note(f"The log of {self.contender} ends:\n{self._processes.tail(self.contender)}")
+        self._processes.close()
+
+    # --- The Work API ------------------------------------------------------------------------------------------
+
+    def start_work_api(self) -> WorkApi:
+        """Start the Work API and give the way to it."""
+        ready = self.folder / "work-api"
+        self._start("work-api", {}, "benchmark.work_server", str(ready))
+        wait_for(lambda: self._lives("work-api") and ready.exists(), seconds=START_SECONDS, what="the Work API")
+        return WorkApi(ready.read_text())
+
+    @property
+    def work_api_pid(self) -> int:
+        """The Work API's process."""
+        return self._processes.look().running["work-api"]
+
+    # --- The contenders ----------------------------------------------------------------------------------------
+
+    def start_floor(self, api: WorkApi, leases: int, interval: float) -> int:
+        """Start the bare loop; gives its process id."""
+        return self._contend("floor", {}, "benchmark.floor", api.url, KEY, str(leases), f"{interval:g}")
+
+    def start_tutorial(self, kubeconfig: Path, api: WorkApi, interval: float) -> int:
+        """Start the usual way; gives its process id."""
+        environment = {"KUBECONFIG": str(kubeconfig)}
+        return self._contend("tutorial", environment, "benchmark.tutorial", api.url, KEY, f"{interval:g}", NAMESPACE)
+
+    def start_operator(self, kubeconfig: Path, api: WorkApi, interval: float, **settings: str) -> int:
+        """Start `worklease run`; gives its process id."""
+        environment = {
+            "KUBECONFIG": str(kubeconfig),
+            "WORKLEASE_API_URL": api.url,
+            "WORKLEASE_NAMESPACES": NAMESPACE,
+            "WORKLEASE_NAMESPACE": NAMESPACE,
+            "WORKLEASE_MAX_HEARTBEAT_INTERVAL": f"{interval:g}",
+            "WORKLEASE_REQUESTS_PER_MINUTE": "0",
+            "WORKLEASE_LOG_FORMAT": "text",
+            "WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0",
+            **settings,
+        }
+        return self._contend("worklease", environment, "worklease", "run")
+
+    def _contend(self, name: str, environment: dict[str, str], *words: str) -> int:
+        self._starts += 1
+        self.contender = f"{name}-{self._starts}"
+        self._start(self.contender, environment, *words)
+        return self._processes.look().running[self.contender]
+
+    def is_alive(self) -> bool:
+        """Tell whether the contender runs; raise StartError with its log if it has ended."""
+        return self._lives(self.contender)
+
+    def end(self, number: int = signal.SIGTERM) -> float:
+        """End the contender, and give the seconds that it took."""
+        began = time.monotonic()
+        self._processes.signal(self.contender, number)
+        self._processes.wait_for_end(self.contender, seconds=END_SECONDS)
+        return time.monotonic() - began
+
+    def log(self) -> str:
+        """What the contender has logged."""
+        return self._processes.log(self.contender).read_text(errors="replace")
+
+    def await_http_address(self) -> str:
+        """Wait until the operator has started, and give where it serves HTTP."""
+
+        def address() -> str:
+            found = re.findall(r"operator started .* http=(\S+)", self.log()) if self.is_alive() else []
+            return found[-1] if found else ""
+
+        return wait_for(address, seconds=START_SECONDS, what="the operator's start")
+
+    def _start(self, name: str, environment: dict[str, str], *words: str) -> None:
+        paths = os.pathsep.join([str(PACKAGE_ROOT)])
+        given = {"PATH": os.environ["PATH"], "PYTHONPATH": paths, "NO_PROXY": "127.0.0.1"} | environment
+        settings = [f"{key}={value}" for key, value in given.items()]
+        self._processes.start(name, ["env", *settings, sys.executable, "-m", *words])
+
+    def _lives(self, name: str) -> bool:
+        ended = self._processes.look().ended
+        if name in ended:
+            raise StartError(f"{name} ended with {ended[name]}:\n{self._processes.tail(name)}")
+        return True
+
+
+class Probe:
+    """Asks a server for a page that it does not have, again and again: how long its loop takes to come to it."""
+
+    def __init__(self, address: str) -> None:
+        self._url = f"http://{address}/is-the-loop-free"
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._done = threading.Event()
+        self.took: list[float] = []
+        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(PROBE):
+            began = time.monotonic()
+            try:
+                self._opener.open(self._url, timeout=30.0)
+            except urllib.error.HTTPError:
+                self.took.append(time.monotonic() - began)

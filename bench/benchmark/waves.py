@@ -1,0 +1,139 @@
+"""Waves: what comes to a whole fleet at once, each with bounds that are checked.
+
+Owns the scenarios and their bounds. Must not print. They follow each other on one operator.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from benchmark import proc
+from benchmark.course import Course
+from benchmark.figures import lateness, percentile
+from benchmark.fleet import item, lease_name
+from benchmark.work_api import KEY
+from controlplane import ControlPlane
+
+CREATED_WITHIN: Final = 60.0
+"""Seconds in which the whole fleet is created."""
+
+THROTTLED: Final = 60.0
+"""Seconds for which the Work API answers 429."""
+
+LATE: Final = 1.0
+"""Seconds: the 99th percentile of lateness of what the wave does not concern."""
+
+DELETED: Final = 10.0
+"""Seconds from the beat that says "stopping" to the accepted DELETE of the last pod."""
+
+GROWTH: Final = 1.5
+"""By how much memory may grow in all waves together, at most."""
+
+ATTEMPTS: Final = 4
+"""Requests for each lease that a wave may cost at most, beside its beats in the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One bound, what was measured, and whether it held."""
+
+    wave: str
+    what: str
+    measured: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waves:
+    """The waves over one fleet, whose pods are there and whose resources are not."""
+
+    course: Course
+    plane: ControlPlane
+    stopped: int
+    """How many items are stopped at once."""
+
+    def run(self) -> Iterator[Bound]:
+        """Start the operator, and let the waves come."""
+        course = self.course
+        course.api.open([item(number) for number in range(course.size.leases)], course.size.ttl)
+        pid = course.stage.start_operator(course.kubeconfig, course.api, course.size.interval)
+        course.stage.await_http_address()
+        yield from self._wave("created within a minute", self._create)
+        memory = proc.resident_kib(pid)
+        yield from self._wave("all keys rotated at once", self._rotate)
+        yield from self._wave("429 for a minute", self._throttle)
+        yield from self._wave("the API server killed and started", self._cut)
+        yield from self._wave(f"{self.stopped} items stopped at once", self._stop)
+        peak = proc.peak_kib(pid)
+        yield Bound("all of them", f"memory at most {GROWTH:g} times", f"{peak / memory:.2f}", peak <= GROWTH * memory)
+        course.stage.end()
+
+    def _wave(self, name: str, wave: Callable[[], Iterator[Bound]]) -> Iterator[Bound]:
+        self.course.say(f"wave: {name}")
+        before = self.course.api.summary()
+        for bound in wave():
+            yield replace(bound, wave=name)
+        after = self.course.api.summary()
+        lapses = after["lapses"] - before["lapses"]
+        yield Bound(name, "no lapse", str(lapses), lapses == 0)
+        yield self._requests(name, before, after)
+
+    def _requests(self, name: str, before: dict[str, Any], after: dict[str, Any]) -> Bound:
+        """Bound what the wave cost the Work API: so many calls for each lease, and its beats."""
+        leases, seconds = self.course.size.leases, after["now"] - before["now"]
+        most = leases * (ATTEMPTS + seconds / self.course.size.interval)
+        sent = after["requests"] - before["requests"]
+        return Bound(name, f"at most {most:.0f} requests", str(sent), sent <= most)
+
+    def _create(self) -> Iterator[Bound]:
+        size = self.course.size
+        self.course.fleet.grow_within(size.leases, min(CREATED_WITHIN, size.leases / 10))
+        began = time.monotonic()
+        self.course.until_beaten(0.0, size.ttl * 10)
+        seconds = time.monotonic() - began
+        yield Bound("", f"all held {size.ttl:g} s after the last", f"{seconds:.1f} s", seconds <= size.ttl)
+        self._settle()
+
+    def _rotate(self) -> Iterator[Bound]:
+        since = self.course.api.summary()["now"]
+        self.course.fleet.put_key(f"{KEY}-rotated")
+        self.course.api.set_keys(f"{KEY}-rotated")
+        self.course.until_beaten(since, self.course.size.ttl)
+        yield from self._in_time(since)
+
+    def _throttle(self) -> Iterator[Bound]:
+        since = self.course.api.summary()["now"]
+        seconds = min(THROTTLED, 2 * self.course.size.ttl / 3)
+        self.course.api.throttle(seconds)
+        time.sleep(seconds)
+        self.course.until_beaten(since + seconds, self.course.size.ttl)
+        self._settle()
+        yield from ()
+
+    def _cut(self) -> Iterator[Bound]:
+        since = self.course.api.summary()["now"]
+        self.plane.kill("kube-apiserver")
+        self.plane.start("kube-apiserver")
+        self.course.until_beaten(since, self.course.size.ttl)
+        yield from self._in_time(since)
+
+    def _stop(self) -> Iterator[Bound]:
+        since, mark = self.course.api.summary()["now"], self.course.audit.mark()
+        stopped = range(self.stopped)
+        self.course.api.stop([item(number) for number in stopped])
+        wanted = {lease_name(number) for number in stopped}
+        deletions = self.course.await_deletions(mark, wanted)
+        told = self.course.api.items()
+        slowest = max(deletions[lease_name(number)] - (told[item(number)][1] or 0.0) for number in stopped)
+        yield Bound("", f"each pod's DELETE within {DELETED:g} s of the beat", f"{slowest:.1f} s", slowest <= DELETED)
+        yield from self._in_time(since)
+
+    def _in_time(self, since: float) -> Iterator[Bound]:
+        numbers, times = self.course.api.beats(since - 2 * self.course.size.interval)
+        late = percentile(lateness(numbers, times, since, self.course.size.interval), 0.99)
+        yield Bound("", f"99 of 100 beats less than {LATE:g} s late", f"{late:.2f} s", late < LATE)
+
+    def _settle(self) -> None:
+        """Let one interval go by, so that the next wave meets a fleet in order."""
+        time.sleep(self.course.size.interval)
