@@ -44,6 +44,9 @@ LONGEST_TIMEOUT: Final = 10.0
 FIRST_RETRY: Final = 0.25
 """Seconds before the first retry: most failures are one lost connection."""
 
+LOOKED_AFTER: Final = 10.0
+"""Seconds after a start within which every restored lease is beaten, as far as the budget allows."""
+
 LONGEST_UNCLAIMED_RETRY: Final = 8.0
 """Seconds, give or take a fifth, between tries for a lease not held yet: nothing is at risk, but somebody waits."""
 
@@ -298,8 +301,8 @@ def restore(
         unplaced=(Unplaced(-math.inf, now + timeout(kept)),),
         stopping_seen=words.state == "stopping" and words.at < earliest,
         reprieve=told if earliest < told else None,
-        # Many leases that start at once are spread by what is due; what is overdue goes at once.
-        due=max(now, sent + _routine(kept)),
+        # Until a beat tells, nobody knows whether the lease is still ours: so soon, what is due first first.
+        due=now + max(0.0, sent + _routine(kept) - now) * min(1.0, LOOKED_AFTER / _routine(kept)),
     )
 
 
@@ -642,7 +645,19 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         message="",
         stopping_seen=False,
     )
-    return replace(renewed, due=sent + _routine(renewed))
+    return replace(renewed, due=sent + _routine(renewed) * _share(lease))
+
+
+def _share(lease: Lease) -> float:
+    """Say after which part of its interval a lease is beaten again: less once after a start, which crowded the beats.
+
+    The first beats after a start come close together, and so would all that follow; from a third of the interval to all
+    of it, differently for each lease, spreads them over it again.
+    """
+    is_restored = any(each.opens == -math.inf for each in lease.unanswered) or any(
+        each.sent == -math.inf for each in lease.unplaced
+    )
+    return (1.0 + 2.0 * zlib.crc32(f"{lease.seed}".encode()) / 0xFFFFFFFF) / 3.0 if is_restored else 1.0
 
 
 def _not_extended(lease: Lease, answer: Answered) -> Lease:

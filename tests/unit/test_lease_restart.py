@@ -96,3 +96,26 @@ def test_a_second_restart_knows_as_much_as_the_first() -> None:
 @pytest.mark.parametrize("ttl", [0.0, -1.0])
 def test_a_ttl_that_makes_no_sense_is_a_second(ttl: float) -> None:
     assert restored(100, ttl=ttl).ttl == 1
+
+
+def test_every_restored_lease_is_beaten_soon_in_the_order_in_which_it_was_due() -> None:
+    due = [restored(now, ttl=300).due - now for now in (129, 120, 110, 101, 100)]
+    assert due == pytest.approx([1 / 3, 10 / 3, 20 / 3, 29 / 3, 10])
+    assert restored(140, ttl=300).due == 140
+    # Where the interval is short, what was due is as soon.
+    assert restored(101, ttl=15).due == 105
+
+
+def test_what_was_beaten_together_after_a_start_is_spread_over_the_interval_again() -> None:
+    def gaps(lease: Lease) -> list[float]:
+        found = []
+        for _ in range(2):
+            renewed = observe(lease, answered(lease.due))
+            found.append(renewed.due - lease.due)
+            lease = renewed
+        return found
+
+    first, second = zip(*(gaps(replace(restored(110, ttl=300), seed=seed)) for seed in range(300)), strict=True)
+    assert all(10 <= gap <= 30 for gap in first)
+    assert {int(gap) for gap in first} >= set(range(10, 30)), "every part of the interval has some"
+    assert second == pytest.approx([30] * 300)
