@@ -1,0 +1,82 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark import chart
+from benchmark.figures import Row, Spread, Window
+from benchmark.report import BEGIN, END
+from controlplane import ControlPlane
+from support.processes import ROOT
+
+SECONDS = 280.0  # some eighty on two quiet cores
+
+
+def bench(*words: str, may_end_with: tuple[int, ...] = (0,)) -> str:
+    """Run the benchmark as a program; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmark", *words],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": f"{ROOT / 'bench'}:{ROOT / 'tools'}"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode in may_end_with, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+# The fixture is not used: it makes sure that the binaries are built before the time is counted.
+@pytest.mark.timeout(300)
+def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    assert control_plane.is_ready
+    lines, document = tmp_path / "lines.jsonl", tmp_path / "performance.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    small = ("--sizes=12/10", "--window=11", "--pairs=1")
+    printed = bench(*small, f"--lines={lines}", f"--document={document}")
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["contender"] for row in rows] == ["floor", "worklease", "tutorial"]
+    for row in rows:
+        assert all(window["beats"] > 0 for window in row["windows"]), row
+        assert row["cpu_per_beat"] > 0
+        assert row["contender"] in printed
+    operator = rows[1]
+    assert set(operator["all_beaten"]) == {"start", "kill -9", "SIGTERM"}
+    assert operator["requests"]["patch workleases/status"] > 0
+    assert all(operator[what]["max"] > 0 for what in ("stop_to_delete", "failure_to_stop", "loop_lag"))
+    text = document.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert len(re.findall(r"^\| 12 \|", text, re.MULTILINE)) == 5
+    assert "old" not in text
+
+
+# Whether bounds of time hold on a busy machine is not for a test to say; that each is measured is.
+@pytest.mark.timeout(300)
+def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_plane: ControlPlane) -> None:
+    assert control_plane.is_ready
+    printed = bench("--waves", "--sizes=20/10", may_end_with=(0, 1))
+    verdicts = re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)
+    assert len(verdicts) == 5 * 2 + 5 + 1, printed
+
+
+def row(contender: str, leases: int) -> Row:
+    late = Spread(0.0, 0.1, 0.2)
+    window = Window(
+        seconds=60.0, beats=100, cpu_seconds=0.1, server_cpu_seconds=0.0, late=late, lapses=0, machine_load=0.5
+    )
+    return Row(contender=contender, leases=leases, interval=30.0, windows=(window,), memory_per_lease=20.0)
+
+
+def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:
+    rows = [row(contender, leases) for leases in (100, 1000) for contender in ("floor", "worklease")]
+    for name in ("one.svg", "other.svg"):
+        chart.draw(rows, tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
+    assert "1,000" in (tmp_path / "one.svg").read_text()
