@@ -7,20 +7,23 @@ about a lease, and must not retry: the lease sets the pace.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from http import HTTPStatus
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Annotated, Any, Final, Self
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 from yarl import URL
 
 from worklease.happenings import SILENT, Call, CallRefused, Telling
@@ -172,13 +175,25 @@ class _Response:
 
 
 class WorkApi:
-    """One pool of connections to the Work API, opened at the first call."""
+    """One pool of connections to the Work API, opened at the first call.
+
+    httpx speaks over it, but for beats: what it builds for a request costs more than the request. So beats are handed
+    to the pool itself.
+    """
 
     def __init__(self, url: str, clock: Callable[[], float], telling: Telling = SILENT) -> None:
         self._telling = telling
         self._url = url.rstrip("/")
         self._clock = clock
         self._opened: aiohttp.ClientSession | None = None
+        self._client = httpx.AsyncClient(
+            transport=AiohttpTransport(client=lambda: self._pool),
+            headers=HEADERS,
+            # What one lease's answer says must not go out with another's call: so no cookies.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=None,  # noqa: S113 (each call has its own time-out)
+            follow_redirects=False,
+        )
 
     async def __aenter__(self) -> Self:
         """Open nothing yet: connections are made when needed."""
@@ -186,25 +201,27 @@ class WorkApi:
 
     async def __aexit__(self, *_: object) -> None:
         """Close all connections."""
+        await self._client.aclose()
         if self._opened is not None:
             await self._opened.close()
 
     @property
-    def _session(self) -> aiohttp.ClientSession:
+    def _pool(self) -> aiohttp.ClientSession:
         if self._opened is None:
             self._opened = _open_session(self._url)
         return self._opened
 
     async def heartbeat(self, item: Item, beat: Beat) -> Outcome:
         """Send one heartbeat and say what came of it (Record Heartbeat reference)."""
-        query = f"expected_last_heartbeat={quote(beat.expected, safe='')}"
+        query = f"?expected_last_heartbeat={quote(beat.expected, safe='')}"
         if beat.desired_ttl is not None:
             query += f"&desired_ttl_seconds={beat.desired_ttl}"
         wire = _Wire()
         _WIRE.set(wire)
         sent = self._clock()
         try:
-            response = await self._post(item, Call.HEARTBEAT, beat.timeout, query=f"?{query}")
+            async with asyncio.timeout(beat.timeout):
+                response = await self._beat(f"{item.path}/{Call.HEARTBEAT}{query}", item.key)
         except _FAILURES as error:
             exchange = Exchange(sent=sent, done=self._clock())
             message = _plain(self._in_words(error, beat.timeout), item.key)
@@ -220,7 +237,9 @@ class WorkApi:
         wire = _Wire()
         _WIRE.set(wire)
         try:
-            response = await self._post(item, Call.STOP, timeout, body=to_json({"force": force}))
+            async with asyncio.timeout(timeout):
+                path = f"{item.path}/{Call.STOP}"
+                response = await self._call(Call.STOP, path, item.key, LONGEST_ANSWER, json={"force": force})
         except _FAILURES as error:
             return StopUnheard(_plain(self._in_words(error, timeout), item.key), in_doubt=wire.begun)
         match response.status:
@@ -242,8 +261,8 @@ class WorkApi:
         try:
             async with asyncio.timeout(timeout):
                 for _ in range(MOST_PAGES):
-                    query = f"limit={PAGE}" + ("" if page is None else f"&page={quote(page, safe='')}")
-                    response = await self._call(Call.LIST, f"{path}?{query}", key, LONGEST_PAGE)
+                    asked = {"limit": str(PAGE)} | ({} if page is None else {"page": page})
+                    response = await self._call(Call.LIST, path, key, LONGEST_PAGE, params=asked)
                     if response.status != HTTPStatus.OK:
                         _log.warning("list refused environment=%s: %s", environment_id, _said(response, key))
                         return None
@@ -259,43 +278,43 @@ class WorkApi:
             _log.warning("list not had environment=%s: %s", environment_id, _plain(why, key))
         return None
 
-    async def _post(
-        self, item: Item, call: Call, seconds: float, *, query: str = "", body: bytes | None = None
-    ) -> _Response:
-        async with asyncio.timeout(seconds):
-            return await self._call(call, f"{item.path}/{call}{query}", item.key, LONGEST_ANSWER, body)
-
-    async def _call(self, call: Call, path: str, key: SecretStr, longest: int, body: bytes | None = None) -> _Response:
-        method = "GET" if call is Call.LIST else "POST"
+    async def _beat(self, path: str, key: SecretStr) -> _Response:
+        """Send a beat by the pool itself."""
         headers = {"authorization": f"Bearer {key.get_secret_value()}"}
-        if body is not None:
-            headers["content-type"] = "application/json"
         # Already escaped: to parse it once more would cost as much as all the rest of the request's making.
         url = URL(f"{self._url}{path}", encoded=True)
-        async with self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as response:
-            if response.status >= HTTPStatus.BAD_REQUEST:
-                self._telling.tell(CallRefused(call, response.status))
-            content = b""
-            while chunk := await response.content.readany():
-                content += chunk
-                if len(content) > longest:
-                    raise aiohttp.ClientPayloadError(f"the answer is longer than {longest} bytes")
-            return _Response(response.status, response.headers, content)
+        async with self._pool.post(url, headers=headers, allow_redirects=False) as response:
+            content = await _read(response.content.iter_any(), LONGEST_ANSWER)
+            return self._note(Call.HEARTBEAT, _Response(response.status, response.headers, content))
+
+    async def _call(self, call: Call, path: str, key: SecretStr, longest: int, **content: Any) -> _Response:
+        method = "GET" if call is Call.LIST else "POST"
+        headers = {"authorization": f"Bearer {key.get_secret_value()}"}
+        async with self._client.stream(method, f"{self._url}{path}", headers=headers, **content) as response:
+            body = await _read(response.aiter_bytes(), longest)
+            return self._note(call, _Response(response.status_code, response.headers, body))
+
+    def _note(self, call: Call, response: _Response) -> _Response:
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            self._telling.tell(CallRefused(call, response.status))
+        return response
 
     def _in_words(self, error: BaseException, seconds: float) -> str:
         """Say why there is no answer, and what to look at."""
-        match error:
+        # httpx's exceptions come from aiohttp's, which say more; a time-out comes from a cancellation, which says less.
+        cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+        match cause:
             case TimeoutError():
                 return f"the Work API at {self._url} gave no answer within {seconds:.1f} s"
             case aiohttp.ClientConnectorError():
-                why = error.os_error.strerror or str(error.os_error) or type(error).__name__
+                why = cause.os_error.strerror or str(cause.os_error) or type(cause).__name__
                 return f"the Work API at {self._url} cannot be reached: {why}; check WORKLEASE_API_URL and the network"
-            case aiohttp.InvalidURL() | UnicodeError() | ValueError():
+            case httpx.InvalidURL() | aiohttp.InvalidURL() | UnicodeError() | ValueError():
                 return f"the Work API at {self._url} cannot be reached: it is no address; check WORKLEASE_API_URL"
             case aiohttp.ClientHttpProxyError():
-                return f"the Work API at {self._url} cannot be reached: the proxy answered {error.status}"
+                return f"the Work API at {self._url} cannot be reached: the proxy answered {cause.status}"
             case _:
-                return f"the Work API at {self._url} broke off: {str(error) or type(error).__name__}"
+                return f"the Work API at {self._url} broke off: {str(cause) or type(cause).__name__}"
 
 
 def _open_session(url: str) -> aiohttp.ClientSession:
@@ -321,9 +340,19 @@ def _open_session(url: str) -> aiohttp.ClientSession:
     )
 
 
+async def _read(chunks: AsyncIterator[bytes], longest: int) -> bytes:
+    """Read an answer to its end, if it has one within so many bytes."""
+    content = b""
+    async for chunk in chunks:
+        content += chunk
+        if len(content) > longest:
+            raise aiohttp.ClientPayloadError(f"the answer is longer than {longest} bytes")
+    return content
+
+
 _FAILURES: Final = (
-    *(aiohttp.ClientError, TimeoutError, OSError),
-    ValueError,  # what an address provokes that can be no host's name
+    *(httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError),
+    *(httpx.InvalidURL, ValueError),  # what an address provokes that can be no host's name
 )
 
 
