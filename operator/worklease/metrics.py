@@ -69,6 +69,9 @@ LATE: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LAG: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 """Buckets of the event loop's lag: a healthy one is below ten milliseconds."""
 
+OVERDUE: Final = 3 / 5
+"""The part of the TTL after which a lease should have been renewed: a third is routine, and so long it may stretch."""
+
 STRETCH: Final = 500
 """Leases counted in a row; then beats have their turn."""
 
@@ -324,8 +327,9 @@ class Fleet(Collector):
 
 
 def _is_overdue(kept: Lease, now: float) -> bool:
-    """Tell whether a lease that is to be renewed has gone longer without than the tightest budget would have it."""
-    return not (kept.suspended or kept.stopping_seen) and now > lease.latest(kept)
+    """Tell whether a lease that is to be renewed has gone without for longer than the tightest budget would have it."""
+    is_to_be = kept.sent is not None and not kept.suspended and not kept.stopping_seen
+    return is_to_be and now > (kept.sent or 0.0) + kept.ttl * OVERDUE
 
 
 def _gauge(name: str, words: str, value: float) -> Metric:

@@ -1,19 +1,22 @@
 """What happened is counted under names and labels that are known beforehand."""
 
 import re
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, replace
 from types import UnionType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 
-from support.lease_samples import answered, refused, stamp, throttled, unanswered, unsent
+from support.lease_samples import answered, held, refused, stamp, throttled, unanswered, unsent
 from worklease import happenings as told
 from worklease import outcomes
+from worklease.budget import Budget
 from worklease.conditions import Reason
 from worklease.happenings import About
-from worklease.lease import Adoption, End
-from worklease.metrics import HELD_REASONS, OUTCOMES, Metrics
+from worklease.keeper import Keeper
+from worklease.lease import Adoption, End, Lease, observe
+from worklease.metrics import HELD_REASONS, OUTCOMES, Fleet, Metrics
 from worklease.outcomes import Exchange, Outcome
 
 ABOUT = About("team", "demo", "uid-1", "env_1", "work_1")
@@ -202,3 +205,67 @@ def test_the_reasons_of_leaseheld_are_known_ones() -> None:
 def test_the_version_is_told() -> None:
     (build,) = (name for name in samples(Metrics()) if name.startswith("worklease_build_info"))
     assert re.search(r"version=\d+\.\d+", build)
+
+
+class Kept:
+    """A keeper, as far as the fleet is counted by it."""
+
+    def __init__(self, *leases: tuple[Lease, str]) -> None:
+        self._leases = leases
+
+    def leases(self) -> Iterator[tuple[Lease, str]]:
+        return iter(self._leases)
+
+    def overdue(self) -> float:
+        return 2.5
+
+
+async def fleet(now: float, *leases: tuple[Lease, str]) -> dict[str, float]:
+    metrics = Metrics()
+    metrics.watch(Fleet(cast("Keeper", Kept(*leases)), Budget(300, lambda: now), lambda: now))
+    await metrics.page()
+    return samples(metrics)
+
+
+async def test_the_fleet_is_counted_by_reason_state_and_what_is_left() -> None:
+    stopping = observe(held(), answered(130, extended=False, state="stopping"))
+    doubtful = observe(held(), unanswered(130))
+    new = observe(Lease(), answered(130, extended=False, state="a state of tomorrow"))
+    counted = await fleet(
+        150.0,
+        (held(), "Renewed"),
+        (held(140), "Renewed"),
+        (stopping, "Draining"),
+        (doubtful, "InDoubt"),
+        (new, "Claiming"),
+    )
+    for name, value in {
+        "worklease_leases{reason=Renewed}": 2,
+        "worklease_leases{reason=Draining}": 1,
+        "worklease_leases{reason=InDoubt}": 1,
+        "worklease_leases{reason=Claiming}": 1,
+        "worklease_leases{reason=Expired}": 0,
+        "worklease_work_items{state=active}": 3,
+        "worklease_work_items{state=stopping}": 1,
+        "worklease_work_items{state=Other}": 1,
+        "worklease_leases_in_doubt": 1,
+        "worklease_leases_overdue": 0,
+        "worklease_nearest_expiry_seconds": 40,
+        "worklease_budget_requests_per_minute": 300,
+        "worklease_turn_overdue_seconds": 2.5,
+    }.items():
+        assert counted[name] == value, name
+
+
+async def test_overdue_is_what_should_have_been_renewed_and_was_not() -> None:
+    # Of a TTL of 90 s, three fifths are 54.
+    assert (await fleet(154.0, (held(), "Renewed")))["worklease_leases_overdue"] == 0
+    assert (await fleet(154.1, (held(), "Renewed")))["worklease_leases_overdue"] == 1
+    suspended = replace(held(), suspended=True)
+    stopping = observe(held(), answered(130, extended=False, state="stopping"))
+    left_alone = [(suspended, "Suspended"), (stopping, "Draining"), (Lease(), "Claiming")]
+    assert (await fleet(180.0, *left_alone))["worklease_leases_overdue"] == 0
+
+
+async def test_without_a_held_lease_there_is_no_nearest_expiry() -> None:
+    assert "worklease_nearest_expiry_seconds" not in await fleet(150.0, (Lease(), "Claiming"))
