@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane import ControlPlane
+from support.kube_proxy import KubeProxy
 from support.operator import Leases, Operator
 from support.simulator import Simulator
 
@@ -25,6 +26,17 @@ def leases(control_plane: ControlPlane, namespace: str, simulator: Simulator) ->
 
 
 @pytest.fixture
-def operator(control_plane: ControlPlane, namespace: str, simulator: Simulator) -> Iterator[Operator]:
-    with Operator(control_plane, namespace, simulator.url) as started:
+def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
+    with KubeProxy(control_plane) as started:
+        yield started
+
+
+@pytest.fixture
+def operator(
+    request: pytest.FixtureRequest, control_plane: ControlPlane, namespace: str, simulator: Simulator
+) -> Iterator[Operator]:
+    """The operator for the test's namespace; it reaches the API server by the proxy where the test asks for one."""
+    is_proxied = "proxy" in request.fixturenames
+    settings = {"KUBECONFIG": str(request.getfixturevalue("proxy").kubeconfig)} if is_proxied else {}
+    with Operator(control_plane, namespace, simulator.url, **settings) as started:
         yield started

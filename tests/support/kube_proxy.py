@@ -56,6 +56,8 @@ class Asked:
     name: str = ""
     agent: str = ""
     at: float = field(default_factory=time.monotonic, compare=False)
+    body: str = field(default="", compare=False, repr=False)
+    """What was sent with it, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,16 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Pass the request on, but only once the fault is lifted: it is late, not lost."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Break the connection off."""
 
 
-Effect = Answer | Hang | Reset
+Effect = Answer | Hang | Hold | Reset
 
 
 @dataclass(slots=True, eq=False)
@@ -256,7 +263,7 @@ class KubeProxy:
     # --- One request -------------------------------------------------------------------------------------------
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        asked = _read(request)
+        asked = _read(request, await request.text())
         self._record.append(asked)
         fault = next((fault for fault in self._faults if fault.hits(asked)), None)
         if fault is None:
@@ -267,6 +274,9 @@ class KubeProxy:
                 return _answer(answer)
             case Hang():
                 await fault.lifted.wait()
+            case Hold():
+                await fault.lifted.wait()
+                return await self._pass_on(request, asked)
             case Reset():
                 pass
         return _break_off(request)
@@ -327,20 +337,20 @@ class KubeProxy:
                 await response.write(lines + newline)
 
 
-def _read(request: web.Request) -> Asked:
+def _read(request: web.Request, body: str) -> Asked:
     """Read a path as the API server does."""
     agent = request.headers.get("User-Agent", "")
     parts = [part for part in request.path.split("/") if part]
     rest = parts[2:] if parts[:1] == ["api"] else parts[3:] if parts[:1] == ["apis"] else []
     if not rest:
-        return Asked("get", request.path, agent=agent)
+        return Asked("get", request.path, agent=agent, body=body)
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]
     resource, name, subresource = (*rest, "", "")[:3]
     is_watch = request.query.get("watch") in ("1", "true")
     verb = VERBS.get(request.method) or ("watch" if is_watch else "get" if name else "list")
-    return Asked(verb, f"{resource}/{subresource}" if subresource else resource, namespace, name, agent)
+    return Asked(verb, f"{resource}/{subresource}" if subresource else resource, namespace, name, agent, body=body)
 
 
 def _status(status: int, message: str) -> dict[str, Any]:
