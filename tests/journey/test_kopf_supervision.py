@@ -5,7 +5,6 @@ Each trap of Kopf's that is told here was measured with 1.45.2. The faults are t
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,18 +21,6 @@ INTERVAL = TTL / 3
 OUTAGE = 17.0  # seconds, longer than the TTL
 SOON = 15.0  # seconds in which Kopf must be at work again, and tell of what is new
 KOPF = "kopf/"  # what its user agent contains
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
-    with KubeProxy(control_plane) as started:
-        yield started
-
-
-@pytest.fixture
-def operator(control_plane: ControlPlane, proxy: KubeProxy, namespace: str, simulator: Simulator) -> Iterator[Operator]:
-    with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as started:
-        yield started
 
 
 def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False) -> None:

@@ -5,7 +5,6 @@ history of the Work API. Outages are longer than a TTL.
 """
 
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
@@ -22,18 +21,6 @@ from support.simulator import Simulator, accepted
 TTL = 15.0  # seconds, as the simulator grants
 INTERVAL = TTL / 3
 OUTAGE = 17.0  # seconds, longer than the TTL: who depends on the API server loses its leases
-
-
-@pytest.fixture
-def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
-    with KubeProxy(control_plane) as started:
-        yield started
-
-
-@pytest.fixture
-def operator(control_plane: ControlPlane, proxy: KubeProxy, namespace: str, simulator: Simulator) -> Iterator[Operator]:
-    with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as started:
-        yield started
 
 
 def has_beaten(simulator: Simulator, item: str, since: float) -> bool:
@@ -226,25 +213,6 @@ def test_credentials_that_expired_for_all_calls_cost_no_beat(
     leases.create("work_new")
     leases.await_condition("work_new", "LeaseHeld", "True", "Renewed")
     caught_up_with(leases, simulator, *items)
-    assert check_history(simulator.history()) == []
-
-
-def test_a_deletion_that_is_pending_when_the_operator_starts_gets_its_whole_teardown(
-    leases: Leases, simulator: Simulator, operator: Operator
-) -> None:
-    # Kopf, trap 8: it takes its own finalizer off such an object at once, and never runs its timer.
-    hold(leases, simulator, "work_a", "work_b", pods=True)
-    operator.kill()
-    leases.delete("work_a")
-    wait_for(
-        lambda: (leases.get("work_a") or {})["metadata"].get("deletionTimestamp"), seconds=10, what="a pending deletion"
-    )
-    assert "pod-work-a" in leases.pods()
-    operator.start()
-    wait_for(lambda: leases.get("work_a") is None, seconds=30, what="the end of the resource")
-    assert simulator.item("work_a")["state"] == "stopped"
-    assert set(leases.pods()) == {"pod-work-b"}
-    assert leases.condition("work_b", "LeaseHeld")[0] == "True"
     assert check_history(simulator.history()) == []
 
 

@@ -1,9 +1,8 @@
-import json
 from itertools import pairwise
 
 import pytest
 
-from controlplane import ControlPlane, wait_for
+from controlplane import wait_for
 from support.judge import check_history, heartbeats
 from support.operator import Leases, Operator
 from support.simulator import Simulator, accepted
@@ -42,30 +41,6 @@ def test_the_status_says_what_the_server_said(leases: Leases, simulator: Simulat
     assert [entry["desired_ttl"] for entry in heartbeats(simulator.history("work_a"))] == ["40"]
 
 
-def test_a_stopping_item_drains_its_sandbox_while_beats_go_on_and_then_confirms(
-    leases: Leases, simulator: Simulator, control_plane: ControlPlane
-) -> None:
-    simulator.create_item("work_a")
-    slow = leases.pod("slow", "work_a", finalizers=["tests.worklease.dev/still-working"])
-    leases.create("work_a", sandbox={"drainSeconds": 8})
-    leases.apply(slow)
-    leases.await_condition("work_a", "SandboxReady", "True")
-    simulator.stop_item("work_a")
-    leases.await_condition("work_a", "LeaseHeld", "True", "Draining")
-    wait_for(lambda: leases.pods()["slow"]["metadata"].get("deletionTimestamp"), seconds=10, what="the pod's SIGTERM")
-    assert leases.pods()["slow"]["metadata"]["deletionGracePeriodSeconds"] <= 8
-    draining = len(heartbeats(simulator.history("work_a")))
-    wait_for(lambda: len(heartbeats(simulator.history("work_a"))) > draining, seconds=10, what="a beat while draining")
-    assert [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"] == []
-    patch = json.dumps({"metadata": {"finalizers": None}})
-    control_plane.kubectl("--namespace", leases.namespace, "patch", "pod", "slow", "--type=merge", "-p", patch)
-    leases.await_condition("work_a", "Finished", "True", "Stopped")
-    stops = [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"]
-    assert [entry["after"]["state"] for entry in stops] == ["stopped"]
-    assert leases.pods() == {}
-    assert check_history(simulator.history()) == []
-
-
 def test_a_stopped_item_takes_its_own_pod_down_and_no_other(leases: Leases, simulator: Simulator) -> None:
     for item in ("work_a", "work_b"):
         simulator.create_item(item)
@@ -99,16 +74,6 @@ def test_a_stopped_item_takes_its_own_pod_down_and_no_other(leases: Leases, simu
     assert len(heartbeats(simulator.history("work_a"))) == told
 
 
-def test_a_taken_lease_ends_its_sandbox_and_stops_nothing(leases: Leases, simulator: Simulator) -> None:
-    simulator.create_item("work_a")
-    leases.create("work_a", pods=True)
-    leases.await_condition("work_a", "SandboxReady", "True")
-    simulator.steal_item("work_a")
-    leases.await_condition("work_a", "Finished", "True", "TakenOver")
-    assert leases.pods() == {}
-    assert [entry for entry in simulator.history("work_a") if entry.get("call") == "stop"] == []
-
-
 def test_a_lost_reply_is_not_a_lost_lease(leases: Leases, simulator: Simulator) -> None:
     simulator.create_item("work_a")
     leases.create("work_a", pods=True)
@@ -121,16 +86,6 @@ def test_a_lost_reply_is_not_a_lost_lease(leases: Leases, simulator: Simulator) 
     )
     assert leases.condition("work_a", "LeaseHeld")[:2] == ("True", "Renewed")
     assert check_history(simulator.history()) == []
-
-
-def test_deleting_the_resource_stops_the_item_and_takes_the_pod_down(leases: Leases, simulator: Simulator) -> None:
-    simulator.create_item("work_a")
-    leases.create("work_a", pods=True)
-    leases.await_condition("work_a", "SandboxReady", "True")
-    leases.delete("work_a", wait=True)
-    assert leases.get("work_a") is None
-    assert leases.pods() == {}
-    assert simulator.item("work_a")["state"] == "stopped"
 
 
 def test_a_restart_in_order_goes_on_from_the_status(leases: Leases, simulator: Simulator, operator: Operator) -> None:

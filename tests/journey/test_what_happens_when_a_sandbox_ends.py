@@ -1,0 +1,226 @@
+"""docs/what-happens-when.md, "The sandbox ends": each test is the row of its name."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.judge import check_history
+from support.kube_proxy import KubeProxy
+from support.operator import Leases
+from support.sandboxes import (
+    ITEM,
+    STARTED,
+    await_event,
+    await_gone,
+    await_reasons,
+    await_state,
+    calls,
+    current,
+    deletions,
+    end_containers,
+    first_written,
+    hold,
+    remove_pod,
+    stops,
+    written,
+)
+from support.simulator import Simulator
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+TTL = 15.0  # seconds, as the simulator grants
+
+
+def stopped_at(simulator: Simulator) -> float:
+    """Say when the item was stopped, by the monotonic clock."""
+    return float(next(entry["applied_monotonic"] for entry in calls(simulator, "stop")))
+
+
+def has_failed(leases: Leases, simulator: Simulator, proxy: KubeProxy, pod: str, reason: str) -> str:
+    """The sandbox failed: shown with its reason, then the item is stopped for good and the pod deleted; returns how."""
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
+    assert ("False", reason) in written(proxy, "SandboxReady")
+    assert simulator.item(ITEM)["state"] == "stopped"
+    assert stops(simulator)[-1] == "stopped"
+    assert leases.pods() == {}
+    assert (current(leases)["podName"], current(leases)["reason"]) == (pod, "Error" if reason == "Failed" else reason)
+    failed = await_event(leases, "SandboxFailed")
+    assert failed["type"] == "Warning"
+    assert failed["related"]["name"] == pod
+    assert check_history(simulator.history()) == []
+    return message
+
+
+def ends_in_order(simulator: Simulator, proxy: KubeProxy, pod: str, words: str) -> None:
+    """How the sandbox ended is written before its pod's deletion is asked for, and so is the item stopped."""
+    (deletion, *_) = deletions(proxy, pod)
+    assert first_written(proxy, words) < deletion.at
+    assert stopped_at(simulator) < deletion.at
+
+
+def test_the_sandbox_finishes(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, template=leases.template(exit_code="0", exit_after="3s"))
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert f"Pod {pod} has finished" in message
+    assert simulator.item(ITEM)["state"] == "stopped"
+    assert stops(simulator) == ["stopped"]
+    assert (current(leases)["phase"], current(leases)["exitCode"]) == ("Succeeded", 0)
+    assert leases.pods() == {}
+    ends_in_order(simulator, proxy, pod, '"exitCode": 0')
+    await_reasons(leases, *STARTED, "SandboxSucceeded", "Stopped", "TearingDown", "TornDown")
+
+
+def test_the_sandbox_fails(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template(waits=True)})
+    pod = leases.await_pod()
+    end_containers(leases, pod, exit_code=3, message="x" * 2000 + "The disk is full.")
+    message = has_failed(leases, simulator, proxy, pod, "Failed")
+    assert "failed with exit code 3" in message
+    assert stops(simulator) == ["stopped"]
+    assert (current(leases)["phase"], current(leases)["exitCode"]) == ("Failed", 3)
+    assert current(leases)["message"].endswith("The disk is full.")
+    assert current(leases)["finishTime"] == "2026-11-24T20:00:00Z"
+    ends_in_order(simulator, proxy, pod, "The disk is full.")
+
+
+def test_the_sandbox_runs_out_of_memory(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    oom = leases.template(exit_code="137", exit_after="3s", exit_reason="OOMKilled")
+    pod = hold(leases, simulator, template=oom)
+    message = has_failed(leases, simulator, proxy, pod, "OOMKilled")
+    assert "ran out of memory" in message
+    assert (current(leases)["exitCode"], bool(current(leases)["finishTime"])) == (137, True)
+    assert stops(simulator) == ["stopped"]
+    ends_in_order(simulator, proxy, pod, '"exitCode": 137')
+
+
+def test_the_pod_is_evicted(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator)
+    leases.play(pod, phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    message = has_failed(leases, simulator, proxy, pod, "Evicted")
+    assert "was evicted: The node was low on resource: memory." in message
+    assert stops(simulator) == ["stopped"]
+    ends_in_order(simulator, proxy, pod, "The node was low on resource: memory.")
+
+
+def disrupt(leases: Leases, pod: str, reason: str, message: str) -> None:
+    """Play who takes a pod away: it says so, and deletes the pod.
+
+    With its time: the disruption controller takes one back that seems to have come to nothing.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+    leases.play(pod, conditions=[disrupted | {"lastTransitionTime": now}])
+    leases.delete_pod(pod)
+
+
+def test_the_pod_is_preempted(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, template=leases.template(grace=4, termination="Stubborn"))
+    disrupt(leases, pod, "PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod")
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
+    assert "was preempted by a pod of higher priority" in message
+    assert "preempting to accommodate" in message
+    assert ("False", "Preempted") in written(proxy, "SandboxReady")
+    assert stops(simulator)[-1] == "stopped"
+    assert leases.pods() == {}
+    assert await_event(leases, "SandboxFailed")["note"].startswith(f"Pod {pod} was preempted")
+
+
+def test_the_pod_is_deleted_by_somebody(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, template=leases.template(grace=6, termination="Stubborn"))
+    leases.delete_pod(pod)
+    await_state(simulator, "stopping")
+    assert pod in leases.pods()
+    message = has_failed(leases, simulator, proxy, pod, "Deleted")
+    assert "was deleted by somebody else" in message
+    assert stops(simulator) == ["stopping", "stopped"]
+
+
+def test_the_node_is_lost(leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane) -> None:
+    pod = hold(leases, simulator, template=leases.template(termination="Never"))
+    disrupt(leases, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+    await_state(simulator, "stopped")
+    assert ("False", "NodeLost") in written(proxy, "SandboxReady")
+    assert stops(simulator) == ["stopping", "stopped"]
+    first, last = calls(simulator, "stop")
+    assert last["applied_monotonic"] - first["applied_monotonic"] < TTL
+    message = leases.await_condition(ITEM, "Finished", "False", "TearingDown")
+    assert pod in message
+    asked = len(deletions(proxy, pod))
+    wait_for(lambda: len(deletions(proxy, pod)) > asked, seconds=30, what="another deletion")
+    remove_pod(control_plane, leases, pod)
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert "was lost with its node" in message
+    assert check_history(simulator.history()) == []
+
+
+def test_a_failed_sandbox_is_to_be_restarted(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    first = hold(leases, simulator, sandbox={"onFailure": "Restart"})
+    leases.play(first, phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "Restarting")
+    assert "restart 1 of 3" in message
+    second = leases.await_pod(besides=[first], seconds=60)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+    assert set(leases.pods()) == {second}
+    (deletion, *_) = deletions(proxy, first)
+    made = [asked.at for asked in proxy.asked("create", "pods")]
+    assert deletion.at < made[-1]
+    assert made[-1] - first_written(proxy, "Evicted") > 2.0 - 0.2
+    status = leases.status(ITEM)
+    assert status["restarts"] == 1
+    assert [entry["podName"] for entry in status["sandboxes"]] == [second, first]
+    assert status["sandboxes"][1]["reason"] == "Evicted"
+    assert stops(simulator) == []
+    assert leases.condition(ITEM, "LeaseHeld")[:2] == ("True", "Renewed")
+    assert await_event(leases, "Claimed")["note"]
+
+
+def test_the_restarts_are_used_up(leases: Leases, simulator: Simulator) -> None:
+    failing = leases.template(exit_code="1", exit_after="1s")
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": failing, "onFailure": "Restart", "maxRestarts": 2})
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=90)
+    assert "exit code 1" in message
+    assert leases.status(ITEM)["restarts"] == 2
+    assert len({entry["podUID"] for entry in leases.status(ITEM)["sandboxes"]}) == 3
+    assert leases.pods() == {}
+    assert stops(simulator) == ["stopped"]
+    fates = ("SandboxCreated", "SandboxFailed")
+    wait_for(
+        lambda: [reason for reason in leases.reasons(ITEM) if reason in fates] == [*fates] * 3,
+        seconds=30,
+        what="three sandboxes that were made and failed, in the events",
+    )
+    assert check_history(simulator.history()) == []
+
+
+def test_a_failed_sandbox_is_to_be_released(leases: Leases, simulator: Simulator) -> None:
+    failing = leases.template(exit_code="1", exit_after="3s")
+    pod = hold(leases, simulator, template=failing, sandbox={"onFailure": "Release"})
+    leases.await_condition(ITEM, "Finished", "True", "Released")
+    await_gone(leases, pod)
+    beats = len(calls(simulator, "heartbeat"))
+    await_state(simulator, "queued")
+    assert stops(simulator) == []
+    assert len(calls(simulator, "heartbeat")) == beats
+    assert check_history(simulator.history(), released=[ITEM]) == []
+
+
+def test_a_failed_pod_is_to_be_kept(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(
+        leases,
+        simulator,
+        template=leases.template(exit_code="1", exit_after="3s"),
+        sandbox={"keepFailedPod": True},
+    )
+    labels: dict[str, Any] = leases.pods()[pod]["metadata"]["labels"]
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    verdict, reason, message = leases.condition(ITEM, "SandboxReady")
+    assert (verdict, reason) == ("False", "Ended")
+    assert f"Pod {pod} is kept for its logs" in message
+    assert simulator.item(ITEM)["state"] == "stopped"
+    assert leases.pods()[pod]["metadata"]["labels"] == labels
+    assert deletions(proxy, pod) == []
+    assert current(leases)["podUID"] == leases.pods()[pod]["metadata"]["uid"]

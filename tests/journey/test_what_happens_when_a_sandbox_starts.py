@@ -1,0 +1,195 @@
+"""docs/what-happens-when.md, "Before the sandbox runs": each test is the row of its name."""
+
+import time
+from typing import Any
+
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.judge import check_history
+from support.kube_proxy import KubeProxy
+from support.operator import Leases
+from support.sandboxes import ITEM, STARTED, await_event, await_reasons, calls, current, let_wait, stops, written
+from support.simulator import Simulator
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+def fails_at_the_deadline(leases: Leases, simulator: Simulator, words: str) -> None:
+    """What keeps the sandbox from running lasts until the start deadline: it is a failure, and stops the item."""
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
+    assert words in message
+    assert leases.pods() == {}
+    assert stops(simulator)[-1] == "stopped"
+    assert await_event(leases, "SandboxFailed")["type"] == "Warning"
+    assert check_history(simulator.history()) == []
+
+
+def test_the_template_is_refused(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    wrong = leases.template()
+    wrong["spec"]["containers"][0]["imagePullPolicy"] = "Sometimes"
+    leases.create(ITEM, sandbox={"template": wrong})
+    message = leases.await_condition(ITEM, "LeaseHeld", "False", "InvalidSpec")
+    assert "imagePullPolicy" in message
+    assert "nothing is claimed" in message
+    assert calls(simulator, "heartbeat") == []
+    leases.edit(ITEM, {"sandbox": {"template": leases.template()}})
+    leases.await_condition(ITEM, "SandboxReady", "True")
+
+
+def test_another_worker_holds_the_item(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    simulator.steal_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template()})
+    leases.await_condition(ITEM, "LeaseHeld", "False", "HeldByAnother")
+    tries = len(calls(simulator, "heartbeat"))
+    wait_for(lambda: len(calls(simulator, "heartbeat")) > tries, seconds=75, what="another try to claim")
+    assert {entry["expected"] for entry in calls(simulator, "heartbeat")} == {"NO_HEARTBEAT"}
+    assert leases.pods() == {}
+    assert leases.condition(ITEM, "SandboxReady")[1] == "Creating"
+    await_reasons(leases, "HeldByAnother")
+
+
+def test_the_item_is_claimed(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
+) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template(waits=True)})
+    leases.await_condition(ITEM, "SandboxReady", "False", "Pending")
+    assert leases.condition(ITEM, "LeaseHeld")[:2] == ("True", "Renewed")
+    ungated = ("patch", "pod", leases.await_pod(), "--type=merge", "-p", '{"spec":{"schedulingGates":[]}}')
+    control_plane.kubectl("--namespace", leases.namespace, *ungated)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running")
+    told = [each for each in written(proxy, "SandboxReady") if each[1] in {"Creating", "Pending", "Running"}]
+    assert told == [("False", "Creating"), ("False", "Pending"), ("True", "Running")]
+    (pod,) = leases.pods().values()
+    assert [entry["podUID"] for entry in leases.status(ITEM)["sandboxes"]] == [pod["metadata"]["uid"]]
+    assert leases.status(ITEM)["restarts"] == 0
+    await_reasons(leases, *STARTED)
+    is_as_the_template_asks(leases, simulator, pod)
+    assert check_history(simulator.history()) == []
+
+
+def is_as_the_template_asks(leases: Leases, simulator: Simulator, pod: dict[str, Any]) -> None:
+    """The pod has its name, its labels and its owner, and is told its item; the environment's key is not in it."""
+    owner = (leases.get(ITEM) or {})["metadata"]
+    assert pod["metadata"]["name"].startswith("work-a-")
+    assert pod["metadata"]["labels"] == {
+        "app": "sandbox",
+        "worklease.dev/environment-id": simulator.environment_id,
+        "worklease.dev/work-id": ITEM,
+    }
+    (reference,) = pod["metadata"]["ownerReferences"]
+    assert (reference["uid"], reference["controller"]) == (owner["uid"], True)
+    assert pod["spec"]["restartPolicy"] == "Never"
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    told = {entry["name"]: entry for entry in pod["spec"]["containers"][0]["env"]}
+    assert told["ANTHROPIC_WORK_ID"]["value"] == ITEM
+    assert told["ANTHROPIC_ENVIRONMENT_ID"]["value"] == simulator.environment_id
+    assert told["ANTHROPIC_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["key"] == "sessions-token"
+    assert simulator.environment_key not in str(pod)
+
+
+def test_a_labelled_pod_arrives_later(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={})
+    leases.await_condition(ITEM, "SandboxReady", "False", "NoPod")
+    leases.apply(leases.pod("somebodys", ITEM))
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running")
+    uid = leases.pods()["somebodys"]["metadata"]["uid"]
+    assert (current(leases)["podName"], current(leases)["podUID"]) == ("somebodys", uid)
+    assert set(leases.pods()) == {"somebodys"}
+
+
+def test_the_pod_s_creation_is_refused(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
+) -> None:
+    simulator.create_item(ITEM)
+    simulator.create_item("work_patient")
+    leases.drop_key()
+    leases.create(ITEM, sandbox={"template": leases.template(), "startDeadlineSeconds": 8})
+    leases.create("work_patient", sandbox={"template": leases.template()})
+    for item in (ITEM, "work_patient"):  # by then the template was found to be good
+        leases.await_condition(item, "LeaseHeld", "False", "CredentialsMissing")
+    forbid_pods(control_plane, leases)
+    rehearsed = len(proxy.asked("create", "pods"))
+    leases.put_key(simulator.environment_key)
+    for item in (ITEM, "work_patient"):
+        message = leases.await_condition(item, "SandboxReady", "False", "CreationRefused", seconds=60)
+        assert "exceeded quota: no-pods" in message
+    fails_at_the_deadline(leases, simulator, "exceeded quota: no-pods")
+    assert len(proxy.asked("create", "pods")) > rehearsed + 3
+    control_plane.kubectl("--namespace", leases.namespace, "delete", "resourcequota", "no-pods")
+    leases.await_condition("work_patient", "SandboxReady", "True", "Running")
+
+
+def forbid_pods(plane: ControlPlane, leases: Leases) -> None:
+    """Set a quota of no pods, and wait until it counts."""
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "no-pods"},
+        "spec": {"hard": {"pods": "0"}},
+    }
+    leases.apply(quota)
+    path = f"/api/v1/namespaces/{leases.namespace}/resourcequotas/no-pods"
+    wait_for(lambda: (plane.get(path) or {}).get("status", {}).get("used"), seconds=60, what="the quota's first count")
+
+
+def test_an_image_cannot_be_pulled(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template(waits=True), "startDeadlineSeconds": 8})
+    let_wait(leases, leases.await_pod(), "ImagePullBackOff", 'Back-off pulling image "busybox"')
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "ImagePullFailed")
+    assert 'Back-off pulling image "busybox"' in message
+    assert "counts as failed at" in message
+    fails_at_the_deadline(leases, simulator, "did not start in time: ImagePullBackOff: Back-off pulling image")
+
+
+def test_a_pod_has_no_place(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    template = leases.template()
+    template["spec"]["nodeSelector"] = {"tests.worklease.dev/no": "such-node"}
+    leases.create(ITEM, sandbox={"template": template, "startDeadlineSeconds": 8})
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "Unschedulable")
+    assert "didn't match Pod's node affinity/selector" in message
+    fails_at_the_deadline(leases, simulator, "did not start in time")
+
+
+def test_a_container_crashes_again_and_again(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    template = leases.template(waits=True)
+    template["spec"]["restartPolicy"] = "Always"
+    leases.create(ITEM, sandbox={"template": template, "startDeadlineSeconds": 6})
+    pod, made = leases.await_pod(), time.monotonic()
+    leases.play(pod, phase="Running", conditions=[{"type": "Ready", "status": "True"}])
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running")
+    # The start deadline is over: a pod that runs has met it.
+    wait_for(lambda: time.monotonic() > made + 7, seconds=30, what="the start deadline")
+    assert leases.condition(ITEM, "SandboxReady")[:2] == ("True", "Running")
+    let_wait(leases, pod, "CrashLoopBackOff", "back-off 10s restarting", phase="Running", restarts=3)
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "CrashLoop")
+    assert "started again 3 times" in message
+    assert "counts as failed at" in message
+    fails_at_the_deadline(leases, simulator, "CrashLoopBackOff: back-off 10s restarting")
+
+
+def test_a_container_is_configured_wrong(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template(waits=True), "startDeadlineSeconds": 8})
+    let_wait(leases, leases.await_pod(), "CreateContainerConfigError", 'secret "settings" not found')
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "ConfigError")
+    assert 'secret "settings" not found' in message
+    fails_at_the_deadline(leases, simulator, 'secret "settings" not found')
+
+
+def test_no_pod_ever_comes(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"startDeadlineSeconds": 6})
+    leases.await_condition(ITEM, "LeaseHeld", "True")
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "NoPod")
+    assert "counts as failed at" in message
+    fails_at_the_deadline(leases, simulator, "No sandbox pod came within 6 s")
+    told = written(proxy, "SandboxReady")
+    assert ("False", "StartDeadlineExceeded") in told[told.index(("False", "NoPod")) :]

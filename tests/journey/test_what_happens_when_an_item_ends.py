@@ -1,0 +1,120 @@
+"""docs/what-happens-when.md, "The item ends": each test is the row of its name."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.judge import check_history, check_sandboxes
+from support.kube_proxy import KubeProxy
+from support.operator import Leases
+from support.sandboxes import (
+    ITEM,
+    STARTED,
+    await_reasons,
+    await_terminating,
+    calls,
+    deletions,
+    grace_asked,
+    hold,
+    stops,
+    written,
+)
+from support.simulator import Simulator
+from support.stays import Stays
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+LONGER = 20  # seconds of grace, longer than a fifth of the TTL and than any drain here
+
+
+@pytest.fixture
+def stays(control_plane: ControlPlane, namespace: str) -> Iterator[Stays]:
+    with Stays(control_plane, namespace) as looking:
+        yield looking
+
+
+def test_the_item_is_stopped_gracefully(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    stubborn = leases.template(grace=LONGER, termination="Stubborn")
+    pod = hold(leases, simulator, template=stubborn, sandbox={"drainSeconds": 8})
+    simulator.stop_item(ITEM)
+    leases.await_condition(ITEM, "LeaseHeld", "True", "Draining")
+    assert await_terminating(leases, pod)["deletionGracePeriodSeconds"] <= 8
+    draining = len(calls(simulator, "heartbeat"))
+    wait_for(lambda: len(calls(simulator, "heartbeat")) > draining, seconds=30, what="a beat while draining")
+    beat = calls(simulator, "heartbeat")[draining]
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert leases.pods() == {}
+    assert stops(simulator) == ["stopped"]
+    (confirmed,) = calls(simulator, "stop")
+    assert deletions(proxy, pod)[0].at < beat["applied_monotonic"] < confirmed["applied_monotonic"]
+    await_reasons(leases, *STARTED, "Draining", "TearingDown", "TornDown", "Stopped")
+    assert check_history(simulator.history()) == []
+
+
+def test_the_item_is_stopped_by_force(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, template=leases.template(grace=4, termination="Stubborn"))
+    simulator.stop_item(ITEM, force=True)
+    assert await_terminating(leases, pod)["deletionGracePeriodSeconds"] == 4
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert grace_asked(proxy, pod)[0] is None
+    assert leases.pods() == {}
+    assert stops(simulator) == []
+    await_reasons(leases, *STARTED, "Stopped", "TearingDown", "TornDown")
+
+
+def is_lost(leases: Leases, simulator: Simulator, proxy: KubeProxy, pod: str, reason: str) -> None:
+    """The lease is lost: the pod goes with at most a fifth of the TTL as its grace, and no stop is sent."""
+    leases.await_condition(ITEM, "Finished", "True", reason)
+    assert leases.condition(ITEM, "LeaseHeld")[:2] == ("False", reason)
+    (grace,) = grace_asked(proxy, pod)
+    assert grace is not None
+    assert 1 <= grace <= 15 / 5
+    assert leases.pods() == {}
+    assert stops(simulator) == []
+    await_reasons(leases, *STARTED, reason, "TearingDown", "TornDown")
+
+
+def test_another_worker_takes_the_lease(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, template=leases.template(grace=LONGER))
+    simulator.steal_item(ITEM)
+    is_lost(leases, simulator, proxy, pod, "TakenOver")
+
+
+def test_the_item_goes_back_to_the_queue(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, template=leases.template(grace=LONGER))
+    simulator.requeue_item(ITEM)
+    is_lost(leases, simulator, proxy, pod, "Requeued")
+    assert simulator.item(ITEM)["state"] == "queued"
+
+
+def test_no_beat_is_accepted_in_time(leases: Leases, simulator: Simulator, proxy: KubeProxy, stays: Stays) -> None:
+    hold(leases, simulator, template=leases.template(grace=LONGER, termination="Stubborn"))
+    simulator.outage("refuse")
+    leases.await_condition(ITEM, "LeaseHeld", "Unknown", "Fenced")
+    leases.await_condition(ITEM, "Finished", "True", "Expired")
+    assert leases.pods() == {}
+    assert written(proxy, "LeaseHeld")[-2:] == [("Unknown", "Fenced"), ("False", "Expired")]
+    simulator.outage("off")
+    assert stops(simulator) == []
+    assert check_history(simulator.history(), until=time.monotonic()) == []
+    assert check_sandboxes(simulator.history(), stays.seen()) == []
+
+
+def test_the_stop_is_not_heard(leases: Leases, simulator: Simulator) -> None:
+    hold(leases, simulator, template=leases.template(exit_code="0", exit_after="3s"))
+    simulator.inject("status", call="stop", times=None, status=503)
+    wait_for(
+        lambda: "the stop is not heard" in leases.condition(ITEM, "LeaseHeld")[2].lower(),
+        seconds=30,
+        what="a message that tells of the stop",
+    )
+    wait_for(lambda: len(calls(simulator, "stop")) >= 4, seconds=60, what="repetitions of the stop")
+    simulator.clear_faults()
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert stops(simulator)[-1] == "stopped"
+    # A stop that may have been applied is repeated only after a beat told that the item is ours still.
+    told = [entry["call"] for entry in simulator.history(ITEM) if entry.get("call") in {"heartbeat", "stop"}]
+    assert ["stop", "stop"] not in [told[at : at + 2] for at in range(len(told))]
+    assert check_history(simulator.history()) == []
