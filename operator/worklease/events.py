@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import socket
-import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def tell(happening: Happening) -> Told | None:
         case SandboxEnded(about, pod, cause, message):
             is_failure = cause != Cause.SUCCEEDED
             reason = "SandboxFailed" if is_failure else "SandboxSucceeded"
-            note = f"{message} ({cause})" if cause not in message else message
+            note = message if cause.casefold() in message.casefold() else f"{message} ({cause})"
             return Told(about, reason, "Conclude", note, is_warning=is_failure, pod=pod)
         case DeletionAsked(about, pod, cause, grace, _):
             note = f"Pod {pod} is told to end within {grace:.0f} s ({cause})."
@@ -142,6 +141,7 @@ class Events:
         self._waiting: deque[tuple[Told, datetime]] = deque()
         self._news = asyncio.Event()
         self._dropped = 0
+        self._latest = 0
         self._instance = f"{socket.gethostname()}-{os.getpid()}"[:128]
 
     @property
@@ -180,7 +180,7 @@ class Events:
 
     async def _write(self, told: Told, at: datetime) -> None:
         path = f"/apis/events.k8s.io/v1/namespaces/{told.about.namespace}/events"
-        body = self._body(told, at)
+        body = self._body(told, at, self._stamp(at))
         for left in reversed(range(TRIES)):
             match await self._api.call("POST", path, body=body):
                 case Done():
@@ -201,12 +201,18 @@ class Events:
                 case reply:
                     assert_never(reply)
 
-    def _body(self, told: Told, at: datetime) -> dict[str, Any]:
+    def _stamp(self, at: datetime) -> int:
+        """Give an event's time in microseconds, or the next one that no earlier event has."""
+        self._latest = max(self._latest + 1, round(at.timestamp() * 1e6))
+        return self._latest
+
+    def _body(self, told: Told, at: datetime, stamp: int) -> dict[str, Any]:
         about = told.about
         body: dict[str, Any] = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": f"{about.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": about.namespace},
+            # kubectl describe shows events of this API in the order of their names: so the names tell their time.
+            "metadata": {"name": f"{about.name[:200]}.{stamp:x}", "namespace": about.namespace},
             "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,

@@ -72,6 +72,19 @@ def test_each_happening_makes_its_event_or_none(happening: Happening, reason: st
         assert told.action
 
 
+@pytest.mark.parametrize(
+    ("cause", "message", "note"),
+    [
+        ("OOMKilled", "Pod pod-1 ran out of memory", "Pod pod-1 ran out of memory (OOMKilled)"),
+        ("Failed", "Pod pod-1 failed with exit code 1", "Pod pod-1 failed with exit code 1"),
+    ],
+)
+def test_a_note_names_the_cause_once(cause: str, message: str, note: str) -> None:
+    told = tell(SandboxEnded(ABOUT, "pod-1", cause, message))
+    assert told is not None
+    assert told.note == note
+
+
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
     async with serving() as scripted:
@@ -105,6 +118,18 @@ async def test_an_event_regards_the_resource_and_names_the_pod(server: ScriptedS
     assert body["regarding"]["uid"] == "uid-1"
     assert body["related"]["name"] == "pod-1"
     assert body["reportingInstance"]
+
+
+async def test_names_are_in_the_order_in_which_things_happened_though_it_was_at_the_same_moment(
+    server: ScriptedServer, events: Events
+) -> None:
+    server.script = always(Answer(status=201, body={"kind": "Event"}))
+    for pod in ("pod-3", "pod-2", "pod-1"):
+        events.listen(SandboxGone(ABOUT, pod))
+    bodies = await seen(server, 3)
+    by_name = sorted(bodies, key=lambda body: str(body["metadata"]["name"]))
+    assert [body["related"]["name"] for body in by_name] == ["pod-3", "pod-2", "pod-1"]
+    assert len({body["metadata"]["name"] for body in bodies}) == 3
 
 
 async def test_a_long_note_is_cut_to_its_bytes(server: ScriptedServer, events: Events) -> None:
