@@ -355,12 +355,12 @@ async def test_what_is_forgotten_is_not_written(server: ScriptedServer) -> None:
 async def test_what_is_forgotten_while_it_waits_for_its_place_is_not_written(
     server: ScriptedServer, objects: Objects
 ) -> None:
-    async with writing(server, rate=5.0) as writer:
+    async with writing(server, rate=0.5) as writer:
         for number in range(int(BURST) + 1):
             writer.publish(reference(f"lease-{number}"), {"state": "active"}, ROUTINE)
         await until(lambda: len(objects.written) == int(BURST), "the burst")
         writer.forget(f"uid-of-lease-{int(BURST)}")
-        await asyncio.sleep(0.5)  # long enough for what must not come
+        await asyncio.sleep(2.5)  # longer than its place is away: long enough for what must not come
     assert len(objects.written) == int(BURST)
 
 
