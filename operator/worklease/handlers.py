@@ -26,8 +26,8 @@ TIMER_FINALIZER: Final = "worklease.dev/timer"
 PAUSE: Final = 0.1
 """Seconds between two calls of a timer: it waits inside its call, for as long as there is something to keep."""
 
-HEARD_AT_ONCE: Final = 20
-"""Things told that are heard in one go: some milliseconds, in which nothing else is done."""
+HEARD_AT_ONCE: Final = 5
+"""Things told that are heard in one go: some milliseconds, in which no beat is sent."""
 
 PAGE: Final = 500
 """Resources listed in one call, as kubectl does."""
