@@ -148,7 +148,8 @@ def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition
         return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.IN_DOUBT, _with(message, lease.message))
     until = f"The lease holds until {subject.show(ends)}"
     if is_fenced(lease, now):
-        message = f"No beat was accepted in time; the sandbox is ending before the lease can. {until} unless renewed."
+        why = "The time to drain is over" if lease.stopping_seen else "No beat was accepted in time"
+        message = f"{why}; the sandbox is ending before the lease can. {until} unless renewed."
         return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.FENCED, _with(message, lease.message))
     if lease.suspended:
         return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.SUSPENDED, f"{until}; no beats are sent by request.")

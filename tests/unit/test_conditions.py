@@ -246,6 +246,12 @@ def test_a_fenced_lease_says_why() -> None:
     assert "No answer." in of_kind(imply(situation(lease), subject(), 188), HELD).message
 
 
+def test_a_drain_that_the_fence_ends_blames_no_beat() -> None:
+    fenced = of_kind(imply(situation(observe(held(), STOPPING)), subject(), 188), HELD)
+    assert (fenced.verdict, fenced.reason) == (UNKNOWN, Reason.FENCED)
+    assert fenced.message.startswith("The time to drain is over; the sandbox is ending before the lease can.")
+
+
 @pytest.mark.parametrize("which", ["forced_stop", "graceful_stop"])
 def test_a_stop_that_is_not_heard_is_told(which: str) -> None:
     lease = held() if which == "graceful_stop" else observe(held(), STOPPING)
