@@ -1,5 +1,6 @@
 """docs/what-happens-when.md, "The sandbox ends": each test is the row of its name."""
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history
-from support.kube_proxy import KubeProxy
+from support.kube_proxy import Hold, KubeProxy
 from support.operator import Leases
 from support.sandboxes import (
     ITEM,
@@ -76,8 +77,13 @@ def test_the_sandbox_fails(leases: Leases, simulator: Simulator, proxy: KubeProx
     simulator.create_item(ITEM)
     leases.create(ITEM, sandbox={"template": leases.template(waits=True)})
     pod = leases.await_pod()
-    end_containers(leases, pod, exit_code=3, message="x" * 2000 + "The disk is full.")
+    leases.await_condition(ITEM, "SandboxReady", "False", "Pending")
+    with proxy.fault(Hold(), verb="patch", resource="workleases/status"):
+        end_containers(leases, pod, exit_code=3, message="x" * 2000 + "The disk is full.")
+        await_state(simulator, "stopped")
+        until = time.monotonic()
     message = has_failed(leases, simulator, proxy, pod, "Failed")
+    assert deletions(proxy, pod)[0].at > until
     assert "failed with exit code 3" in message
     assert stops(simulator) == ["stopped"]
     assert (current(leases)["phase"], current(leases)["exitCode"]) == ("Failed", 3)

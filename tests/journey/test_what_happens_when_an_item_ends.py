@@ -21,11 +21,12 @@ from support.sandboxes import (
     stops,
     written,
 )
-from support.simulator import Simulator
+from support.simulator import Simulator, accepted
 from support.stays import Stays
 
 pytestmark = pytest.mark.usefixtures("operator")
 
+TTL = 15  # seconds, as the simulator grants
 LONGER = 20  # seconds of grace, longer than a fifth of the TTL and than any drain here
 
 
@@ -37,10 +38,10 @@ def stays(control_plane: ControlPlane, namespace: str) -> Iterator[Stays]:
 
 def test_the_item_is_stopped_gracefully(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     stubborn = leases.template(grace=LONGER, termination="Stubborn")
-    pod = hold(leases, simulator, template=stubborn, sandbox={"drainSeconds": 8})
+    pod = hold(leases, simulator, template=stubborn, sandbox={"drainSeconds": 11}, ttlSeconds=30)
     simulator.stop_item(ITEM)
     leases.await_condition(ITEM, "LeaseHeld", "True", "Draining")
-    assert await_terminating(leases, pod)["deletionGracePeriodSeconds"] <= 8
+    assert await_terminating(leases, pod)["deletionGracePeriodSeconds"] <= 11
     draining = len(calls(simulator, "heartbeat"))
     wait_for(lambda: len(calls(simulator, "heartbeat")) > draining, seconds=30, what="a beat while draining")
     beat = calls(simulator, "heartbeat")[draining]
@@ -49,6 +50,7 @@ def test_the_item_is_stopped_gracefully(leases: Leases, simulator: Simulator, pr
     assert stops(simulator) == ["stopped"]
     (confirmed,) = calls(simulator, "stop")
     assert deletions(proxy, pod)[0].at < beat["applied_monotonic"] < confirmed["applied_monotonic"]
+    assert confirmed["applied_monotonic"] < accepted(simulator, ITEM)[-1] + 30
     await_reasons(leases, *STARTED, "Draining", "TearingDown", "TornDown", "Stopped")
     assert check_history(simulator.history()) == []
 
@@ -70,7 +72,7 @@ def is_lost(leases: Leases, simulator: Simulator, proxy: KubeProxy, pod: str, re
     assert leases.condition(ITEM, "LeaseHeld")[:2] == ("False", reason)
     (grace,) = grace_asked(proxy, pod)
     assert grace is not None
-    assert 1 <= grace <= 15 / 5
+    assert 1 <= grace <= TTL / 5
     assert leases.pods() == {}
     assert stops(simulator) == []
     await_reasons(leases, *STARTED, reason, "TearingDown", "TornDown")
