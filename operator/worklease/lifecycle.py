@@ -177,7 +177,8 @@ def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
 def _next_attempt(situation: Situation, now: float) -> Attempt:
     number = situation.attempt.number
     wait = min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(number, 16))
-    return Attempt(number=number + 1, begins=now + wait, settled=frozenset(situation.bound))
+    settled = situation.attempt.settled | {pod.uid for pod in current(situation)}
+    return Attempt(number=number + 1, begins=now + wait, settled=settled)
 
 
 def _stop_sandbox(situation: Situation, now: float) -> Plan:

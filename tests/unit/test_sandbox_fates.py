@@ -218,6 +218,14 @@ def test_restarts_are_slower_and_slower_up_to_five_minutes(number: int, wait: fl
     assert step.attempt.begins == 110 + wait
 
 
+def test_a_restart_leaves_a_labelled_pod_beside_the_made_one_alone() -> None:
+    other = replace(RUNNING, uid="pod2", name="other", controller="")
+    before = concluded(FAILED, other, is_made=True, on_failure=OnFailure.RESTART)
+    (step,) = decide(before, 110).steps
+    assert isinstance(step, Restart)
+    assert decide(replace(before, ending=None, attempt=step.attempt), 110).steps == (EndPod("pod1", "sandbox", None),)
+
+
 def anew(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
     attempt = Attempt(number=1, begins=begins, settled=frozenset({"pod1"}))
     return replace(situation(*pods, is_made=True, on_failure=OnFailure.RESTART), attempt=attempt, **more)
