@@ -109,10 +109,14 @@ class Checkpoint:
         """Keep a record and wait until it is written, together with all that is to be written by then."""
         shard = self._shard(uid)
         shard.records[uid] = record
-        done = asyncio.get_running_loop().create_future()
-        shard.waiting.append(done)
-        self._want(shard, uid, 0.0)
-        await done
+        await self._written(shard, uid)
+
+    async def forget(self, uid: str) -> None:
+        """Forget a resource's record and wait until that is written; one that was never written is no matter."""
+        self.drop(uid)
+        shard = self._shard(uid)
+        if uid in shard.unwritten or shard.writing:
+            await self._written(shard, uid)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -134,6 +138,12 @@ class Checkpoint:
 
     def _shard(self, uid: str) -> _Shard:
         return self._shards[zlib.crc32(uid.encode()) % SHARDS]
+
+    async def _written(self, shard: _Shard, uid: str) -> None:
+        done = asyncio.get_running_loop().create_future()
+        shard.waiting.append(done)
+        self._want(shard, uid, 0.0)
+        await done
 
     def _want(self, shard: _Shard, uid: str, within: float) -> None:
         shard.unwritten.add(uid)

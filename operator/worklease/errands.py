@@ -34,7 +34,7 @@ from worklease.lifecycle import EndPod
 from worklease.listing import Listing
 from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Seen, Throttled, Unanswered, Unauthorized
 from worklease.sandbox import Ending, Fit, Gone, Made, NotDone, Sandboxes, Unfit
-from worklease.situation import Asked, Attempt
+from worklease.situation import Asked, Attempt, is_running
 from worklease.status import Reference, StatusWriter
 from worklease.template import pod_body, pod_name
 from worklease.work_api import Item, StopHeard, StopOutcome, StopUnheard, WorkApi
@@ -49,7 +49,8 @@ REHEARSED: Final = 60.0
 """Seconds before a template that was refused is tried again unedited: a quota or a policy may have changed."""
 
 TOLD_FIRST: Final = 10.0
-"""Seconds for which a pod that ended by itself stays until the status tells of it; nothing runs in it any more."""
+"""Seconds for which a pod that ended by itself stays until the status tells of it; nothing runs in it any more. A
+resource that is over waits as long for the end of its record."""
 
 _log = logging.getLogger(__name__)
 
@@ -242,7 +243,13 @@ class Errands:
                     await asyncio.sleep(RETRY)
 
     async def make(self, kept: Kept, attempt: int) -> None:
-        """Make the sandbox of an attempt, or find it made."""
+        """Make the sandbox of an attempt, or find it made.
+
+        That the lease is held is written down first: who finds the pod after a crash must know whose item it works on.
+        """
+        await self._note_held(kept)
+        if not is_running(kept.situation(), self._clock()):
+            return  # the lease, or the resource, did not wait for that
         body = pod_body(kept.resource, attempt, self._secret(kept)[1])
         outcome = await self._rooms.sandboxes.make(kept.resource.namespace, body)
         match outcome:
@@ -267,10 +274,13 @@ class Errands:
     async def restart(self, kept: Kept, attempt: Attempt) -> None:
         """Begin another attempt: written down before anything follows from it, so that a crash does not count twice."""
         kept.begin(attempt)
+        await self._note_held(kept)
+        _log.info("sandbox begun anew %s attempt=%d", kept.who, attempt.number)
+
+    async def _note_held(self, kept: Kept) -> None:
         now = self._clock()
         text = kept.record(trying=None, wall=self._wall(), now=now)
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
-        _log.info("sandbox begun anew %s attempt=%d", kept.who, attempt.number)
 
     async def muster(self, kept: Kept) -> None:
         """List the pods that carry the item's labels, until the answer is known.
@@ -365,7 +375,17 @@ class Errands:
             kept.let_go = True
 
     async def release(self, kept: Kept, left: str) -> None:
-        """Take our finalizer off: nothing is left to do for the resource, or nothing more can be done."""
+        """Take our finalizer off: nothing is left to do for the resource, or nothing more can be done.
+
+        The status tells first how it ended, so that its record is not needed any more; then that goes: once the
+        resource is gone, no later process would know whose record it was.
+        """
+        await self._rooms.status.settle(kept.resource.uid, seconds=TOLD_FIRST)
+        try:
+            async with asyncio.timeout(TOLD_FIRST):
+                await self._rooms.checkpoint.forget(kept.resource.uid)
+        except TimeoutError:
+            _log.warning("checkpoint not written in time: the record of a resource that goes may stay %s", kept.who)
         if left:
             self._rooms.telling.tell(LeftBehind(kept.about, left))
         await self._write_finalizer(kept, finalizer.take_off)

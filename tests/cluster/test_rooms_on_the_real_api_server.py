@@ -12,6 +12,7 @@ import pytest
 
 from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
+from worklease.checkpoint import Checkpoint
 from worklease.credentials import FRESH, Credentials, Key, NoKey
 from worklease.finalizer import FINALIZER, Set, put_on, take_off
 from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, PatchType, Refused
@@ -142,6 +143,22 @@ async def test_a_deletion_that_may_not_be_is_not_done_with_the_servers_words(
 async def finalizers(api: KubernetesApi, reference: Reference) -> list[str]:
     found = await call(api, "GET", reference.path)
     return list(found["metadata"].get("finalizers") or ())
+
+
+async def test_what_the_checkpoint_is_to_forget_is_written_when_that_is_said(
+    api: KubernetesApi, namespace: str
+) -> None:
+    checkpoint = Checkpoint(api, namespace, time.monotonic)
+    writing = asyncio.create_task(checkpoint.run())
+    await checkpoint.forget("never-kept")
+    await checkpoint.commit("kept", "{}")
+    found = await call(api, "GET", f"/api/v1/namespaces/{namespace}/configmaps")
+    assert [each["data"] for each in found["items"] if "kept" in each.get("data", {})] == [{"kept": "{}"}]
+    checkpoint.drop("kept")
+    await checkpoint.forget("kept")
+    found = await call(api, "GET", f"/api/v1/namespaces/{namespace}/configmaps")
+    assert not [each for each in found["items"] if "kept" in each.get("data", {})]
+    writing.cancel()
 
 
 async def test_the_finalizer_goes_on_and_off_beside_others(api: KubernetesApi, namespace: str) -> None:
