@@ -85,7 +85,17 @@ class Reset:
     """Break the connection off."""
 
 
-Effect = Answer | Hang | Hold | Reset
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Answer nothing to anybody from this request on, which itself still takes effect if `applied`.
+
+    A process that is killed then has come so far and no further.
+    """
+
+    applied: bool = True
+
+
+Effect = Answer | Cut | Hang | Hold | Reset
 
 
 @dataclass(slots=True, eq=False)
@@ -99,10 +109,28 @@ class Fault:
     agent: str = ""
     times: int = 0
     """How often it has struck."""
+    passing: int = 0
+    """How many requests that it is meant for it lets pass first."""
+    struck: threading.Event = field(default_factory=threading.Event)
+    """Whether it has struck, and what it lets take effect has done so."""
     lifted: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def hits(self, asked: Asked) -> bool:
-        """Whether it is meant for a request."""
+    @property
+    def has_cut(self) -> bool:
+        """Whether nothing is answered any more."""
+        return isinstance(self.effect, Cut) and self.times > 0
+
+    def strikes(self, asked: Asked) -> bool:
+        """Whether it strikes a request, which counts."""
+        if not self._hits(asked):
+            return False
+        if self.passing:
+            self.passing -= 1
+            return False
+        self.times += 1
+        return True
+
+    def _hits(self, asked: Asked) -> bool:
         return (
             self.verb in ("", asked.verb)
             and self.resource in ("", asked.resource)
@@ -194,11 +222,23 @@ class KubeProxy:
 
     # --- What a test tells it ----------------------------------------------------------------------------------
 
-    def inject(self, effect: Effect, *, verb: str = "", resource: str = "", name: str = "", agent: str = "") -> Fault:
-        """Set a fault; the first that hits a request strikes it. `agent` is a part of the user agent."""
+    def inject(
+        self,
+        effect: Effect,
+        *,
+        verb: str = "",
+        resource: str = "",
+        name: str = "",
+        agent: str = "",
+        passing: int = 0,
+    ) -> Fault:
+        """Set a fault; the first that is meant for a request strikes it, once so many more were let pass.
+
+        `agent` is a part of the user agent.
+        """
 
         async def add() -> Fault:
-            fault = Fault(effect, verb, resource, name, agent)
+            fault = Fault(effect, verb, resource, name, agent, passing=passing)
             self._faults.append(fault)
             return fault
 
@@ -265,14 +305,20 @@ class KubeProxy:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         asked = _read(request, await request.text())
         self._record.append(asked)
-        fault = next((fault for fault in self._faults if fault.hits(asked)), None)
+        cut = next((fault for fault in self._faults if fault.has_cut), None)
+        if cut is not None:
+            await cut.lifted.wait()
+            return _break_off(request)
+        fault = next((fault for fault in self._faults if fault.strikes(asked)), None)
         if fault is None:
             return await self._pass_on(request, asked)
-        fault.times += 1
+        if fault.effect == Cut(applied=True):
+            await self._pass_on(request, asked)
+        fault.struck.set()
         match fault.effect:
             case Answer() as answer:
                 return _answer(answer)
-            case Hang():
+            case Hang() | Cut():
                 await fault.lifted.wait()
             case Hold():
                 await fault.lifted.wait()
