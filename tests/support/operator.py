@@ -199,6 +199,15 @@ class Leases:
         """Delete a pod as anybody might."""
         self._kubectl("delete", "pod", pod, "--wait=false")
 
+    def relabel(self, pod: str, work_id: str | None) -> None:
+        """Make a pod a work item's, or nobody's."""
+        label = f"worklease.dev/work-id={work_id}" if work_id is not None else "worklease.dev/work-id-"
+        self._kubectl("label", "pod", pod, "--overwrite", label)
+
+    def end_pod(self, pod: str, *, exit_code: int) -> None:
+        """Let a pod's containers exit."""
+        self._kubectl("annotate", "pod", pod, "--overwrite", f"controlplane.worklease.dev/exit-code={exit_code}")
+
     def events(self, work_id: str) -> list[dict[str, Any]]:
         """Give a WorkLease's events, the earliest first."""
         found = self._plane.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events") or {"items": []}
