@@ -292,4 +292,4 @@ def test_a_crash_at_any_write_changes_nothing_of_the_end(stage: Stage, way: str,
             stage.leases.delete(each, wait=True)
     stage.operator.terminate()
     assert stage.records() == set()
-    assert check_history(stage.simulator.history()) == []
+    assert check_history(stage.simulator.history(), killed=stage.operator.killed) == []

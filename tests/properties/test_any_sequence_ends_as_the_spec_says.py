@@ -388,7 +388,8 @@ class Sequence(RuleBasedStateMachine):
         there = self.world.uids()
         assert self.foreign.items() <= there.items(), "a pod that was not the operator's was deleted"
         assert there.items() <= (self.foreign | self.doubtful).items(), "a pod was left behind"
-        assert check_history(self.simulator.history(), released=self.world.lapsing) == []
+        history, killed = self.simulator.history(), self.world.operator.killed
+        assert check_history(history, released=self.world.lapsing, killed=killed) == []
         for name in there.values():
             self.leases.delete_pod(name)
 

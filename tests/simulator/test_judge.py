@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from support.judge import (
     OPERATOR,
     BeatAfterEnd,
@@ -144,6 +146,14 @@ def test_a_beat_after_the_end_was_told_is_found_until_the_item_comes_again() -> 
     told.beat(4, "v2", "v2", "v2", extended=False, state="stopped")
     told.beat(5, "v2", "v2", "v2", extended=False, state="stopped")
     assert told.violations() == [BeatAfterEnd]
+
+
+@pytest.mark.parametrize(("killed", "found"), [(4.5, []), (3.5, [BeatAfterEnd]), (5.5, [BeatAfterEnd])])
+def test_who_was_killed_before_the_end_was_written_down_may_ask_once_more(killed: float, found: list[type]) -> None:
+    told = held()
+    told.beat(4, "v1", "v1", "v1", extended=False, state="stopped")
+    told.beat(5, "v1", "v1", "v1", extended=False, state="stopped")
+    assert told.violations(killed=[killed]) == found
 
 
 def test_two_beats_of_one_client_in_flight_are_found() -> None:

@@ -21,6 +21,9 @@ RECOVERY: Final = 10.0
 """Seconds in which a sandbox must have gone once whoever ends it is there again, beside a third of the TTL for two
 beats that may tell first: a process that starts on a busy machine, and a grace."""
 
+WRITTEN: Final = 10.0
+"""Seconds in which a client writes down what it was told: who is killed before that may ask once more."""
+
 Entry = Mapping[str, Any]
 
 Span = tuple[float, float]
@@ -137,7 +140,12 @@ Violation = BrokenChain | BeatAfterEnd | Overlap | Gap | WrongStop | Robbed
 
 
 def check_history(
-    history: Sequence[Entry], *, released: Collection[str] = (), absent: Sequence[Span] = (), until: float | None = None
+    history: Sequence[Entry],
+    *,
+    released: Collection[str] = (),
+    absent: Sequence[Span] = (),
+    killed: Sequence[float] = (),
+    until: float | None = None,
 ) -> list[Violation]:
     """Return every violation in a history, in the order of its entries.
 
@@ -145,11 +153,12 @@ def check_history(
         history: The `entries` that the simulator's administration tells.
         released: Items whose lease was meant to lapse; their gaps are none.
         absent: When those who beat were stopped by order of a test; a gap is excused as by an outage of the server.
+        killed: When those who beat were killed: the next process does not know what was told just before.
         until: When the watching ended: a lease that is held then must not have run out.
     """
     violations: list[Violation] = [
         *_broken_chains(history),
-        *_beats_after_the_end(history),
+        *_beats_after_the_end(history, killed),
         *_overlaps(history),
         *_gaps(history, released, [*_away(history), *absent], until),
         *_wrong_stops(history),
@@ -215,7 +224,7 @@ def _robberies(history: Sequence[Entry]) -> Iterator[Robbed]:
             givens[item] = None
 
 
-def _beats_after_the_end(history: Sequence[Entry]) -> Iterator[BeatAfterEnd]:
+def _beats_after_the_end(history: Sequence[Entry], killed: Sequence[float]) -> Iterator[BeatAfterEnd]:
     told: dict[tuple[str, str | None], Entry] = {}
     for entry in history:
         if entry["event"] in ("requeued", "created", "lapsed"):
@@ -224,7 +233,9 @@ def _beats_after_the_end(history: Sequence[Entry]) -> Iterator[BeatAfterEnd]:
             continue
         key = (entry["item"], entry["agent"])
         end = told.get(key)
-        if end is not None and entry["arrived_monotonic"] > end["answered_monotonic"]:
+        if end is None or entry["arrived_monotonic"] <= (heard := end["answered_monotonic"]):
+            pass
+        elif not any(heard <= each <= min(heard + WRITTEN, entry["arrived_monotonic"]) for each in killed):
             yield BeatAfterEnd(entry["seq"], entry["item"], entry["agent"], end["seq"])
         if entry["outcome"] == "answered" and entry["status"] == 200 and entry["after"]["state"] == "stopped":
             told[key] = entry

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +32,8 @@ class Operator:
     def __init__(self, plane: ControlPlane, namespace: str, api_url: str, **settings: str) -> None:
         self._processes = Processes(Path(tempfile.mkdtemp(prefix="worklease-operator-")))
         self._starts = 0
+        self.killed: list[float] = []
+        """When it was killed, by the monotonic clock."""
         self._environment = {
             "KUBECONFIG": str(plane.kubeconfig),
             "WORKLEASE_API_URL": api_url,
@@ -95,6 +98,7 @@ class Operator:
         """End the process at once, by SIGKILL."""
         self.signal(signal.SIGKILL)
         self._processes.wait_for_end(self._name, seconds=END_SECONDS)
+        self.killed.append(time.monotonic())
 
     def terminate(self) -> int:
         """End the process in order, by SIGTERM; returns its exit status."""
