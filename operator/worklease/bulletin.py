@@ -44,15 +44,22 @@ class Bulletin:
             kept.ending,
             kept.rehearsal,
             kept.is_mustered,
+            tuple((asked.refusals, asked.message) for asked in (kept.graceful_stop, kept.forced_stop) if asked),
+            _is_overdue(kept.lease, now),
         )
         told, former = kept.told, kept.told_lease
         if made_from == told and kept.lease == former:
             return False
-        kept.told, kept.told_lease = made_from, kept.lease
         self.remember(kept, now)
         if made_from == told and former is not None and _is_renewal(former, kept.lease):
             self._status.publish(kept.reference, partial(self._write, kept), Urgency.ROUTINE)
-            return True
+        else:
+            self._publish(kept, now)
+        kept.told, kept.told_lease = made_from, kept.lease
+        return True
+
+    def _publish(self, kept: Kept, now: float) -> None:
+        """Make the status now, and tell of what changed in it."""
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
         news: dict[str, object] = {"state": status.state, **shown}
@@ -64,7 +71,6 @@ class Bulletin:
         kept.shown = news
         kept.reasons = {condition.type: condition.reason for condition in status.conditions}
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)
-        return True
 
     def _write(self, kept: Kept) -> Mapping[str, Any]:
         """Write the status as it is now: of a lease that is only renewed nobody needs each of them."""
@@ -88,6 +94,12 @@ class Bulletin:
             text = kept.record(trying=None, wall=self._wall(), now=now)
             within = 0.0 if lease.is_adopted(kept.lease) else kept.lease.ttl / 3
             self._checkpoint.put(kept.resource.uid, text, within=within)
+
+
+def _is_overdue(lease_: Lease, now: float) -> bool:
+    """Tell whether a restored lease is past its end, and a beat may still show it to be ours."""
+    ends = lease.expiry(lease_)
+    return lease_.reprieve is not None and ends is not None and now >= ends
 
 
 def _is_renewal(before: Lease, after: Lease) -> bool:

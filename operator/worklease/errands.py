@@ -7,7 +7,8 @@ and must not decide: the next turn does.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
@@ -17,6 +18,7 @@ from worklease.checkpoint import Checkpoint
 from worklease.credentials import Credentials, Key, NoKey
 from worklease.fate import Pod
 from worklease.happenings import (
+    About,
     BeatEnded,
     DeletionAsked,
     DeletionRefused,
@@ -83,6 +85,10 @@ class Errands:
 
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn, send the heartbeat that it asks for by then, and let it observe the outcome."""
+        with _unsent(kept, "beat") as send:
+            await self._beat(kept, send)
+
+    async def _beat(self, kept: Kept, send: Callable[[], None]) -> None:
         key = await self._rooms.credentials.key(*self._secret(kept))
         if isinstance(key, NoKey):
             # Nothing is sent, so nobody's turn is taken for it.
@@ -99,7 +105,9 @@ class Errands:
         # Whatever held this process up meanwhile, the lease's end may have come.
         kept.lease = lease.lapse(kept.lease, self._clock())
         beat = lease.decide(kept.lease, self._clock())
-        if kept.rival is None and not kept.let_go and isinstance(beat, Beat):
+        is_unwanted_claim = kept.lease.sent is None and kept.resource.deletion_timestamp is not None
+        if kept.rival is None and not kept.let_go and not is_unwanted_claim and isinstance(beat, Beat):
+            send()
             await self._send(kept, key, beat)
 
     def _request(self, kept: Kept) -> Request:
@@ -247,12 +255,19 @@ class Errands:
 
         That the lease is held is written down first: who finds the pod after a crash must know whose item it works on.
         """
-        await self._note_held(kept)
-        if not is_running(kept.situation(), self._clock()):
-            return  # the lease, or the resource, did not wait for that
+        with _unsent(kept, "make") as send:
+            await self._note_held(kept)
+            if not is_running(kept.situation(), self._clock()):
+                return  # the lease, or the resource, did not wait for that
+            send()
+            await self._make(kept, attempt)
+
+    async def _make(self, kept: Kept, attempt: int) -> None:
         body = pod_body(kept.resource, attempt, self._secret(kept)[1])
         outcome = await self._rooms.sandboxes.make(kept.resource.namespace, body)
         match outcome:
+            case Made(pod) if pod.uid in kept.attempt.settled:
+                self._not_made(kept, f"pod {pod.name} is there already, and has ended: delete it")
             case Made(pod, is_new) if pod.controller == kept.resource.uid:
                 kept.making = None
                 kept.bind(pod, self._clock())
@@ -331,7 +346,8 @@ class Errands:
         if before is None or before.first is None:
             cause, is_by_beat = _why(kept, now)
             late = now - words.at if is_by_beat and words is not None else None
-            grace = step.grace_of(kept.bound[step.uid])
+            pod = kept.bound.get(step.uid)
+            grace = step.grace_of(pod) if pod is not None else step.grace or 0.0
             self._rooms.telling.tell(DeletionAsked(kept.about, step.name, cause, grace, late))
         first = now if before is None or before.first is None else before.first
         return Asked(now, grace=step.grace, first=first)
@@ -344,10 +360,13 @@ class Errands:
             if uid in kept.deletions:
                 self._rooms.telling.tell(SandboxGone(kept.about, pod.name))
 
-    async def look(self, kept: Kept, pod: Pod) -> None:
-        """Look whether a bound pod is there, until the answer is known."""
+    async def look(self, kept: Kept, pod: Pod, in_sight: Callable[[], bool]) -> None:
+        """Look whether a bound pod is there, until the answer is known.
+
+        One that no watch tells of, since it has lost a label, is looked at for as long as it is there.
+        """
         wait = RETRY
-        while not kept.let_go:
+        while not kept.let_go and pod.uid in kept.bound and not kept.bound[pod.uid].gone:
             outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
             match outcome:
                 case Gone():
@@ -355,7 +374,10 @@ class Errands:
                     return
                 case Pod():
                     kept.bind(outcome, self._clock())
-                    return
+                    kept.wake.set()
+                    if in_sight():
+                        return
+                    await asyncio.sleep(LONGEST_RETRY)
                 case NotDone():
                     await asyncio.sleep(wait)
                     wait = min(LONGEST_RETRY, 2 * wait)
@@ -392,6 +414,16 @@ class Errands:
         kept.guarded = False
         _log.info("resource let go %s", kept.who)
 
+    async def abandon(self, reference: Reference) -> None:
+        """Take our finalizer off a resource that goes and that this version cannot read: its lease lapses."""
+        about = About(*reference, environment_id="", work_id="")
+        self._rooms.telling.tell(
+            LeftBehind(about, "its spec cannot be read by this version: its lease is left to lapse")
+        )
+        while isinstance(outcome := await finalizer.take_off(self._rooms.kubernetes, reference), NotDone):
+            _log.warning("finalizer not written, will try again name=%s: %s", reference.name, outcome.message)
+            await asyncio.sleep(RETRY)
+
     async def discard(self, kept: Kept) -> None:
         """Delete the resource, which is finished for as long as it was to be kept; this very one, by its uid."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": kept.resource.uid}}
@@ -417,6 +449,16 @@ class Errands:
             _log.warning("finalizer not written, will try again %s: %s", kept.who, outcome.message)
             await asyncio.sleep(RETRY)
         return outcome
+
+
+@contextmanager
+def _unsent(kept: Kept, what: str) -> Iterator[Callable[[], None]]:
+    """Let a call be called off until it says that it sends something now."""
+    kept.unsent.add(what)
+    try:
+        yield lambda: kept.unsent.discard(what)
+    finally:
+        kept.unsent.discard(what)
 
 
 def _why(kept: Kept, now: float) -> tuple[str, bool]:

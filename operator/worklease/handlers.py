@@ -6,6 +6,7 @@ timer, silently and for good.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -31,6 +32,9 @@ HEARD_AT_ONCE: Final = 5
 
 PAGE: Final = 500
 """Resources listed in one call, as kubectl does."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Endless:
@@ -95,7 +99,10 @@ class Bridge:
             if not self._told:
                 return
             what, argument = self._told.popleft()
-            what(argument)
+            try:
+                what(argument)
+            except Exception:  # noqa: BLE001 (told; one object's trouble keeps no other from being heard of)
+                _log.exception("an event was not understood, which is a mistake of the operator's")
         self._is_heard = True
         self.loop.call_soon(self._hear)
 

@@ -37,7 +37,7 @@ from worklease.lifecycle import (
 )
 from worklease.resource import InvalidResource, WorkLease
 from worklease.sandbox import read_pod
-from worklease.sightings import Address, Sightings, address, drop
+from worklease.sightings import NOWHERE, Address, Sightings, address, drop
 from worklease.situation import Situation, conclude
 from worklease.status import Reference, Urgency
 
@@ -94,13 +94,11 @@ class Keeper:
             resource = WorkLease.parse(body)
         except InvalidResource as error:
             self._refuse(body, str(error))
-            if kept is not None and metadata.get("deletionTimestamp") is not None:
-                # What cannot be read any more is kept as it was, but its deletion is heard.
-                kept.resource = replace(kept.resource, deletion_timestamp=self._wall().utc)
-                kept.wake.set()
+            if metadata.get("deletionTimestamp") is not None:
+                self._end_unread(kept, metadata)
             return
         if kept is not None:
-            kept.edited(resource, self._options)
+            kept.edited(resource, self._options, self._clock())
             # Never back: an event may be older than our own write.
             kept.guarded = kept.guarded or finalizer.FINALIZER in resource.finalizers
             if kept.let_go and kept.lease.end is not None and resource.spec.ttl_seconds_after_finished is not None:
@@ -109,6 +107,17 @@ class Keeper:
             kept.wake.set()
             return
         self._keep(resource)
+
+    def _end_unread(self, kept: Kept | None, metadata: Mapping[str, Any]) -> None:
+        """Hear the deletion of what cannot be read: what is kept stays as it was, and nothing else is held up."""
+        if kept is not None:
+            kept.resource = replace(kept.resource, deletion_timestamp=self._wall().utc)
+            kept.wake.set()
+        elif finalizer.FINALIZER in (metadata.get("finalizers") or ()):
+            reference = Reference(metadata["namespace"], metadata["name"], metadata["uid"])
+            task = asyncio.create_task(self._errands.abandon(reference), name=f"abandon {reference.name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def unsee(self, uid: str) -> None:
         """Take note that a resource is no more: nothing further is done for it."""
@@ -133,9 +142,7 @@ class Keeper:
             id(each): each for place in (item, before) for each in self._by_item.get(place, {}).values()
         }.values():
             if kept.item == item or pod.uid in kept.bound:
-                if not kept.let_go:
-                    kept.bind(pod, self._clock())
-                self._spare(kept, pod)
+                self._bind(kept, pod, self._clock())
                 kept.wake.set()
 
     def unsee_pod(self, body: Mapping[str, Any]) -> None:
@@ -158,7 +165,7 @@ class Keeper:
         """Tell once of a pod that carries the item's labels and is not touched."""
         if pod.uid in kept.bound or pod.uid in kept.spared or pod.gone or not pod.is_at_work:
             return
-        if pod.controller not in {"", kept.resource.uid}:
+        if pod.controller not in {"", kept.resource.uid} and not kept.let_go:
             why = f"another WorkLease (uid {pod.controller}) controls it"
         elif kept.let_go and kept.lease.end is not None and not self._is_anybodys(kept.item):
             why = "it came after this lease had finished; delete it if nobody needs it"
@@ -308,8 +315,15 @@ class Keeper:
             return
         for pod in self._sightings.of(kept.item):
             if pod.uid not in kept.bound:
-                kept.bind(pod, now)
-                self._spare(kept, pod)
+                self._bind(kept, pod, now)
+
+    def _bind(self, kept: Kept, pod: Pod, now: float) -> None:
+        """Let a resource bind a pod, unless it is another one's still: that of an earlier delivery, which ends it."""
+        others = (each for each in self._by_item.get(kept.item, {}).values() if each is not kept)
+        is_anothers = any(pod.uid in each.bound and not each.bound[pod.uid].gone for each in others)
+        if not kept.let_go and (pod.uid in kept.bound or not is_anothers):
+            kept.bind(pod, now)
+        self._spare(kept, pod)
 
     def _situation(self, kept: Kept, now: float) -> Situation:
         """Gather all that is to be decided upon, and conclude what became of the sandbox."""
@@ -340,7 +354,8 @@ class Keeper:
             return None
         is_claim = kept.lease.sent is None and kept.resource.deletion_timestamp is None and kept.rival is None
         if is_claim and kept.makes_pods and not self._is_rehearsed(kept, now):
-            return kept.rehearsal.again if kept.rehearsal is not None else None
+            # While it is being asked, the answer wakes the next turn.
+            return None if "rehearse" in kept.calls or kept.rehearsal is None else kept.rehearsal.again
         was_beaten = kept.lease.sent is not None
         if not kept.guarded and (kept.lease.held or not was_beaten) and kept.resource.deletion_timestamp is None:
             # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first. What is
@@ -399,13 +414,14 @@ class Keeper:
             case Discard():
                 self._start(kept, "discard", self._errands.discard(kept))
             case LetGo() if "make" in kept.calls or ("beat" in kept.calls and kept.lease.sent is None):
-                pass  # a claim or a pod is under way: what it brings must be known, and given back
+                # A claim or a pod is under way: what it brings must be known, and given back. What only waits is not.
+                for what in kept.unsent & {"beat", "make"}:
+                    kept.calls[what].cancel()
             case LetGo(left) if kept.guarded:
                 self._start(kept, "finalizer", self._errands.release(kept, left))
             case LetGo():
                 kept.let_go = not self._is_to_be_discarded(kept)
-                if not kept.let_go:
-                    kept.wake.set()
+                (self._wake_rivals if kept.let_go else _wake)(kept)
             case _:
                 assert_never(step)
 
@@ -443,7 +459,8 @@ class Keeper:
     def _look_at(self, kept: Kept, uid: str) -> None:
         pod = kept.bound.get(uid)
         if pod is not None and not pod.gone:
-            self._start(kept, f"look {uid}", self._errands.look(kept, pod))
+            in_sight = lambda: self._sightings.place(uid) != NOWHERE  # noqa: E731 (nobody else asks)
+            self._start(kept, f"look {uid}", self._errands.look(kept, pod, in_sight))
 
     async def close(self) -> None:
         """End what is under way, or break it off; the leases are left to the next process."""
@@ -454,6 +471,10 @@ class Keeper:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _wake(kept: Kept) -> None:
+    kept.wake.set()
 
 
 def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:

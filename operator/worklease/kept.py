@@ -16,10 +16,11 @@ from worklease.conditions import Condition, Kind, Subject, Verdict, imply
 from worklease.fate import Ending, Pod
 from worklease.happenings import About
 from worklease.lease import End, Lease, Words, edit, expiry, restore
+from worklease.resource import MOST_SANDBOXES, ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
 from worklease.resource import Condition as ShownCondition
-from worklease.resource import ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
 from worklease.situation import RECHECK, Ailing, Asked, Attempt, Situation, ail, alive, is_bindable
 from worklease.status import Reference
+from worklease.template import pod_name
 
 SAME_BEAT: Final = 0.5
 """Seconds by which the checkpoint's and the status's time of one beat may differ: they are read by two clocks."""
@@ -109,6 +110,8 @@ class Kept:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     calls: dict[str, "asyncio.Task[Any]"] = field(default_factory=dict)
     """What is under way for this resource, by what it is: never two of a kind."""
+    unsent: set[str] = field(default_factory=set)
+    """Which of these calls have sent nothing yet, and can be called off."""
     told: tuple[object, ...] = ()
     """What the status that was last published was made from, beside the lease."""
     told_lease: Lease | None = None
@@ -195,8 +198,15 @@ class Kept:
             return None
         return wall.moment(since) + keep
 
-    def edited(self, resource: WorkLease, options: Options) -> None:
-        """Take over a newer version of the resource; running work is not touched."""
+    def edited(self, resource: WorkLease, options: Options, now: float) -> None:
+        """Take over a newer version of the resource; running work is not touched.
+
+        Who asks for a sandbox, or for one of another kind, while the lease is held, has it waited for from now on; what
+        is at work goes on.
+        """
+        if self.lease.held and _kind(resource) != _kind(self.resource):
+            taken = frozenset(pod.uid for pod in self.bound.values() if pod.is_at_work)
+            self.attempt = replace(self.attempt, begins=now, taken=taken)
         self.resource = resource
         self.lease = edit(self.lease, fresh_lease(resource, options))
 
@@ -219,7 +229,13 @@ class Kept:
             self.regrace()
 
     def begin(self, attempt: Attempt) -> None:
-        """Begin another attempt: what became of the one before has had its consequence."""
+        """Begin another attempt: what became of the one before has had its consequence.
+
+        What is gone and shown no more is forgotten, for there may be many attempts.
+        """
+        shown = {pod.uid for pod in _current_first(self.bound, attempt.settled)[:MOST_SANDBOXES]}
+        self.bound = {uid: pod for uid, pod in self.bound.items() if uid in shown or not pod.gone}
+        attempt = replace(attempt, settled=attempt.settled & self.bound.keys())
         self.attempt, self.ending, self.making, self.fence_fell = attempt, None, None, False
         self.regrace()
 
@@ -316,7 +332,9 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
     words, found = _words(status, wall), record.read(recorded)
     ended = _ended(status, reasons)
     if ended is not None:
-        kept.lease = replace(fresh, words=words, end=End(ended.reason), message=ended.message)
+        # A word that only another version knows still says that it is over.
+        end = End(ended.reason) if ended.reason in set(End) else End.STOPPED
+        kept.lease = replace(fresh, words=words, end=end, message=ended.message)
         if ended.type == Kind.FINISHED.value:
             kept.bound = {uid: replace(pod, gone=True, is_remembered=False) for uid, pod in kept.bound.items()}
             kept.final, kept.attempt = status.conditions, Attempt(number=status.restarts or 0)
@@ -340,8 +358,15 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: Wall, now: 
         for uid, name in known.bound:
             kept.bound.setdefault(uid, Pod(uid=uid, name=name, is_remembered=True))
     elif status.restarts:
-        earlier = frozenset(entry.pod_uid for entry in status.sandboxes if entry.finish_time is not None)
+        # The current attempt's pod comes first, and it alone has not had its consequence.
+        earlier = frozenset(entry.pod_uid for entry in status.sandboxes[1:] if entry.finish_time is not None)
         kept.attempt = Attempt(number=status.restarts, begins=now, settled=earlier)
+    # Who controls a pod is not remembered, but those that we made are known by their names, gone or not.
+    number = kept.attempt.number
+    made = {pod_name(kept.resource, attempt) for attempt in range(max(0, number - MOST_SANDBOXES), number + 1)}
+    for uid, pod in kept.bound.items():
+        if pod.name in made:
+            kept.bound[uid] = replace(pod, controller=kept.resource.uid)
     if kept.lease.held:
         kept.graceful_stop = kept.forced_stop = Asked(now - RECHECK, in_doubt=now)
     # Whoever holds since before the start may have pods that nobody here was told of.
@@ -370,6 +395,12 @@ def _newest(
     if recorded.sent is None or told.sent is None or recorded.sent + SAME_BEAT >= told.sent:
         return recorded if recorded.sent is not None else told
     return replace(told, first=recorded.first)
+
+
+def _kind(resource: WorkLease) -> tuple[bool, bool]:
+    """Tell whether a resource asks for a sandbox, and whether the operator makes it."""
+    sandbox = resource.spec.sandbox
+    return (sandbox is not None, sandbox is not None and sandbox.template is not None)
 
 
 def _ended(status: WorkLeaseStatus, shown: Mapping[str, ShownCondition]) -> ShownCondition | None:

@@ -274,8 +274,7 @@ def _give_up(situation: Situation, now: float) -> Plan:
     lease = situation.lease
     working = [pod for pod in alive(situation.bound) if pod.is_at_work]
     if not lease.held or situation.deletion_policy is DeletionPolicy.RELEASE:
-        pods = leaving(situation)
-        return _tear_down(situation, pods, now, None, inf) if pods else Plan((LetGo(),))
+        return _leave(situation, working, now)
     if not working:
         return _confirm(situation, now)
     plan = _stop(situation, situation.graceful_stop, StopItem(force=False), now)
@@ -285,6 +284,20 @@ def _give_up(situation: Situation, now: float) -> Plan:
     looks = [look for look in (plan.look_at, ending.look_at) if look is not None]
     together = Plan((*plan.steps, *ending.steps), min(looks, default=None))
     return _confirm_in_time(situation, working, together, now)
+
+
+def _leave(situation: Situation, working: Sequence[Pod], now: float) -> Plan:
+    """Delete the pods, and leave the item alone: beats go on only for as long as anything can be at work."""
+    pods = leaving(situation)
+    if not pods:
+        return Plan((LetGo(),))
+    plan = _tear_down(situation, pods, now, None, inf)
+    until = max((_overdue(pod, situation.deletions.get(pod.uid)) for pod in working), default=now)
+    if not situation.lease.held or until == inf:
+        return plan
+    if now >= until:
+        return Plan((*plan.steps, Release("the lease is left to lapse, as deletionPolicy asks")), plan.look_at)
+    return replace(plan, look_at=until if plan.look_at is None else min(until, plan.look_at))
 
 
 def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float) -> Plan:

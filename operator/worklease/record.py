@@ -59,7 +59,9 @@ class Record(BaseModel):
     begins: float | None = None
     """From when on the attempt's sandbox may be made; monotonic."""
     settled: tuple[str, ...] = ()
-    """Which of the bound pods are of earlier attempts."""
+    """The uids of earlier attempts' pods, as far as the status may show them."""
+    taken: tuple[str, ...] = ()
+    """The uids of pods that were at work when another kind of sandbox was asked for."""
     ending: tuple[Cause, str, str] | None = None
     """How the attempt's sandbox ended: cause, message and pod."""
     fell: bool = False
@@ -101,7 +103,8 @@ def write(lease: Lease, sandboxes: Sandboxes, *, trying: float | None, now: floa
         bound=sandboxes.bound,
         attempt=sandboxes.attempt.number,
         begins=sandboxes.attempt.begins,
-        settled=tuple(uid for uid, _ in sandboxes.bound if uid in sandboxes.attempt.settled),
+        settled=tuple(sorted(sandboxes.attempt.settled)),
+        taken=tuple(sorted(sandboxes.attempt.taken)),
         ending=None if ending is None else (ending.cause, ending.message, ending.pod),
         fell=sandboxes.fell,
     )
@@ -121,9 +124,10 @@ def read(text: str | None) -> Record | None:
 def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Sandboxes:
     """Go on with the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
     begins = None if record.begins is None else record.begins + _shift(record, moment)
+    settled, taken = frozenset(record.settled), frozenset(record.taken)
     return Sandboxes(
         bound=record.bound,
-        attempt=Attempt(number=record.attempt, begins=begins, settled=frozenset(record.settled)),
+        attempt=Attempt(number=record.attempt, begins=begins, settled=settled, taken=taken),
         ending=None if record.ending is None else Ending(*record.ending),
         fell=record.fell,
     )

@@ -65,6 +65,8 @@ class Attempt:
     """From when on it may begin; None: from the claim."""
     settled: frozenset[str] = frozenset()
     """The uids of earlier attempts' pods: their end has had its consequence."""
+    taken: frozenset[str] = frozenset()
+    """The uids of pods that were at work when the resource began to ask for a sandbox of another kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +147,13 @@ def is_bindable(pod: Pod, uid: str, lease: Lease, claimed: datetime | None = Non
     """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it.
 
     A pod that this resource controls is its own, held or not. A restored lease whose time is up binds nothing new
-    before a beat was accepted: the pod may be the next holder's. What was over before the item was ``claimed`` worked
-    for an earlier delivery.
+    before a beat was accepted: the pod may be the next holder's. What was there before the item was ``claimed`` and is
+    over, or on its way out, worked for an earlier delivery.
     """
     if pod.controller == uid:
         return True
-    if pod.is_over and claimed is not None and (pod.created is None or pod.created < claimed):
+    is_ending = pod.is_over or pod.terminating
+    if is_ending and claimed is not None and (pod.created is None or pod.created < claimed):
         return False
     return lease.held and lease.reprieve is None and not pod.controller
 
@@ -161,9 +164,12 @@ def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:
 
 
 def is_kept(situation: Situation, pod: Pod) -> bool:
-    """Tell whether a pod stays for its logs: it failed, and nothing of it runs any more."""
-    policy = situation.sandbox
-    return policy is not None and policy.keeps_failed and pod.phase == "Failed" and not pod.terminating
+    """Tell whether a pod stays for its logs: it failed, and nothing of it runs any more.
+
+    One that somebody else deletes, as who has read the logs does, needs nothing from us.
+    """
+    policy, is_ours_to_end = situation.sandbox, pod.terminating and pod.uid in situation.deletions
+    return policy is not None and policy.keeps_failed and pod.phase == "Failed" and not is_ours_to_end
 
 
 def leaving(situation: Situation) -> tuple[Pod, ...]:
@@ -191,12 +197,12 @@ def ail(before: Ailing | None, pod: Pod, now: float) -> Ailing | None:
 
 def current(situation: Situation) -> tuple[Pod, ...]:
     """Give the pods of this attempt, the latest bound last: with a template those that we made, else all."""
-    policy = situation.sandbox
+    policy, attempt = situation.sandbox, situation.attempt
+    is_any = policy is None or not policy.is_made
     return tuple(
         pod
         for pod in situation.bound.values()
-        if pod.uid not in situation.attempt.settled
-        and (policy is None or not policy.is_made or pod.controller == situation.uid)
+        if pod.uid not in attempt.settled and (is_any or pod.controller == situation.uid or pod.uid in attempt.taken)
     )
 
 

@@ -221,7 +221,14 @@ class StatusWriter:
     async def _write(self, entry: _Entry) -> None:
         status, entry.wanted = entry.wanted, None
         urgency, entry.urgency = entry.urgency, Urgency.ROUTINE
-        reply = await self._patch(entry, status() if callable(status) else status)
+        try:
+            body = status() if callable(status) else status
+        except Exception:  # noqa: BLE001 (told; one object's status that cannot be made holds no other back)
+            _log.exception("status not made, which is a mistake of the operator's name=%s", entry.reference.name)
+            entry.busy = False
+            self._wrote.set()
+            return
+        reply = await self._patch(entry, body)
         entry.busy = False
         self._wrote.set()
         if isinstance(reply, Done):

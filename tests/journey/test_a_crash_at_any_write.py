@@ -148,7 +148,9 @@ class Stage:
                 way.act(self.leases, self.simulator, item)
                 wait_for(lambda: self._has_ended(item), seconds=LIFE, what=f"the end of {item}")
         except BaseException as error:
-            error.add_note(f"The operator was {crash}. The status: {json.dumps(self.leases.status(item), indent=1)}")
+            pods = {pod: body["status"]["phase"] for pod, body in self.leases.pods().items()}
+            status = json.dumps(self.leases.status(item), indent=1)
+            error.add_note(f"The operator was to be {crash}. The pods: {pods}. The status: {status}")
             raise
         return self.end(item, self._made() - before), has_crashed()
 

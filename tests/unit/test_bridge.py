@@ -74,3 +74,12 @@ async def test_turns_end_with_the_timer_that_began_them_and_with_no_other() -> N
     bridge.tell(bridge.end, first)
     bridge.tell(bridge.end, second)
     await until(lambda: not carrier.carried)
+
+
+@pytest.mark.timeout(30)
+async def test_what_is_not_understood_keeps_nothing_else_from_being_heard(caplog: pytest.LogCaptureFixture) -> None:
+    bridge, heard = bridge_to(Carrier()), list[int]()
+    bridge.tell(heard.remove, 7)
+    bridge.tell(heard.append, 8)
+    await until(lambda: heard == [8])
+    assert "an event was not understood" in caplog.text

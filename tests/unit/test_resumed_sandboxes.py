@@ -1,0 +1,182 @@
+"""What a new process goes on from, and what an edit changes: no sandbox's end counts twice, and none is made twice."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from support.lease_samples import AHEAD, answered
+from worklease.fate import Cause, Pod
+from worklease.kept import Kept, Options, Wall, fresh_lease, resume
+from worklease.lease import observe, stopped
+from worklease.lifecycle import EndPod, LetGo, MakePod, Plan, Release, Restart, StopItem, decide
+from worklease.resource import WorkLease
+from worklease.situation import Asked, conclude, current, is_bindable, is_finished
+from worklease.template import pod_name
+
+START = 1000.0
+WALL = Wall(START, datetime.fromtimestamp(AHEAD + START, UTC))
+OPTIONS = Options(interval=30.0, credentials_secret="keys")
+TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
+POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True, created=WALL.utc + timedelta(seconds=1))
+
+
+def resource(sandbox: dict[str, Any] | None, status: dict[str, Any] | None = None, **spec: Any) -> WorkLease:
+    metadata = {
+        "name": "lease-1",
+        "namespace": "sandboxes",
+        "uid": "resource",
+        "generation": 1,
+        "creationTimestamp": "2026-11-24T11:00:00Z",
+    }
+    asked = {} if sandbox is None else {"sandbox": sandbox}
+    body = {"metadata": metadata, "spec": {"environmentID": "env_1", "workID": "work_1"} | asked | spec}
+    return WorkLease.parse(body | {"status": status or {}})
+
+
+def kept(sandbox: dict[str, Any] | None, *pods: Pod, **spec: Any) -> Kept:
+    """Give a resource whose lease was claimed at the start, with a TTL of an hour."""
+    asked = resource(sandbox, **spec)
+    held = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=3600)), guarded=True)
+    held.note_claim(WALL)
+    for pod in pods:
+        held.bind(pod, START + 1)
+    return held
+
+
+def turn(each: Kept, now: float) -> Plan:
+    """Take a turn, as far as it decides."""
+    situation = each.situation()
+    if each.ending is None and (ending := conclude(situation, now)) is not None:
+        each.ending = ending
+        situation = replace(situation, ending=ending)
+    return decide(situation, now)
+
+
+def started_again(each: Kept, now: float, *, checkpoint: bool = True) -> Kept:
+    """Give what a new process goes on from."""
+    status = {key: value for key, value in each.status(WALL, now).as_merge_patch().items() if value is not None}
+    spec = each.resource.spec.model_dump(mode="json", exclude_none=True)
+    again = resource(spec.pop("sandbox", None), status, **{k: v for k, v in spec.items() if not k.endswith("ID")})
+    text = each.record(trying=None, wall=WALL, now=now) if checkpoint else None
+    return resume(again, OPTIONS, text, WALL, now + 5)
+
+
+def own(number: int, **more: Any) -> Pod:
+    name = pod_name(resource(TEMPLATE), number)
+    return replace(POD, uid=f"pod{number + 1}", name=name, controller="resource", **more)
+
+
+def test_a_made_pod_that_vanished_while_nobody_looked_is_a_failure_and_not_made_again() -> None:
+    for checkpoint in (True, False):
+        again = started_again(kept(TEMPLATE, own(0)), START + 2, checkpoint=checkpoint)
+        assert turn(again, START + 8).steps == (), "it was not looked at yet"
+        again.lost("pod1")
+        plan = turn(again, START + 9)
+        assert again.ending is not None
+        assert again.ending.cause is Cause.DELETED
+        assert MakePod(0) not in plan.steps
+
+
+def test_an_earlier_attempts_end_does_not_count_again_after_a_start() -> None:
+    failing = kept({"onFailure": "Restart", "maxRestarts": 1}, POD)
+    failing.bind(replace(POD, phase="Failed", exit_code=1, finish_time=WALL.utc), START + 2)
+    (step,) = turn(failing, START + 2).steps
+    assert isinstance(step, Restart)
+    failing.begin(step.attempt)
+    failing.lost("pod1")
+    again = started_again(failing, START + 3)
+    again.lost("pod1")
+    assert turn(again, START + 9).steps == ()
+    assert again.ending is None
+
+
+def test_without_a_checkpoint_the_current_attempts_end_still_counts() -> None:
+    policy = TEMPLATE | {"onFailure": "Restart", "maxRestarts": 1, "keepFailedPod": True}
+    over = {"phase": "Failed", "exit_code": 1, "finish_time": WALL.utc, "ready": False}
+    failing = kept(policy, own(0, **over))
+    (step,) = turn(failing, START + 2).steps
+    assert isinstance(step, Restart)
+    failing.begin(step.attempt)
+    failing.bind(own(1, **over), START + 4)
+    again = started_again(failing, START + 5, checkpoint=False)
+    for number in (0, 1):
+        again.bind(own(number, **over), START + 10)
+    turn(again, START + 10)
+    assert again.ending is not None
+    assert again.attempt.settled == {"pod1"}
+    assert MakePod(1) not in turn(again, START + 10).steps
+
+
+def test_of_many_attempts_those_that_are_shown_are_remembered() -> None:
+    failing = kept({"onFailure": "Restart", "maxRestarts": 1000})
+    for number in range(50):
+        failing.bind(replace(POD, uid=f"u{number}", phase="Failed"), START + number)
+        (step,) = turn(failing, START + number).steps
+        assert isinstance(step, Restart)
+        failing.begin(step.attempt)
+        failing.lost(f"u{number}")
+    assert len(failing.bound) <= 21
+    assert failing.attempt.settled == failing.bound.keys()
+
+
+def test_to_ask_for_a_sandbox_of_another_kind_does_not_touch_running_work() -> None:
+    late = START + 1200.0  # twice the start deadline
+    labelled = kept({}, POD)
+    labelled.edited(resource(TEMPLATE), OPTIONS, late)
+    assert turn(labelled, late + 1).steps == ()
+    assert current(labelled.situation()) == (POD,)
+    again = started_again(labelled, late + 2)
+    assert [pod.uid for pod in current(again.situation())] == ["pod1"]
+    labelled.bind(replace(POD, phase="Succeeded"), late + 3)
+    assert turn(labelled, late + 3).steps == (StopItem(force=True),)
+
+
+def test_to_ask_for_a_sandbox_where_there_was_none_waits_for_it_from_then_on() -> None:
+    late = START + 1200.0
+    alone = kept(None)
+    alone.edited(resource(TEMPLATE), OPTIONS, late)
+    assert turn(alone, late).steps == (MakePod(0),)
+
+
+def test_a_pod_of_an_earlier_delivery_that_is_on_its_way_out_is_not_this_leases() -> None:
+    claimed = WALL.utc + timedelta(seconds=5)
+    dying = replace(POD, terminating=True)
+    assert not is_bindable(dying, "resource", kept({}).lease, claimed)
+    assert is_bindable(replace(dying, created=claimed), "resource", kept({}).lease, claimed)
+
+
+def test_a_kept_pod_that_somebody_deletes_does_not_take_the_end_back() -> None:
+    over = kept({"keepFailedPod": True}, replace(POD, phase="Failed", exit_code=1))
+    over.lease = stopped(over.lease)
+    assert is_finished(over.situation())
+    over.bind(replace(POD, phase="Failed", exit_code=1, terminating=True), START + 9)
+    assert is_finished(over.situation())
+    assert decide(over.situation(), START + 9).steps == (LetGo(),)
+
+
+def test_a_release_does_not_beat_for_a_pod_that_cannot_go() -> None:
+    held_up = kept({}, replace(POD, phase="Succeeded", terminating=True), deletionPolicy="Release")
+    held_up.deletions["pod1"] = Asked(START + 8, first=START + 1)
+    going = replace(held_up.situation(), deleting=True)
+    assert decide(going, START + 9).steps == (Release("the lease is left to lapse, as deletionPolicy asks"),)
+    working = kept({}, replace(POD, terminating=True), deletionPolicy="Release")
+    working.deletions["pod1"] = Asked(START + 8, first=START + 1)
+    plan = decide(replace(working.situation(), deleting=True), START + 9)
+    assert plan.steps == ()
+    assert decide(replace(working.situation(), deleting=True), START + 36.1).steps == (
+        EndPod("pod1", "sandbox-1", None),
+        Release("the lease is left to lapse, as deletionPolicy asks"),
+    )
+
+
+def test_an_end_that_only_another_version_knows_is_an_end() -> None:
+    condition = {
+        "type": "Finished",
+        "status": "True",
+        "reason": "Superseded",
+        "message": "Over.",
+        "lastTransitionTime": "2026-11-24T11:30:00Z",
+    }
+    found = resume(resource({}, {"conditions": [condition]}), OPTIONS, None, WALL, START)
+    assert found.lease.end is not None
+    assert found.final[0].reason == "Superseded"

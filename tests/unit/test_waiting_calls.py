@@ -1,0 +1,167 @@
+"""What waits keeps nobody: neither other leases' turns, nor a resource that is being deleted."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving, until
+from worklease.budget import Budget
+from worklease.checkpoint import Checkpoint
+from worklease.credentials import Credentials
+from worklease.errands import REHEARSED, Rooms
+from worklease.happenings import Happening, LeftBehind, Telling
+from worklease.keeper import Keeper
+from worklease.kept import Options, Wall
+from worklease.listing import Listing
+from worklease.sandbox import Sandboxes
+from worklease.status import StatusWriter
+from worklease.work_api import WorkApi
+
+TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
+KEY = {"data": {"environment-key": "a2V5"}}
+REFUSED = Answer(status=403, body={"kind": "Status", "message": "exceeded quota"})
+
+
+def body(*, deleting: bool = False, **spec: Any) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "name": "lease-1",
+        "namespace": "sandboxes",
+        "uid": "uid-1",
+        "generation": 1,
+        "resourceVersion": "7",
+        "creationTimestamp": "2026-11-24T11:00:00Z",
+        "finalizers": ["worklease.dev/lease"],
+    }
+    if deleting:
+        metadata |= {"generation": 2, "deletionTimestamp": "2026-11-24T12:00:00Z"}
+    return {"metadata": metadata, "spec": {"environmentID": "env_1", "workID": "work_1"} | spec}
+
+
+@dataclass
+class House:
+    keeper: Keeper
+    kubernetes: ScriptedServer
+    work_api: ScriptedServer
+    budget: Budget
+    told: list[Happening]
+    looks: list[float]
+    """When anybody looked at the clock."""
+    ahead: list[float]
+    """Seconds by which the clock was moved on."""
+
+    def asked(self, method: str, part: str) -> list[Seen]:
+        return [seen for seen in self.kubernetes.seen if seen.method == method and part in seen.target]
+
+    def is_let_go(self) -> bool:
+        return any(seen.path.endswith("/workleases/lease-1") for seen in self.asked("PATCH", "/workleases/"))
+
+
+@asynccontextmanager
+async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[House]:
+    looks: list[float] = []
+    ahead: list[float] = []
+
+    def clock() -> float:
+        looks.append(time.monotonic() + sum(ahead))
+        return looks[-1]
+
+    def wall() -> Wall:
+        return Wall(time.monotonic(), datetime.now(UTC))
+
+    async with (
+        serving() as kubernetes,
+        serving() as remote,
+        kubernetes_at(kubernetes.url) as api,
+        WorkApi(remote.url, time.monotonic) as work_api,
+    ):
+        kubernetes.script = kubernetes_script
+        told: list[Happening] = []
+        budget, checkpoint = Budget(0, time.monotonic), Checkpoint(api, "own", time.monotonic)
+        status = StatusWriter(api, 1000.0, time.monotonic)
+        rooms = Rooms(
+            kubernetes=api,
+            work_api=work_api,
+            credentials=Credentials(api, time.monotonic),
+            sandboxes=Sandboxes(api),
+            status=status,
+            budget=budget,
+            listing=Listing(work_api, budget),
+            checkpoint=checkpoint,
+            telling=Telling(told.append),
+        )
+        keeper = Keeper(rooms, Options(interval=30, credentials_secret="keys"), clock, wall)
+        tasks = [asyncio.create_task(each) for each in (checkpoint.run(), status.run())]
+        yield House(keeper, kubernetes, remote, budget, told, looks, ahead)
+        for task in tasks:
+            task.cancel()
+        await keeper.close()
+        await asyncio.wait(tasks)
+
+
+def kubernetes(*, configmaps: Answer, pods: Answer | None = None) -> Callable[[Seen], Answer]:
+    def answer(seen: Seen) -> Answer:
+        if "/secrets/" in seen.target:
+            return Answer(body=KEY)
+        if "/configmaps" in seen.target:
+            return configmaps
+        if "/pods" in seen.target:
+            return pods or Answer()
+        return Answer(body=body())
+
+    return answer
+
+
+async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
+    away = Answer(status=503, body={"kind": "Status", "message": "away"})
+    async with house(kubernetes(configmaps=Answer(), pods=REFUSED)) as there:
+        there.keeper.see(body(sandbox=TEMPLATE))
+        carrying = asyncio.create_task(there.keeper.carry("uid-1"))
+        await until(lambda: bool(there.asked("PATCH", "/status")), "the refusal, in the status")
+        there.kubernetes.script = kubernetes(configmaps=Answer(), pods=away)
+        there.ahead.append(REHEARSED + 1)
+        looked = body(sandbox=TEMPLATE)
+        looked["metadata"]["finalizers"] = []
+        there.keeper.see(looked)  # the same generation, so the same template; it only wakes the turn
+        tried = len(there.asked("POST", "dryRun=All"))
+        await until(lambda: len(there.asked("POST", "dryRun=All")) >= tried + 2, "a second try")
+        assert len(there.looks) < 200, "turns of a resource that waits"
+        carrying.cancel()
+        await asyncio.wait({carrying})
+
+
+async def test_a_claim_that_waits_for_its_intent_to_be_written_holds_no_deletion_up_and_is_never_sent() -> None:
+    async with house(kubernetes(configmaps=REFUSED)) as there:
+        there.keeper.see(body())
+        carrying = asyncio.create_task(there.keeper.carry("uid-1"))
+        await until(lambda: bool(there.asked("PATCH", "/configmaps")), "a claim's intent")
+        there.keeper.see(body(deleting=True))
+        await until(there.is_let_go, "the end of the finalizer")
+        assert there.work_api.seen == []
+        carrying.cancel()
+        await asyncio.wait({carrying})
+
+
+async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_is_deleted() -> None:
+    async with house(kubernetes(configmaps=Answer())) as there:
+        there.budget.hold(1.0)
+        there.keeper.see(body())
+        carrying = asyncio.create_task(there.keeper.carry("uid-1"))
+        await until(lambda: there.budget.waiting == 1, "a claim that waits")
+        there.keeper.see(body(deleting=True))
+        await until(there.is_let_go, "the end of the finalizer")
+        await until(lambda: not there.budget.held(time.monotonic()), "the end of the hold")
+        assert there.work_api.seen == []
+        carrying.cancel()
+        await asyncio.wait({carrying})
+
+
+async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:
+    async with house(kubernetes(configmaps=Answer())) as there:
+        there.keeper.see(body(deleting=True, fieldOfALaterVersion=True))
+        await until(there.is_let_go, "the end of the finalizer")
+        (left,) = [each for each in there.told if isinstance(each, LeftBehind)]
+        assert left.about.name == "lease-1"
