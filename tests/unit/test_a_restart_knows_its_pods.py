@@ -1,0 +1,71 @@
+"""What a restart knows of the pods that an earlier process made."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from worklease.fate import Cause
+from worklease.kept import Kept, Options, Wall, resume
+from worklease.lifecycle import MakePod, decide
+from worklease.resource import WorkLease
+from worklease.situation import conclude
+from worklease.template import pod_name
+
+NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
+WALL = Wall(monotonic=100.0, utc=NOW)
+
+
+def told(seconds: float) -> str:
+    return (NOW + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+
+def body() -> dict[str, Any]:
+    metadata = {
+        "namespace": "agents",
+        "name": "work-a",
+        "uid": "resource",
+        "generation": 1,
+        "creationTimestamp": told(-60),
+    }
+    spec = {
+        "environmentID": "env_a",
+        "workID": "work_a",
+        "sandbox": {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}},
+    }
+    status = {
+        "lastHeartbeat": told(-5),
+        "state": "active",
+        "leaseExtended": True,
+        "ttlSeconds": 90,
+        "observedTime": told(-5),
+        "leaseExpiryTime": told(85),
+        "claimTime": told(-30),
+        "restarts": 0,
+    }
+    return {"metadata": metadata, "spec": spec, "status": status}
+
+
+def resumed(pod: str) -> Kept:
+    resource = body()
+    resource["status"]["sandboxes"] = [{"podUID": "pod1", "podName": pod, "phase": "Running"}]
+    options = Options(interval=30.0, credentials_secret="worklease-credentials")
+    return resume(WorkLease.parse(resource), options, None, WALL, 100.0)
+
+
+def made() -> str:
+    return pod_name(WorkLease.parse(body()), 0)
+
+
+def test_a_made_pod_that_went_while_no_process_was_there_is_not_made_again() -> None:
+    kept = resumed(made())
+    assert decide(kept.situation(), 100.0).steps == ()
+    kept.lost("pod1")
+    ending = conclude(kept.situation(), 100.0)
+    assert ending is not None
+    assert ending.cause is Cause.DELETED
+    assert MakePod(0) not in decide(kept.situation(), 100.0).steps
+
+
+def test_a_pod_of_another_name_is_not_taken_for_the_one_that_was_made() -> None:
+    kept = resumed("somebody-elses")
+    kept.lost("pod1")
+    assert MakePod(0) in decide(kept.situation(), 100.0).steps
