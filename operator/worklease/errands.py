@@ -264,13 +264,14 @@ class Errands:
 
     async def _make(self, kept: Kept, attempt: int) -> None:
         body = pod_body(kept.resource, attempt, self._secret(kept)[1])
+        before = dict(kept.bound)
         outcome = await self._rooms.sandboxes.make(kept.resource.namespace, body)
         match outcome:
             case Made(pod) if pod.uid in kept.attempt.settled:
                 self._not_made(kept, f"pod {pod.name} is there already, and has ended: delete it")
             case Made(pod, is_new) if pod.controller == kept.resource.uid:
                 kept.making = None
-                kept.bind(pod, self._clock())
+                kept.bind_answer(pod, before, self._clock())
                 if is_new:
                     self._rooms.telling.tell(SandboxMade(kept.about, pod.name, attempt))
             case Made(pod):
@@ -304,10 +305,11 @@ class Errands:
         """
         spec = kept.resource.spec
         while not kept.let_go:
+            before = dict(kept.bound)
             found = await self._rooms.sandboxes.muster(kept.resource.namespace, spec.environment_id, spec.work_id)
             if not isinstance(found, NotDone):
                 for pod in found:
-                    if not kept.bind(pod, self._clock()) and self._is_left_of_stopped(kept, pod):
+                    if not kept.bind_answer(pod, before, self._clock()) and self._is_left_of_stopped(kept, pod):
                         kept.bound[pod.uid] = pod
                 kept.is_mustered = True
                 return
@@ -367,13 +369,14 @@ class Errands:
         """
         wait = RETRY
         while not kept.let_go and pod.uid in kept.bound and not kept.bound[pod.uid].gone:
+            before = dict(kept.bound)
             outcome = await self._rooms.sandboxes.look(kept.resource.namespace, pod.name, pod.uid)
             match outcome:
                 case Gone():
                     self.note_gone(kept, pod.uid)
                     return
                 case Pod():
-                    kept.bind(outcome, self._clock())
+                    kept.bind_answer(outcome, before, self._clock())
                     kept.wake.set()
                     if in_sight():
                         return

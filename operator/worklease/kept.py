@@ -220,6 +220,15 @@ class Kept:
         self.regrace()
         return True
 
+    def bind_answer(self, pod: Pod, before: Mapping[str, Pod], now: float) -> bool:
+        """Bind a pod as an answer gives it, unless a watch told of it since it was asked for: that may be newer.
+
+        ``before`` is what was bound then. Should the answer be the newer one, the watch brings it too.
+        """
+        if self.bound.get(pod.uid) is not before.get(pod.uid):
+            return True
+        return self.bind(pod, now)
+
     def lost(self, uid: str) -> None:
         """Take note that a bound pod is no more."""
         pod = self.bound.get(uid)

@@ -1,9 +1,10 @@
-"""What a restart knows of the pods that an earlier process made."""
+"""What is known of a resource's pods: by an answer, by a watch, and from an earlier process."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from worklease.fate import Cause
+from worklease.fate import Cause, Pod
 from worklease.kept import Kept, Options, Wall, resume
 from worklease.lifecycle import MakePod, decide
 from worklease.resource import WorkLease
@@ -69,3 +70,15 @@ def test_a_pod_of_another_name_is_not_taken_for_the_one_that_was_made() -> None:
     kept = resumed("somebody-elses")
     kept.lost("pod1")
     assert MakePod(0) in decide(kept.situation(), 100.0).steps
+
+
+def test_an_answer_takes_back_nothing_that_a_watch_told_meanwhile() -> None:
+    kept = resumed(made())
+    before = dict(kept.bound)
+    running = Pod(uid="pod1", name=made(), phase="Running", ready=True, controller="resource")
+    pending = replace(running, phase="Pending", ready=False)
+    kept.bind(running, 101.0)
+    assert kept.bind_answer(pending, before, 101.0)
+    assert kept.bound["pod1"] == running
+    assert kept.bind_answer(pending, dict(kept.bound), 102.0)
+    assert kept.bound["pod1"] == pending
