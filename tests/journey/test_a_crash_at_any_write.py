@@ -22,7 +22,7 @@ from support.kube_proxy import Cut, KubeProxy
 from support.operator import Leases, Operator
 from support.simulator import Simulator
 
-LIFE: Final = 60.0
+LIFE: Final = 120.0
 """Seconds for one life and one restart, which take ten."""
 
 LOOK: Final = 0.02
