@@ -13,6 +13,7 @@ from support.sandboxes import (
     ITEM,
     await_event,
     await_terminating,
+    current,
     deletions,
     drop_finalizers,
     end_containers,
@@ -120,3 +121,14 @@ def test_a_pod_comes_after_the_end(leases: Leases, simulator: Simulator, proxy: 
     assert deletions(proxy, "late") == []
     assert [entry["podName"] for entry in leases.status(ITEM)["sandboxes"]] == [pod]
     assert written(proxy, "Finished")[-1] == ("True", "Stopped")
+
+
+def test_a_sandbox_loses_a_label(leases: Leases, simulator: Simulator, control_plane: ControlPlane) -> None:
+    pod = hold(leases, simulator)
+    remove = json.dumps({"metadata": {"labels": {"worklease.dev/work-id": None}}})
+    control_plane.kubectl("-n", leases.namespace, "patch", "pod", pod, "--type=merge", "-p", remove)
+    end_containers(leases, pod, exit_code=0, reason="Completed")
+    leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
+    assert current(leases)["phase"] == "Succeeded"
+    assert stops(simulator) == ["stopped"]
+    assert leases.pods() == {}
