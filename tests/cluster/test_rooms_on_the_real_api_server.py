@@ -330,9 +330,10 @@ async def test_a_secret_is_read_changed_and_missed(
 # --- Start ---------------------------------------------------------------------------------------------------------
 
 NEEDED = (
-    "get,list,watch,patch workleases.worklease.dev",
+    "get,list,watch,patch,delete workleases.worklease.dev",
     "patch workleases.worklease.dev/status",
-    "get,list,watch,delete pods",
+    "get,list,watch,create,delete pods",
+    "create events.events.k8s.io",
     "get,create,patch configmaps",
 )
 
@@ -370,7 +371,7 @@ async def test_a_token_that_is_none_is_said_at_once(control_plane: ControlPlane)
 async def test_the_servers_refusals_are_read(api: KubernetesApi, namespace: str) -> None:
     reference = await make_lease(api, namespace)
     missing = await api.call("GET", LEASES.format(namespace) + "/missing")
-    assert missing == Refused(404, 'workleases.worklease.dev "missing" not found')
+    assert missing == Refused(404, 'workleases.worklease.dev "missing" not found', reason="NotFound")
     stale = {"metadata": {"resourceVersion": "1", "finalizers": [FINALIZER]}}
     conflict = await api.call("PATCH", reference.path, body=stale, patch=PatchType.MERGE)
     assert isinstance(conflict, Refused)

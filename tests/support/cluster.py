@@ -14,6 +14,8 @@ from controlplane.existing import VARIABLE, wants_existing_cluster
 CUSTOM_RESOURCES = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 # Pods are created only once the namespace's default service account exists; its controller takes milliseconds.
 SERVICE_ACCOUNT_SECONDS = 30.0
+OPENAPI = "/openapi/v3/apis/worklease.dev/v1alpha1"
+OPENAPI_SECONDS = 60.0  # a second or two
 ESTABLISHED_TIMEOUT = "--timeout=30s"  # usually 50 ms
 
 
@@ -42,6 +44,8 @@ def install_custom_resources(plane: ControlPlane) -> None:
     if CUSTOM_RESOURCES.exists():
         plane.kubectl("apply", "--server-side", "-f", str(CUSTOM_RESOURCES))
         plane.kubectl("wait", "--for=condition=Established", ESTABLISHED_TIMEOUT, "-f", str(CUSTOM_RESOURCES))
+        # What `kubectl explain` reads is published a while after that.
+        wait_for(lambda: plane.get(OPENAPI), seconds=OPENAPI_SECONDS, what="the resource's published schema")
 
 
 def make_namespace(plane: ControlPlane) -> str:
