@@ -156,6 +156,16 @@ class Simulator:
         """Make an item unknown."""
         self._call("DELETE", f"/items/{item_id}")
 
+    # -- sessions
+
+    def add_event(self, session_id: str, **event: Any) -> str:
+        """Add an event to a session, such as an `agent.tool_use`; returns its id."""
+        return str(self._call("POST", f"/sessions/{session_id}/events", event)["id"])
+
+    def events(self, session_id: str) -> list[dict[str, Any]]:
+        """All events of a session, oldest first."""
+        return list(self._call("GET", f"/sessions/{session_id}/events")["events"])
+
     # -- faults
 
     def inject(

@@ -18,6 +18,8 @@ The body's keys may be left out, but for those marked *. Calls on an item answer
 | POST `/items/{id}/steal` | | the item, beaten (or claimed) by another worker |
 | PUT `/items/{id}/ttl` | `ttl_seconds`* (null takes it back) | the item; later beats get this TTL |
 | POST `/items/{id}/token` | | the item, with a new sessions token |
+| POST `/sessions/{id}/events` | an event, with its `type`* | the event, told to who runs the session's tools |
+| GET `/sessions/{id}/events` | | `events`: all of the session's |
 | POST `/faults` | `kind`*, `call`, `item`, `times` (1; null: until removed), and what the kind needs | the fault |
 | GET `/faults`, DELETE `/faults`, DELETE `/faults/{id}` | | the faults that are set |
 | PUT `/outage` | `mode`*: `off`, `refuse` (does not listen, connections reset), `reset` (resets each request) | |
@@ -43,6 +45,7 @@ from worklease.simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble,
 from worklease.simulator.items import Item, State, StopMode
 from worklease.simulator.profiles import RetryAfter
 from worklease.simulator.routes import Outage
+from worklease.simulator.sessions import Sessions
 from worklease.simulator.simulation import AdminError, NewItem, Simulation
 
 BATCH = 100  # entries of history between two turns of the event loop: about 3 ms
@@ -58,12 +61,14 @@ class AdminRoutes:
     def __init__(
         self,
         simulation: Simulation,
+        sessions: Sessions,
         *,
         set_outage: Callable[[Outage], Awaitable[None]],
         describe: Callable[[], dict[str, Any]],
         after_each: Callable[[], None],
     ) -> None:
         self._simulation = simulation
+        self._sessions = sessions
         self._set_outage = set_outage
         self._describe = describe
         self._after_each = after_each
@@ -85,6 +90,8 @@ class AdminRoutes:
                 web.post("/items/{item_id}/steal", self._steal),
                 web.put("/items/{item_id}/ttl", self._ttl),
                 web.post("/items/{item_id}/token", self._token),
+                web.post("/sessions/{session_id}/events", self._add_event),
+                web.get("/sessions/{session_id}/events", self._events),
                 web.post("/faults", self._add_fault),
                 web.get("/faults", self._faults),
                 web.delete("/faults", self._clear_faults),
@@ -173,6 +180,22 @@ class AdminRoutes:
 
     async def _token(self, request: web.Request) -> web.Response:
         return _shown(self._simulation.rotate_token(request.match_info["item_id"]))
+
+    # -- sessions
+
+    async def _add_event(self, request: web.Request) -> web.Response:
+        body, session_id = await _body(request), self._session_id(request)
+        event = dict(body) | {"type": _required(body, "type", str)}
+        return web.json_response(self._sessions.add(session_id, event), status=201)
+
+    async def _events(self, request: web.Request) -> web.Response:
+        return web.json_response({"events": self._sessions.events(self._session_id(request))})
+
+    def _session_id(self, request: web.Request) -> str:
+        session_id = request.match_info["session_id"]
+        if self._sessions.item_of(session_id) is None:
+            raise AdminError(404, f"There is no item of session {session_id}")
+        return session_id
 
     # -- faults
 

@@ -71,9 +71,10 @@ class WorkRoutes:
         self.outage = Outage.OFF
         self.after_each: Callable[[], None] = lambda: None
 
-    def application(self) -> web.Application:
-        """Return the aiohttp application."""
+    def application(self, *others: web.RouteDef) -> web.Application:
+        """Return the aiohttp application, with the routes of others beside those of the Work API."""
         application = web.Application()
+        application.add_routes(others)
         work = "/v1/environments/{environment_id}/work"
         item = work + "/{work_id}"
         application.add_routes(

@@ -13,6 +13,7 @@ from aiohttp import web
 from worklease.simulator.admin import AdminRoutes
 from worklease.simulator.instants import SECOND
 from worklease.simulator.routes import Outage, WorkRoutes
+from worklease.simulator.sessions import Sessions
 from worklease.simulator.simulation import Simulation
 
 BACKLOG = 1024  # a fleet may connect at once
@@ -42,14 +43,19 @@ class SimulatorServer:
         self._routes = WorkRoutes(simulation)
         self._routes.after_each = self._wake_at_next_due
         simulation.on_queued = self._routes.wake_polls
+        sessions = Sessions(simulation)
         admin = AdminRoutes(
             simulation,
+            sessions,
             set_outage=self.set_outage,
             describe=self._describe,
             after_each=self._wake_at_next_due,
         )
         self._work_runner = web.AppRunner(
-            self._routes.application(), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN
+            self._routes.application(*sessions.routes()),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN,
         )
         self._admin_runner = web.AppRunner(
             admin.application(), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN
