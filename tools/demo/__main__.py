@@ -7,6 +7,7 @@ anything of the story itself.
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -26,6 +27,7 @@ from controlplane.existing import wants_existing_cluster
 from controlplane.plane import BINARIES
 from demo.encore import invite, watch
 from demo.grounds import Grounds, GroundsError, guest, own
+from demo.picture import PictureScreen
 from demo.screen import Screen, screen_for_output
 from demo.stage import Stage
 from demo.story import Story
@@ -56,8 +58,12 @@ class Interrupted(BaseException):
 
 @click.command()
 @click.option("--once", is_flag=True, help="Tell the story once, check each claim, and exit.")
-def main(*, once: bool) -> None:
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw it into this SVG file instead of showing it.")
+def main(*, once: bool, picture: Path | None) -> None:
     """See the operator's main job on a real Kubernetes API server."""
+    if picture is not None:
+        _draw(picture)
+        return
     screen = screen_for_output()
     screen.title(TITLE, ABOUT_GUEST if wants_existing_cluster() else ABOUT)
     interrupt_on_signals()
@@ -70,6 +76,14 @@ def main(*, once: bool) -> None:
         screen.say("Ended before its end.")
         sys.exit(128 + interrupted.number)
     sys.exit(0 if well else NOT_SO)
+
+
+def _draw(path: Path) -> None:
+    """Tell the story to a picture; one that went wrong is not kept."""
+    screen = PictureScreen()
+    if not _run(screen, stays=False):
+        raise click.ClickException("the demo's claims are not all so, and no picture is drawn: see make demo ONCE=1")
+    screen.save(path)
 
 
 def _run(screen: Screen, *, stays: bool) -> bool:

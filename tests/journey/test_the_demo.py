@@ -1,0 +1,33 @@
+"""The demo itself, on a control plane of its own: its claims are so, and its picture is drawn from it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from support.processes import ROOT, python_environment
+
+SECONDS = 280.0  # for what takes 40 on an idle machine
+
+
+def test_the_demo_tells_its_story_and_each_of_its_claims_is_so(tmp_path: Path) -> None:
+    picture = tmp_path / "demo.svg"
+    done = subprocess.run(
+        [sys.executable, "-m", "demo", "--picture", str(picture)],
+        cwd=ROOT,
+        env=python_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    # A picture writes its spaces as such that do not break.
+    drawn = picture.read_text("utf-8").replace("&#160;", " ")
+    for told in (
+        "Three work items are claimed",
+        "its pod sandbox-demo2 is gone",
+        "A sandbox is lost",
+        "claims are so.",
+    ):
+        assert told in drawn
+    assert "not so" not in drawn
