@@ -47,8 +47,15 @@ e2e: $(READY) ## Tell a user's whole journey on the cluster of KUBECONFIG, after
 dashboard: $(READY) ## Write the chart's Grafana dashboard from its panels
 	@PYTHONPATH=tools $(BIN)/python -m observability dashboard
 
+.PHONY: docs
+docs: $(READY) ## Write the generated pages, and build the documents as a site into site/
+	@PYTHONPATH=tools $(BIN)/python -m docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The site is in site/: open site/index.html"
+
 .PHONY: pictures
-pictures: tools-bin ## Draw the dashboard's main panels from a real run, into docs/pictures
+pictures: tools-bin ## Draw the demo, and the dashboard's main panels, from real runs, into docs/pictures
+	@PYTHONPATH=tools $(BIN)/python -m demo --picture docs/pictures/demo.svg
 	@PYTHONPATH=tests:tools $(BIN)/python -m observability pictures
 
 .PHONY: test

@@ -1,0 +1,151 @@
+"""The documents tell all that the code has, and what is written by the code is current."""
+
+import ast
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+
+from docs import metrics
+from docs.__main__ import generated
+from docs.states import State, chart
+from support.documents import DOCS, PAGES, ROOT, blocks, name_of
+from worklease.conditions import Reason
+from worklease.lease import End, Lease, fence
+from worklease.metrics import HELD_REASONS
+
+PACKAGE = ROOT / "operator" / "worklease"
+GENERATED = generated()
+
+
+def headings(page: Path, level: int) -> list[str]:
+    return re.findall(rf"^{'#' * level} (.+)$", page.read_text("utf-8"), re.MULTILINE)
+
+
+# --- What is written by the code ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=str)
+def test_a_generated_page_is_current_else_make_docs(path: Path) -> None:
+    assert (ROOT / path).read_text("utf-8") == GENERATED[path]
+
+
+def test_the_picture_of_the_states_has_every_reason_of_the_lease_and_every_end() -> None:
+    drawn = chart()
+    assert {reason for shown in drawn.shown.values() for _, reason in shown} == set(HELD_REASONS)
+    assert {reason for _, reason in drawn.shown[State.OVER]} == {Reason(end.value) for end in End}
+    assert {way for way in drawn.ways if way[0] is State.OVER} == set()
+
+
+def test_every_metric_that_the_code_names_is_on_the_page() -> None:
+    tree = ast.parse((PACKAGE / "metrics.py").read_text("utf-8"))
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    named = {string for string in strings if re.fullmatch(r"worklease_[a-z_]+", string)}
+    listed = {re.sub("_(total|info)$", "", name) for name in metrics.names()}
+    assert named == listed
+    text = (DOCS / "metrics.md").read_text("utf-8")
+    assert [name for name in metrics.names() if f"| `{name}` |" not in text] == []
+
+
+# --- What is written by hand -------------------------------------------------------------------------------------
+
+
+def test_every_reason_of_a_condition_has_its_entry_once() -> None:
+    assert sorted(headings(DOCS / "troubleshooting.md", 3)) == sorted(reason.value for reason in Reason)
+
+
+def test_every_entry_says_what_it_means_and_what_to_do() -> None:
+    entries = re.split(r"^### ", (DOCS / "troubleshooting.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    silent = [
+        entry.splitlines()[0]
+        for entry in entries
+        if not re.fullmatch(r"\w+\n\n\S.+?\n\n\*\*To do:\*\* .+", entry, re.DOTALL)
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize(("ttl", "grace"), [(300.0, 30.0), (30.0, 30.0)])
+def test_the_fences_that_the_concepts_reckon_up_are_those_of_the_rule(ttl: float, grace: float) -> None:
+    at = fence(Lease(ttl=ttl, sent=0.0, pod_grace=grace))
+    text = " ".join((DOCS / "concepts.md").read_text("utf-8").split())
+    assert re.search(rf"TTL of {ttl:g} s\b[^.]*? {re.escape(f'{at:g}')} s", text)
+
+
+def told_events() -> set[str]:
+    """Read which events there are from where they are made: the reasons of `Told`, literal or by a name."""
+    found: set[str] = set()
+    for function in ast.parse((PACKAGE / "events.py").read_text("utf-8")).body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        assigned = {
+            target.id: node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for call in ast.walk(function):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Told":
+                reason = call.args[1]
+                named = assigned.get(reason.id, reason) if isinstance(reason, ast.Name) else reason
+                constants = [node.value for node in ast.walk(named) if isinstance(node, ast.Constant)]
+                found |= {constant for constant in constants if isinstance(constant, str)}
+    return found
+
+
+def test_every_event_has_its_entry() -> None:
+    # Those of the lease have the names of its condition's reasons, but for the claim, which says nothing.
+    made = told_events() | {reason.value for reason in HELD_REASONS if reason is not Reason.CLAIMING}
+    assert {"SandboxCreated", "SandboxFailed", "Claimed", "LeftBehind"} <= made
+    rows = re.findall(r"^\| (`[^|]+) \| (?:Normal|Warning) \|", (DOCS / "events.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(made)
+
+
+# --- The site ----------------------------------------------------------------------------------------------------
+
+
+class Sources(HTMLParser):
+    """What a browser fetches for a page by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag in ("script", "img", "iframe"):
+            self.found.append(given.get("src") or "")
+        if tag == "link" and given.get("rel") not in ("canonical", "edit", "prev", "next"):
+            self.found.append(given.get("href") or "")
+
+
+def test_the_site_builds_without_a_warning_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True)
+    build(config)
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) > len(PAGES) - 2
+    for page in pages:
+        sources = Sources()
+        sources.feed(page.read_text("utf-8"))
+        assert [source for source in sources.found if source.startswith(("http", "//"))] == [], page
+    for style in tmp_path.rglob("*.css"):
+        assert re.findall(r"url\(['\"]?(?:https?:)?//[^)]+", style.read_text("utf-8")) == [], style
+
+
+@pytest.mark.parametrize("picture", sorted((DOCS / "pictures").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_fetches_nothing_from_elsewhere(picture: Path) -> None:
+    text = picture.read_text("utf-8")
+    assert re.findall(r"(?:href=['\"]|url\(['\"]?|@import ['\"])(?:https?:)?//[^'\")]+", text) == []
+
+
+# --- The blocks --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_each_block_has_a_language_that_is_run_or_a_file_that_is(page: Path) -> None:
+    """What is in `sh` and `yaml` is run by `tests/journey/test_documents_are_run.py`."""
+    others = [block for block in blocks(page) if block.language not in ("sh", "yaml")]
+    assert [str(block) for block in others if block.included is None] == []

@@ -1,0 +1,241 @@
+"""The states of a lease and what leads from one to another, found by driving the operator's own rules.
+
+Owns the exploration: which events are tried, and which state a lease is in. No transition is written down here: what an
+event does is asked of `worklease.lease`, and what is shown of it of `worklease.conditions`.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from worklease.conditions import Kind, Reason, Subject, Verdict, imply
+from worklease.lease import Lease, fence, giving_up, is_fenced, lapse, observe, release, restore, starve
+from worklease.outcomes import (
+    Answered,
+    Conflicted,
+    CredentialsMissing,
+    Current,
+    Exchange,
+    Missing,
+    NotReady,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unauthorized,
+    Unsent,
+)
+from worklease.situation import Situation
+
+TTL: Final = 30.0
+EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+FAILURES: Final = 3
+"""Failures in a row beyond which one more changes nothing that is shown."""
+
+
+class State(StrEnum):
+    """Where a lease stands."""
+
+    NOT_HELD = "Not held yet"
+    HELD = "Held"
+    DRAINING = "Stopping"
+    FENCED = "Past the fence"
+    OVER = "Over"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A lease at a time, and what else bears on it."""
+
+    lease: Lease
+    now: float = 0.0
+    rival: str | None = None
+    problem: str = ""
+    lost: float | None = None
+    """When the beat was applied whose answer was lost last."""
+
+    @property
+    def state(self) -> State:
+        """Where the lease stands."""
+        lease = self.lease
+        if lease.end is not None:
+            return State.OVER
+        if not lease.held:
+            return State.NOT_HELD
+        if is_fenced(lease, self.now):
+            return State.FENCED
+        return State.DRAINING if lease.stopping_seen else State.HELD
+
+    @property
+    def shown(self) -> tuple[Verdict, Reason]:
+        """What the condition LeaseHeld says."""
+        subject = Subject(item="it", show=str, rival=self.rival, problem=self.problem)
+        conditions = imply(Situation(uid="", lease=self.lease), subject, self.now)
+        (held,) = (each for each in conditions if each.kind is Kind.LEASE_HELD)
+        return held.verdict, held.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is shown in each state, and by which events each leads to which other."""
+
+    shown: Mapping[State, frozenset[tuple[Verdict, Reason]]]
+    ways: Mapping[tuple[State, State], frozenset[str]]
+    ends: Mapping[Reason, frozenset[str]]
+    """By which events each end comes."""
+
+
+def _stamp(now: float) -> str:
+    return datetime.fromtimestamp(EPOCH + now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _exchange(now: float) -> Exchange:
+    return Exchange(sent=now, done=now, date=EPOCH + now)
+
+
+Event = Callable[[Moment], Moment | None]
+
+
+def _answer(state: str, *, extended: bool = False) -> Event:
+    def happens(moment: Moment) -> Moment:
+        now = moment.now
+        value = _stamp(now) if extended else moment.lease.value or ""
+        after = _after(moment, Answered(_exchange(now), value, state, extended, TTL))
+        return replace(after, lost=None) if extended else after
+
+    return happens
+
+
+def _conflict(value: Callable[[float], str | None]) -> Callable[[Moment], Moment]:
+    def happens(moment: Moment) -> Moment:
+        found = value(moment.now)
+        return _after(moment, Conflicted(_exchange(moment.now), Current(found, "active" if found else "queued", TTL)))
+
+    return happens
+
+
+def _lost(moment: Moment) -> Moment | None:
+    """Meet the stamp of a beat of ours whose answer was lost, where there was one within the lease's time."""
+    sent = moment.lease.sent
+    if moment.lost is None or (sent is not None and moment.lost - sent >= TTL):
+        return None
+    stamp = _stamp(moment.lost)
+    return replace(_conflict(lambda _: stamp)(moment), lost=None)
+
+
+def _unanswered(moment: Moment) -> Moment:
+    return replace(_after(moment, Unanswered(_exchange(moment.now), "why")), lost=moment.now)
+
+
+def _mute(moment: Moment) -> Moment:
+    return _after(moment, Conflicted(_exchange(moment.now), None))
+
+
+def _after(moment: Moment, outcome: object) -> Moment:
+    lease = observe(moment.lease, outcome)  # type: ignore[arg-type]  # each is one of the outcomes
+    return replace(
+        moment, lease=lease, now=moment.now if lease.end else max(moment.now, min(lease.due, moment.now + 1))
+    )
+
+
+def _fails(kind: type) -> Event:
+    return lambda moment: _after(moment, kind(_exchange(moment.now), "why"))
+
+
+def _throttled(moment: Moment) -> Moment:
+    return _after(moment, Throttled(_exchange(moment.now), "why", None))
+
+
+def _fence_passes(moment: Moment) -> Moment | None:
+    at = fence(moment.lease)
+    return None if at is None or at <= moment.now else replace(moment, now=at)
+
+
+def _end_passes(moment: Moment) -> Moment | None:
+    at = giving_up(moment.lease)
+    if at is None or moment.state is not State.FENCED:
+        return None
+    return replace(moment, lease=lapse(moment.lease, at), now=at)
+
+
+def _process_starts(moment: Moment) -> Moment | None:
+    lease = moment.lease
+    if not lease.held or lease.words is None or lease.value is None or lease.sent is None:
+        return None
+    now = moment.now + TTL
+    kept = restore(Lease(), value=lease.value, ttl=TTL, sent=lease.sent, claimed=0.0, words=lease.words, now=now)
+    return replace(moment, lease=kept, now=now)
+
+
+EVENTS: Final[Mapping[str, Event]] = {
+    "a beat is accepted": _answer("active", extended=True),
+    "the item is stopping": _answer("stopping"),
+    "the item is stopped": _answer("stopped"),
+    "the lease is not extended": _answer("active"),
+    "412: nobody has it": _conflict(lambda _: None),
+    "412: another has it": _conflict(lambda now: _stamp(now + TTL / 2)),
+    "412: our own lost beat": _lost,
+    "412 without a word": _mute,
+    "409": _fails(NotReady),
+    "404": _fails(Missing),
+    "401 or 403": _fails(Unauthorized),
+    "no key": _fails(CredentialsMissing),
+    "400": _fails(Rejected),
+    "429": _throttled,
+    "no connection": _fails(Unsent),
+    "no answer": _unanswered,
+    "the budget is short": lambda moment: replace(moment, lease=starve(moment.lease, "why")),
+    "heartbeats are suspended": lambda moment: replace(moment, lease=replace(moment.lease, suspended=True)),
+    "onFailure releases it": lambda moment: (
+        replace(moment, lease=release(moment.lease, "why")) if moment.lease.held else None
+    ),
+    "the template is refused": lambda moment: None if moment.lease.held else replace(moment, problem="why"),
+    "another resource has it": lambda moment: None if moment.lease.held else replace(moment, rival="other"),
+    "the fence passes": _fence_passes,
+    "the end passes": _end_passes,
+    "the operator starts": _process_starts,
+}
+
+
+def chart() -> Chart:
+    """Explore what can become of a new lease, until nothing new is found."""
+    shown: defaultdict[State, set[tuple[Verdict, Reason]]] = defaultdict(set)
+    ways: defaultdict[tuple[State, State], set[str]] = defaultdict(set)
+    ends: defaultdict[Reason, set[str]] = defaultdict(set)
+    known: set[object] = set()
+    waiting = [Moment(Lease())]
+    while waiting:
+        moment = waiting.pop(0)
+        shown[moment.state].add(moment.shown)
+        for event, after in _happenings(moment):
+            if after.state is not moment.state:
+                ways[moment.state, after.state].add(event)
+            if after.state is State.OVER:
+                ends[after.shown[1]].add(event)
+            if (alike := _alike(after)) not in known:
+                known.add(alike)
+                waiting.append(after)
+    return Chart(
+        {state: frozenset(shown[state]) for state in State},
+        {way: frozenset(events) for way, events in ways.items()},
+        {reason: frozenset(events) for reason, events in ends.items()},
+    )
+
+
+def _happenings(moment: Moment) -> Iterator[tuple[str, Moment]]:
+    if moment.state is State.OVER:
+        return
+    for name, event in EVENTS.items():
+        after = event(moment)
+        if after is not None:
+            yield name, after
+
+
+def _alike(moment: Moment) -> object:
+    """Tell by what two moments are the same for the picture."""
+    lease = moment.lease
+    doubt = (bool(lease.unanswered or lease.unplaced), lease.reprieve is not None, lease.refused_value is not None)
+    failures = min(lease.failures, FAILURES)
+    return moment.state, moment.shown, failures, lease.trouble, doubt, lease.suspended, moment.lost is None
