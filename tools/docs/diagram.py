@@ -52,7 +52,7 @@ class Way:
 
 
 BOXES: Final = {
-    State.NOT_HELD: Box(20, 60, 285, 176, 2),
+    State.NOT_HELD: Box(8, 60, 297, 176, 2),
     State.HELD: Box(415, 60, 300, 158, 2),
     State.DRAINING: Box(870, 60, 115, 100),
     State.FENCED: Box(520, 330, 150, 82),
