@@ -80,7 +80,8 @@ lint: $(READY) ## Style, types and layers alone
 
 .PHONY: soak
 soak: tools-bin ## The long versions, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
-	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties
+	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties \
+		tests/journey/test_a_crash_at_any_write.py
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES) --outage $(OUTAGE)
 
 # QUICK=1 is a smoke test; SIZES=1000/5,10000/30 chooses leases and seconds between beats; WAVES=1 checks the waves;
