@@ -1,8 +1,8 @@
 """The operator is killed at each single write of a sandbox's life and started again: it ends as without the crash.
 
 A crash point is the n-th write of a kind. The process is killed when that write is done and not heard of; `make soak`
-kills it also before it is done, so right after whatever came before it. For each kind the crash goes from write to write until a life has no
-further one: that life saw no crash, and all the others must have ended like it.
+kills it also before it is done, so right after whatever came before it. For each kind the crash goes from write to
+write until a life has no further one: that life saw no crash, and all the others must have ended like it.
 """
 
 import json
