@@ -744,7 +744,8 @@ def _listed(lease: Lease, answer: NotReady, seen: Seen) -> Lease:
         return over
     at = _own_fence(lease)
     if seen.state == "stopping" and (lease.stopping_seen or (at is not None and answer.exchange.done < at)):
-        stopping = replace(lease, stopping_seen=True, failures=0, trouble=None, message="")
+        words = lease.words and replace(lease.words, state=seen.state, lease_extended=False, at=answer.exchange.sent)
+        stopping = replace(lease, words=words, stopping_seen=True, failures=0, trouble=None, message="")
         return replace(stopping, due=answer.exchange.done + _routine(lease))
     return _failed(lease, Trouble.REJECTED, answer.exchange, answer.message)
 

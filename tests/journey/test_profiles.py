@@ -37,6 +37,8 @@ class Told:
     pods: set[str]
     history: list[Entry]
     stays: list[Stay]
+    absent: tuple[float, float]
+    """When the operator was dead."""
     until: float
 
 
@@ -59,10 +61,12 @@ class Scenario:
             operator = opened.enter_context(Operator(self._plane, namespace, simulator.url, **settings))
             self._claim(leases, simulator)
             self._trouble(simulator)
+            died = time.monotonic()
             operator.kill()
             operator.start()
+            absent = (died, time.monotonic())
             self._await_ends(leases, simulator)
-            return _told(leases, simulator, stays)
+            return _told(leases, simulator, stays, absent)
 
     def _claim(self, leases: Leases, simulator: Simulator) -> None:
         items = [*KEPT, GRACEFUL, FORCED, LAPSING]
@@ -106,7 +110,7 @@ class Scenario:
             )
 
 
-def _told(leases: Leases, simulator: Simulator, stays: Stays) -> Told:
+def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[float, float]) -> Told:
     return Told(
         reasons={item: leases.condition(item, "Finished")[1] for item in (GRACEFUL, FORCED, LAPSING)},
         held={item: leases.condition(item, "LeaseHeld")[0] for item in KEPT},
@@ -114,6 +118,7 @@ def _told(leases: Leases, simulator: Simulator, stays: Stays) -> Told:
         pods=set(leases.pods()),
         history=list(simulator.history()),
         stays=stays.seen(),
+        absent=absent,
         until=time.monotonic(),
     )
 
@@ -138,4 +143,4 @@ def test_the_main_scenario_ends_as_it_should_under(profile: str, control_plane: 
     assert set(stops) <= {GRACEFUL}
 
     assert check_history(told.history, released=[LAPSING], until=told.until) == []
-    assert check_sandboxes(told.history, told.stays) == []
+    assert check_sandboxes(told.history, told.stays, absent=[told.absent]) == []

@@ -81,3 +81,11 @@ def test_a_409_while_we_hold_is_read_by_the_list() -> None:
 
 def test_a_409_past_the_fence_is_no_stop_of_ours_to_confirm() -> None:
     assert not observe(held(100, ttl=90), NotReady(exchange(189), "not now"), Seen("stopping", stamp(10))).stopping_seen
+
+
+def test_what_the_list_says_of_a_stopping_item_is_a_word_of_the_server() -> None:
+    """Some servers answer a beat with 409 then: a stop that may have been applied waits for such a word."""
+    listed = observe(held(), NotReady(exchange(120), "the item is stopping"), Seen("stopping", stamp(90)))
+    assert listed.stopping_seen
+    assert listed.words is not None
+    assert (listed.words.state, listed.words.lease_extended, listed.words.at) == ("stopping", False, 120)
