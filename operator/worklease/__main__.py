@@ -182,15 +182,19 @@ async def operate(settings: Settings) -> None:
             await stop.wait()
             _log.info("operator stopping: the leases are left to the next process")
             health.say("stopping")
-            watching.cancel()
-            await asyncio.wait({watching})
-            # Beats go on while the last news is written.
-            await _flush(rooms.checkpoint, rooms.status)
-            carrying.cancel()
-            await keeper.close()
-            await _flush(rooms.checkpoint)
+            await _end(rooms, keeper, watching, carrying)
             for task in (noticing, writing, reporting, checkpointing):
                 task.cancel()
+
+
+async def _end(rooms: Rooms, keeper: Keeper, watching: "asyncio.Task[None]", carrying: "asyncio.Task[None]") -> None:
+    """Write the last news while beats go on, then break off what is under way."""
+    watching.cancel()
+    await asyncio.wait({watching})
+    await _flush(rooms.checkpoint, rooms.status)
+    carrying.cancel()
+    await keeper.close()
+    await _flush(rooms.checkpoint)
 
 
 def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyncContextManager[str]:
