@@ -205,6 +205,11 @@ class LoopLagged:
     seconds: float
 
 
+OfSandboxes = (
+    SandboxMade | SandboxEnded | DeletionAsked | DeletionRefused | SandboxGone | PodSpared | StopEnded | LeftBehind
+)
+"""What happens to a lease's sandboxes, and to its item for their sake."""
+
 Happening = (
     BeatEnded
     | TurnGiven

@@ -101,14 +101,7 @@ def _log_condition(changed: told.ConditionChanged) -> None:
 
 
 def _log_sandbox(
-    happening: told.SandboxMade
-    | told.SandboxEnded
-    | told.DeletionAsked
-    | told.DeletionRefused
-    | told.SandboxGone
-    | told.PodSpared
-    | told.StopEnded
-    | told.LeftBehind,
+    happening: told.OfSandboxes,
 ) -> None:
     match happening:
         case told.SandboxMade(about, pod, attempt):

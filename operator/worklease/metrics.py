@@ -235,14 +235,7 @@ class _Sandboxes:
 
     def count(
         self,
-        happening: told.SandboxMade
-        | told.SandboxEnded
-        | told.DeletionAsked
-        | told.DeletionRefused
-        | told.SandboxGone
-        | told.PodSpared
-        | told.StopEnded
-        | told.LeftBehind,
+        happening: told.OfSandboxes,
     ) -> None:
         match happening:
             case told.SandboxMade():
