@@ -40,6 +40,8 @@ class Told:
     absent: tuple[float, float]
     """When the operator was dead."""
     until: float
+    log: str
+    """What the operator logged since its second start."""
 
 
 class Scenario:
@@ -66,7 +68,7 @@ class Scenario:
             operator.start()
             absent = (died, time.monotonic())
             self._await_ends(leases, simulator)
-            return _told(leases, simulator, stays, absent)
+            return _told(leases, simulator, stays, absent, operator.log())
 
     def _claim(self, leases: Leases, simulator: Simulator) -> None:
         items = [*KEPT, GRACEFUL, FORCED, LAPSING]
@@ -110,7 +112,7 @@ class Scenario:
             )
 
 
-def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[float, float]) -> Told:
+def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[float, float], log: str) -> Told:
     return Told(
         reasons={item: leases.condition(item, "Finished")[1] for item in (GRACEFUL, FORCED, LAPSING)},
         held={item: leases.condition(item, "LeaseHeld")[0] for item in KEPT},
@@ -120,6 +122,7 @@ def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[floa
         stays=stays.seen(),
         absent=absent,
         until=time.monotonic(),
+        log=log,
     )
 
 
@@ -143,4 +146,4 @@ def test_the_main_scenario_ends_as_it_should_under(profile: str, control_plane: 
     assert set(stops) <= {GRACEFUL}
 
     assert check_history(told.history, released=[LAPSING], until=told.until) == []
-    assert check_sandboxes(told.history, told.stays, absent=[told.absent]) == []
+    assert check_sandboxes(told.history, told.stays, absent=[told.absent]) == [], told.log

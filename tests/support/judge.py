@@ -434,9 +434,7 @@ def _outlived(stay: Stay, runs: Sequence[_Run], absent: Sequence[Span]) -> Outli
     for run in runs:
         if run.item != stay.item or not run.known or stay.first >= run.over or stay.last <= run.start:
             continue
-        allowed = run.end
-        for start, end in absent:
-            if start < run.end and end > run.end - run.ttl * LAST_PART:
-                allowed = max(allowed, end + run.ttl / 3 + RECOVERY)
+        recovered = (end + run.ttl / 3 + RECOVERY for start, end in absent if start < run.end)
+        allowed = max(run.end, *recovered)
         return Outlived(run.seq, stay.item, stay.pod, stay.last - run.end) if stay.last > allowed else None
     return None
