@@ -271,8 +271,9 @@ class Errands:
                 self._not_made(kept, f"pod {pod.name} is there already, and has ended: delete it")
             case Made(pod, is_new) if pod.controller == kept.resource.uid:
                 kept.making = None
+                is_news = pod.uid not in kept.bound
                 kept.bind_answer(pod, before, self._clock())
-                if is_new:
+                if is_new and is_news:
                     self._rooms.telling.tell(SandboxMade(kept.about, pod.name, attempt))
             case Made(pod):
                 self._not_made(kept, f"a pod named {pod.name} is there, and it is not of this WorkLease: delete it")
@@ -280,6 +281,11 @@ class Errands:
                 self._not_made(kept, message)
             case _:
                 assert_never(outcome)
+
+    def note_seen(self, kept: Kept, pod: Pod) -> None:
+        """Tell of a pod's making now if a watch brings it before the answer: what follows from it comes after that."""
+        if "make" in kept.calls and "make" not in kept.unsent and pod.controller == kept.resource.uid:
+            self._rooms.telling.tell(SandboxMade(kept.about, pod.name, kept.attempt.number))
 
     def _not_made(self, kept: Kept, message: str) -> None:
         refusals = (kept.making.refusals if kept.making is not None else 0) + 1

@@ -321,8 +321,9 @@ class Keeper:
         """Let a resource bind a pod, unless it is another one's still: that of an earlier delivery, which ends it."""
         others = (each for each in self._by_item.get(kept.item, {}).values() if each is not kept)
         is_anothers = any(pod.uid in each.bound and not each.bound[pod.uid].gone for each in others)
-        if not kept.let_go and (pod.uid in kept.bound or not is_anothers):
-            kept.bind(pod, now)
+        is_known = pod.uid in kept.bound
+        if not kept.let_go and (is_known or not is_anothers) and kept.bind(pod, now) and not is_known:
+            self._errands.note_seen(kept, pod)
         self._spare(kept, pod)
 
     def _situation(self, kept: Kept, now: float) -> Situation:

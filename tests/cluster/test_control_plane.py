@@ -179,7 +179,7 @@ def test_pods_run_again_after_a_crash_of_the_api_server(own_plane: ControlPlane)
 
 def test_a_hanging_api_server_answers_again_when_it_goes_on(own_plane: ControlPlane) -> None:
     own_plane.kill("kube-apiserver", signal.SIGSTOP)
-    assert own_plane.get("/readyz") is None
+    wait_for(lambda: own_plane.get("/readyz") is None, seconds=30, what="the end of the API server's answers")
     own_plane.kill("kube-apiserver", signal.SIGCONT)
     wait_for(lambda: own_plane.is_ready, seconds=30, what="the API server's answer")
 

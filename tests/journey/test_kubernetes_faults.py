@@ -14,7 +14,7 @@ import pytest
 from controlplane import ControlPlane, wait_for
 from support.cluster import install_custom_resources, make_namespace
 from support.judge import check_history, heartbeats
-from support.kube_proxy import Answer, Effect, Fault, Hang, KubeProxy, Reset
+from support.kube_proxy import Answer, Effect, Fault, Hang, Hold, KubeProxy, Reset
 from support.operator import Leases, Operator
 from support.simulator import Simulator, accepted
 
@@ -149,6 +149,20 @@ def test_an_object_that_vanished_while_its_status_was_to_be_written_is_dropped(
     since = time.monotonic()
     wait_for(lambda: time.monotonic() > since + INTERVAL, seconds=30, what="the time of another write")
     assert proxy.asked("patch", "workleases/status", since=since + 1) == []
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_pod_that_runs_before_its_making_is_answered_is_told_of_in_order(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    simulator.create_item("work_a")
+    # What is tried before the claim, by a dry run, is answered.
+    with proxy.fault(Hold(applied=True), verb="create", resource="pods", passing=1) as fault:
+        leases.create("work_a", sandbox={"template": leases.template()})
+        leases.await_condition("work_a", "SandboxReady", "True")
+        assert has_struck(fault)
+    wait_for(lambda: "SandboxStarted" in leases.reasons("work_a"), seconds=30, what="the event of the start")
+    assert leases.reasons("work_a") == ["Claimed", "SandboxCreated", "SandboxStarted"]
 
 
 def vanish(plane: ControlPlane, leases: Leases, name: str) -> None:

@@ -261,7 +261,7 @@ def test_who_was_away_at_the_end_is_given_time_and_who_was_there_again_before_it
     told = held()
     assert told.outlived(1, 12, absent=[(8, 12)]) == []
     assert told.outlived(1, 60, absent=[(8, 12)]) == [Outlived]
-    assert told.outlived(1, 12, absent=[(1, 5)]) == [Outlived]
+    assert told.outlived(1, 12, absent=[(1, 3)]) == [Outlived]
 
 
 def test_the_operator_is_judged_unless_another_client_is_named() -> None:

@@ -21,6 +21,9 @@ RECOVERY: Final = 10.0
 """Seconds in which a sandbox must have gone once whoever ends it is there again, beside a third of the TTL for two
 beats that may tell first: a process that starts on a busy machine, and a grace."""
 
+ORIENTATION: Final = 3.0
+"""Seconds after its start in which a process lists what there is, on a busy machine: it is not there again before."""
+
 WRITTEN: Final = 10.0
 """Seconds in which a client writes down what it was told: who is killed before that may ask once more."""
 
@@ -434,7 +437,9 @@ def _outlived(stay: Stay, runs: Sequence[_Run], absent: Sequence[Span]) -> Outli
     for run in runs:
         if run.item != stay.item or not run.known or stay.first >= run.over or stay.last <= run.start:
             continue
-        recovered = (end + run.ttl / 3 + RECOVERY for start, end in absent if start < run.end)
-        allowed = max(run.end, *recovered)
+        allowed = run.end
+        for start, end in absent:
+            if start < run.end and end + ORIENTATION > run.end - run.ttl * LAST_PART:
+                allowed = max(allowed, end + run.ttl / 3 + RECOVERY)
         return Outlived(run.seq, stay.item, stay.pod, stay.last - run.end) if stay.last > allowed else None
     return None

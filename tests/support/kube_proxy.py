@@ -77,7 +77,9 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Pass the request on, but only once the fault is lifted: it is late, not lost."""
+    """Pass the request on, but only once the fault is lifted: it is late, not lost; if `applied`, its answer is."""
+
+    applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +257,10 @@ class KubeProxy:
 
     @contextmanager
     def fault(
-        self, effect: Effect, *, verb: str = "", resource: str = "", name: str = "", agent: str = ""
+        self, effect: Effect, *, verb: str = "", resource: str = "", name: str = "", agent: str = "", passing: int = 0
     ) -> Iterator[Fault]:
         """Set a fault for a while."""
-        fault = self.inject(effect, verb=verb, resource=resource, name=name, agent=agent)
+        fault = self.inject(effect, verb=verb, resource=resource, name=name, agent=agent, passing=passing)
         try:
             yield fault
         finally:
@@ -320,6 +322,8 @@ class KubeProxy:
                 return _answer(answer)
             case Hang() | Cut():
                 await fault.lifted.wait()
+            case Hold(applied=True):
+                return await self._pass_on(request, asked, after=fault.lifted)
             case Hold():
                 await fault.lifted.wait()
                 return await self._pass_on(request, asked)
@@ -327,7 +331,10 @@ class KubeProxy:
                 pass
         return _break_off(request)
 
-    async def _pass_on(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _pass_on(
+        self, request: web.Request, asked: Asked, *, after: asyncio.Event | None = None
+    ) -> web.StreamResponse:
+        """Pass a request on at once, and its answer back, or once `after` is set."""
         assert self._session is not None
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         headers["Accept-Encoding"] = "identity"
@@ -340,6 +347,8 @@ class KubeProxy:
                 skip_auto_headers=("Content-Type",),
                 allow_redirects=False,
             ) as upstream:
+                if after is not None:
+                    await after.wait()
                 return await self._answer_with(upstream, request, asked)
         except aiohttp.ClientError:  # the API server is away, and so is what stands for it
             return _break_off(request)
