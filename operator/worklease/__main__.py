@@ -42,6 +42,10 @@ from worklease.view.command import explain, status
 from worklease.watches import watch
 from worklease.work_api import WorkApi
 
+SWITCH: Final = 0.0005
+"""Seconds after which a thread lets another one go on. Kopf lists thousands of objects in a thread beside the leases';
+by Python's default of 5 ms each call of a beat into the system would wait as long for its turn."""
+
 FLUSH: Final = 5.0
 """Seconds that the last status writes may take at the end; beats go on meanwhile."""
 
@@ -80,6 +84,7 @@ def run() -> None:
         raise click.ClickException(str(error)) from error
     _set_up_logging(settings)
     try:
+        sys.setswitchinterval(SWITCH)
         asyncio.run(operate(settings))
     except (NotConfigured, NotReady, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error

@@ -187,6 +187,7 @@ class Keeper:
         for uid in kept.bound:
             if not kept.bound[uid].gone:
                 self._look_at(kept, uid)
+        self._wake_rivals(kept)
         how = "found" if kept.lease.sent is None else "resumed"
         _log.info("resource %s %s", how, kept.who)
         self._orphan(kept)
@@ -230,8 +231,9 @@ class Keeper:
         kept.wake.set()  # for who carried it before, and sees now that he does no more
         try:
             while self._carriers.get(uid) is carrier and not kept.let_go:
+                is_news = kept.wake.is_news
                 kept.wake.clear()
-                await self._wait(kept, self._guarded_turn(kept))
+                await self._wait(kept, self._guarded_turn(kept, is_news=is_news))
         finally:
             if self._carriers.get(uid) is carrier:
                 del self._carriers[uid]
@@ -273,7 +275,7 @@ class Keeper:
     async def _wait(self, kept: Kept, look_at: float) -> None:
         """Wait until the resource is woken or ``look_at`` has come."""
         delay = min(max(0.0, look_at - self._clock()), LONGEST_WAIT)
-        alarm = asyncio.get_running_loop().call_later(delay, kept.wake.set)
+        alarm = asyncio.get_running_loop().call_later(delay, kept.wake.strike)
         self._next_turns[kept.resource.uid] = alarm.when()
         try:
             await kept.wake.wait()
@@ -282,17 +284,31 @@ class Keeper:
 
     # --- One turn ----------------------------------------------------------------------------------------------
 
-    def _guarded_turn(self, kept: Kept) -> float:
+    def _guarded_turn(self, kept: Kept, *, is_news: bool) -> float:
         """Take one turn; a mistake of ours in it is told, and ends no other lease's turns, nor this one's."""
         try:
-            return self._turn(kept)
+            return self._turn(kept, is_news=is_news)
         except Exception:  # noqa: BLE001 (told, and tried again: nothing is swallowed)
             _log.exception("turn failed, which is a mistake of the operator's %s", kept.who)
+            kept.look_at = -math.inf
             return self._clock() + MISTAKEN
 
-    def _turn(self, kept: Kept) -> float:
-        """Do what is due, and say when to look again if nothing happens before. Never waits."""
+    def _turn(self, kept: Kept, *, is_news: bool) -> float:
+        """Do what is due, and say when to take the next turn if nothing happens before. Never waits.
+
+        As a rule nothing happened since the last turn, and all that is due is a beat.
+        """
         now = self._clock()
+        if not is_news and not kept.queued and now < kept.look_at:
+            return min(kept.look_at, self._beat_if_due(kept, now))
+        kept.look_at = self._follow(kept, now)
+        until = min(kept.look_at, self._beat_if_due(kept, now))
+        if self._bulletin.tell(kept, now) and kept.lease.end is not None:
+            self._wake_rivals(kept)
+        return until
+
+    def _follow(self, kept: Kept, now: float) -> float:
+        """Do what follows from the situation, and say when it changes by itself."""
         kept.lease = lease.lapse(kept.lease, now)
         if kept.lease.held and kept.claim_time is None:
             kept.note_claim(self._wall())
@@ -303,12 +319,7 @@ class Keeper:
         plan = decide(self._situation(kept, now), now)
         for step in plan.steps:
             self._perform(kept, step)
-        looks = [LONGEST_WAIT + now if plan.look_at is None else plan.look_at]
-        if (until := self._beat_if_due(kept, now)) is not None:
-            looks.append(until)
-        if self._bulletin.tell(kept, now) and kept.lease.end is not None:
-            self._wake_rivals(kept)
-        return min(looks)
+        return LONGEST_WAIT + now if plan.look_at is None else plan.look_at
 
     def _bind_pods(self, kept: Kept, now: float) -> None:
         if not kept.lease.held and kept.let_go:
@@ -348,22 +359,23 @@ class Keeper:
                 self._start(kept, "rehearse", self._errands.rehearse(kept))
                 return False
 
-    def _beat_if_due(self, kept: Kept, now: float) -> float | None:
+    def _beat_if_due(self, kept: Kept, now: float) -> float:
+        """Start the beat that is due, and say when to come back for the next; never, where something else will tell."""
         if kept.queued:
             return self._starving(kept, now)
         if "beat" in kept.calls or kept.let_go or kept.lease.end is not None:
-            return None
+            return math.inf
         is_claim = kept.lease.sent is None and kept.resource.deletion_timestamp is None and kept.rival is None
         if is_claim and kept.makes_pods and not self._is_rehearsed(kept, now):
             # While it is being asked, the answer wakes the next turn.
-            return None if "rehearse" in kept.calls or kept.rehearsal is None else kept.rehearsal.again
+            return math.inf if "rehearse" in kept.calls or kept.rehearsal is None else kept.rehearsal.again
         was_beaten = kept.lease.sent is not None
         if not kept.guarded and (kept.lease.held or not was_beaten) and kept.resource.deletion_timestamp is None:
             # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first. What is
             # held already lost it when an earlier installation was removed: there no beat waits for it.
             self._start(kept, "finalizer", self._errands.guard(kept))
             if not was_beaten:
-                return None
+                return math.inf
         match lease.decide(kept.lease, now):
             case Beat() if kept.rival is None and (kept.lease.held or kept.resource.deletion_timestamp is None):
                 self._start(kept, "beat", self._errands.beat(kept))
@@ -371,7 +383,7 @@ class Keeper:
             case Wait(until):
                 return until
             case Beat() | Rest():
-                return None
+                return math.inf
             case action:
                 assert_never(action)
 
@@ -385,6 +397,9 @@ class Keeper:
     def _yield_to_rival(self, kept: Kept) -> None:
         """Find out who of several resources for one work item keeps its lease; the others do nothing meanwhile."""
         same = self._by_work.get(kept.item[1:], {})
+        if len(same) <= 1:
+            kept.rival = None
+            return
         alive = [each for each in same.values() if each.lease.end is None and not each.let_go]
         first = min(alive, key=lambda each: each.seniority, default=kept)
         has_rival = first is not kept and kept.lease.end is None

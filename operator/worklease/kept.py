@@ -5,6 +5,7 @@ decide: ``lease`` and ``lifecycle`` do, ``keeper`` performs.
 """
 
 import asyncio
+import math
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from worklease.happenings import About
 from worklease.lease import End, Lease, Words, edit, expiry, restore
 from worklease.resource import MOST_SANDBOXES, ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
 from worklease.resource import Condition as ShownCondition
-from worklease.situation import RECHECK, Ailing, Asked, Attempt, Situation, ail, alive, is_bindable
+from worklease.situation import RECHECK, Ailing, Asked, Attempt, Policy, Situation, ail, alive, is_bindable
 from worklease.status import Reference
 from worklease.template import pod_name
 
@@ -67,12 +68,42 @@ class Rehearsal:
     """When a refusal is asked about again: a quota or a policy may have changed, too."""
 
 
+class Wake(asyncio.Event):
+    """What ends the wait for a resource's next turn, and whether anything happened or only its time has come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_news = True
+
+    def set(self) -> None:
+        """Wake the resource: something happened."""
+        self.is_news = True
+        super().set()
+
+    def strike(self) -> None:
+        """Wake the resource: its time has come."""
+        super().set()
+
+    def clear(self) -> None:
+        """Wait for the next."""
+        self.is_news = False
+        super().clear()
+
+
 @dataclass(slots=True, kw_only=True)
 class Kept:
     """The state of one resource; only its own turn changes the lease."""
 
     resource: WorkLease
     lease: Lease
+    item: tuple[str, str, str] = field(init=False)
+    """The namespace and the work item's address, by which pods are found; as all that names a resource, it stays."""
+    about: About = field(init=False)
+    """The resource and its work item, for what is told of them."""
+    reference: Reference = field(init=False)
+    """The object that status and finalizer are written to."""
+    policy: Policy | None = field(init=False)
+    """What the spec asks of the sandbox."""
     bound: dict[str, Pod] = field(default_factory=dict)
     deletions: dict[str, Asked] = field(default_factory=dict)
     graceful_stop: Asked | None = None
@@ -107,7 +138,9 @@ class Kept:
     """Whether our finalizer is on the resource: before that nothing is claimed."""
     let_go: bool = False
     """Whether nothing is left to do for the resource, for good."""
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: Wake = field(default_factory=Wake)
+    look_at: float = -math.inf
+    """When the situation is to be looked at again though nothing happened."""
     calls: dict[str, "asyncio.Task[Any]"] = field(default_factory=dict)
     """What is under way for this resource, by what it is: never two of a kind."""
     unsent: set[str] = field(default_factory=set)
@@ -121,10 +154,13 @@ class Kept:
     shown: dict[str, object] = field(default_factory=dict)
     """What of it a person waits for: the state, and each condition's status and reason."""
 
-    @property
-    def reference(self) -> Reference:
-        """The object that status and finalizer are written to."""
-        return Reference(self.resource.namespace, self.resource.name, self.resource.uid)
+    def __post_init__(self) -> None:
+        """Derive what is asked for at each beat."""
+        resource, spec = self.resource, self.resource.spec
+        self.item = (resource.namespace, spec.environment_id, spec.work_id)
+        self.reference = Reference(resource.namespace, resource.name, resource.uid)
+        self.about = About(*self.reference, spec.environment_id, spec.work_id)
+        self.policy = spec.sandbox.policy() if spec.sandbox is not None else None
 
     @property
     def seniority(self) -> tuple[bool, datetime, str]:
@@ -148,26 +184,12 @@ class Kept:
         return sandbox is not None and sandbox.template is not None
 
     @property
-    def item(self) -> tuple[str, str, str]:
-        """The namespace and the work item's address, by which pods are found."""
-        return (self.resource.namespace, self.resource.spec.environment_id, self.resource.spec.work_id)
-
-    @property
-    def about(self) -> About:
-        """The resource and its work item, for what is told of them."""
-        resource = self.resource
-        return About(
-            resource.namespace, resource.name, resource.uid, resource.spec.environment_id, resource.spec.work_id
-        )
-
-    @property
     def who(self) -> About:
         """The same, for a log line."""
         return self.about
 
     def situation(self, discard_at: float | None = None) -> Situation:
         """Gather all that a decision is made from."""
-        spec = self.resource.spec
         return Situation(
             uid=self.resource.uid,
             lease=self.lease,
@@ -175,13 +197,13 @@ class Kept:
             deletions=self.deletions,
             graceful_stop=self.graceful_stop,
             forced_stop=self.forced_stop,
-            sandbox=spec.sandbox.policy() if spec.sandbox is not None else None,
+            sandbox=self.policy,
             attempt=self.attempt,
             making=self.making,
             is_restarting="restart" in self.calls,
             ailing=self.ailing,
             ending=self.ending,
-            deletion_policy=spec.deletion_policy,
+            deletion_policy=self.resource.spec.deletion_policy,
             deleting=self.resource.deletion_timestamp is not None,
             emptied=self.emptied,
             fence_fell=self.fence_fell,
@@ -208,6 +230,7 @@ class Kept:
             taken = frozenset(pod.uid for pod in self.bound.values() if pod.is_at_work)
             self.attempt = replace(self.attempt, begins=now, taken=taken)
         self.resource = resource
+        self.policy = resource.spec.sandbox.policy() if resource.spec.sandbox is not None else None
         self.lease = edit(self.lease, fresh_lease(resource, options))
 
     def bind(self, pod: Pod, now: float) -> bool:

@@ -5,7 +5,6 @@ that talk to the API server (``sandbox``, ``credentials``, ``status``) do so thr
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
+from pydantic_core import from_json
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds after which a call is given up: a healthy API server takes far less, and every call is repeated."""
@@ -219,8 +219,8 @@ def open_client(settings: client.Configuration) -> client.ApiClient:
 
 def _object(raw: bytes) -> dict[str, Any] | None:
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
+        body = from_json(raw)
+    except ValueError:
         return None
     return body if isinstance(body, dict) else None
 

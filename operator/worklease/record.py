@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json
 
 from worklease.fate import Cause, Ending
 from worklease.lease import Cut, Lease, Unplaced, Window, Words, restore, timeout
@@ -84,31 +85,36 @@ def write(lease: Lease, sandboxes: Sandboxes, *, trying: float | None, now: floa
     if trying is not None:
         tries.append((trying, trying))
     ending = sandboxes.ending
-    record = Record(
-        boot=BOOT,
-        at=now,
-        wall=wall,
-        value=lease.value,
-        first=lease.first,
-        ttl=lease.ttl,
-        sent=lease.sent,
-        claimed=lease.claimed,
-        cut=None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
-        reprieve=lease.reprieve,
-        stopping=lease.stopping_seen,
+    said = {
+        "boot": BOOT,
+        "at": now,
+        "wall": wall,
+        "value": lease.value,
+        "first": lease.first,
+        "ttl": lease.ttl,
+        "sent": lease.sent,
+        "claimed": lease.claimed,
+        "cut": None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
+        "reprieve": lease.reprieve,
+        "stopping": lease.stopping_seen,
         # Of a lease that was held, a start covers all windows since its last value by one of its own.
-        windows=() if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
-        tries=() if lease.held else tuple(tries),
-        found=lease.refused_value,
-        bound=sandboxes.bound,
-        attempt=sandboxes.attempt.number,
-        begins=sandboxes.attempt.begins,
-        settled=tuple(sorted(sandboxes.attempt.settled)),
-        taken=tuple(sorted(sandboxes.attempt.taken)),
-        ending=None if ending is None else (ending.cause, ending.message, ending.pod),
-        fell=sandboxes.fell,
-    )
-    return record.model_dump_json(exclude_defaults=True)
+        "windows": () if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
+        "tries": () if lease.held else tuple(tries),
+        "found": lease.refused_value,
+        "bound": sandboxes.bound,
+        "attempt": sandboxes.attempt.number or None,
+        "begins": sandboxes.attempt.begins,
+        "settled": tuple(sorted(sandboxes.attempt.settled)),
+        "taken": tuple(sorted(sandboxes.attempt.taken)),
+        "ending": None if ending is None else (ending.cause, ending.message, ending.pod),
+        "fell": sandboxes.fell,
+    }
+    return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
+
+
+def _says_nothing(value: object) -> bool:
+    """Tell whether a record without it says the same; a time of zero says something."""
+    return value is None or value is False or value == ()
 
 
 def read(text: str | None) -> Record | None:
