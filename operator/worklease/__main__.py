@@ -37,6 +37,7 @@ from worklease.settings import InvalidSettings, Settings
 from worklease.simulator.command import simulate
 from worklease.startup import NotReady, check
 from worklease.status import StatusWriter
+from worklease.suspends import notice_suspends
 from worklease.uninstall import NotReleased, end_operator, release
 from worklease.view.command import explain, status
 from worklease.watches import watch
@@ -178,8 +179,8 @@ async def operate(settings: Settings) -> None:
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(rooms.checkpoint.run(), name="checkpoint")
             carrying = tasks.create_task(keeper.run(), name="keeper")
-            noticing = tasks.create_task(keeper.notice_suspends(), name="suspends")
-            census = Census(kubernetes, settings.namespaces, keeper.unsee, keeper.lose_pod, monotonic)
+            noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
+            census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces, telling), name="watches")
             health.attend(keeper.overdue, census.awaited)

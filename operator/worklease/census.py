@@ -7,12 +7,13 @@ it started. Must not decide anything about a lease: it says that an object is go
 
 import asyncio
 import logging
+import math
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL
@@ -21,7 +22,10 @@ EVERY: Final = 180.0
 """Seconds between two censuses if nothing asks for one: a ghost beats no longer, and a list of names is cheap."""
 
 SPACING: Final = 2.0
-"""Seconds from the wish for a census to its begin: one re-list of Kopf's is many events, and one wish."""
+"""Seconds without another wish for a census until it begins: one re-list of Kopf's is many events, and many wishes."""
+
+LONGEST_SPACING: Final = 30.0
+"""Seconds for which ever new wishes put a census off."""
 
 RETRY: Final = 5.0
 """Seconds before a census that said nothing, or not all, is taken again."""
@@ -38,6 +42,7 @@ PAGE: Final = 500
 REMEMBERED: Final = 10_000
 """Uids of gone resources that are remembered: more than can be in an old list that is answered late."""
 
+WHOLE: Final = "application/json"
 LIST_OF_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
@@ -49,15 +54,17 @@ Scope = str | None
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An object as a watch told of it last."""
+    """An object as it was told of last."""
 
     namespace: str
     name: str
     at: float
+    by_watch: bool
+    """Whether a watch told of it, or the first list alone."""
 
 
 class Roll:
-    """The objects of one kind that the watches told of."""
+    """The objects of one kind that were told of."""
 
     def __init__(self, api: str, plural: str, labels: str, scopes: tuple[Scope, ...]) -> None:
         self._api = api
@@ -73,18 +80,23 @@ class Roll:
         """Give the path of a list, or of a namespace's objects."""
         return f"{self._api}/{self._plural}" if scope is None else f"{self._api}/namespaces/{scope}/{self._plural}"
 
-    def saw(self, namespace: str, name: str, uid: str, now: float) -> None:
+    def saw(self, namespace: str, name: str, uid: str, now: float, *, by_watch: bool = True) -> None:
         """Take note of an object."""
-        self._seen[uid] = Sighting(namespace, name, now)
-        self._last_told[self._scope(namespace)] = now
+        self._seen[uid] = Sighting(namespace, name, now, by_watch)
+        if by_watch:
+            self._last_told[self._scope(namespace)] = now
 
     def drop(self, uid: str) -> Sighting | None:
         """Forget an object; returns where it was seen."""
         return self._seen.pop(uid, None)
 
     def knows(self, uid: str) -> bool:
-        """Tell whether a watch told of an object, and nobody that it is gone."""
+        """Tell whether an object was told of, and nobody said that it is gone."""
         return uid in self._seen
+
+    def _is_watched(self, uid: str) -> bool:
+        sighting = self._seen.get(uid)
+        return sighting is not None and sighting.by_watch
 
     def _scope(self, namespace: str) -> Scope:
         return namespace if namespace in self._scopes else None
@@ -100,7 +112,7 @@ class Roll:
     def is_blind(self, scope: Scope, listed: set[str], began: float) -> bool:
         """Tell whether there is what the watch never told of, while it told of nothing else either."""
         since = self._untold[scope]
-        self._untold[scope] = {uid: since.get(uid, began) for uid in listed - self._seen.keys()}
+        self._untold[scope] = {uid: since.get(uid, began) for uid in listed if not self._is_watched(uid)}
         oldest = min(self._untold[scope].values(), default=began)
         if began - max(oldest, self._last_told.get(scope, oldest)) < BLIND:
             return False
@@ -114,14 +126,26 @@ class Roll:
         return any(self._untold.values())
 
 
+class Listener(Protocol):
+    """Who is told of what is found to be gone."""
+
+    def unsee(self, uid: str) -> None:
+        """Take note that a resource is no more."""
+
+    def lose_pod(self, uid: str) -> None:
+        """Take note that a pod is not found any more, under its labels at least."""
+
+    def count_pods(self, there: Collection[str]) -> None:
+        """Take note of the uids of all pods that are there."""
+
+
 class Census:
     """What the watches told of, and what is there.
 
     Args:
         api: The way to the API server.
         namespaces: The watched ones; none: all.
-        unsee: Is told the uid of each WorkLease that is found to be gone.
-        unsee_pod: Is told the uid of each pod that is not found any more, under its labels at least.
+        listener: Is told of what is found to be gone.
         clock: The monotonic clock, in seconds.
     """
 
@@ -129,35 +153,33 @@ class Census:
         self,
         api: KubernetesApi,
         namespaces: tuple[str, ...],
-        unsee: Callable[[str], None],
-        unsee_pod: Callable[[str], None],
+        listener: Listener,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._scopes: tuple[Scope, ...] = namespaces or (None,)
-        self._unsee = unsee
-        self._unsee_pod = unsee_pod
+        self._listener = listener
         self._clock = clock
         self._resources = Roll(RESOURCE_PATH, "workleases", "", self._scopes)
         self._pods = Roll("/api/v1", "pods", f"{ENVIRONMENT_LABEL},{WORK_LABEL}", self._scopes)
         self._names: dict[tuple[str, str], str] = {}
         self._gone: set[str] = set()
         self._gone_in_order: deque[str] = deque()
-        self._listed: set[str] = set()
+        self._wanted_at = -math.inf
         self._first: set[str] | None = None
         self._wanted = asyncio.Event()
         self._blind = asyncio.Event()
 
     # --- What is told by the watches ---------------------------------------------------------------------------
 
-    def saw(self, namespace: str, name: str, uid: str) -> bool:
+    def saw(self, namespace: str, name: str, uid: str, *, by_watch: bool = True) -> bool:
         """Take note of a resource; returns whether it may be there: what is gone stays gone, whatever a list says."""
         if uid in self._gone:
             return False
         if self._names.get((namespace, name), uid) != uid:
             self.want()  # one of the two is gone, and the census finds out which
         self._names[namespace, name] = uid
-        self._resources.saw(namespace, name, uid, self._clock())
+        self._resources.saw(namespace, name, uid, self._clock(), by_watch=by_watch)
         return True
 
     def gone(self, uid: str) -> None:
@@ -181,10 +203,11 @@ class Census:
 
     def want(self) -> None:
         """Ask for a census soon: the watches may have missed something."""
+        self._wanted_at = self._clock()
         self._wanted.set()
 
     def awaited(self) -> int | None:
-        """Say how many resources of the first list no watch has told of yet; None: not all of that list is in."""
+        """Say how many resources of the first list were not told of yet; None: not all of that list is in."""
         if self._first is None:
             return None
         self._first = {uid for uid in self._first if uid not in self._gone and not self._resources.knows(uid)}
@@ -192,54 +215,83 @@ class Census:
 
     # --- Taking it ---------------------------------------------------------------------------------------------
 
+    async def first(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+        """List the resources, whole, page by page, and count the pods: what is there before any watch tells of it."""
+        resources: set[str] | None = set()
+        for scope in self._scopes:
+            async for page in self._pages(self._resources, scope, WHOLE):
+                if page is None or resources is None:
+                    resources = None
+                    break
+                resources.update(item["metadata"]["uid"] for item in page)
+                yield page
+        if self._first is None:
+            self._first = resources
+        await self._take_pods()
+
     async def run(self) -> None:
-        """Take one at the start, whenever one is wanted, and every few minutes, until cancelled."""
+        """Take one soon after the start, whenever one is wanted, and every few minutes, until cancelled."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RETRY):
+                await self._wanted.wait()
+        await self._until_quiet()
         while True:
+            self._wanted.clear()
             is_complete = await self.take()
             has_untold = self._resources.has_untold or self._pods.has_untold
             with suppress(TimeoutError):
                 async with asyncio.timeout(RETRY if not is_complete else BLIND if has_untold else EVERY):
                     await self._wanted.wait()
-            await asyncio.sleep(SPACING)
-            self._wanted.clear()
+            await self._until_quiet()
+
+    async def _until_quiet(self) -> None:
+        """Wait until nothing has made a census wanted for a while."""
+        began = now = self._clock()
+        until = max(self._wanted_at, began) + SPACING
+        while now < min(until, began + LONGEST_SPACING):
+            await asyncio.sleep(until - now)
+            now, until = self._clock(), self._wanted_at + SPACING
 
     async def take(self) -> bool:
         """Compare what was seen with what is there; returns whether all of it could be found out."""
-        self._listed = set()
         resources = [await self._take(self._resources, scope) for scope in self._scopes]
-        if all(resources):
-            # What vanishes before a watch tells of it is not waited for.
-            self._first = self._listed if self._first is None else self._first & self._listed
-        pods = [await self._take(self._pods, scope) for scope in self._scopes]
-        return all((*resources, *pods))
+        if (listed := _together(resources)) is not None:
+            # What vanishes before anybody tells of it is not waited for.
+            self._first = listed if self._first is None else self._first & listed
+        return await self._take_pods() and listed is not None
 
-    async def _take(self, roll: Roll, scope: Scope) -> bool:
+    async def _take_pods(self) -> bool:
+        listed = _together([await self._take(self._pods, scope) for scope in self._scopes])
+        if listed is not None:
+            self._listener.count_pods(listed)
+        return listed is not None
+
+    async def _take(self, roll: Roll, scope: Scope) -> set[str] | None:
+        """Take it of one kind in one scope; gives what is listed, None if not all of it could be found out."""
         began = self._clock()
-        listed = await self._list(roll, scope)
-        if listed is None:
-            return False
-        if roll is self._resources:
-            self._listed |= listed
+        listed: set[str] = set()
+        async for page in self._pages(roll, scope, LIST_OF_METADATA):
+            if page is None:
+                return None
+            listed.update(item["metadata"]["uid"] for item in page)
         if roll.is_blind(scope, listed - self._gone, began):
             self._blind.set()
         settled = [await self._settle(roll, uid, seen) for uid, seen in roll.missing(scope, listed, began).items()]
-        return all(settled)
+        return listed if all(settled) else None
 
-    async def _list(self, roll: Roll, scope: Scope) -> set[str] | None:
-        """List the uids of a scope, page by page; None if not all of them could be had."""
-        uids: set[str] = set()
-        query = roll.query
-        while True:
-            match await self._api.call("GET", roll.path(scope), query=query, accept=LIST_OF_METADATA):
+    async def _pages(self, roll: Roll, scope: Scope, accept: str) -> AsyncIterator[Sequence[Mapping[str, Any]] | None]:
+        """List the objects of a scope, page by page; None, as the last, if not all of them could be had."""
+        query: dict[str, str] | None = roll.query
+        while query is not None:
+            match await self._api.call("GET", roll.path(scope), query=query, accept=accept):
                 case Done(body):
-                    uids.update(item["metadata"]["uid"] for item in body.get("items") or ())
+                    yield body.get("items") or ()
                     token = (body.get("metadata") or {}).get("continue")
-                    if not token:
-                        return uids
-                    query = roll.query | {"continue": token}
+                    query = roll.query | {"continue": token} if token else None
                 case Refused(_, message) | NoAnswer(message):
                     _log.warning("census not taken, will try again path=%s: %s", roll.path(scope), message)
-                    return None
+                    yield None
+                    return
                 case reply:
                     assert_never(reply)
 
@@ -248,13 +300,13 @@ class Census:
         if roll is self._pods:
             # Whoever bound it looks after it by itself: it may have lost a label only.
             self._pods.drop(uid)
-            self._unsee_pod(uid)
+            self._listener.lose_pod(uid)
             return True
         if not await self._is_gone(uid, sighting):
             return False
         _log.info("resource vanished unseen namespace=%s name=%s uid=%s", sighting.namespace, sighting.name, uid)
         self.gone(uid)
-        self._unsee(uid)
+        self._listener.unsee(uid)
         return True
 
     async def _is_gone(self, uid: str, sighting: Sighting) -> bool:
@@ -319,6 +371,12 @@ class Census:
         await self._blind.wait()
         self._blind.clear()
         return "it does not tell of what is there"
+
+
+def _together(listed: Sequence[set[str] | None]) -> set[str] | None:
+    """Give all that was listed, if all of it could be found out."""
+    known = [each for each in listed if each is not None]
+    return set().union(*known) if len(known) == len(listed) else None
 
 
 _WHY: Final = {

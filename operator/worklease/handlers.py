@@ -92,6 +92,14 @@ class Bridge:
 
     # --- In the keeper's loop ----------------------------------------------------------------------------------
 
+    async def find(self) -> None:
+        """Pass on what is there before Kopf tells of it, which takes it many seconds where there are thousands."""
+        async for page in self.census.first():
+            for body in page:
+                self.tell(self.see_found, body)
+            while self._told:  # noqa: ASYNC110 (it empties within the loop's next passes)
+                await asyncio.sleep(0)
+
     def _hear(self) -> None:
         """Hear what was told, some of it at a time: the first list is long, and beats go on meanwhile."""
         self._is_heard = False
@@ -122,6 +130,12 @@ class Bridge:
         """Pass a resource on, unless it is known to be gone: a timer's body, or a list, may be older than that."""
         metadata = body["metadata"]
         if self.census.saw(metadata["namespace"], metadata["name"], metadata["uid"]):
+            self._keeper.see(body)
+
+    def see_found(self, body: Mapping[str, Any]) -> None:
+        """Pass a resource of the first list on."""
+        metadata = body["metadata"]
+        if self.census.saw(metadata["namespace"], metadata["name"], metadata["uid"], by_watch=False):
             self._keeper.see(body)
 
     def see_listed(self, body: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, assert_never
 
@@ -46,12 +46,6 @@ LONGEST_WAIT: Final = 3600.0
 
 ORPHANED: Final = 1.0
 """Seconds after which a resource that nobody carries is carried by the keeper: its timer is about to come, or not."""
-
-SUSPEND_LOOK: Final = 1.0
-"""Seconds between two looks at the two clocks: so late is a fence at most after a suspend."""
-
-SUSPENDED: Final = 0.5
-"""Seconds by which the clock that goes on must run ahead to have been a suspend."""
 
 FAREWELL: Final = 1.0
 """Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
@@ -161,6 +155,13 @@ class Keeper:
         for kept in self._by_item.get(self._sightings.lose(uid), {}).values():
             self._look_at(kept, uid)
 
+    def count_pods(self, there: Collection[str]) -> None:
+        """Look after pods that an earlier process knew and that a list of all does not have."""
+        for kept in self._kept.values():
+            for pod in tuple(kept.bound.values()):
+                if pod.is_remembered and pod.uid not in there:
+                    self._look_at(kept, pod.uid)
+
     def _spare(self, kept: Kept, pod: Pod) -> None:
         """Tell once of a pod that carries the item's labels and is not touched."""
         if pod.uid in kept.bound or pod.uid in kept.spared or pod.gone or not pod.is_at_work:
@@ -184,9 +185,6 @@ class Keeper:
         kept.guarded = finalizer.FINALIZER in resource.finalizers
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
         self._by_work[kept.item[1:]][resource.uid] = kept
-        for uid in kept.bound:
-            if not kept.bound[uid].gone:
-                self._look_at(kept, uid)
         self._wake_rivals(kept)
         how = "found" if kept.lease.sent is None else "resumed"
         _log.info("resource %s %s", how, kept.who)
@@ -259,18 +257,10 @@ class Keeper:
                         self._carriers[uid] = None  # its place, until the task takes it
                         carrying.create_task(self.carry(uid), name=f"carry {uid}")
 
-    async def notice_suspends(self) -> None:
-        """Wake everything, until cancelled, whenever the machine was suspended: the loop's alarms slept with it."""
-        loop = asyncio.get_running_loop()
-        known = self._clock() - loop.time()
-        while True:
-            await asyncio.sleep(SUSPEND_LOOK)
-            ahead = self._clock() - loop.time()
-            if ahead - known > SUSPENDED:
-                _log.warning("the machine was suspended for %.1f s: looking at every lease", ahead - known)
-                for kept in self._kept.values():
-                    kept.wake.set()
-            known = ahead
+    def wake_all(self) -> None:
+        """Look at every resource now."""
+        for kept in self._kept.values():
+            kept.wake.set()
 
     async def _wait(self, kept: Kept, look_at: float) -> None:
         """Wait until the resource is woken or ``look_at`` has come."""
@@ -437,7 +427,7 @@ class Keeper:
                 self._start(kept, "finalizer", self._errands.release(kept, left))
             case LetGo():
                 kept.let_go = not self._is_to_be_discarded(kept)
-                (self._wake_rivals if kept.let_go else _wake)(kept)
+                (self._wake_rivals(kept) if kept.let_go else kept.wake.set())
             case _:
                 assert_never(step)
 
@@ -487,10 +477,6 @@ class Keeper:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-def _wake(kept: Kept) -> None:
-    kept.wake.set()
 
 
 def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:

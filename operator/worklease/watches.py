@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = SILENT) -> None:
     """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
+    await bridge.census.until_served()
+    await bridge.find()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(bridge.census.run(), name="census")
         while True:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,6 +39,7 @@ class Listener:
     resources: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
+    counted: set[str] = field(default_factory=set)
     carried: dict[str, str] = field(default_factory=dict)
     threads: set[str] = field(default_factory=set)
 
@@ -49,6 +50,12 @@ class Listener:
     def unsee(self, uid: str) -> None:
         self.threads.add(threading.current_thread().name)
         self.gone.add(uid)
+
+    def lose_pod(self, uid: str) -> None:
+        self.gone.add(uid)
+
+    def count_pods(self, there: Collection[str]) -> None:
+        self.counted = set(there)
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         self.pods.add(body["metadata"]["name"])
@@ -75,7 +82,7 @@ async def listening(
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     listener, loop = Listener(), asyncio.get_running_loop()
     async with kubernetes_at(proxy.url, token=token) as api:
-        census = Census(api, (namespace,), listener.unsee, listener.gone.add, loop.time)
+        census = Census(api, (namespace,), listener, loop.time)
         watching = asyncio.create_task(watch(Bridge(cast("Keeper", listener), census, loop), (namespace,)))
         try:
             await until(lambda: proxy.watching("workleases") and proxy.watching("pods"), "Kopf's watches")

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,19 @@ from worklease.happenings import Call, CallRefused, Happening, StatusWrite, Tell
 from worklease.resource import ENVIRONMENT_LABEL
 from worklease.status import Reference, StatusWriter, Urgency
 from worklease.work_api import WorkApi
+
+
+class Nobody:
+    """Takes no note of what is found to be gone."""
+
+    def unsee(self, uid: str) -> None:
+        del uid
+
+    def lose_pod(self, uid: str) -> None:
+        del uid
+
+    def count_pods(self, there: Collection[str]) -> None:
+        del there
 
 
 @pytest.fixture
@@ -88,7 +102,7 @@ def _listed(server: ScriptedServer, *uids: str) -> None:
 
 async def test_the_first_list_is_awaited_until_a_watch_told_of_all_of_it() -> None:
     async with serving() as server, kubernetes_at(server.url) as api:
-        census = Census(api, (), lambda _: None, lambda _: None, time.monotonic)
+        census = Census(api, (), Nobody(), time.monotonic)
         assert census.awaited() is None
         server.script = lambda _: Answer(status=503, body={"message": "not yet"})
         await census.take()

@@ -1,0 +1,40 @@
+"""A machine that was suspended is noticed by its two clocks."""
+
+import asyncio
+import logging
+
+import pytest
+
+from support.scripted_server import until
+from worklease import suspends
+from worklease.suspends import notice_suspends
+
+
+async def test_a_suspend_wakes_everything_once_and_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspends, "LOOK", 0.01)
+    loop, slept, woken = asyncio.get_running_loop(), [0.0], [0]
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return loop.time() + slept[0]
+
+    def wake_all() -> None:
+        woken[0] += 1
+
+    noticing = asyncio.create_task(notice_suspends(clock, wake_all))
+    try:
+        await until(lambda: looks > 3, "looks at the clocks")
+        assert woken == [0]
+        slept[0] = 90.0
+        with caplog.at_level(logging.WARNING):
+            await until(lambda: woken == [1], "the notice")
+        seen = looks
+        await until(lambda: looks > seen + 3, "more looks")
+        assert woken == [1]
+        assert "suspended for 90" in caplog.text
+    finally:
+        noticing.cancel()
