@@ -13,7 +13,7 @@ import pytest
 from controlplane import BinariesError, ControlPlane, ensure
 from controlplane.plane import BINARIES
 from support.chart import BINARIES as CHART_BINARIES
-from support.chart import Helm
+from support.chart import HELMS, Helm
 from support.cluster import (
     ForeignClusterError,
     install_custom_resources,
@@ -40,7 +40,7 @@ def _needs_cluster(item: pytest.Item) -> bool:
 
 
 def _needs_helm(item: pytest.Item) -> bool:
-    return not {"helm", "bare_control_plane"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return not {"helm", "each_helm", "bare_control_plane"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
@@ -94,6 +94,12 @@ def namespace(control_plane: ControlPlane) -> Iterator[str]:
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """helm without a cluster."""
     return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session", params=HELMS)
+def each_helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """As above, for each version that people have."""
+    return Helm(tmp_path_factory.mktemp("helm"), binary=request.param)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 
 import chart
+from support.chart import objects
 
 pytestmark = pytest.mark.usefixtures("helm")
 
@@ -20,6 +21,12 @@ def test_every_value_is_described() -> None:
 @pytest.mark.parametrize("case", chart.CASES)
 def test_what_is_rendered_is_what_was_reviewed(case: str) -> None:
     assert (chart.RENDERED / f"{case}.yaml").read_text() == chart.render(case), "run make chart, and review the change"
+
+
+@pytest.mark.parametrize("case", chart.CASES)
+def test_helm_3_renders_the_same(case: str) -> None:
+    # But for empty lines between the objects.
+    assert objects(chart.render(case, "helm3")) == objects((chart.RENDERED / f"{case}.yaml").read_text())
 
 
 def test_no_rendered_file_is_left_of_a_case_that_is_gone() -> None:

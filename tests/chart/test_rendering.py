@@ -37,8 +37,8 @@ def settings_of(helm: Helm, monkeypatch: pytest.MonkeyPatch, values: dict[str, A
     return Settings.read()
 
 
-def test_the_chart_passes_helms_lint(helm: Helm) -> None:
-    assert "0 chart(s) failed" in helm.run("lint", "--strict", str(CHART))
+def test_the_chart_passes_helms_lint(each_helm: Helm) -> None:
+    assert "0 chart(s) failed" in each_helm.run("lint", "--strict", str(CHART))
 
 
 def test_the_charts_version_is_the_programs() -> None:
@@ -136,19 +136,19 @@ def test_the_program_knows_every_command_that_the_chart_gives(helm: Helm) -> Non
     assert simulate in program.main.commands.values()
 
 
-def test_the_crd_of_the_chart_is_the_repositorys(helm: Helm) -> None:
+def test_the_crd_of_the_chart_is_the_repositorys(each_helm: Helm) -> None:
     canonical = yaml.safe_load(CUSTOM_RESOURCES.read_text())
-    kept = pick(helm.render(), "CustomResourceDefinition")
-    gone = pick(helm.render({"crds.keep": False}), "CustomResourceDefinition")
+    kept = pick(each_helm.render(), "CustomResourceDefinition")
+    gone = pick(each_helm.render({"crds.keep": False}), "CustomResourceDefinition")
     assert kept["spec"] == gone["spec"] == canonical["spec"]
     assert kept["metadata"]["name"] == canonical["metadata"]["name"]
     assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert "annotations" not in gone["metadata"]
-    assert "CustomResourceDefinition" not in {each["kind"] for each in helm.render({"crds.enabled": False})}
+    assert "CustomResourceDefinition" not in {each["kind"] for each in each_helm.render({"crds.enabled": False})}
 
 
-def test_a_packaged_chart_contains_the_crd_and_renders_the_same(helm: Helm, tmp_path: Path) -> None:
-    helm.run("package", str(CHART), f"--destination={tmp_path}")
+def test_a_packaged_chart_contains_the_crd_and_renders_the_same(each_helm: Helm, tmp_path: Path) -> None:
+    each_helm.run("package", str(CHART), f"--destination={tmp_path}")
     (package,) = tmp_path.glob("*.tgz")
     with tarfile.open(package) as archive:
         member = archive.getmember("worklease-operator/files/workleases.yaml")
@@ -156,7 +156,7 @@ def test_a_packaged_chart_contains_the_crd_and_renders_the_same(helm: Helm, tmp_
         assert member.isfile()
         assert content is not None
         assert content.read() == CUSTOM_RESOURCES.read_bytes()
-    assert helm.render(chart=package) == helm.render()
+    assert each_helm.render(chart=package) == each_helm.render()
 
 
 def test_the_checkpoints_names_are_the_programs(helm: Helm) -> None:
@@ -249,9 +249,9 @@ def test_selectors_stay_as_they_are_between_versions(helm: Helm) -> None:
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )
-def test_values_that_make_no_sense_are_refused_by_name(helm: Helm, values: dict[str, Any], said: str) -> None:
+def test_values_that_make_no_sense_are_refused_by_name(each_helm: Helm, values: dict[str, Any], said: str) -> None:
     with pytest.raises(HelmError, match=re.escape(said)):
-        helm.render(values)
+        each_helm.render(values)
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:

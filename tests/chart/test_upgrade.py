@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controlplane import wait_for
-from support.chart import CHART, NAMESPACE, RELEASE
+from controlplane import ControlPlane, wait_for
+from support.chart import CHART, NAMESPACE, RELEASE, Helm
 from support.installation import Installation
 from support.judge import check_history, heartbeats
 from support.operator import Leases
@@ -38,6 +38,12 @@ def older(tmp_path: Path) -> Path:
     resource["spec"]["versions"][0]["additionalPrinterColumns"].pop()
     (chart / "files" / "workleases.yaml").write_text(yaml.safe_dump(resource))
     return chart
+
+
+@pytest.fixture
+def by_helm_3(bare_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with Installation(bare_control_plane, tmp_path_factory.mktemp("helm"), helm="helm3") as prepared:
+        yield prepared
 
 
 def columns(installation: Installation) -> int:
@@ -85,3 +91,27 @@ def test_an_upgrade_and_a_rollback_touch_no_running_lease(
     assert [entry for entry in heartbeats(history) if entry["status"] == 412] == []
     assert max(later - earlier for earlier, later in pairwise(accepted(simulator, "work_a"))) < LONGEST_GAP
     assert columns(installation) == had
+
+
+def test_helm_3_goes_the_whole_way_and_helm_4_may_take_over(
+    by_helm_3: Installation, older: Path, tmp_path: Path
+) -> None:
+    plane, helm = by_helm_3.plane, by_helm_3.helm
+    assert helm.run("version", "--short").startswith("v3.")
+    # The example is of a kind that comes with the same release.
+    by_helm_3.install({"simulator.enabled": True}, chart=older)
+    example = ("-n", NAMESPACE, "get", "worklease", f"{RELEASE}-example", "-o", "jsonpath={.metadata.uid}")
+    made, had = plane.kubectl(*example), columns(by_helm_3)
+    assert image(by_helm_3).endswith(":0.0.9")
+    assert "has been upgraded" in by_helm_3.install({"simulator.enabled": True})
+    assert (image(by_helm_3)[-6:], columns(by_helm_3)) == (":0.1.0", had + 1)
+    helm.run("rollback", RELEASE, "1", f"--namespace={NAMESPACE}", "--wait", "--timeout=120s")
+    assert (image(by_helm_3)[-6:], columns(by_helm_3)) == (":0.0.9", had)
+    successor = Helm(tmp_path, plane)
+    successor.install(NAMESPACE, {"simulator.enabled": True}, "--wait", "--timeout=120s")
+    assert (image(by_helm_3)[-6:], columns(by_helm_3)) == (":0.1.0", had + 1)
+    assert f"[CustomResourceDefinition] {CRD.rpartition('/')[2]}" in by_helm_3.uninstall()
+    kinds = "all,role,rolebinding,serviceaccount,clusterrole,clusterrolebinding,validatingadmissionpolicy"
+    left = plane.kubectl("get", kinds, "-n", NAMESPACE, "-l", f"app.kubernetes.io/instance={RELEASE}", "-o", "name")
+    assert left == ""
+    assert plane.kubectl(*example) == made

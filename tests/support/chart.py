@@ -15,7 +15,8 @@ import yaml
 from controlplane import ControlPlane, ensure
 
 CHART = Path(__file__).parents[2] / "charts" / "worklease-operator"
-BINARIES = ("helm", "helm-docs", "kubeconform")
+HELMS = ("helm", "helm3")  # 4, which most tests use, and 3
+BINARIES = (*HELMS, "helm-docs", "kubeconform")
 RELEASE = "worklease-operator"
 NAMESPACE = "worklease-system"
 HOOK = "helm.sh/hook"
@@ -30,8 +31,8 @@ class HelmError(Exception):
 class Helm:
     """helm, bound to no cluster or to one."""
 
-    def __init__(self, home: Path, plane: ControlPlane | None = None) -> None:
-        self.binary = ensure(["helm"])["helm"]
+    def __init__(self, home: Path, plane: ControlPlane | None = None, *, binary: str = HELMS[0]) -> None:
+        self.binary = ensure([binary])[binary]
         self._kubeconfig = str(plane.kubeconfig) if plane else os.devnull
         self._folders = {f"HELM_{kind}_HOME": str(home) for kind in ("CACHE", "CONFIG", "DATA")}
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from controlplane import ControlPlane, wait_for
-from support.chart import CHART, NAMESPACE, RELEASE, Helm, environment, pod_spec
+from support.chart import CHART, HELMS, NAMESPACE, RELEASE, Helm, environment, pod_spec
 from support.cluster import SERVICE_ACCOUNT_SECONDS
 from support.operator import Operator
 
@@ -24,9 +24,9 @@ CRD = "workleases.worklease.dev"
 class Installation:
     """One release in a namespace of its own, where Pod Security is restricted; all of it goes at the end."""
 
-    def __init__(self, plane: ControlPlane, home: Path) -> None:
+    def __init__(self, plane: ControlPlane, home: Path, *, helm: str = HELMS[0]) -> None:
         self.plane = plane
-        self.helm = Helm(home, plane)
+        self.helm = Helm(home, plane, binary=helm)
         self._namespaces: list[str] = []
         self._audited = plane.audit_log.stat().st_size
 

@@ -73,9 +73,9 @@ CASES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def render(case: str) -> str:
-    """Give what the chart renders for a case, without the CRD, which is a file of its own."""
-    command = [str(ensure(["helm"])["helm"]), "template", "worklease-operator", str(CHART)]
+def render(case: str, helm: str = "helm") -> str:
+    """Give what the chart renders for a case, without the CRD, which is a file of its own; `helm` is a pinned tool."""
+    command = [str(ensure([helm])[helm]), "template", "worklease-operator", str(CHART)]
     command += ["--namespace=worklease-system", *(f"--set={value}" for value in CASES[case])]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELM_")}
     done = subprocess.run(

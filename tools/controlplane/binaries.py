@@ -23,6 +23,7 @@ from controlplane.toolchain import BUILD_FLAGS, ToolchainError, compile_package,
 MODULES = Path(__file__).parents[1] / "go"
 GO_REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "go.txt"
 STAGES = "stages"
+CLIENT = "k8s.io/client-go"  # its v0.N is of Kubernetes 1.N
 KUBERNETES_LINK = (
     "-X k8s.io/component-base/version.gitVersion={version}",
     "-X k8s.io/component-base/version.gitMajor={major}",
@@ -60,6 +61,13 @@ def _prometheus(name: str, about: str) -> Tool:
     return Tool(name, "prometheus", "github.com/prometheus/prometheus", package, about, link=link)
 
 
+def _helm(name: str, major: int, about: str, *link: str) -> Tool:
+    """Helm of one major version: people have either."""
+    module = f"helm.sh/helm/v{major}"
+    link = (f"-X {module}/internal/version.version={{version}}", *link)
+    return Tool(name, name, module, f"{module}/cmd/helm", about, link=link)
+
+
 TOOLS = {
     tool.name: tool
     for tool in (
@@ -89,13 +97,14 @@ TOOLS = {
             "10 s",
             link=("-X main.version={version}",),
         ),
-        Tool(
-            "helm",
-            "helm",
-            "helm.sh/helm/v4",
-            "helm.sh/helm/v4/cmd/helm",
-            "3 min",
-            link=("-X helm.sh/helm/v4/internal/version.version={version}",),
+        _helm("helm", 4, "3 min"),
+        # Without the last two it takes itself for one of Kubernetes 1.20.
+        _helm(
+            "helm3",
+            3,
+            "2 min",
+            "-X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor={client_minor}",
+            "-X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor={client_minor}",
         ),
         Tool(
             "helm-docs",
@@ -147,18 +156,27 @@ class Places:
 
 def version(tool: Tool, places: Places) -> str:
     """The tool's version, from its go.mod."""
-    path = places.module(tool) / "go.mod"
-    pin = re.search(rf"^(?:require)?\s+{re.escape(tool.requires)} (v\S+)", path.read_text(), re.MULTILINE)
-    if pin is None:
+    pinned = _required(tool, tool.requires, places)
+    if not pinned:
+        path = places.module(tool) / "go.mod"
         raise BinariesError(f"{path} does not require {tool.requires}: restore it from the repository")
-    return pin[1]
+    return pinned
+
+
+def _required(tool: Tool, module: str, places: Places) -> str:
+    """The version of a Go module that the tool's one requires; empty if it does not."""
+    text = (places.module(tool) / "go.mod").read_text()
+    pin = re.search(rf"^(?:require)?\s+{re.escape(module)} (v\S+)", text, re.MULTILINE)
+    return pin[1] if pin else ""
 
 
 def link_flags(tool: Tool, places: Places) -> str:
-    """The linker's flags: no debug tables, and the version that the program shall say it has."""
+    """The linker's flags: no debug tables, and the versions that the program shall say it has, and is of."""
     pinned = version(tool, places)
     major, minor, _ = pinned.removeprefix("v").split(".", 2)
-    return " ".join(["-s", "-w", *(flag.format(version=pinned, major=major, minor=minor) for flag in tool.link)])
+    client_minor = _required(tool, CLIENT, places).removeprefix("v0.").partition(".")[0]
+    given = {"version": pinned, "major": major, "minor": minor, "client_minor": client_minor}
+    return " ".join(["-s", "-w", *(flag.format(**given) for flag in tool.link)])
 
 
 def find(tool: Tool, places: Places) -> Path | None:
