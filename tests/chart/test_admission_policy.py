@@ -15,7 +15,12 @@ PODS_DELETE = ("", "pods", None, ["delete"])
 PODS_CREATE = ("", "pods", None, ["create"])
 KEY = "worklease-credentials"
 
-STRICT = {"credentials.secretNames": [KEY, "second-key"]}
+OPEN = "of-items"  # each item has a Secret of its own there
+
+STRICT = {
+    "credentials.secretNames": [KEY, "second-key"],
+    "credentials.tenants": [{"namespace": OPEN, "secretNames": ["*"]}],
+}
 
 Right = tuple[str, str, str | None, list[str]]
 
@@ -32,6 +37,7 @@ USERS: dict[str, list[Right]] = {
 def policed(bare_control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     with Installation(bare_control_plane, tmp_path_factory.mktemp("helm")) as installation:
         installation.make_namespace(TEAM)
+        installation.make_namespace(OPEN)
         installation.make_namespace("unwatched")
         installation.make_namespace("short-lived")
         installation.install(STRICT)
@@ -93,8 +99,9 @@ def existing(policed: Installation) -> Iterator[str]:
     policed.plane.kubectl("--namespace", TEAM, "delete", "worklease", "existing", "--ignore-not-found")
 
 
-def patch(installation: Installation, user: str, name: str, body: dict[str, Any]) -> str:
-    arguments = ("--namespace", TEAM, f"--as={user}", "patch", "worklease", name, "--type=merge", "--dry-run=server")
+def patch(installation: Installation, user: str | None, name: str, body: dict[str, Any]) -> str:
+    who = [f"--as={user}"] if user else []
+    arguments = ("--namespace", TEAM, *who, "patch", "worklease", name, "--type=merge", "--dry-run=server")
     try:
         installation.plane.kubectl(*arguments, "-p", json.dumps(body))
     except KubectlError as error:
@@ -219,6 +226,30 @@ def test_the_key_of_the_secret_that_is_named_counts_too(policed: Installation) -
     assert refusal(policed, None, body) == ""
     body["spec"]["credentialsSecretRef"] = {"name": "special"}
     assert "reads the environment-key" in refusal(policed, None, body)
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        secret_volume("any"),
+        projected("any", "environment-key"),
+        {"containers": [variable("any", "environment-key")]},
+        {"containers": [all_variables("any")]},
+    ],
+    ids=str,
+)
+def test_where_each_item_has_a_secret_every_one_counts(policed: Installation, pod: dict[str, Any]) -> None:
+    elsewhere = templated(**pod)
+    assert refusal(policed, None, elsewhere) == ""
+    elsewhere["metadata"]["namespace"] = OPEN
+    assert "reads the environment-key" in refusal(policed, None, elsewhere)
+
+
+def test_what_else_a_sandbox_needs_is_read_there_by_its_keys(policed: Installation) -> None:
+    volumes = [*projected("any", "sessions-token")["volumes"], {"name": "e", "emptyDir": {}}]
+    body = templated(volumes=volumes, containers=[variable("any", "sessions-token")])
+    body["metadata"]["namespace"] = OPEN
+    assert refusal(policed, None, body) == ""
 
 
 def test_a_template_of_a_wrong_shape_passes_no_check(policed: Installation) -> None:

@@ -109,10 +109,26 @@ def test_what_is_outside_of_its_rights_is_refused(installation: Installation) ->
 def test_a_tenants_secrets_are_read_in_its_namespace_only(installation: Installation) -> None:
     for name in ("team-a", "team-b"):
         installation.make_namespace(name)
-    installation.install({"credentials.tenants": [{"namespace": "team-a", "secretNames": ["key-of-a"]}]})
-    assert can(installation.plane, OPERATOR, "get", "secrets/key-of-a", "team-a")
-    assert not can(installation.plane, OPERATOR, "get", "secrets/key-of-a", "team-b")
-    assert not can(installation.plane, OPERATOR, "list", "secrets", "team-a")
+    plane = installation.plane
+    named = {"namespace": "team-a", "secretNames": ["key-of-a"]}
+    installation.install({"credentials.tenants": [named, {"namespace": "team-b", "secretNames": ["*"]}]})
+    assert can(plane, OPERATOR, "get", "secrets/key-of-a", "team-a")
+    assert can(plane, OPERATOR, "get", "secrets/key-of-an-item", "team-b")
+    refused = [
+        ("get", "secrets/another", "team-a"),
+        ("get", "secrets/key-of-a", NAMESPACE),
+        ("list", "secrets", "team-a"),
+        ("list", "secrets", "team-b"),
+        ("watch", "secrets", "team-b"),
+        ("patch", "secrets/key-of-an-item", "team-b"),
+    ]
+    assert [each for each in refused if can(plane, OPERATOR, *each)] == []
+    account = plane.service_account_kubeconfig(NAMESPACE, RELEASE)
+    for secret in ("key-of-a", "another"):
+        plane.kubectl("-n", "team-a", "create", "secret", "generic", secret, "--from-literal=environment-key=key")
+    read = ("--kubeconfig", str(account), "-n", "team-a", "get", "secret", "-o", "name")
+    assert plane.kubectl(*read, "key-of-a").strip() == "secret/key-of-a"
+    assert f'User "{OPERATOR}" cannot get' in plane.kubectl(*read, "another", check=False)
 
 
 def test_what_it_tries_all_the_same_is_refused_by_the_api_server(installation: Installation) -> None:

@@ -246,6 +246,15 @@ def test_selectors_stay_as_they_are_between_versions(helm: Helm) -> None:
             {"watchNamespaces": ["a"], "credentials.tenants": [{"namespace": "b", "secretNames": ["s"]}]},
             "not among watchNamespaces",
         ),
+        (
+            {
+                "credentials.tenants": [
+                    {"namespace": "a", "secretNames": ["s"]},
+                    {"namespace": "a", "secretNames": ["t"]},
+                ]
+            },
+            "names namespace a twice",
+        ),
     ],
     ids=lambda value: json.dumps(value)[:60] if isinstance(value, dict) else "",
 )

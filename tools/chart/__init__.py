@@ -23,6 +23,8 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "config.credentialsSecret=worklease",
         "credentials.tenants[0].namespace=team-b",
         "credentials.tenants[0].secretNames={key-1,key-2}",
+        "credentials.tenants[1].namespace=team-a",
+        "credentials.tenants[1].secretNames={*}",
         "uninstall.policy=Keep",
         "image.tag=dev",
     ),

@@ -67,13 +67,24 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- default (list .Values.config.credentialsSecret) .Values.credentials.secretNames | uniq | toYaml -}}
 {{- end -}}
 
-{{/* Every Secret that holds keys of the Work API, as a YAML list. */}}
+{{/* Every Secret that is known by name to hold keys of the Work API, as a YAML list. */}}
 {{- define "worklease.allSecretNames" -}}
 {{- $names := append (include "worklease.secretNames" . | fromYamlArray) .Values.config.credentialsSecret -}}
 {{- range .Values.credentials.tenants -}}
 {{- $names = concat $names .secretNames -}}
 {{- end -}}
-{{- $names | uniq | sortAlpha | toYaml -}}
+{{- without $names "*" | uniq | sortAlpha | toYaml -}}
+{{- end -}}
+
+{{/* The namespaces any of whose Secrets may hold a key, as a YAML list. */}}
+{{- define "worklease.openNamespaces" -}}
+{{- $names := list -}}
+{{- range .Values.credentials.tenants -}}
+{{- if has "*" .secretNames -}}
+{{- $names = append $names .namespace -}}
+{{- end -}}
+{{- end -}}
+{{- $names | toYaml -}}
 {{- end -}}
 
 {{- define "worklease.apiURL" -}}
