@@ -228,6 +228,18 @@ def test_the_key_of_the_secret_that_is_named_counts_too(policed: Installation) -
     assert "reads the environment-key" in refusal(policed, None, body)
 
 
+def test_who_names_another_secret_answers_for_what_the_template_reads_of_it(policed: Installation) -> None:
+    body = templated(**secret_volume("second"))
+    policed.plane.kubectl("create", "-f", "-", input=json.dumps(body))
+    try:
+        named = {"spec": {"credentialsSecretRef": {"name": "second"}}}
+        assert "reads the environment-key" in patch(policed, None, "a", named)
+        assert patch(policed, None, "a", {"spec": {"credentialsSecretRef": {"name": "third"}}}) == ""
+        assert patch(policed, None, "a", {"spec": {"ttlSeconds": 60}}) == ""
+    finally:
+        policed.plane.kubectl("--namespace", TEAM, "delete", "worklease", "a")
+
+
 @pytest.mark.parametrize(
     "pod",
     [
