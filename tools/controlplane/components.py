@@ -94,6 +94,8 @@ def kube_apiserver(binary: Path, layout: Layout, port: int) -> list[str]:
         f"--cert-dir={layout.certificates}",
         f"--token-auth-file={layout.tokens}",
         "--authorization-mode=Node,RBAC",
+        # As hardened clusters do: who lets an owner's deletion wait for another object needs a right to that.
+        "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={layout.key}",
         f"--service-account-key-file={layout.key}",
