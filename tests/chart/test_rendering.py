@@ -185,6 +185,20 @@ def test_a_private_authority_is_mounted_where_its_variable_says(helm: Helm) -> N
     assert spec["volumes"] == [{"name": container["volumeMounts"][0]["name"], "configMap": {"name": "ca"}}]
 
 
+def test_the_network_policy_holds_for_the_operator_and_for_the_uninstallations_hook(helm: Helm) -> None:
+    rendered = helm.render({"networkPolicy.enabled": True, "simulator.enabled": True})
+    selector = pick(rendered, "NetworkPolicy")["spec"]["podSelector"]
+    (among,) = selector["matchExpressions"]
+    workloads = {each["metadata"]["name"]: each for each in rendered if each["kind"] in {"Deployment", "Job"}}
+    labels = {name: each["spec"]["template"]["metadata"]["labels"] for name, each in workloads.items()}
+    held = {
+        name
+        for name, has in labels.items()
+        if selector["matchLabels"].items() <= has.items() and has[among["key"]] in among["values"]
+    }
+    assert held == {RELEASE, f"{RELEASE}-uninstall"}
+
+
 def test_what_is_optional_is_off(helm: Helm) -> None:
     kinds = {each["kind"] for each in helm.render() if not is_hook(each)}
     assert kinds == {
