@@ -17,6 +17,7 @@ from worklease.checkpoint import SHARDS
 from worklease.settings import PREFIX, Settings
 from worklease.simulator.command import simulate
 
+ROOT_README = CHART.parents[1] / "README.md"
 OTHER_SETTINGS: dict[str, Any] = {
     "config.apiURL": "https://work.example.com",
     "config.credentialsSecret": "other-credentials",
@@ -47,6 +48,9 @@ def test_the_charts_version_is_the_programs() -> None:
     assert version is not None
     assert about["version"] == about["appVersion"] == version[1]
     assert f"worklease-operator:{version[1]}" in about["annotations"]["artifacthub.io/images"]
+    # The reader builds the image that the chart then asks for.
+    built = re.findall(r"^docker build -t \S+/worklease-operator:(\S+) ", ROOT_README.read_text(), re.MULTILINE)
+    assert built == [version[1]]
 
 
 def test_every_setting_of_the_program_is_in_the_deployment(helm: Helm) -> None:

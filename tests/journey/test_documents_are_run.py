@@ -26,6 +26,8 @@ NOT_RUN: Final[Mapping[str, str]] = {
     "make demo": "tests/journey/test_the_demo.py tells it whole",
     "make test": "it is what runs this",
     "make bench": "half an hour; its parts have tests of their own",
+    "docker build -t registry.example.com/worklease-operator:0.1.0 .": "needs an engine; `make image` builds it",
+    "docker push registry.example.com/worklease-operator:0.1.0": "as above",
     "docker build -t sandbox:1 examples/sandbox": "needs an engine; test_sandbox_program.py holds program and image",
     "python3 -m venv worklease && . worklease/bin/activate": "the programs here are installed already, by make",
     "pip install --require-hashes -r requirements/runtime.txt": "as above",
