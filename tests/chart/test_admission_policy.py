@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controlplane import ControlPlane, KubectlError, wait_for
+from support.chart import RELEASE
 from support.installation import Installation
 
 TEAM = "team-a"
@@ -107,6 +108,13 @@ def patch(installation: Installation, user: str | None, name: str, body: dict[st
     except KubectlError as error:
         return str(error)
     return ""
+
+
+def test_the_api_server_finds_no_fault_with_any_expression(policed: Installation) -> None:
+    policy = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{RELEASE}"
+    status = wait_for(lambda: policed.plane.get(policy).get("status"), seconds=30, what="the policy's status")
+    assert status is not None
+    assert status["typeChecking"] == {}
 
 
 def test_who_may_not_delete_pods_may_not_have_them_taken_down(policed: Installation) -> None:
