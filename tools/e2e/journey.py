@@ -26,7 +26,10 @@ INTERVAL_SECONDS = TTL_SECONDS / 3
 CLAIM_SECONDS = 60.0
 FAILURE_SECONDS = 120.0  # the kubelet looks at volumes once a minute
 SLACK_SECONDS = 5.0
-GONE = "deployments,services,serviceaccounts,roles,rolebindings,configmaps,jobs,clusterroles,clusterrolebindings"
+GONE = (
+    "deployments,services,serviceaccounts,secrets,roles,rolebindings,configmaps,jobs,clusterroles,clusterrolebindings,"
+    "validatingadmissionpolicies,validatingadmissionpolicybindings"
+)
 
 
 @dataclass(slots=True)
