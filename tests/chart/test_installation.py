@@ -12,7 +12,7 @@ import pytest
 
 from controlplane import ControlPlane, wait_for
 from support.chart import NAMESPACE, RELEASE, HelmError
-from support.installation import Installation
+from support.installation import CRD, Installation
 from support.judge import check_history
 from support.operator import Leases
 from support.simulator import Simulator, accepted
@@ -218,6 +218,18 @@ def test_a_second_installation_under_the_same_names_is_refused(installation: Ins
     other = installation.make_namespace("another-system")
     with pytest.raises(HelmError, match="invalid ownership metadata"):
         installation.helm.install(other)
+
+
+def test_a_kept_crd_goes_to_an_installation_elsewhere_when_that_is_said(installation: Installation) -> None:
+    installation.install()
+    installation.uninstall()
+    elsewhere = installation.make_namespace("another-system")
+    with pytest.raises(HelmError, match=f"{CRD}.*invalid ownership metadata"):
+        installation.helm.install(elsewhere)
+    installation.helm.install(elsewhere, None, "--take-ownership")
+    crd = installation.plane.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD}")
+    assert crd["metadata"]["annotations"]["meta.helm.sh/release-namespace"] == elsewhere
+    installation.helm.run("uninstall", RELEASE, "--namespace", elsewhere, "--no-hooks")
 
 
 @pytest.fixture
