@@ -23,6 +23,7 @@ from worklease.checkpoint import Checkpoint, NotReadable
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
 from worklease.events import Events
+from worklease.garbage import spare_the_living
 from worklease.handlers import Bridge
 from worklease.happenings import Telling
 from worklease.health import Health, Verdict
@@ -86,6 +87,7 @@ def run() -> None:
     _set_up_logging(settings)
     try:
         sys.setswitchinterval(SWITCH)
+        spare_the_living()
         asyncio.run(operate(settings))
     except (NotConfigured, NotReady, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol, assert_never
 
-from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+from worklease.kubernetes_api import METADATA, RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL
 
 EVERY: Final = 180.0
@@ -44,7 +44,6 @@ REMEMBERED: Final = 10_000
 
 WHOLE: Final = "application/json"
 LIST_OF_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 _log = logging.getLogger(__name__)
 

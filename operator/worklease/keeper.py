@@ -82,8 +82,10 @@ class Keeper:
         """Take note of a resource as the API server has it now."""
         metadata = body["metadata"]
         kept = self._kept.get(metadata["uid"])
-        if kept is not None and not _is_news(kept.resource, metadata):
-            return
+        if kept is not None:
+            self._rooms.status.saw(kept.reference, metadata["resourceVersion"])
+            if not _is_news(kept.resource, metadata):
+                return
         try:
             resource = WorkLease.parse(body)
         except InvalidResource as error:
@@ -100,7 +102,7 @@ class Keeper:
                 self._arrival.set()
             kept.wake.set()
             return
-        self._keep(resource)
+        self._keep(resource, metadata["resourceVersion"])
 
     def _end_unread(self, kept: Kept | None, metadata: Mapping[str, Any]) -> None:
         """Hear the deletion of what cannot be read: what is kept stays as it was, and nothing else is held up."""
@@ -180,9 +182,10 @@ class Keeper:
         """Tell whether a resource keeps the item's lease, or is about to."""
         return any(each.lease.end is None for each in self._by_item.get(item, {}).values())
 
-    def _keep(self, resource: WorkLease) -> None:
+    def _keep(self, resource: WorkLease, version: str) -> None:
         kept = resume(resource, self._options, self._rooms.checkpoint.recall(resource.uid), self._wall(), self._clock())
         kept.guarded = finalizer.FINALIZER in resource.finalizers
+        self._rooms.status.saw(kept.reference, version)
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
         self._by_work[kept.item[1:]][resource.uid] = kept
         self._wake_rivals(kept)

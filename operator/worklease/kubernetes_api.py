@@ -28,6 +28,9 @@ AT_LEISURE: Final = 16
 OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds the name of its namespace."""
 
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""What to accept where an object's metadata are all that is wanted of it."""
+
 RESOURCE_PATH: Final = "/apis/worklease.dev/v1alpha1"
 
 

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any, Final, Literal, NamedTuple
 
 from worklease.happenings import SILENT, StatusWrite, Telling, Write
-from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
+from worklease.kubernetes_api import METADATA, RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
 
 IN_FLIGHT: Final = 8
 """Writes under way at once: one that hangs holds back itself and no other."""
@@ -86,6 +86,15 @@ class _Entry:
     version: str | None = None
     """The resource version that the next write is guarded by; None: to be read first."""
 
+    def saw(self, version: str | None) -> None:
+        """Guard the next write by a version, unless a newer one is known: what tells of it may be late."""
+        if (
+            self.version is None
+            or version is None
+            or (version.isdecimal() and self.version.isdecimal() and int(version) > int(self.version))
+        ):
+            self.version = version
+
     def raise_to(self, urgency: Urgency) -> None:
         """Make the next write at least so urgent."""
         if urgency is Urgency.CHANGE:
@@ -148,6 +157,10 @@ class StatusWriter:
         entry.newest = entry.wanted = status
         entry.raise_to(urgency)
         self._want(entry)
+
+    def saw(self, reference: Reference, version: str) -> None:
+        """Take note of the resource version that an object has, so that nothing is read before it is written to."""
+        self._entries.setdefault(reference.uid, _Entry(reference)).saw(version)
 
     def forget(self, uid: str) -> None:
         """Write nothing more about an object that is no more."""
@@ -249,7 +262,7 @@ class StatusWriter:
 
         On the status of a custom resource the API server ignores a ``metadata.uid`` that does not match (measured with
         1.37), but not a ``metadata.resourceVersion``: so the write is guarded by a version that was seen with our uid.
-        As a rule that is the one which our last write made, and a write is one call.
+        As a rule that is the one which our last write made, or which a watch told of, and a write is one call.
         """
         reply: Reply = NoAnswer("")
         for _ in range(CONFLICTS):
@@ -260,12 +273,14 @@ class StatusWriter:
                 metadata = reply.body.get("metadata") or {}
                 if metadata.get("uid") != entry.reference.uid:
                     return Gone.GONE
-                entry.version = metadata["resourceVersion"]
+                entry.saw(metadata["resourceVersion"])
             body = {"metadata": {"resourceVersion": entry.version}, "status": status}
-            reply = await self._api.call("PATCH", f"{entry.reference.path}/status", body=body, patch=PatchType.MERGE)
-            entry.version = (
-                (reply.body.get("metadata") or {}).get("resourceVersion") if isinstance(reply, Done) else None
-            )
+            path = f"{entry.reference.path}/status"
+            reply = await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA)
+            if isinstance(reply, Done):
+                entry.saw((reply.body.get("metadata") or {}).get("resourceVersion"))
+            else:
+                entry.version = None
             if not (isinstance(reply, Refused) and reply.status == HTTPStatus.CONFLICT):
                 break
         return Gone.GONE if isinstance(reply, Refused) and reply.is_absence else reply

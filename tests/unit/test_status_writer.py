@@ -100,6 +100,32 @@ def patches(server: ScriptedServer) -> list[Seen]:
 # --- What is written -----------------------------------------------------------------------------------------------
 
 
+async def test_a_version_that_a_watch_told_of_saves_the_look_before_the_first_write(
+    server: ScriptedServer, objects: Objects, writer: StatusWriter
+) -> None:
+    writer.saw(reference(), "1")
+    writer.publish(reference(), {"state": "active"}, CHANGE)
+    await writer.flush()
+    assert [seen.method for seen in server.seen] == ["PATCH"]
+    # What a watch tells late is older than what our own write made, and guards nothing.
+    writer.saw(reference(), "1")
+    writer.publish(reference(), {"state": "stopping"}, CHANGE)
+    await writer.flush()
+    assert [seen.method for seen in server.seen] == ["PATCH", "PATCH"]
+    assert objects.states() == ["active", "stopping"]
+
+
+async def test_a_version_that_is_out_of_date_is_read_anew(
+    server: ScriptedServer, objects: Objects, writer: StatusWriter
+) -> None:
+    objects.versions["demo"] = 7
+    writer.saw(reference(), "3")
+    writer.publish(reference(), {"state": "active"}, CHANGE)
+    await writer.flush()
+    assert [seen.method for seen in server.seen] == ["PATCH", "GET", "PATCH"]
+    assert objects.states() == ["active"]
+
+
 async def test_a_status_is_a_merge_patch_of_the_status_alone(
     server: ScriptedServer, objects: Objects, writer: StatusWriter
 ) -> None:

@@ -41,7 +41,7 @@ def wall() -> Wall:
 
 async def test_a_resource_that_nobody_carries_is_overdue_until_somebody_does() -> None:
     body = lease("demo", None)
-    body["metadata"] |= {"generation": 1}
+    body["metadata"] |= {"generation": 1, "resourceVersion": "1"}
     async with serving() as server, kubernetes_at(server.url) as api, WorkApi(server.url, time.monotonic) as work_api:
         server.script = always(Answer(status=503, body={"message": "away"}))
         keeper = Keeper(rooms(api, work_api), Options(interval=30, credentials_secret="s"), time.monotonic, wall)

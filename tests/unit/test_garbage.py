@@ -1,0 +1,35 @@
+"""The collector looks once at what stays, and still finds garbage in cycles in the end."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import gc, weakref
+from worklease.garbage import spare_the_living
+
+class Node:
+    def __init__(self):
+        self.itself = self
+
+spare_the_living()
+stays = [Node() for _ in range(1000)]
+lost = Node()
+seen = weakref.ref(lost)
+gc.collect()
+assert gc.get_freeze_count() > 1000
+assert len(gc.get_objects()) < gc.get_freeze_count()
+del lost
+gc.collect()
+assert seen() is not None  # set aside, so not looked at
+while gc.get_freeze_count():
+    stays += [Node() for _ in range(50_000)]
+    gc.collect()
+gc.collect()
+assert seen() is None
+assert gc.get_freeze_count() > len(stays)
+"""
+
+
+def test_what_stays_is_looked_at_again_when_there_is_twice_as_much_and_lost_cycles_are_found_then() -> None:
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
