@@ -29,6 +29,15 @@ TUTORIAL_SECONDS: Final = 120.0
 SETTLED: Final = 3.0
 """Seconds of idleness before the memory of an empty process is read."""
 
+EVENTS_LOOK: Final = 5.0
+"""Seconds over which events are counted, to see whether a fresh fleet's are all written."""
+
+EVENTS_SECONDS: Final = 1200.0
+"""Seconds until they are: the operator writes twenty a second."""
+
+TAKEN_OVER: Final = 300
+"""Resources a second whose timers Kopf starts at least, beside the beats; thousands of them are no steady fleet."""
+
 SHARE_STOPPED: Final = 0.02
 """The part of the leases that is stopped, and as many whose pods fail, at the end."""
 
@@ -114,6 +123,9 @@ class Course:
             self.say(f"all beaten {seconds:.1f} s after {why}")
             if number == 0:
                 start_cpu = proc.cpu_seconds(pid)
+                self.until_events_are_written()
+            else:
+                time.sleep(min(self.size.interval, self.size.leases / TAKEN_OVER))
             with Probe(self.stage.await_http_address()) as probe:
                 mark, began = self.audit.mark(), time.monotonic()
                 windows.append(self._window(pid, "worklease"))
@@ -163,6 +175,16 @@ class Course:
         )
 
     # --- Steps -------------------------------------------------------------------------------------------------
+
+    def until_events_are_written(self) -> None:
+        """Wait until a fresh fleet's events are written: what is measured is a steady fleet."""
+
+        def is_quiet() -> bool:
+            mark = self.audit.mark()
+            time.sleep(EVENTS_LOOK)
+            return self.audit.verbs(mark, EVENTS_LOOK).get("create events", 0.0) < 1.0
+
+        wait_for(is_quiet, seconds=EVENTS_SECONDS, what="the end of a fresh fleet's events")
 
     def _open(self) -> None:
         self.api.open([item(number) for number in range(self.size.leases)], self.size.ttl)

@@ -27,6 +27,9 @@ SAME_BEAT: Final = 0.5
 """Seconds by which the checkpoint's and the status's time of one beat may differ: they are read by two clocks."""
 
 
+_UNSAID: Final = WorkLeaseStatus()
+
+
 @dataclass(slots=True, kw_only=True)
 class Options:
     """What the settings say of every lease."""
@@ -229,7 +232,7 @@ class Kept:
         if self.lease.held and _kind(resource) != _kind(self.resource):
             taken = frozenset(pod.uid for pod in self.bound.values() if pod.is_at_work)
             self.attempt = replace(self.attempt, begins=now, taken=taken)
-        self.resource = resource
+        self.resource = resource if self.final else _without_status(resource)
         self.policy = resource.spec.sandbox.policy() if resource.spec.sandbox is not None else None
         self.lease = edit(self.lease, fresh_lease(resource, options))
 
@@ -375,7 +378,13 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
         kept.lease = _newest(fresh, found, status, words, wall=wall, now=now)
     _resume_sandboxes(kept, found, wall, now)
     kept.regrace()
+    kept.resource = _without_status(resource)
     return kept
+
+
+def _without_status(resource: WorkLease) -> WorkLease:
+    """Keep no status of what is under way: it was read once, and is several times the rest."""
+    return replace(resource, status=_UNSAID)
 
 
 def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: Wall, now: float) -> None:
