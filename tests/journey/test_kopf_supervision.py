@@ -74,6 +74,25 @@ def test_an_error_in_a_watch_ends_kopf_and_it_is_at_work_again_within_seconds(
     assert check_history(simulator.history()) == []
 
 
+def test_what_an_earlier_process_kept_waits_for_nothing_that_kopf_does(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
+) -> None:
+    hold(leases, simulator, "work_a", "work_stopped", pods=True)
+    operator.kill()
+    simulator.stop_item("work_stopped", force=True)
+    with proxy.fault(Hang(), verb="list", agent=KOPF):
+        operator.start()
+        died = operator.killed[-1]
+        wait_for(
+            lambda: sum(at > died for at in accepted(simulator, "work_a")) >= 3, seconds=3 * TTL, what="three beats"
+        )
+        wait_for(lambda: set(leases.pods()) == {"pod-work-a"}, seconds=30, what="the end of the stopped item's pod")
+        leases.await_condition("work_stopped", "Finished", "True", "Stopped")
+        assert proxy.watching("workleases") == 0
+    is_picked_up(leases, simulator, "work_new")
+    assert check_history(simulator.history()) == []
+
+
 def test_an_expired_watch_and_a_cut_one_are_begun_anew_without_ending_kopf(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
 ) -> None:

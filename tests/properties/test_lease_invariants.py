@@ -244,8 +244,8 @@ pytestmark = pytest.mark.timeout(300 if examples(0) < 10_000 else 6 * 3600)
 
 
 def test_no_order_of_events_breaks_a_promise_of_a_held_lease() -> None:
-    run_state_machine_as_test(HeldLease, settings=settings(max_examples=examples(10_000), stateful_step_count=12))
+    run_state_machine_as_test(HeldLease, settings=settings(max_examples=examples(4_000), stateful_step_count=12))
 
 
 def test_no_order_of_events_robs_a_live_holder_at_a_doubtful_claim() -> None:
-    run_state_machine_as_test(DoubtfulClaim, settings=settings(max_examples=examples(3_000), stateful_step_count=8))
+    run_state_machine_as_test(DoubtfulClaim, settings=settings(max_examples=examples(1_500), stateful_step_count=8))
