@@ -244,6 +244,17 @@ def test_what_happened_is_in_its_order_with_events_and_the_pods_own() -> None:
     assert [told.index(words) for words in order] == sorted(told.index(words) for words in order)
 
 
+def test_within_one_second_the_causes_come_first() -> None:
+    sandboxes = [{"podUID": "uid-p", "podName": "pod-a", "phase": "Running"}]
+    object_ = lease(sandbox=("True", "Ready", "It runs."), sandboxes=sandboxes, claimTime=written(-600))
+    for condition in object_["status"]["conditions"]:
+        condition["lastTransitionTime"] = written(-600)
+    pod = {"metadata": {"name": "pod-a", "uid": "uid-p", "creationTimestamp": written(-600)}, "spec": {}, "status": {}}
+    told = story(object_, pod=pod)
+    order = ["The lease was first held.", "Pod pod-a was made.", "SandboxReady became"]
+    assert [told.index(words) for words in order] == sorted(told.index(words) for words in order)
+
+
 def test_the_pod_is_told_as_it_is() -> None:
     sandboxes = [{"podUID": "uid-p", "podName": "pod-a", "phase": "Running"}]
     pod = {

@@ -194,22 +194,23 @@ def _of_containers(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _past(seen: Seen, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None) -> Iterator[Moment]:
+    # Most times are of whole seconds; within one the causes come first.
     yield Moment(seen.created, "The resource was created.")
     if seen.claimed is not None:
         yield Moment(seen.claimed, "The lease was first held.")
+    if pod is not None:
+        yield Moment(
+            datetime.fromisoformat(pod["metadata"]["creationTimestamp"]), f"Pod {pod['metadata']['name']} was made."
+        )
+    for sandbox in seen.sandboxes:
+        if sandbox.finish_time is not None:
+            code = f" with exit code {sandbox.exit_code}" if sandbox.exit_code is not None else ""
+            yield Moment(sandbox.finish_time, f"Pod {sandbox.name} ended{code}: {sandbox.reason or sandbox.phase}.")
     for kind, shown in seen.conditions.items():
         if shown.since is not None and kind in {"LeaseHeld", "SandboxReady", "Finished"}:
             words = {"True": "became true", "False": "became false"}.get(shown.status, "became unknown")
             if not (kind == "Finished" and shown.status == "False"):
                 yield Moment(shown.since, f"{kind} {words}; it is {shown.reason} now.")
-    for sandbox in seen.sandboxes:
-        if sandbox.finish_time is not None:
-            code = f" with exit code {sandbox.exit_code}" if sandbox.exit_code is not None else ""
-            yield Moment(sandbox.finish_time, f"Pod {sandbox.name} ended{code}: {sandbox.reason or sandbox.phase}.")
-    if pod is not None:
-        yield Moment(
-            datetime.fromisoformat(pod["metadata"]["creationTimestamp"]), f"Pod {pod['metadata']['name']} was made."
-        )
     if seen.deleting is not None:
         yield Moment(seen.deleting, "Its deletion was asked for.")
     for event in events:
