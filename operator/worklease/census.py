@@ -216,15 +216,16 @@ class Census:
 
     async def first(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
         """List the resources, whole, page by page, and count the pods: what is there before any watch tells of it."""
-        resources: set[str] | None = set()
+        resources: set[str] = set()
+        is_complete = True
         for scope in self._scopes:
             async for page in self._pages(self._resources, scope, WHOLE):
-                if page is None or resources is None:
-                    resources = None
-                    break
-                resources.update(item["metadata"]["uid"] for item in page)
-                yield page
-        if self._first is None:
+                if page is None:
+                    is_complete = False
+                else:
+                    resources.update(item["metadata"]["uid"] for item in page)
+                    yield page
+        if is_complete:
             self._first = resources
         await self._take_pods()
 
