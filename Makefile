@@ -87,7 +87,7 @@ soak: tools-bin ## The long versions, for hours: 100,000 examples, fifty kills, 
 # QUICK=1 is a smoke test; SIZES=1000/5,10000/30 chooses leases and seconds between beats; WAVES=1 checks the waves;
 # DOCUMENT=1 writes the table into docs/performance.md, CHART=1 the picture beside it.
 .PHONY: bench
-bench: tools-bin ## Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator: half an hour
+bench: tools-bin ## Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator: an hour
 	@BENCH_COMMAND="make bench$(if $(SIZES), SIZES=$(SIZES))$(if $(PAIRS), PAIRS=$(PAIRS))$(if $(WINDOW), WINDOW=$(WINDOW))$(if $(CHART), CHART=1)" \
 		$(BIN)/python -m benchmark $(if $(QUICK),--quick) $(if $(SIZES),--sizes $(SIZES)) $(if $(WAVES),--waves) \
 		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(WINDOW),--window $(WINDOW)) $(if $(LINES),--lines $(LINES)) \
