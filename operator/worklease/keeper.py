@@ -189,8 +189,7 @@ class Keeper:
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
         self._by_work[kept.item[1:]][resource.uid] = kept
         self._wake_rivals(kept)
-        how = "found" if kept.lease.sent is None else "resumed"
-        _log.info("resource %s %s", how, kept.who)
+        _log.info("resource %s %s", "found" if kept.lease.sent is None else "resumed", kept.who)
         self._orphan(kept)
 
     def _refuse(self, body: Mapping[str, Any], message: str) -> None:
@@ -212,8 +211,7 @@ class Keeper:
 
     def overdue(self) -> float:
         """Say by how many seconds the most overdue of all turns is late."""
-        first = min(self._next_turns.values(), default=math.inf)
-        return max(0.0, asyncio.get_running_loop().time() - first)
+        return max(0.0, asyncio.get_running_loop().time() - min(self._next_turns.values(), default=math.inf))
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Give each kept lease, and the reason of its ``LeaseHeld`` as it was last told."""
@@ -430,7 +428,10 @@ class Keeper:
                 self._start(kept, "finalizer", self._errands.release(kept, left))
             case LetGo():
                 kept.let_go = not self._is_to_be_discarded(kept)
-                (self._wake_rivals(kept) if kept.let_go else kept.wake.set())
+                if kept.let_go:
+                    self._wake_rivals(kept)
+                else:
+                    kept.wake.set()
             case _:
                 assert_never(step)
 

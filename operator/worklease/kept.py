@@ -163,7 +163,7 @@ class Kept:
         self.item = (resource.namespace, spec.environment_id, spec.work_id)
         self.reference = Reference(resource.namespace, resource.name, resource.uid)
         self.about = About(*self.reference, spec.environment_id, spec.work_id)
-        self.policy = spec.sandbox.policy() if spec.sandbox is not None else None
+        self.policy = spec.policy()
 
     @property
     def seniority(self) -> tuple[bool, datetime, str]:
@@ -233,7 +233,7 @@ class Kept:
             taken = frozenset(pod.uid for pod in self.bound.values() if pod.is_at_work)
             self.attempt = replace(self.attempt, begins=now, taken=taken)
         self.resource = resource if self.final else _without_status(resource)
-        self.policy = resource.spec.sandbox.policy() if resource.spec.sandbox is not None else None
+        self.policy = resource.spec.policy()
         self.lease = edit(self.lease, fresh_lease(resource, options))
 
     def bind(self, pod: Pod, now: float) -> bool:

@@ -263,6 +263,10 @@ class WorkLeaseSpec(_Closed):
     deletion_policy: DeletionPolicy = DeletionPolicy.STOP
     ttl_seconds_after_finished: Annotated[int, Field(strict=True, ge=0, le=A_YEAR), _INTEGRAL] | None = None
 
+    def policy(self) -> Policy | None:
+        """What this asks of the sandbox, if it asks for one."""
+        return self.sandbox.policy() if self.sandbox is not None else None
+
     @model_validator(mode="after")
     def _labels_are_of_this_item(self) -> Self:
         labels = self.sandbox.template_labels() if self.sandbox else {}

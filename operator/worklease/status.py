@@ -88,11 +88,9 @@ class _Entry:
 
     def saw(self, version: str | None) -> None:
         """Guard the next write by a version, unless a newer one is known: what tells of it may be late."""
-        if (
-            self.version is None
-            or version is None
-            or (version.isdecimal() and self.version.isdecimal() and int(version) > int(self.version))
-        ):
+        known = self.version or ""
+        is_late = version is not None and version.isdecimal() and known.isdecimal() and int(version) < int(known)
+        if not is_late:
             self.version = version
 
     def raise_to(self, urgency: Urgency) -> None:

@@ -17,12 +17,12 @@ SUSPENDED: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-async def notice_suspends(clock: Callable[[], float], wake_all: Callable[[], None]) -> None:
+async def notice_suspends(clock: Callable[[], float], wake_all: Callable[[], None], *, every: float = LOOK) -> None:
     """Wake everything, until cancelled, after each suspend; ``clock`` goes on meanwhile, the loop's own does not."""
     loop = asyncio.get_running_loop()
     known = clock() - loop.time()
     while True:
-        await asyncio.sleep(LOOK)
+        await asyncio.sleep(every)
         ahead = clock() - loop.time()
         if ahead - known > SUSPENDED:
             _log.warning("the machine was suspended for %.1f s: looking at every lease", ahead - known)

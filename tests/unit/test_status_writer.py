@@ -32,6 +32,8 @@ class Objects:
         self.uids: dict[str, str] = {}
         self.trouble: Callable[[Seen], Answer | None] = lambda _: None
         self.written: list[tuple[str, Any]] = []
+        self.version_text: Callable[[int], str] = str
+        """How a version is written."""
         self.held: asyncio.Event | None = None
         """What the answers to writes wait for."""
 
@@ -42,12 +44,12 @@ class Objects:
         if (trouble := self.trouble(seen)) is not None:
             return trouble
         if seen.method == "PATCH":
-            if seen.json["metadata"].get("resourceVersion") != str(version):
+            if seen.json["metadata"].get("resourceVersion") != self.version_text(version):
                 return refused(409, f'Operation cannot be fulfilled on "{name}": {MODIFIED}')
             self.versions[name] = version = version + 1
             self.written.append((name, seen.json["status"]))
         uid = self.uids.get(name, f"uid-of-{name}")
-        body = {"metadata": {"name": name, "uid": uid, "resourceVersion": str(version)}}
+        body = {"metadata": {"name": name, "uid": uid, "resourceVersion": self.version_text(version)}}
         return Answer(body=body, until=self.held if seen.method == "PATCH" else None)
 
     def states(self, name: str = "demo") -> list[str]:
@@ -111,6 +113,18 @@ async def test_a_version_that_a_watch_told_of_saves_the_look_before_the_first_wr
     writer.saw(reference(), "1")
     writer.publish(reference(), {"state": "stopping"}, CHANGE)
     await writer.flush()
+    assert [seen.method for seen in server.seen] == ["PATCH", "PATCH"]
+    assert objects.states() == ["active", "stopping"]
+
+
+async def test_a_version_that_is_no_number_is_the_one_that_was_told_last(
+    server: ScriptedServer, objects: Objects, writer: StatusWriter
+) -> None:
+    objects.version_text = lambda version: f"v{version}"
+    writer.saw(reference(), "v1")
+    for state in ("active", "stopping"):
+        writer.publish(reference(), {"state": state}, CHANGE)
+        await writer.flush()
     assert [seen.method for seen in server.seen] == ["PATCH", "PATCH"]
     assert objects.states() == ["active", "stopping"]
 

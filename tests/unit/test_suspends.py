@@ -6,14 +6,10 @@ import logging
 import pytest
 
 from support.scripted_server import until
-from worklease import suspends
 from worklease.suspends import notice_suspends
 
 
-async def test_a_suspend_wakes_everything_once_and_is_logged(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(suspends, "LOOK", 0.01)
+async def test_a_suspend_wakes_everything_once_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop, slept, woken = asyncio.get_running_loop(), [0.0], [0]
     looks = 0
 
@@ -25,7 +21,7 @@ async def test_a_suspend_wakes_everything_once_and_is_logged(
     def wake_all() -> None:
         woken[0] += 1
 
-    noticing = asyncio.create_task(notice_suspends(clock, wake_all))
+    noticing = asyncio.create_task(notice_suspends(clock, wake_all, every=0.01))
     try:
         await until(lambda: looks > 3, "looks at the clocks")
         assert woken == [0]
