@@ -180,7 +180,6 @@ async def operate(settings: Settings) -> None:
             writing = tasks.create_task(rooms.status.run(), name="status")
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(rooms.checkpoint.run(), name="checkpoint")
-            carrying = tasks.create_task(keeper.run(), name="keeper")
             noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
@@ -190,17 +189,16 @@ async def operate(settings: Settings) -> None:
             await stop.wait()
             _log.info("operator stopping: the leases are left to the next process")
             health.say("stopping")
-            await _end(rooms, keeper, watching, carrying)
+            await _end(rooms, keeper, watching)
             for task in (noticing, writing, reporting, checkpointing):
                 task.cancel()
 
 
-async def _end(rooms: Rooms, keeper: Keeper, watching: "asyncio.Task[None]", carrying: "asyncio.Task[None]") -> None:
+async def _end(rooms: Rooms, keeper: Keeper, watching: "asyncio.Task[None]") -> None:
     """Write the last news while beats go on, then break off what is under way."""
     watching.cancel()
     await asyncio.wait({watching})
     await _flush(rooms.checkpoint, rooms.status)
-    carrying.cancel()
     await keeper.close()
     await _flush(rooms.checkpoint)
 

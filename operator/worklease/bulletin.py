@@ -52,24 +52,36 @@ class Bulletin:
             return False
         self.remember(kept, now)
         if made_from == told and former is not None and _is_renewal(former, kept.lease):
-            self._status.publish(kept.reference, partial(self._write, kept), Urgency.ROUTINE)
+            self._refresh(kept)
         else:
             self._publish(kept, now)
         kept.told, kept.told_lease = made_from, kept.lease
+        kept.is_steady = not (lease.is_fenced(kept.lease, now) or _is_overdue(kept.lease, now))
         return True
+
+    def tell_renewal(self, kept: Kept, now: float) -> bool:
+        """Tell of a renewal of a steady lease, provided that nothing else happened; returns whether it is just that."""
+        if not kept.is_steady or kept.told_lease is None or not _is_renewal(kept.told_lease, kept.lease):
+            return False
+        kept.told_lease = kept.lease
+        self.remember(kept, now)
+        self._refresh(kept)
+        return True
+
+    def _refresh(self, kept: Kept) -> None:
+        self._status.publish(kept.reference, partial(self._write, kept), Urgency.ROUTINE)
 
     def _publish(self, kept: Kept, now: float) -> None:
         """Make the status now, and tell of what changed in it."""
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
-        news: dict[str, object] = {"state": status.state, **shown}
-        urgency = Urgency.ROUTINE if news == kept.shown else Urgency.CHANGE
+        is_news = (status.state, shown) != (kept.shown_state, kept.shown)
         for condition in status.conditions:
             self._tell_of(kept, condition)
-        if kept.lease.end is not None and kept.reasons.get(Kind.FINISHED.value) == Reason.IN_PROGRESS:
+        if kept.lease.end is not None and kept.reason(Kind.FINISHED) == Reason.IN_PROGRESS:
             self._telling.tell(LeaseEnded(kept.about, kept.lease.end.value))
-        kept.shown = news
-        kept.reasons = {condition.type: condition.reason for condition in status.conditions}
+        kept.shown_state, kept.shown = status.state, shown
+        urgency = Urgency.CHANGE if is_news else Urgency.ROUTINE
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)
 
     def _write(self, kept: Kept) -> Mapping[str, Any]:
@@ -80,10 +92,9 @@ class Bulletin:
     def _tell_of(self, kept: Kept, condition: Condition) -> None:
         """Tell who listens of a condition that is not what it was."""
         shown = (condition.status.value, condition.reason)
-        if kept.shown.get(condition.type) != shown:
-            former, before = kept.reasons.get(condition.type), kept.shown.get(condition.type)
-            status = before[0] if isinstance(before, tuple) else None
-            changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, former, status)
+        if (before := kept.shown.get(condition.type)) != shown:
+            status, reason = before or (None, None)
+            changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, reason, status)
             self._telling.tell(changed)
 
     def remember(self, kept: Kept, now: float) -> None:

@@ -12,13 +12,16 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, PatchType, Refused
+from worklease.kubernetes_api import METADATA, Done, KubernetesApi, NoAnswer, PatchType, Refused
 
 SHARDS: Final = 16
 """ConfigMaps. Each holds at most 1 MiB, some 2,500 records: enough for 40,000 leases, and few enough to write."""
 
 LONGEST_DELAY: Final = 10.0
 """Seconds for which a change is held back at most, so that many share a write."""
+
+REST: Final = 1.0
+"""Seconds after a write in which only what is waited for is written: a start may adopt hundreds of values."""
 
 PATIENCE: Final = 60.0
 """Seconds to wait for an API server that refuses or is silent: without its checkpoint the operator knows less."""
@@ -41,6 +44,8 @@ class _Shard:
     records: dict[str, str] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
     due: float = float("inf")
+    rested: float = 0.0
+    """When it may be written again though nobody waits for that."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list["asyncio.Future[None]"] = field(default_factory=list)
     writing: bool = False
@@ -93,11 +98,11 @@ class Checkpoint:
         return self._shard(uid).records.get(uid)
 
     def put(self, uid: str, record: str, within: float) -> None:
-        """Keep a record; it is written ``within`` so many seconds, or later if it cannot be."""
+        """Keep a record; it is written ``within`` so many seconds, or later if it cannot be, or just was."""
         shard = self._shard(uid)
         if shard.records.get(uid) != record:
             shard.records[uid] = record
-            self._want(shard, uid, min(within, LONGEST_DELAY))
+            self._want(shard, uid, max(min(within, LONGEST_DELAY), shard.rested - self._clock()))
 
     def drop(self, uid: str) -> None:
         """Forget a resource's record."""
@@ -170,7 +175,7 @@ class Checkpoint:
         waiting, shard.waiting = shard.waiting, []
         shard.due, shard.writing = float("inf"), True
         problem = await self._send(shard, changed)
-        shard.writing = False
+        shard.writing, shard.rested = False, self._clock() + REST
         if problem is None:
             for done in waiting:
                 if not done.done():
@@ -185,7 +190,9 @@ class Checkpoint:
     async def _send(self, shard: _Shard, changed: set[str]) -> str | None:
         """Write the changed records; give what went wrong."""
         body: dict[str, Any] = {"data": {uid: shard.records.get(uid) for uid in changed}}
-        match await self._api.call("PATCH", f"{self._path}/{shard.name}", body=body, patch=PatchType.MERGE):
+        path = f"{self._path}/{shard.name}"
+        # The answer would be the whole ConfigMap, hundreds of kilobytes for each write.
+        match await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA):
             case Done():
                 return None
             case Refused(status=HTTPStatus.NOT_FOUND):

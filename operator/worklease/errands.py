@@ -463,11 +463,15 @@ class Errands:
 @contextmanager
 def _unsent(kept: Kept, what: str) -> Iterator[Callable[[], None]]:
     """Let a call be called off until it says that it sends something now."""
-    kept.unsent.add(what)
+
+    def sent() -> None:
+        kept.unsent -= {what}
+
+    kept.unsent |= {what}
     try:
-        yield lambda: kept.unsent.discard(what)
+        yield sent
     finally:
-        kept.unsent.discard(what)
+        sent()
 
 
 def _why(kept: Kept, now: float) -> tuple[str, bool]:

@@ -5,7 +5,8 @@ and finds next to nothing: what a beat leaves behind is free of cycles.
 """
 
 import gc
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 YOUNG: Final = 10_000
@@ -15,16 +16,24 @@ OLDEST: Final = 2
 """The generation of what has stayed."""
 
 
+START: Final = 300.0
+"""Seconds in which all that comes is set aside and not looked at again: a whole fleet is found, and it stays."""
+
+
 class _Sparing:
     """Sets aside what a look at everything has left, until that has doubled: then all is looked at once more."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._settled = clock() + START
         self._again = 0
 
     def __call__(self, phase: str, info: Mapping[str, Any]) -> None:
         if phase != "stop" or info["generation"] != OLDEST:
             return
         gc.freeze()
+        if self._clock() < self._settled:
+            return
         if self._again == 0:
             self._again = 2 * gc.get_freeze_count()
         elif gc.get_freeze_count() > self._again:
@@ -32,7 +41,7 @@ class _Sparing:
             self._again = 0
 
 
-def spare_the_living() -> None:
+def spare_the_living(clock: Callable[[], float] = time.monotonic) -> None:
     """Have each object looked at once, not at every full collection, from now on."""
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
-    gc.callbacks.append(_Sparing())
+    gc.callbacks.append(_Sparing(clock))

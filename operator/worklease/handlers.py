@@ -15,6 +15,7 @@ from urllib.request import getproxies
 import kopf
 
 from worklease.census import Census
+from worklease.intake import PAGE, Intake, find_credentials
 from worklease.keeper import Keeper
 from worklease.resource import ENVIRONMENT_LABEL, WORK_LABEL
 
@@ -24,15 +25,11 @@ PODS: Final = ("", "v1", "pods")
 TIMER_FINALIZER: Final = "worklease.dev/timer"
 """Kopf's own, which its timers force; ours is another one, and another name."""
 
-PAUSE: Final = 0.1
-"""Seconds between two calls of a timer: it waits inside its call, for as long as there is something to keep."""
+LOOK_IN: Final = 3600.0
+"""Seconds between two calls of a timer: the first begins its lease's turns, and the others find that they go on."""
 
 HEARD_AT_ONCE: Final = 5
 """Things told that are heard in one go: some milliseconds, in which no beat is sent."""
-
-PAGE: Final = 500
-"""Resources listed in one call, as kubectl does."""
-
 
 _log = logging.getLogger(__name__)
 
@@ -78,10 +75,11 @@ class Bridge:
     def __init__(self, keeper: Keeper, census: Census, loop: asyncio.AbstractEventLoop) -> None:
         self.census = census
         self.loop = loop
+        self.heard = 0
+        """Objects of Kopf's lists that the keeper's loop heard of."""
         self._keeper = keeper
         self._told: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._is_heard = False
-        self._turns: dict[object, asyncio.Task[None]] = {}
 
     def tell(self, what: Callable[[Any], None], argument: object) -> None:
         """Tell the keeper's loop something, in order, without waiting."""
@@ -114,17 +112,9 @@ class Bridge:
         self._is_heard = True
         self.loop.call_soon(self._hear)
 
-    def begin(self, turns: tuple[object, str]) -> None:
-        """Let the keeper take the turns of a resource, until the same ``turns`` are ended."""
-        carrier, uid = turns
-        task = self._turns[carrier] = self.loop.create_task(self._keeper.carry(uid), name=f"turns of {uid}")
-        task.add_done_callback(lambda _: self._turns.pop(carrier, None))
-
-    def end(self, turns: tuple[object, str]) -> None:
-        """End such turns, unless they have ended by themselves."""
-        carrier, _ = turns
-        if (task := self._turns.get(carrier)) is not None:
-            task.cancel()
+    def carry(self, uid: str) -> None:
+        """Let the keeper take the turns of a resource."""
+        self._keeper.carry(uid)
 
     def see(self, body: Mapping[str, Any]) -> None:
         """Pass a resource on, unless it is known to be gone: a timer's body, or a list, may be older than that."""
@@ -140,6 +130,7 @@ class Bridge:
 
     def see_listed(self, body: Mapping[str, Any]) -> None:
         """Pass a resource of Kopf's list on: what vanished before a list makes no event, so a census is due."""
+        self.heard += 1
         self.census.want()
         self.see(body)
 
@@ -156,6 +147,7 @@ class Bridge:
 
     def see_listed_pod(self, body: Mapping[str, Any]) -> None:
         """Pass a pod of Kopf's list on: another that was bound may have vanished before it."""
+        self.heard += 1
         self.census.want()
         self.see_pod(body)
 
@@ -169,20 +161,17 @@ def register(bridge: Bridge) -> kopf.OperatorRegistry:
     """Give Kopf's handlers, bound to a keeper."""
     registry = kopf.OperatorRegistry()
 
-    @kopf.on.login(registry=registry)
-    def login(**arguments: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_service_account(**arguments) or kopf.login_via_client(**arguments)
+    intake = Intake(lambda: bridge.heard)
 
-    @kopf.timer(*RESOURCE, registry=registry, id="heartbeat", interval=PAUSE)
-    async def heartbeat(uid: str, **rest: Any) -> None:
-        turns = (object(), uid)
+    @kopf.on.login(registry=registry)
+    async def login(**arguments: Any) -> kopf.AiohttpSession | None:
+        found = await find_credentials(**arguments)
+        return None if found is None else await intake.open(found)
+
+    @kopf.timer(*RESOURCE, registry=registry, id="heartbeat", interval=LOOK_IN)
+    async def heartbeat(uid: str, **_: Any) -> None:
         # What the resource is like was told by its event, which comes before its timer.
-        bridge.tell(bridge.begin, turns)
-        try:
-            # The turns end by themselves once the resource is finished; the timer stays until the object goes.
-            await rest["stopped"].wait()
-        finally:
-            bridge.tell(bridge.end, turns)
+        bridge.tell(bridge.carry, uid)
 
     # Not plain functions: those Kopf runs in a thread each, with three crossings of threads for every event.
     @kopf.on.event(*RESOURCE, registry=registry, id="resource")

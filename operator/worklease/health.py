@@ -19,6 +19,9 @@ PULSE: Final = 0.5
 STANDSTILL: Final = 10.0
 """Seconds after which the event loop, or a turn that is due, stands still. No call of ours blocks for so long."""
 
+LOOK: Final = 5.0
+"""Seconds between two looks at the turns, of which there is one for each lease."""
+
 STALL: Final = 1.0
 """Seconds of lag after which turns are not judged until the next pulse: those that became due are about to be taken."""
 
@@ -42,6 +45,7 @@ class Health:
         self._overdue: Callable[[], float] | None = None
         self._awaited: Callable[[], int | None] | None = None
         self._turn_overdue = 0.0
+        self._look_at = 0.0
         self._missing: str | None = None
 
     def say(self, step: str) -> None:
@@ -57,7 +61,7 @@ class Health:
             overdue: How many seconds the most overdue turn is late.
             awaited: How many resources of the first list nobody told of yet; None: the list is not in.
         """
-        self._overdue, self._awaited = overdue, awaited
+        self._overdue, self._awaited, self._look_at = overdue, awaited, self._at
         self._look()
 
     async def run(self) -> None:
@@ -72,8 +76,8 @@ class Health:
                 self._look()
 
     def _look(self) -> None:
-        if self._overdue is not None:
-            self._turn_overdue = self._overdue()
+        if self._overdue is not None and self._at >= self._look_at:
+            self._turn_overdue, self._look_at = self._overdue(), self._at + LOOK
         if self._awaited is None:
             return
         match self._awaited():

@@ -1,9 +1,9 @@
 """The keeper: one turn of one lease after the other. Decide, do, observe; all concurrency questions are answered here.
 
-Owns what is under way. A lease has one actor, one order of events and no locks: its turn is taken by whoever carries
-it, as a rule a Kopf timer, and by the keeper itself while Kopf is away. A turn never awaits anything but being woken:
-what takes time (a beat, a stop, a deletion) is a call of its own, whose outcome wakes the next turn. Must not contain
-rules: those are in ``lease`` and ``lifecycle``.
+Owns what is under way. A lease has one actor, one order of events and no locks: its Kopf timer begins its turns, and
+each says when the next is due if nothing happens before. A turn never awaits: what takes time (a beat, a stop, a
+deletion) is a call of its own, whose outcome wakes the next turn. Must not contain rules: those are in ``lease`` and
+``lifecycle``.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, assert_never
 
 from worklease import finalizer, lease
@@ -45,7 +46,7 @@ LONGEST_WAIT: Final = 3600.0
 """Seconds that a turn waits at most, so that even a mistaken wait ends."""
 
 ORPHANED: Final = 1.0
-"""Seconds after which a resource that nobody carries is carried by the keeper: its timer is about to come, or not."""
+"""Seconds after which a resource's turns begin without its timer: Kopf may be away."""
 
 FAREWELL: Final = 1.0
 """Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
@@ -69,11 +70,8 @@ class Keeper:
         self._kept: dict[str, Kept] = {}
         self._by_work: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
-        self._carriers: dict[str, object | None] = {}
-        self._next_turns: dict[str, float] = {}
-        """When each kept resource's next turn is due at the latest, by the loop's clock."""
         self._sightings = Sightings()
-        self._arrival: asyncio.Event = asyncio.Event()
+        self._is_closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- What is told by the watches ---------------------------------------------------------------------------
@@ -99,7 +97,7 @@ class Keeper:
             kept.guarded = kept.guarded or finalizer.FINALIZER in resource.finalizers
             if kept.let_go and kept.lease.end is not None and resource.spec.ttl_seconds_after_finished is not None:
                 kept.let_go = False  # it was finished for good; now it is not to be kept
-                self._arrival.set()
+                self.carry(resource.uid)
             kept.wake.set()
             return
         self._keep(resource, metadata["resourceVersion"])
@@ -119,7 +117,6 @@ class Keeper:
         """Take note that a resource is no more: nothing further is done for it."""
         self._rooms.status.forget(uid)
         kept = self._kept.pop(uid, None)
-        self._next_turns.pop(uid, None)
         if kept is None:
             return
         drop(self._by_item, kept.item, uid)
@@ -127,7 +124,7 @@ class Keeper:
         self._wake_rivals(kept)
         self._rooms.checkpoint.drop(uid)
         kept.let_go = True
-        kept.wake.set()
+        kept.wake.end()
         _log.info("resource gone %s", kept.who)
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
@@ -174,7 +171,7 @@ class Keeper:
             why = "it came after this lease had finished; delete it if nobody needs it"
         else:
             return
-        kept.spared.add(pod.uid)
+        kept.spared |= {pod.uid}
         message = f"Pod {pod.name} carries the labels of this work item and is left alone: {why}."
         self._rooms.telling.tell(PodSpared(kept.about, pod.name, message))
 
@@ -189,8 +186,12 @@ class Keeper:
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
         self._by_work[kept.item[1:]][resource.uid] = kept
         self._wake_rivals(kept)
-        _log.info("resource %s %s", "found" if kept.lease.sent is None else "resumed", kept.who)
-        self._orphan(kept)
+        is_resumed = kept.lease.sent is not None
+        _log.info("resource %s %s", "resumed" if is_resumed else "found", kept.who)
+        if is_resumed:
+            self.carry(resource.uid)  # its lease runs already
+        else:
+            asyncio.get_running_loop().call_later(ORPHANED, self.carry, resource.uid)
 
     def _refuse(self, body: Mapping[str, Any], message: str) -> None:
         """Tell the author of a spec that the API server took and the operator cannot act on."""
@@ -211,67 +212,34 @@ class Keeper:
 
     def overdue(self) -> float:
         """Say by how many seconds the most overdue of all turns is late."""
-        return max(0.0, asyncio.get_running_loop().time() - min(self._next_turns.values(), default=math.inf))
+        next_turns = (kept.wake.due for kept in self._kept.values())
+        return max(0.0, asyncio.get_running_loop().time() - min(next_turns, default=math.inf))
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Give each kept lease, and the reason of its ``LeaseHeld`` as it was last told."""
-        told = [kept for kept in self._kept.values() if kept.reasons]
-        return ((kept.lease, kept.reasons[Kind.LEASE_HELD.value]) for kept in told)
+        told = [(kept.lease, kept.reason(Kind.LEASE_HELD)) for kept in self._kept.values()]
+        return ((held, reason) for held, reason in told if reason is not None)
 
     # --- Whose turn it is --------------------------------------------------------------------------------------
 
-    async def carry(self, uid: str) -> None:
-        """Take a resource's turns, one after the other, until it is let go or somebody else carries it."""
+    def carry(self, uid: str) -> None:
+        """Have a resource's turns taken, one after the other, until it is let go; if they are not already."""
         kept = self._kept.get(uid)
-        if kept is None:
-            return
-        carrier = object()
-        self._carriers[uid] = carrier
-        kept.wake.set()  # for who carried it before, and sees now that he does no more
-        try:
-            while self._carriers.get(uid) is carrier and not kept.let_go:
-                is_news = kept.wake.is_news
-                kept.wake.clear()
-                await self._wait(kept, self._guarded_turn(kept, is_news=is_news))
-        finally:
-            if self._carriers.get(uid) is carrier:
-                del self._carriers[uid]
-                self._orphan(kept)
-
-    def _orphan(self, kept: Kept) -> None:
-        """Have a resource carried that nobody carries, unless nothing is left to do for it."""
-        if kept.let_go:
-            self._next_turns.pop(kept.resource.uid, None)
-        else:
-            self._next_turns[kept.resource.uid] = asyncio.get_running_loop().time() + ORPHANED
-        self._arrival.set()
-
-    async def run(self) -> None:
-        """Carry, until cancelled, what nobody else carries: the leases go on while Kopf is away."""
-        async with asyncio.TaskGroup() as carrying:
-            while True:
-                await self._arrival.wait()
-                await asyncio.sleep(ORPHANED)
-                self._arrival.clear()
-                for uid, kept in self._kept.items():
-                    if uid not in self._carriers and not kept.let_go:
-                        self._carriers[uid] = None  # its place, until the task takes it
-                        carrying.create_task(self.carry(uid), name=f"carry {uid}")
+        if kept is not None and not kept.let_go and not self._is_closed:
+            kept.wake.begin(partial(self._take_turn, kept))
 
     def wake_all(self) -> None:
         """Look at every resource now."""
         for kept in self._kept.values():
             kept.wake.set()
 
-    async def _wait(self, kept: Kept, look_at: float) -> None:
-        """Wait until the resource is woken or ``look_at`` has come."""
-        delay = min(max(0.0, look_at - self._clock()), LONGEST_WAIT)
-        alarm = asyncio.get_running_loop().call_later(delay, kept.wake.strike)
-        self._next_turns[kept.resource.uid] = alarm.when()
-        try:
-            await kept.wake.wait()
-        finally:
-            alarm.cancel()
+    def _take_turn(self, kept: Kept, *, is_news: bool) -> None:
+        """Take a turn, and have the next one taken."""
+        until = self._guarded_turn(kept, is_news=is_news)
+        if kept.let_go:
+            kept.wake.end()
+        else:
+            kept.wake.strike_after(min(max(0.0, until - self._clock()), LONGEST_WAIT))
 
     # --- One turn ----------------------------------------------------------------------------------------------
 
@@ -462,7 +430,10 @@ class Keeper:
 
         def again() -> None:
             del kept.calls[what]
-            kept.wake.set()
+            if what == "beat" and not kept.wake.is_news and self._bulletin.tell_renewal(kept, self._clock()):
+                kept.wake.strike()  # what was decided before holds on
+            else:
+                kept.wake.set()
 
         task.add_done_callback(ended)
 
@@ -474,6 +445,9 @@ class Keeper:
 
     async def close(self) -> None:
         """End what is under way, or break it off; the leases are left to the next process."""
+        self._is_closed = True
+        for kept in self._kept.values():
+            kept.wake.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=FAREWELL)
         for kept in self._kept.values():

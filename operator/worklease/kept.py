@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from worklease import record
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
@@ -71,26 +71,73 @@ class Rehearsal:
     """When a refusal is asked about again: a quota or a policy may have changed, too."""
 
 
-class Wake(asyncio.Event):
-    """What ends the wait for a resource's next turn, and whether anything happened or only its time has come."""
+class Turn(Protocol):
+    """Takes a resource's turn."""
+
+    def __call__(self, *, is_news: bool) -> None:
+        """Take it; ``is_news``: something happened, else only its time has come."""
+
+
+class Wake:
+    """What brings a resource's next turn about: something happened, or its time has come.
+
+    A handle of the loop's and no task: there are thousands, and as a rule nothing happens to them.
+    """
+
+    __slots__ = ("_next", "_turn", "due", "is_news")
 
     def __init__(self) -> None:
-        super().__init__()
+        self._turn: Turn | None = None
+        self._next: asyncio.Handle | None = None
         self.is_news = True
+        """Whether anything happened that no turn has been taken for yet."""
+        self.due = math.inf
+        """When the next turn is due at the latest, by the loop's clock."""
+
+    def begin(self, turn: Turn) -> None:
+        """Have turns taken from now on; who has begun goes on."""
+        if self._turn is None:
+            self._turn = turn
+            self._strike_soon()
+
+    def end(self) -> None:
+        """Have no more turns taken."""
+        self._turn, self.due = None, math.inf
+        self._cancel()
 
     def set(self) -> None:
         """Wake the resource: something happened."""
-        self.is_news = True
-        super().set()
+        if not self.is_news:
+            self.is_news = True
+            if self._turn is not None:
+                self._strike_soon()
 
     def strike(self) -> None:
-        """Wake the resource: its time has come."""
-        super().set()
+        """Have a turn taken now, as if its time had come; not if something happened: then one is about to be."""
+        if self._turn is not None and not self.is_news:
+            self._cancel()
+            self._strike()
 
-    def clear(self) -> None:
-        """Wait for the next."""
-        self.is_news = False
-        super().clear()
+    def strike_after(self, seconds: float) -> None:
+        """Wake the resource after so long, if nothing happens before."""
+        if not self.is_news:
+            loop = asyncio.get_running_loop()
+            self._next, self.due = loop.call_later(seconds, self._strike), loop.time() + seconds
+
+    def _strike_soon(self) -> None:
+        self._cancel()
+        loop = asyncio.get_running_loop()
+        self._next, self.due = loop.call_soon(self._strike), loop.time()
+
+    def _strike(self) -> None:
+        is_news, self.is_news, self._next = self.is_news, False, None
+        if self._turn is not None:
+            self._turn(is_news=is_news)
+
+    def _cancel(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,7 +173,7 @@ class Kept:
     is_mustered: bool = True
     """Whether every pod that carried the item's labels before this process's start was told of."""
     rehearsal: Rehearsal | None = None
-    spared: set[str] = field(default_factory=set)
+    spared: frozenset[str] = frozenset()
     """The uids of pods that carry the labels and are not touched, as it was told."""
     final: tuple[ShownCondition, ...] = ()
     """What an earlier process said last of a resource that it had finished."""
@@ -146,16 +193,18 @@ class Kept:
     """When the situation is to be looked at again though nothing happened."""
     calls: dict[str, "asyncio.Task[Any]"] = field(default_factory=dict)
     """What is under way for this resource, by what it is: never two of a kind."""
-    unsent: set[str] = field(default_factory=set)
+    unsent: frozenset[str] = frozenset()
     """Which of these calls have sent nothing yet, and can be called off."""
     told: tuple[object, ...] = ()
     """What the status that was last published was made from, beside the lease."""
     told_lease: Lease | None = None
     """The lease that it was made from."""
-    reasons: dict[str, str] = field(default_factory=dict)
-    """Each condition's reason, as it was last told."""
-    shown: dict[str, object] = field(default_factory=dict)
-    """What of it a person waits for: the state, and each condition's status and reason."""
+    is_steady: bool = False
+    """Whether that lease was within all its deadlines then."""
+    shown: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """What of it a person waits for: each condition's status and reason, as they were last told."""
+    shown_state: str | None = None
+    """So is the item's state."""
 
     def __post_init__(self) -> None:
         """Derive what is asked for at each beat."""
@@ -179,6 +228,11 @@ class Kept:
             fell=self.fence_fell,
         )
         return record.write(self.lease, sandboxes, trying=trying, now=now, wall=wall.time(now).timestamp())
+
+    def reason(self, kind: Kind) -> str | None:
+        """Give a condition's reason, as it was last told."""
+        shown = self.shown.get(kind.value)
+        return None if shown is None else shown[1]
 
     @property
     def makes_pods(self) -> bool:
@@ -362,8 +416,7 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
     for entry in (entry for entry in reversed(status.sandboxes) if entry.pod_name):
         kept.bound[entry.pod_uid] = replace(_remembered_pod(entry), ready=is_ready)
     kept.shown = {kind: (shown.status.value, shown.reason) for kind, shown in reasons.items()}
-    kept.shown["state"] = status.state
-    kept.reasons = {kind: shown.reason for kind, shown in reasons.items()}
+    kept.shown_state = status.state
     words, found = _words(status, wall), record.read(recorded)
     ended = _ended(status, reasons)
     if ended is not None:

@@ -561,7 +561,7 @@ def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
     """Give the lease as it is after ``outcome``; ``seen`` is what the list shows of the item, if it was asked."""
     if lease.end is not None:
         return lease
-    lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome)))
+    lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome), words=_read_words(lease.words, outcome)))
     match outcome:
         case Answered():
             return _answered(lease, outcome)
@@ -595,17 +595,20 @@ def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
             assert_never(outcome)
 
 
-def _answered(lease: Lease, answer: Answered) -> Lease:
-    lease = replace(
-        lease,
-        words=Words(
-            last_heartbeat=answer.last_heartbeat,
-            state=answer.state,
-            lease_extended=answer.lease_extended,
-            ttl_seconds=answer.ttl_seconds,
-            at=answer.exchange.sent,
-        ),
+def _read_words(known: Words | None, outcome: Outcome) -> Words | None:
+    """Take note of what the server said of the item, whatever follows from it."""
+    if not isinstance(outcome, Answered):
+        return known
+    return Words(
+        last_heartbeat=outcome.last_heartbeat,
+        state=outcome.state,
+        lease_extended=outcome.lease_extended,
+        ttl_seconds=outcome.ttl_seconds,
+        at=outcome.exchange.sent,
     )
+
+
+def _answered(lease: Lease, answer: Answered) -> Lease:
     match answer.state:
         case "stopped":
             # The item is over, whoever held it.
@@ -624,11 +627,11 @@ def _answered(lease: Lease, answer: Answered) -> Lease:
 
 def _renewed(lease: Lease, answer: Answered) -> Lease:
     """Count from the sending: the server may have stamped the beat no later than it answered, but no earlier."""
-    sent = answer.exchange.sent
-    renewed = replace(
+    sent, ttl = answer.exchange.sent, max(1.0, answer.ttl_seconds)
+    return replace(
         lease,
         value=answer.last_heartbeat,
-        ttl=max(1.0, answer.ttl_seconds),
+        ttl=ttl,
         granted_for=0 if lease.is_edited else lease.desired_ttl,
         is_edited=False,
         cut=None,
@@ -644,8 +647,8 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         trouble=None,
         message="",
         stopping_seen=False,
+        due=sent + min(ttl / 3, lease.interval) * _share(lease),
     )
-    return replace(renewed, due=sent + _routine(renewed) * _share(lease))
 
 
 def _share(lease: Lease) -> float:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, Self, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import (
     AfterValidator,
@@ -169,6 +170,17 @@ def _misfit(model: _Object, location: tuple[str, ...], problem: str) -> Validati
     return ValidationError.from_exception_data(type(model).__name__, [error])
 
 
+Part = TypeVar("Part", bound=_Object)
+
+_PARTS: Final[WeakValueDictionary[str, Any]] = WeakValueDictionary()
+
+
+def _the_one(part: Part) -> Part:
+    """Give the one object for all parts that say the same: thousands of resources may share a template."""
+    one: Part = _PARTS.setdefault(repr(part), part)
+    return one
+
+
 class CredentialsSecretRef(_Closed):
     """The Secret that the operator authenticates with."""
 
@@ -258,8 +270,10 @@ class WorkLeaseSpec(_Closed):
     work_id: Annotated[Identifier, Field(alias="workID")]
     ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=A_DAY), _INTEGRAL] | None = None
     credentials_secret_ref: CredentialsSecretRef | None = None
-    heartbeat: HeartbeatSpec = HeartbeatSpec()
-    sandbox: SandboxSpec | None = None
+    heartbeat: Annotated[HeartbeatSpec, AfterValidator(_the_one)] = Field(
+        default=HeartbeatSpec(), validate_default=True
+    )
+    sandbox: Annotated[SandboxSpec, AfterValidator(_the_one)] | None = None
     deletion_policy: DeletionPolicy = DeletionPolicy.STOP
     ttl_seconds_after_finished: Annotated[int, Field(strict=True, ge=0, le=A_YEAR), _INTEGRAL] | None = None
 

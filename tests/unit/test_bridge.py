@@ -18,12 +18,8 @@ class Carrier:
     def __init__(self) -> None:
         self.carried: list[str] = []
 
-    async def carry(self, uid: str) -> None:
+    def carry(self, uid: str) -> None:
         self.carried.append(uid)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self.carried.remove(uid)
 
 
 def bridge_to(carrier: Carrier) -> Bridge:
@@ -62,18 +58,11 @@ async def test_a_long_list_leaves_the_loop_to_others_meanwhile() -> None:
 
 
 @pytest.mark.timeout(30)
-async def test_turns_end_with_the_timer_that_began_them_and_with_no_other() -> None:
+async def test_a_timer_begins_the_turns_of_its_resource() -> None:
     carrier = Carrier()
     bridge = bridge_to(carrier)
-    first, second = (object(), "uid-1"), (object(), "uid-1")
-    for turns in (first, second):
-        bridge.tell(bridge.begin, turns)
-    await until(lambda: carrier.carried == ["uid-1", "uid-1"])
-    bridge.tell(bridge.end, first)
+    bridge.tell(bridge.carry, "uid-1")
     await until(lambda: carrier.carried == ["uid-1"])
-    bridge.tell(bridge.end, first)
-    bridge.tell(bridge.end, second)
-    await until(lambda: not carrier.carried)
 
 
 @pytest.mark.timeout(30)

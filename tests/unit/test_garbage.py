@@ -5,13 +5,14 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from worklease.garbage import spare_the_living
+from worklease.garbage import START, spare_the_living
 
 class Node:
     def __init__(self):
         self.itself = self
 
-spare_the_living()
+now = 0.0
+spare_the_living(lambda: now)
 stays = [Node() for _ in range(1000)]
 lost = Node()
 seen = weakref.ref(lost)
@@ -21,9 +22,15 @@ assert len(gc.get_objects()) < gc.get_freeze_count()
 del lost
 gc.collect()
 assert seen() is not None  # set aside, so not looked at
-while gc.get_freeze_count():
-    stays += [Node() for _ in range(50_000)]
+def grow():
+    stays.extend(Node() for _ in range(50_000))
     gc.collect()
+for _ in range(10):
+    grow()
+assert seen() is not None  # a fleet comes in, and stays
+now = START
+while gc.get_freeze_count():
+    grow()
 gc.collect()
 assert seen() is None
 assert gc.get_freeze_count() > len(stays)

@@ -47,6 +47,17 @@ def test_a_value_that_moves_without_an_extension_is_carried_on() -> None:
     assert (lease.value, expiry(lease)) == (stamp(130.05), 190)
 
 
+@pytest.mark.parametrize("state", ["active", "stopping", "stopped", "a state of next year"])
+@pytest.mark.parametrize("extended", [True, False])
+def test_the_servers_words_are_noted_verbatim_whatever_follows_from_them(state: str, *, extended: bool) -> None:
+    said = answered(130, "a value", state=state, extended=extended, ttl=61)
+    words = observe(held(), said).words
+    assert words is not None
+    assert (words.last_heartbeat, words.state, words.lease_extended) == ("a value", state, extended)
+    assert (words.ttl_seconds, words.at) == (61, 130)
+    assert observe(observe(held(), said), unanswered(141)).words == words
+
+
 def test_a_first_claim_that_extends_nothing_carries_no_value_of_others() -> None:
     lease = observe(Lease(), answered(100, stamp(95), extended=False))
     assert (lease.held, lease.value, lease.trouble) == (False, None, Trouble.NOT_EXTENDED)

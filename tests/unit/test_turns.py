@@ -1,18 +1,24 @@
-"""A turn that is due and not taken is overdue, and the keeper says for how long."""
+"""Turns: who begins them, what brings the next about, and how late one is that is due and not taken."""
 
 import asyncio
+import math
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
+
+import pytest
 
 from support.lease_objects import lease
-from support.scripted_server import Answer, always, kubernetes_at, serving, until
+from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
 from worklease.budget import Budget
 from worklease.checkpoint import Checkpoint
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
 from worklease.happenings import Telling
 from worklease.keeper import Keeper
-from worklease.kept import Options, Wall
+from worklease.kept import Options, Wake, Wall
 from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
@@ -39,20 +45,99 @@ def wall() -> Wall:
     return Wall(time.monotonic(), datetime.now(UTC))
 
 
-async def test_a_resource_that_nobody_carries_is_overdue_until_somebody_does() -> None:
-    body = lease("demo", None)
-    body["metadata"] |= {"generation": 1, "resourceVersion": "1"}
+@asynccontextmanager
+async def keeping() -> AsyncIterator[tuple[Keeper, ScriptedServer]]:
     async with serving() as server, kubernetes_at(server.url) as api, WorkApi(server.url, time.monotonic) as work_api:
         server.script = always(Answer(status=503, body={"message": "away"}))
         keeper = Keeper(rooms(api, work_api), Options(interval=30, credentials_secret="s"), time.monotonic, wall)
+        yield keeper, server
+        await keeper.close()
+
+
+def body() -> dict[str, Any]:
+    told = lease("demo", None)
+    told["metadata"] |= {"generation": 1, "resourceVersion": "1"}
+    return told
+
+
+async def test_a_turn_that_the_loop_does_not_come_to_is_overdue_until_it_is_taken() -> None:
+    async with keeping() as (keeper, _):
         assert keeper.overdue() == 0
-        keeper.see(body)
+        keeper.see(body())
         assert keeper.overdue() == 0, "its timer may come within a second"
-        await until(lambda: keeper.overdue() > 0.1, "a turn that nobody takes")
-        carrying = asyncio.create_task(keeper.run())
-        await until(lambda: keeper.overdue() == 0, "somebody who takes it")
+        keeper.carry("uid-demo")
+        time.sleep(0.1)  # noqa: ASYNC251 (the loop does not come to it)
+        assert keeper.overdue() >= 0.1
+        await until(lambda: keeper.overdue() == 0, "the turn")
         keeper.unsee("uid-demo")
         assert keeper.overdue() == 0
-        carrying.cancel()
-        await asyncio.wait({carrying})
-        await keeper.close()
+
+
+async def test_the_turns_of_a_resource_begin_though_its_timer_does_not_come() -> None:
+    async with keeping() as (keeper, server):
+        keeper.see(body())
+        await until(lambda: server.seen != [], "its first turn, which puts the finalizer on")
+
+
+@pytest.fixture
+def turns() -> list[bool]:
+    """Tells of each turn that is taken whether anything had happened."""
+    return []
+
+
+@pytest.fixture
+async def wake(turns: list[bool]) -> Wake:
+    """Has taken its first turn; each turn wants the next one in an hour."""
+    wake = Wake()
+
+    def take(*, is_news: bool) -> None:
+        turns.append(is_news)
+        wake.strike_after(3600.0)
+
+    wake.begin(take)
+    await asyncio.sleep(0)
+    assert turns == [True]
+    turns.clear()
+    return wake
+
+
+async def test_what_happens_brings_one_turn_about_however_often_it_happens(wake: Wake, turns: list[bool]) -> None:
+    wake.set()
+    wake.set()
+    assert turns == [], "a turn is taken by the loop, not by who wakes"
+    await asyncio.sleep(0.01)
+    assert turns == [True]
+
+
+async def test_a_turn_whose_time_has_come_knows_that_nothing_happened(wake: Wake, turns: list[bool]) -> None:
+    wake.set()
+    await asyncio.sleep(0)
+    wake.strike_after(0.01)
+    await until(lambda: turns == [True, False], "a turn by its time")
+
+
+async def test_what_happens_in_a_turn_brings_the_next_about_at_once() -> None:
+    wake, turns = Wake(), list[bool]()
+
+    def take(*, is_news: bool) -> None:
+        turns.append(is_news)
+        if len(turns) < 3:
+            wake.set()
+        wake.strike_after(3600.0)
+
+    wake.begin(take)
+    await asyncio.sleep(0.01)
+    assert turns == [True, True, True]
+
+
+async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(wake: Wake, turns: list[bool]) -> None:
+    wake.set()
+    wake.end()
+    wake.set()
+    await asyncio.sleep(0.01)
+    assert turns == []
+    assert wake.due == math.inf
+    wake.begin(lambda *, is_news: turns.append(is_news))
+    wake.begin(lambda *, is_news: turns.append(not is_news))
+    await asyncio.sleep(0.01)
+    assert turns == [True]

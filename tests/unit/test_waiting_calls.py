@@ -119,7 +119,7 @@ async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
     away = Answer(status=503, body={"kind": "Status", "message": "away"})
     async with house(kubernetes(configmaps=Answer(), pods=REFUSED)) as there:
         there.keeper.see(body(sandbox=TEMPLATE))
-        carrying = asyncio.create_task(there.keeper.carry("uid-1"))
+        there.keeper.carry("uid-1")
         await until(lambda: bool(there.asked("PATCH", "/status")), "the refusal, in the status")
         there.kubernetes.script = kubernetes(configmaps=Answer(), pods=away)
         there.ahead.append(REHEARSED + 1)
@@ -129,34 +129,28 @@ async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
         tried = len(there.asked("POST", "dryRun=All"))
         await until(lambda: len(there.asked("POST", "dryRun=All")) >= tried + 2, "a second try")
         assert len(there.looks) < 200, "turns of a resource that waits"
-        carrying.cancel()
-        await asyncio.wait({carrying})
 
 
 async def test_a_claim_that_waits_for_its_intent_to_be_written_holds_no_deletion_up_and_is_never_sent() -> None:
     async with house(kubernetes(configmaps=REFUSED)) as there:
         there.keeper.see(body())
-        carrying = asyncio.create_task(there.keeper.carry("uid-1"))
+        there.keeper.carry("uid-1")
         await until(lambda: bool(there.asked("PATCH", "/configmaps")), "a claim's intent")
         there.keeper.see(body(deleting=True))
         await until(there.is_let_go, "the end of the finalizer")
         assert there.work_api.seen == []
-        carrying.cancel()
-        await asyncio.wait({carrying})
 
 
 async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_is_deleted() -> None:
     async with house(kubernetes(configmaps=Answer())) as there:
         there.budget.hold(1.0)
         there.keeper.see(body())
-        carrying = asyncio.create_task(there.keeper.carry("uid-1"))
+        there.keeper.carry("uid-1")
         await until(lambda: there.budget.waiting == 1, "a claim that waits")
         there.keeper.see(body(deleting=True))
         await until(there.is_let_go, "the end of the finalizer")
         await until(lambda: not there.budget.held(time.monotonic()), "the end of the hold")
         assert there.work_api.seen == []
-        carrying.cancel()
-        await asyncio.wait({carrying})
 
 
 async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:
