@@ -18,11 +18,12 @@ from worklease.credentials import Credentials
 from worklease.errands import Rooms
 from worklease.happenings import Telling
 from worklease.keeper import Keeper
-from worklease.kept import Options, Wake, Wall
+from worklease.kept import Options, Wall
 from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
 from worklease.status import StatusWriter
+from worklease.wake import Wake
 from worklease.work_api import WorkApi
 
 
