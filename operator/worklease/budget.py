@@ -104,7 +104,7 @@ class Budget:
     async def turn(self, request: Request) -> None:
         """Wait for this call's turn."""
         if self._all is None and not (self._first or self._routine or self.held(self._clock())):
-            self._tell(request.rank, 0.0)
+            self._tell(request.rank, None)
             return
         turn = asyncio.get_running_loop().create_future()
         entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
@@ -195,7 +195,7 @@ class Budget:
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
 
-    def _tell(self, rank: Rank, waited: float) -> None:
+    def _tell(self, rank: Rank, waited: float | None) -> None:
         called: Literal["first", "routine"] = "routine" if rank is Rank.ROUTINE else "first"
         self._telling.tell(TurnGiven(called, waited))
 

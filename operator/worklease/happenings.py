@@ -170,8 +170,8 @@ class TurnGiven:
     """A call to the Work API was given its turn within the budget."""
 
     rank: Literal["first", "routine"]
-    waited: float
-    """Seconds."""
+    waited: float | None
+    """Seconds; None where there is no budget to wait for."""
 
 
 class Write(StrEnum):

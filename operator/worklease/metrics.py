@@ -97,7 +97,7 @@ class Metrics:
         )
         self._budget_wait = Histogram(
             "worklease_budget_wait_seconds",
-            "How long a call to the Work API waited for its turn.",
+            "How long a call to the Work API waited for its turn, where their rate is limited.",
             buckets=LATE,
             registry=registry,
         )
@@ -129,7 +129,8 @@ class Metrics:
                 self._leases.beat(happening)
             case told.TurnGiven(rank, waited):
                 self._budget_turns[rank].inc()
-                self._budget_wait.observe(waited)
+                if waited is not None:
+                    self._budget_wait.observe(waited)
             case told.StatusWrite(result):
                 self._writes[result].inc()
             case told.LoopLagged(seconds):

@@ -68,7 +68,7 @@ Status = Mapping[str, Any]
 """The body of a merge patch."""
 
 Maker = Callable[[], Status]
-"""Makes a status when it is to be written: most of a large fleet's are overtaken by the next before that."""
+"""Makes a status when it is to be written, as it is then; one that waits already makes the same as a newer one."""
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ class StatusWriter:
     def publish(self, reference: Reference, status: Status | Maker, urgency: Urgency) -> None:
         """Want ``status``, or what it makes by then, to be written; at once, and without waiting."""
         entry = self._entries.setdefault(reference.uid, _Entry(reference))
-        if status == entry.newest:
+        if status == entry.newest or (callable(status) and callable(entry.wanted)):
             return
         if entry.wanted is not None:
             self._telling.tell(StatusWrite(Write.COALESCED))

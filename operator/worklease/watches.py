@@ -10,7 +10,8 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 import kopf
 
@@ -21,7 +22,10 @@ PAUSE: Final = 1.0
 """Seconds before Kopf is started again; until then the keeper beats on by itself."""
 
 FAREWELL: Final = 8.0
-"""Seconds that Kopf may take to end: it gives its timers five."""
+"""Seconds that Kopf may take to end."""
+
+INSISTENCE: Final = 1.0
+"""Seconds after which a task of Kopf's that did not end is told so again."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +43,14 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = 
             telling.tell(KopfEnded(why))
             bridge.census.want()
             await asyncio.sleep(PAUSE)
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    """Cancel tasks until all have ended."""
+    while pending := {task for task in tasks if task is not None and not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=INSISTENCE)
 
 
 async def _run_once(bridge: Bridge, namespaces: tuple[str, ...]) -> str:
@@ -84,25 +96,23 @@ class _Run:
         """Run Kopf until it ends or is to end.
 
         Not by its ``stop_flag``: Kopf waits for one in a thread that nothing wakes when Kopf ends by itself, and at its
-        end the loop waits for that thread for ever.
+        end the loop waits for that thread for ever. Nor by its ``run_tasks``, which cancels each task once: that of a
+        watch may swallow it, ask for a login that nobody answers any more, and be waited for as long.
         """
-        operator = asyncio.create_task(
-            kopf.operator(
-                registry=register(self._bridge),
-                settings=settings(),
-                namespaces=self._namespaces,
-                clusterwide=not self._namespaces,
-                standalone=True,
-            ),
-            name="kopf",
+        roots = await kopf.spawn_tasks(
+            registry=register(self._bridge),
+            settings=settings(),
+            namespaces=self._namespaces,
+            clusterwide=not self._namespaces,
+            standalone=True,
         )
         stop = asyncio.wrap_future(self._stop)
-        either: set[asyncio.Future[None]] = {operator, stop}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        operator.cancel()
-        await asyncio.wait({operator})
-        if not operator.cancelled():
-            operator.result()
+        any_of: set[asyncio.Future[Any]] = {*roots, stop}
+        ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+        await _end(set(roots))
+        await _end(asyncio.all_tasks() - {asyncio.current_task()})
+        for root in ended - {stop}:
+            root.result()
 
     def _settle(self, why: str) -> None:
         if not self.ended.done():

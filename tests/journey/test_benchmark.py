@@ -66,17 +66,20 @@ def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_pla
     assert len(verdicts) == 5 * 2 + 5 + 1, printed
 
 
-def row(contender: str, leases: int) -> Row:
+def row(contender: str, leases: int, interval: float = 30.0) -> Row:
     late = Spread(0.0, 0.1, 0.2)
     window = Window(
         seconds=60.0, beats=100, cpu_seconds=0.1, server_cpu_seconds=0.0, late=late, lapses=0, machine_load=0.5
     )
-    return Row(contender=contender, leases=leases, interval=30.0, windows=(window,), memory_per_lease=20.0)
+    return Row(contender=contender, leases=leases, interval=interval, windows=(window,), memory_per_lease=20.0)
 
 
 def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:
     rows = [row(contender, leases) for leases in (100, 1000) for contender in ("floor", "worklease")]
+    rows.append(row("worklease", 7, interval=5.0))
     for name in ("one.svg", "other.svg"):
         chart.draw(rows, tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
-    assert "1,000" in (tmp_path / "one.svg").read_text()
+    picture = (tmp_path / "one.svg").read_text()
+    assert ">1,000<" in picture
+    assert ">7<" not in picture

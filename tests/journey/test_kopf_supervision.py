@@ -5,6 +5,7 @@ Each trap of Kopf's that is told here was measured with 1.45.2. The faults are t
 
 import json
 import time
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -48,6 +49,11 @@ def beats_on(simulator: Simulator, items: list[str], seconds: float) -> None:
         assert times[-1] > until - INTERVAL - 1.5, item
 
 
+def has_ended(operator: Operator, times: int) -> bool:
+    """Tell whether Kopf has ended so many times."""
+    return operator.log().count("kopf ended, starting it again") == times
+
+
 def resources(plane: ControlPlane, leases: Leases) -> dict[str, Any]:
     found = plane.get(f"/apis/worklease.dev/v1alpha1/namespaces/{leases.namespace}/workleases")
     assert isinstance(found, dict)
@@ -69,8 +75,25 @@ def test_an_error_in_a_watch_ends_kopf_and_it_is_at_work_again_within_seconds(
     for number in range(2):
         assert proxy.end_watches_with_error(500, agent=KOPF) > 0
         is_picked_up(leases, simulator, f"work_new{number}")
-        assert operator.log().count("kopf ended, starting it again") == number + 1
+        assert has_ended(operator, number + 1)
     beats_on(simulator, ["work_a", "work_b"], INTERVAL)
+    assert check_history(simulator.history()) == []
+
+
+def test_an_error_in_one_watch_while_another_waits_to_be_tried_again_ends_kopf_as_well(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
+) -> None:
+    # At its end Kopf closes its session, by which that watch asks for a new login, and may wait for it for ever.
+    hold(leases, simulator, "work_a")
+    wait_for(lambda: proxy.watching("workleases") and proxy.watching("pods"), seconds=SOON, what="both watches")
+    for number in range(3):
+        began = time.monotonic()
+        with proxy.fault(Answer(503, "not now"), verb="watch", resource="workleases", agent=KOPF):
+            assert proxy.cut_watches("workleases") > 0
+            wait_for(partial(proxy.asked, "watch", "workleases", since=began), seconds=SOON, what="a try")
+            assert proxy.end_watches_with_error(500, agent=KOPF) > 0
+            wait_for(partial(has_ended, operator, number + 1), seconds=SOON, what="the end of kopf")
+        is_picked_up(leases, simulator, f"work_new{number}")
     assert check_history(simulator.history()) == []
 
 

@@ -177,6 +177,27 @@ async def test_what_makes_a_status_is_asked_when_it_is_written(objects: Objects,
     assert objects.states() == ["first"]
 
 
+async def test_what_makes_a_status_is_asked_again_for_what_came_while_a_write_is_under_way(
+    server: ScriptedServer, objects: Objects, writer: StatusWriter
+) -> None:
+    states = iter(["first", "second", "third"])
+    objects.held = asyncio.Event()
+    writer.publish(reference(), lambda: {"state": next(states)}, ROUTINE)
+    await server.until_seen(2)
+    for _ in range(5):
+        writer.publish(reference(), lambda: {"state": next(states)}, ROUTINE)
+    objects.held.set()
+    await writer.flush()
+    assert objects.states() == ["first", "second"]
+
+
+async def test_a_change_is_not_held_back_by_what_makes_a_status(objects: Objects, writer: StatusWriter) -> None:
+    writer.publish(reference(), lambda: {"state": "made"}, ROUTINE)
+    writer.publish(reference(), {"state": "changed"}, CHANGE)
+    await writer.flush()
+    assert objects.states() == ["changed"]
+
+
 async def test_the_newest_status_wins_while_a_write_is_under_way(
     server: ScriptedServer, objects: Objects, writer: StatusWriter
 ) -> None:
