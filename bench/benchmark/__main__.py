@@ -132,6 +132,7 @@ def _course(plane: ControlPlane, stage: Stage, size: Size, console: Console) -> 
         fleet=fleet,
         stage=stage,
         api=stage.start_work_api(),
+        floor_api=stage.start_work_api("floor-work-api"),
         audit=AuditLog(plane.audit_log, OPERATOR),
         kubeconfig=plane.service_account_kubeconfig(NAMESPACE, "operator"),
         size=size,

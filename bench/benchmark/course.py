@@ -1,4 +1,4 @@
-"""The course of one size: the floor, the operator through a start, a kill and a restart, and the usual way, in turn.
+"""The course of one size: the operator through a start, a kill and a restart, the floor beside it, and the usual way.
 
 Owns what is measured when. Must not print.
 """
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 from benchmark import proc
 from benchmark.audit import AuditLog
@@ -38,9 +38,6 @@ EVENTS_LOOK: Final = 5.0
 EVENTS_SECONDS: Final = 1200.0
 """Seconds until they are: the operator writes twenty a second."""
 
-TAKEN_OVER: Final = 300
-"""Resources a second whose timers Kopf starts at least, beside the beats; thousands of them are no steady fleet."""
-
 SHARE_STOPPED: Final = 0.02
 """The part of the leases that is stopped, and as many whose pods fail, at the end."""
 
@@ -64,6 +61,36 @@ class Size:
         return 3 * self.interval
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """What one process of the operator did, and the floor beside it."""
+
+    after: str
+    """How the process before it ended."""
+    beaten: float
+    """Seconds from its start until all leases were beaten."""
+    operator: Window
+    floor: Window
+    verbs: Mapping[str, float]
+    """Requests to the Kubernetes API a second, by verb."""
+    lags: tuple[float, ...]
+    memory: int
+    """KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is counted of a process at one moment."""
+
+    summary: Mapping[str, Any]
+    cpu: float
+    server_cpu: float
+
+    @classmethod
+    def of(cls, pid: int, api: WorkApi) -> Self:
+        return cls(api.summary(), proc.cpu_seconds(pid), proc.cpu_seconds(api.pid))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """Everything that the measuring of one size needs."""
@@ -71,6 +98,8 @@ class Course:
     fleet: Fleet
     stage: Stage
     api: WorkApi
+    floor_api: WorkApi
+    """The floor's own, in which it has as many items."""
     audit: AuditLog
     kubeconfig: Path
     size: Size
@@ -82,77 +111,70 @@ class Course:
 
     def run(self, *, with_tutorial: bool) -> list[Row]:
         """Measure all contenders; the resources and their pods are there already."""
-        before = self.floor((self.pairs + 1) // 2)
-        operator = self.operator()
-        after = self.floor(self.pairs // 2) if self.pairs > 1 else ()
-        rows = [self._floor_row((*before, *after)), operator]
+        rows = list(self.operator_and_floor())
         if with_tutorial:
             rows.append(self.tutorial())
         return rows
 
     # --- The contenders ----------------------------------------------------------------------------------------
 
-    def floor(self, windows: int) -> tuple[Window, ...]:
-        """Measure the bare loop."""
-        self._open()
-        pid = self.stage.start_floor(self.api, self.size.leases, self.size.interval)
-        self.until_beaten(0.0, BEATEN_SECONDS)
-        measured = tuple(self._window(pid, "floor") for _ in range(windows))
-        self.stage.end()
-        return measured
+    def operator_and_floor(self) -> tuple[Row, Row]:
+        """Measure the operator: its start with fresh resources, kills and restarts, what is stopped and what fails.
 
-    def _floor_row(self, windows: tuple[Window, ...]) -> Row:
-        lapses = sum(window.lapses for window in windows)
-        return Row(
-            contender="floor", leases=self.size.leases, interval=self.size.interval, windows=windows, lapses=lapses
-        )
-
-    def operator(self) -> Row:
-        """Measure the operator: its start with fresh resources, a kill, a restart, what is stopped and what fails."""
+        And the floor beside it, in the same windows: a shared machine's pace changes within minutes by more than what
+        is to be told apart, and by what the API server does next to it.
+        """
         self._open()
         empty = self._empty_memory()
-        windows: list[Window] = []
-        lags: list[float] = []
-        beaten: dict[str, float] = {}
-        verbs: list[Mapping[str, float]] = []
-        start_cpu = memory = math.nan
-        pid, beaten["start"] = self._start_operator()
-        self.say(f"all beaten {beaten['start']:.1f} s after the start")
+        pid, fresh = self._start_operator()
+        self.say(f"all beaten {fresh:.1f} s after the start")
         start_cpu = proc.cpu_seconds(pid)
         self.settle()
-        for number in range(max(self.pairs, 2)):
-            why = ("kill -9", "SIGTERM")[number % 2]
-            took = self.stage.end(signal.SIGKILL if why == "kill -9" else signal.SIGTERM)
-            self.say(f"ended by {why} within {took:.1f} s")
-            pid, seconds = self._start_operator()
-            beaten.setdefault(why, seconds)
-            self.say(f"all beaten {seconds:.1f} s after {why}")
-            time.sleep(min(self.size.interval, self.size.leases / TAKEN_OVER))
-            with Probe(self.stage.await_http_address()) as probe:
-                mark, began = self.audit.mark(), time.monotonic()
-                windows.append(self._window(pid, "worklease"))
-                verbs.append(self.audit.verbs(mark, time.monotonic() - began))
-            lags += probe.took
-            memory = proc.resident_kib(pid)
+        lives = [self._life(("kill -9", "SIGTERM")[number % 2]) for number in range(max(self.pairs, 2))]
         stopped = self.stop_some()
         failed = self.fail_some()
         lapses = self.api.summary()["lapses"]
         self.stage.end()
-        return Row(
+        beside = tuple(life.floor for life in lives)
+        floor = Row(
+            contender="floor",
+            leases=self.size.leases,
+            interval=self.size.interval,
+            windows=beside,
+            lapses=sum(window.lapses for window in beside),
+        )
+        operator = Row(
             contender="worklease",
             leases=self.size.leases,
             interval=self.size.interval,
-            windows=tuple(windows),
-            memory_per_lease=(memory - empty) / self.size.leases,
+            windows=tuple(life.operator for life in lives),
+            memory_per_lease=(lives[-1].memory - empty) / self.size.leases,
             empty_memory=empty,
-            all_beaten=beaten,
+            all_beaten={"start": fresh} | {life.after: life.beaten for life in reversed(lives)},
             lapses=lapses,
-            requests=_mean(verbs),
+            requests=_mean([life.verbs for life in lives]),
             stop_to_delete=stopped,
             failure_to_stop=failed,
-            loop_lag=Spread.of(lags),
+            loop_lag=Spread.of([lag for life in lives for lag in life.lags]),
             start_cpu=start_cpu,
         )
+        return floor, operator
+
+    def _life(self, after: str) -> Life:
+        """End the operator, start it anew, and measure it and the floor in one window."""
+        took = self.stage.end(signal.SIGKILL if after == "kill -9" else signal.SIGTERM)
+        self.say(f"ended by {after} within {took:.1f} s")
+        pid, beaten = self._start_operator()
+        self.say(f"all beaten {beaten:.1f} s after {after}")
+        # Its first beats take an interval: meanwhile Kopf starts its timers, and then the fleet is steady.
+        floor = self._start_floor()
+        with Probe(self.stage.await_http_address()) as probe:
+            mark, began = self.audit.mark(), time.monotonic()
+            windows = self._windows({"worklease": (pid, self.api), "floor": (floor, self.floor_api)})
+            verbs = self.audit.verbs(mark, time.monotonic() - began)
+        memory = proc.resident_kib(pid)
+        self.stage.end_floor()
+        return Life(after, beaten, windows["worklease"], windows["floor"], verbs, tuple(probe.took), memory)
 
     def tutorial(self) -> Row:
         """Measure the usual way, whether or not it comes to anything."""
@@ -162,7 +184,7 @@ class Course:
             beaten = {"start": self.until_beaten(0.0, TUTORIAL_SECONDS)}
         except AssertionError:
             beaten = {"start": math.inf}
-        windows = (self._window(pid, "tutorial"),)
+        windows = (self._windows({"tutorial": (pid, self.api)})["tutorial"],)
         memory = proc.resident_kib(pid)
         lapses = self.api.summary()["lapses"]
         self.stage.end(signal.SIGKILL)
@@ -210,49 +232,58 @@ class Course:
         pid = self.stage.start_operator(self.kubeconfig, self.api, self.size.interval, **settings)
         return pid, self.until_beaten(since, BEATEN_SECONDS)
 
-    def until_beaten(self, since: float, seconds: float) -> float:
+    def _start_floor(self) -> int:
+        self.floor_api.open([item(number) for number in range(self.size.leases)], self.size.ttl)
+        pid = self.stage.start_floor(self.floor_api, self.size.leases, self.size.interval)
+        self.until_beaten(0.0, BEATEN_SECONDS, self.floor_api)
+        return pid
+
+    def until_beaten(self, since: float, seconds: float, api: WorkApi | None = None) -> float:
         """Wait until all leases were beaten, and give the seconds from ``since``, or from now, until they were."""
-        since = since or self.api.summary()["now"]
+        api = api or self.api
+        since = since or api.summary()["now"]
 
         def last_first() -> float:
             self.stage.is_alive()
-            numbers, times = self.api.beats(since)
+            numbers, times = api.beats(since)
             first: dict[int, float] = {}
             for number, at in zip(numbers, times, strict=True):
                 first.setdefault(number, at)
             if len(first) >= self.size.leases:
                 return max(first.values()) - since
             # What has lapsed is given up, and never beaten again.
-            states = self.api.summary()["states"]
+            states = api.summary()["states"]
             given_up = self.size.leases - states.get("active", 0) - states.get("starting", 0)
             return math.inf if given_up and len(first) >= self.size.leases - given_up else 0.0
 
         return wait_for(last_first, seconds=seconds, what=f"a beat of each of {self.size.leases} leases")
 
-    def _window(self, pid: int, contender: str) -> Window:
-        before, server = self.api.summary(), self.stage.work_api_pid
-        began, cpu, server_cpu, machine = (
-            time.monotonic(), proc.cpu_seconds(pid), proc.cpu_seconds(server), Machine.read()
-        )  # fmt: skip
+    def _windows(self, subjects: Mapping[str, tuple[int, WorkApi]]) -> dict[str, Window]:
+        """Measure processes, each with the Work API that it beats, in one window of time."""
+        before = {name: _Reading.of(*subject) for name, subject in subjects.items()}
+        machine, began = Machine.read(), time.monotonic()
         time.sleep(self.window)
-        seconds, used = time.monotonic() - began, proc.cpu_seconds(pid) - cpu
-        server_used, load = proc.cpu_seconds(server) - server_cpu, Machine.read().load_since(machine)
-        after = self.api.summary()
-        numbers, times = self.api.beats(before["now"] - 2 * self.size.interval)
-        window = Window(
-            seconds=seconds,
-            beats=after["beats"] - before["beats"],
-            cpu_seconds=used,
-            server_cpu_seconds=server_used,
-            late=Spread.of(lateness(numbers, times, before["now"], self.size.interval)),
-            lapses=after["lapses"] - before["lapses"],
-            machine_load=load,
-        )
-        self.say(
-            f"{contender}: {window.beats} beats in {seconds:.0f} s, {1e3 * window.cpu_per_beat:.2f} ms of CPU for "
-            f"each, {window.core:.0%} of a core, p99 {1e3 * window.late.p99:.0f} ms late, {window.lapses} lapses"
-        )
-        return window
+        seconds, load = time.monotonic() - began, Machine.read().load_since(machine)
+        after = {name: _Reading.of(*subject) for name, subject in subjects.items()}
+        windows = {}
+        for name, (_, api) in subjects.items():
+            first, last = before[name], after[name]
+            since = first.summary["now"]
+            numbers, times = api.beats(since - 2 * self.size.interval)
+            windows[name] = window = Window(
+                seconds=seconds,
+                beats=last.summary["beats"] - first.summary["beats"],
+                cpu_seconds=last.cpu - first.cpu,
+                server_cpu_seconds=last.server_cpu - first.server_cpu,
+                late=Spread.of(lateness(numbers, times, since, self.size.interval)),
+                lapses=last.summary["lapses"] - first.summary["lapses"],
+                machine_load=load,
+            )
+            self.say(
+                f"{name}: {window.beats} beats in {seconds:.0f} s, {1e3 * window.cpu_per_beat:.2f} ms of CPU for "
+                f"each, {window.core:.0%} of a core, p99 {1e3 * window.late.p99:.0f} ms late, {window.lapses} lapses"
+            )
+        return windows
 
     def stop_some(self) -> Spread:
         """Stop items at the server, and see how long their pods' deletion takes from the beat that says so."""

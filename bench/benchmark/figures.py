@@ -98,6 +98,17 @@ class Row:
         """Seconds of CPU for each beat: the median of the windows."""
         return statistics.median(window.cpu_per_beat for window in self.windows)
 
+    def times(self, floor: "Row") -> float:
+        """Give how many times the floor's CPU a beat costs: the median over the windows, if both have the same ones.
+
+        NaN where there is none: the system counts hundredths of a second, and a floor of a few beats may use none.
+        """
+        pairs = [(mine.cpu_per_beat, its.cpu_per_beat) for mine, its in zip(self.windows, floor.windows, strict=False)]
+        if len(self.windows) != len(floor.windows):
+            pairs = [(self.cpu_per_beat, floor.cpu_per_beat)]
+        ratios = [mine / its for mine, its in pairs if its]
+        return statistics.median(ratios) if ratios else math.nan
+
     @property
     def core(self) -> float:
         """How much of one core it used: the median of the windows."""

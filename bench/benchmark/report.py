@@ -98,8 +98,7 @@ def _cells(row: Row, rows: Sequence[Row], columns: Sequence[Column]) -> list[str
 
 def _times_floor(row: Row, rows: Sequence[Row]) -> str:
     floor = next((each for each in rows if each.contender == "floor" and _size(each) == _size(row)), None)
-    # The system counts hundredths of a second: a floor of a few beats may have used none.
-    ratio = row.cpu_per_beat / floor.cpu_per_beat if floor is not None and floor.cpu_per_beat else math.nan
+    ratio = math.nan if floor is None else row.times(floor)
     return f"{ratio:.2f}" if math.isfinite(ratio) else "-"
 
 

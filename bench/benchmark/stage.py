@@ -1,4 +1,4 @@
-"""The processes of a benchmark: the Work API, and one contender at a time.
+"""The processes of a benchmark: the Work API, one contender at a time, and the floor beside it.
 
 Owns their start and their end: they end with this process, however it dies. Must not measure.
 """
@@ -41,6 +41,7 @@ class Stage:
         self.folder = Path(tempfile.mkdtemp(prefix="worklease-bench-")).resolve()
         self._processes = Processes(self.folder)
         self._starts = 0
+        self._floor = ""
         self.contender = ""
         """The name of the contender's process that was started last."""
 
@@ -58,23 +59,25 @@ class Stage:
 
     # --- The Work API ------------------------------------------------------------------------------------------
 
-    def start_work_api(self) -> WorkApi:
-        """Start the Work API and give the way to it."""
-        ready = self.folder / "work-api"
-        self._start("work-api", {}, "benchmark.work_server", str(ready))
-        wait_for(lambda: self._lives("work-api") and ready.exists(), seconds=START_SECONDS, what="the Work API")
-        return WorkApi(ready.read_text())
-
-    @property
-    def work_api_pid(self) -> int:
-        """The Work API's process."""
-        return self._processes.look().running["work-api"]
+    def start_work_api(self, name: str = "work-api") -> WorkApi:
+        """Start a Work API and give the way to it."""
+        ready = self.folder / name
+        self._start(name, {}, "benchmark.work_server", str(ready))
+        wait_for(lambda: self._lives(name) and ready.exists(), seconds=START_SECONDS, what="the Work API")
+        return WorkApi(ready.read_text(), self._processes.look().running[name])
 
     # --- The contenders ----------------------------------------------------------------------------------------
 
     def start_floor(self, api: WorkApi, leases: int, interval: float) -> int:
-        """Start the bare loop; gives its process id."""
-        return self._contend("floor", {}, "benchmark.floor", api.url, KEY, str(leases), f"{interval:g}")
+        """Start the bare loop beside a contender; gives its process id."""
+        self._starts += 1
+        self._floor = f"floor-{self._starts}"
+        self._start(self._floor, {}, "benchmark.floor", api.url, KEY, str(leases), f"{interval:g}")
+        return self._processes.look().running[self._floor]
+
+    def end_floor(self) -> None:
+        """End the bare loop."""
+        self._end(self._floor, signal.SIGKILL)
 
     def start_tutorial(self, kubeconfig: Path, api: WorkApi, interval: float) -> int:
         """Start the usual way; gives its process id."""
@@ -108,9 +111,12 @@ class Stage:
 
     def end(self, number: int = signal.SIGTERM) -> float:
         """End the contender, and give the seconds that it took."""
+        return self._end(self.contender, number)
+
+    def _end(self, name: str, number: int) -> float:
         began = time.monotonic()
-        self._processes.signal(self.contender, number)
-        self._processes.wait_for_end(self.contender, seconds=END_SECONDS)
+        self._processes.signal(name, number)
+        self._processes.wait_for_end(name, seconds=END_SECONDS)
         return time.monotonic() - began
 
     def log(self) -> str:

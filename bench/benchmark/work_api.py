@@ -11,8 +11,9 @@ PATIENCE = 60.0  # seconds: a sweep over twenty thousand items on a busy machine
 class WorkApi:
     """A running server of ``benchmark.work_server``."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pid: int) -> None:
         self.url = url
+        self.pid = pid
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def _call(self, what: str, given: Any = None) -> Any:

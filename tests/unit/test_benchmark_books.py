@@ -113,6 +113,17 @@ def window(cpu: float, beats: int) -> Window:
     )
 
 
+def test_what_a_beat_costs_is_compared_with_the_floor_in_the_same_windows() -> None:
+    def row(*cpu: float) -> Row:
+        return Row(contender="x", leases=10, interval=5.0, windows=tuple(window(each, 100) for each in cpu))
+
+    # Medians of each by itself would say 4 / 3.
+    assert row(2.0, 4.0, 9.0).times(row(1.0, 4.0, 3.0)) == 2.0
+    assert row(2.0, 4.0).times(row(0.0, 1.0)) == 4.0
+    assert math.isnan(row(2.0).times(row(0.0)))
+    assert row(6.0).times(row(1.0, 3.0, 2.0)) == 3.0
+
+
 def test_a_row_tells_the_median_of_its_windows_and_null_for_what_is_no_number() -> None:
     row = Row(
         contender="floor", leases=10, interval=5.0, windows=(window(1.0, 100), window(9.0, 100), window(2.0, 100))
