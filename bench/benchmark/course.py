@@ -29,7 +29,7 @@ TUTORIAL_SECONDS: Final = 120.0
 SETTLED: Final = 3.0
 """Seconds of idleness before the memory of an empty process is read."""
 
-SETTLING_WRITES: Final = "200"
+SETTLING_WRITES: Final = 200.0
 """Status writes a second of the process that brings a fresh fleet to rest: at the usual rate it takes long."""
 
 EVENTS_LOOK: Final = 5.0
@@ -201,19 +201,21 @@ class Course:
     # --- Steps -------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Bring a fresh fleet to rest: a process writes what is new of each lease, and its events.
+        """Bring a fresh fleet to rest: one process writes each status, and the next has nothing new to tell.
 
         What is measured is a steady fleet.
         """
         self.stage.end(signal.SIGKILL)
-        self._start_operator(WORKLEASE_STATUS_WRITES_PER_SECOND=SETTLING_WRITES)
+        self._start_operator(WORKLEASE_STATUS_WRITES_PER_SECOND=f"{SETTLING_WRITES:g}")
+        time.sleep(SETTLED + 2 * self.size.leases / SETTLING_WRITES)
+        self.stage.end(signal.SIGKILL)
+        self._start_operator()
+        wait_for(self._is_quiet, seconds=EVENTS_SECONDS, what="the end of a fresh fleet's events")
 
-        def is_quiet() -> bool:
-            mark = self.audit.mark()
-            time.sleep(EVENTS_LOOK)
-            return self.audit.verbs(mark, EVENTS_LOOK).get("create events", 0.0) < 1.0
-
-        wait_for(is_quiet, seconds=EVENTS_SECONDS, what="the end of a fresh fleet's events")
+    def _is_quiet(self) -> bool:
+        mark = self.audit.mark()
+        time.sleep(EVENTS_LOOK)
+        return self.audit.verbs(mark, EVENTS_LOOK).get("create events", 0.0) < 1.0
 
     def _open(self) -> None:
         self.api.open([item(number) for number in range(self.size.leases)], self.size.ttl)

@@ -101,10 +101,14 @@ class Budget:
         """How many calls wait for their turn."""
         return sum(not entry.turn.done() for entry in (*self._first, *self._routine))
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody needs a turn: there is no limit, and the server has not asked to be left alone."""
+        return self._all is None and not (self._first or self._routine or self.held(self._clock()))
+
     async def turn(self, request: Request) -> None:
         """Wait for this call's turn."""
-        if self._all is None and not (self._first or self._routine or self.held(self._clock())):
-            self._tell(request.rank, None)
+        if self.is_open:
             return
         turn = asyncio.get_running_loop().create_future()
         entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
@@ -195,7 +199,7 @@ class Budget:
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
 
-    def _tell(self, rank: Rank, waited: float | None) -> None:
+    def _tell(self, rank: Rank, waited: float) -> None:
         called: Literal["first", "routine"] = "routine" if rank is Rank.ROUTINE else "first"
         self._telling.tell(TurnGiven(called, waited))
 

@@ -94,11 +94,12 @@ class Errands:
             # Nothing is sent, so nobody's turn is taken for it.
             kept.lease = lease.observe(kept.lease, CredentialsMissing(self._instant(), key.message))
             return
-        kept.queued = True
-        try:
-            await self._rooms.budget.turn(self._request(kept))
-        finally:
-            kept.queued = False
+        if not self._rooms.budget.is_open:
+            kept.queued = True
+            try:
+                await self._rooms.budget.turn(self._request(kept))
+            finally:
+                kept.queued = False
         if kept.lease.sent is None and kept.lease.value is None:
             # A claim whose answer is lost can be told from another worker's only by who knows that it was sent.
             await self._commit(kept)

@@ -167,11 +167,11 @@ class CallRefused:
 
 @dataclass(frozen=True, slots=True)
 class TurnGiven:
-    """A call to the Work API was given its turn within the budget."""
+    """A call to the Work API was given its turn within the budget, where there is one or the server asked to wait."""
 
     rank: Literal["first", "routine"]
-    waited: float | None
-    """Seconds; None where there is no budget to wait for."""
+    waited: float
+    """Seconds."""
 
 
 class Write(StrEnum):

@@ -92,7 +92,12 @@ class Metrics:
         self._leases = _Leases(registry)
         self._sandboxes = _Sandboxes(registry)
         self._budget_turns = _bound(
-            _counter(registry, "worklease_budget_turns", "Calls to the Work API that were given their turn.", "rank"),
+            _counter(
+                registry,
+                "worklease_budget_turns",
+                "Turns given to calls to the Work API, where their rate is limited.",
+                "rank",
+            ),
             ("first", "routine"),
         )
         self._budget_wait = Histogram(
@@ -129,8 +134,7 @@ class Metrics:
                 self._leases.beat(happening)
             case told.TurnGiven(rank, waited):
                 self._budget_turns[rank].inc()
-                if waited is not None:
-                    self._budget_wait.observe(waited)
+                self._budget_wait.observe(waited)
             case told.StatusWrite(result):
                 self._writes[result].inc()
             case told.LoopLagged(seconds):

@@ -58,7 +58,7 @@ class Settings(BaseSettings):
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 300
     """Calls to the Work API a minute, all together; 0: no limit. The remote limit is the organization's."""
     status_writes_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 20.0
-    """Status writes at most: the API server's comfort, not a lease's."""
+    """Status writes at most, half of them of steady leases: the API server's comfort, not a lease's."""
     namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
     """Where the operator itself lives: its checkpoint; by default its service account's, or the kubeconfig's."""
     http_address: Annotated[str, AfterValidator(_address)] = "0.0.0.0:8080"

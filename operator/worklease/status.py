@@ -21,6 +21,9 @@ IN_FLIGHT: Final = 8
 BURST: Final = 20.0
 """Writes that may go at once after a pause, so that a small fleet's news is not queued."""
 
+ROUTINE_SHARE: Final = 0.5
+"""The part of the budget that another beat of a steady lease may use: a change finds its place free."""
+
 FIRST_RETRY: Final = 0.5
 """Seconds before a write that was not done is repeated, with the newest state."""
 
@@ -128,6 +131,19 @@ class _Queue:
         self.routine.pop(uid, None)
 
 
+class _Pace:
+    """Places for writes, at a steady rate after a burst; times are monotonic seconds."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate, self._left, self._at = rate, BURST, now
+
+    def take(self, now: float) -> float:
+        """Take the next place, and say how many seconds it is away."""
+        self._left = min(BURST, self._left + (now - self._at) * self._rate) - 1.0
+        self._at = now
+        return max(0.0, -self._left / self._rate)
+
+
 class StatusWriter:
     """Writes the newest status of each object, and forgets what it overtook."""
 
@@ -136,14 +152,13 @@ class StatusWriter:
     ) -> None:
         self._telling = telling
         self._api = api
-        self._rate = writes_per_second
         self._clock = clock
+        self._pace = _Pace(writes_per_second, clock())
+        self._routine_pace = _Pace(writes_per_second * ROUTINE_SHARE, clock())
         self._entries: dict[str, _Entry] = {}
         self._queue = _Queue()
         self._news = asyncio.Event()
         self._wrote = asyncio.Event()
-        self._allowance = BURST
-        self._counted_at = clock()
 
     def publish(self, reference: Reference, status: Status | Maker, urgency: Urgency) -> None:
         """Want ``status``, or what it makes by then, to be written; at once, and without waiting."""
@@ -217,17 +232,18 @@ class StatusWriter:
             if entry.busy or entry.wanted is None:
                 continue
             entry.busy = True
-            await self._pace()
+            await self._await_place(entry.urgency)
             if self._is_known(entry):
                 await self._write(entry)
 
-    async def _pace(self) -> None:
-        """Wait for this write's place within the budget."""
+    async def _await_place(self, urgency: Urgency) -> None:
+        """Wait for a write's place within the budget."""
         now = self._clock()
-        self._allowance = min(BURST, self._allowance + (now - self._counted_at) * self._rate) - 1.0
-        self._counted_at = now
-        if self._allowance < 0:
-            await asyncio.sleep(-self._allowance / self._rate)
+        seconds = self._pace.take(now)
+        if urgency is Urgency.ROUTINE:
+            seconds = max(seconds, self._routine_pace.take(now))
+        if seconds > 0:
+            await asyncio.sleep(seconds)
 
     async def _write(self, entry: _Entry) -> None:
         status, entry.wanted = entry.wanted, None

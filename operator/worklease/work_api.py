@@ -88,7 +88,12 @@ class Item:
     @property
     def path(self) -> str:
         """The path of the item, its ids escaped."""
-        return f"/v1/environments/{quote(self.environment_id, safe='')}/work/{quote(self.work_id, safe='')}"
+        return _path(self.environment_id, self.work_id)
+
+
+@lru_cache(maxsize=32_768)  # more than an operator keeps leases: each is asked for at every beat
+def _path(environment_id: str, work_id: str) -> str:
+    return f"/v1/environments/{quote(environment_id, safe='')}/work/{quote(work_id, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)

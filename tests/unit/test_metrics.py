@@ -138,7 +138,6 @@ def test_a_beat_is_timed_from_its_sending_and_late_from_when_it_was_due() -> Non
                 "worklease_budget_wait_seconds_sum": 2.0,
             },
         ),
-        (told.TurnGiven("first", None), {"worklease_budget_turns_total{rank=first}": 1}),
         (told.KopfEnded("a watch's error"), {"worklease_kopf_restarts_total": 1}),
         (
             told.LoopLagged(0.5),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, kubernetes_at, serving, until
-from worklease.status import BURST, FIRST_RETRY, IN_FLIGHT, Reference, StatusWriter, Urgency
+from worklease.status import BURST, FIRST_RETRY, IN_FLIGHT, ROUTINE_SHARE, Reference, StatusWriter, Urgency
 
 CHANGE, ROUTINE = Urgency.CHANGE, Urgency.ROUTINE
 PATH = "/apis/worklease.dev/v1alpha1/namespaces/sandboxes/workleases/"
@@ -234,11 +234,29 @@ async def test_writes_keep_to_their_rate_after_the_first_burst(server: ScriptedS
     async with writing(server, rate=rate) as writer:
         started = time.monotonic()
         for number in range(int(BURST) + beyond):
-            writer.publish(reference(f"lease-{number}"), {"state": "active"}, ROUTINE)
+            writer.publish(reference(f"lease-{number}"), {"state": "active"}, CHANGE)
         await writer.flush()
         took = time.monotonic() - started
     assert len(objects.written) == int(BURST) + beyond
     assert took >= beyond / rate * 0.9
+
+
+async def test_routine_uses_half_of_the_rate_so_that_a_change_finds_its_place_free(
+    server: ScriptedServer, objects: Objects
+) -> None:
+    rate, beyond = 20.0, 30
+    async with writing(server, rate=rate) as writer:
+        started = time.monotonic()
+        for number in range(int(BURST) + beyond):
+            writer.publish(reference(f"lease-{number}"), {"state": "active"}, ROUTINE)
+        await until(lambda: len(objects.written) > int(BURST) + beyond // 2, "half of what is beyond the burst")
+        writer.publish(reference("changed"), {"state": "stopped"}, CHANGE)
+        await until(lambda: objects.states("changed"), "the change")
+        # Of those before it only what was on its way already.
+        assert len(objects.written) < int(BURST) + beyond
+        await writer.flush()
+        took = time.monotonic() - started
+    assert took >= beyond / (rate * ROUTINE_SHARE) * 0.9
 
 
 async def test_changes_are_written_before_routine(server: ScriptedServer, objects: Objects) -> None:
@@ -418,7 +436,7 @@ async def test_what_is_forgotten_while_it_waits_for_its_place_is_not_written(
 ) -> None:
     async with writing(server, rate=0.5) as writer:
         for number in range(int(BURST) + 1):
-            writer.publish(reference(f"lease-{number}"), {"state": "active"}, ROUTINE)
+            writer.publish(reference(f"lease-{number}"), {"state": "active"}, CHANGE)
         await until(lambda: len(objects.written) == int(BURST), "the burst")
         writer.forget(f"uid-of-lease-{int(BURST)}")
         await asyncio.sleep(2.5)  # longer than its place is away: long enough for what must not come

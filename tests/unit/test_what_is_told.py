@@ -55,7 +55,7 @@ async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
     await budget.turn(replace(request, key="b", rank=Rank.FIRST))
     await turn
     await budget.turn(request)
-    assert heard == [TurnGiven("first", 0.0), TurnGiven("routine", 10.0), TurnGiven("routine", None)]
+    assert heard == [TurnGiven("first", 0.0), TurnGiven("routine", 10.0)]
 
 
 async def test_a_refusal_is_told_with_its_call_and_code_and_an_answer_is_not(
