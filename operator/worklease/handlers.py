@@ -90,13 +90,19 @@ class Bridge:
 
     # --- In the keeper's loop ----------------------------------------------------------------------------------
 
-    async def find(self) -> None:
-        """Pass on what is there before Kopf tells of it, which takes it many seconds where there are thousands."""
+    async def find(self) -> int:
+        """Pass on what is there before Kopf tells of it, which takes it many seconds where there are thousands.
+
+        Gives how many resources there are.
+        """
+        found = 0
         async for page in self.census.first():
+            found += len(page)
             for body in page:
                 self.tell(self.see_found, body)
             while self._told:  # noqa: ASYNC110 (it empties within the loop's next passes)
                 await asyncio.sleep(0)
+        return found
 
     def _hear(self) -> None:
         """Hear what was told, some of it at a time: the first list is long, and beats go on meanwhile."""

@@ -21,6 +21,9 @@ from worklease.happenings import SILENT, KopfEnded, Telling
 PAUSE: Final = 1.0
 """Seconds before Kopf is started again; until then the keeper beats on by itself."""
 
+HEAD_START: Final = 0.001
+"""Seconds for each resource that is there at the start, in which the interpreter is its beats' alone: Kopf waits."""
+
 FAREWELL: Final = 8.0
 """Seconds that Kopf may take to end."""
 
@@ -33,7 +36,7 @@ _log = logging.getLogger(__name__)
 async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = SILENT) -> None:
     """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
     await bridge.census.until_served()
-    await bridge.find()
+    await asyncio.sleep(HEAD_START * await bridge.find())
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(bridge.census.run(), name="census")
         while True:
