@@ -38,6 +38,9 @@ EVENTS_LOOK: Final = 5.0
 EVENTS_SECONDS: Final = 1200.0
 """Seconds until they are: the operator writes twenty a second."""
 
+TAKEN_OVER: Final = 300
+"""Resources a second whose timers Kopf starts at least, beside the beats; until then it is no steady fleet."""
+
 SHARE_STOPPED: Final = 0.02
 """The part of the leases that is stopped, and as many whose pods fail, at the end."""
 
@@ -166,8 +169,8 @@ class Course:
         self.say(f"ended by {after} within {took:.1f} s")
         pid, beaten = self._start_operator()
         self.say(f"all beaten {beaten:.1f} s after {after}")
-        # Its first beats take an interval: meanwhile Kopf starts its timers, and then the fleet is steady.
         floor = self._start_floor()
+        time.sleep(self.size.leases / TAKEN_OVER)
         with Probe(self.stage.await_http_address()) as probe:
             mark, began = self.audit.mark(), time.monotonic()
             windows = self._windows({"worklease": (pid, self.api), "floor": (floor, self.floor_api)})
