@@ -48,9 +48,9 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = 
             await asyncio.sleep(PAUSE)
 
 
-async def _end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel tasks until all have ended."""
-    while pending := {task for task in tasks if task is not None and not task.done()}:
+    while pending := {task for task in tasks if not task.done()}:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=INSISTENCE)
@@ -112,7 +112,7 @@ class _Run:
         stop = asyncio.wrap_future(self._stop)
         any_of: set[asyncio.Future[Any]] = {*roots, stop}
         ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
-        await _end(set(roots))
+        await _end(roots)
         await _end(asyncio.all_tasks() - {asyncio.current_task()})
         for root in ended - {stop}:
             root.result()

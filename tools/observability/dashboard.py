@@ -220,7 +220,7 @@ ROWS = (
         (
             Panel(
                 "Request budget",
-                "Calls a minute by their rank, and what is allowed.",
+                "Calls a minute by their rank, where they are limited, and what is allowed.",
                 "short",
                 {
                     "{{rank}}": f"{_rate('rank', 'worklease_budget_turns_total')} * 60",
