@@ -249,7 +249,7 @@ class Keeper:
             return self._turn(kept, is_news=is_news)
         except Exception:  # noqa: BLE001 (told, and tried again: nothing is swallowed)
             _log.exception("turn failed, which is a mistake of the operator's %s", kept.who)
-            kept.look_at = -math.inf
+            kept.look_at = kept.holds_until = -math.inf
             return self._clock() + MISTAKEN
 
     def _turn(self, kept: Kept, *, is_news: bool) -> float:
@@ -278,6 +278,7 @@ class Keeper:
         plan = decide(self._situation(kept, now), now)
         for step in plan.steps:
             self._perform(kept, step)
+        kept.holds_until = plan.holds_until
         return LONGEST_WAIT + now if plan.look_at is None else plan.look_at
 
     def _bind_pods(self, kept: Kept, now: float) -> None:
@@ -431,6 +432,7 @@ class Keeper:
         def again() -> None:
             del kept.calls[what]
             if what == "beat" and not kept.wake.is_news and self._bulletin.tell_renewal(kept, self._clock()):
+                kept.renewed()
                 kept.wake.strike()  # what was decided before holds on
             else:
                 kept.wake.set()

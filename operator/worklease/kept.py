@@ -16,7 +16,7 @@ from worklease import record
 from worklease.conditions import Condition, Kind, Subject, Verdict, imply
 from worklease.fate import Ending, Pod
 from worklease.happenings import About
-from worklease.lease import End, Lease, Words, edit, expiry, restore
+from worklease.lease import End, Lease, Words, edit, expiry, fence, restore
 from worklease.resource import MOST_SANDBOXES, ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
 from worklease.resource import Condition as ShownCondition
 from worklease.situation import RECHECK, Ailing, Asked, Attempt, Policy, Situation, ail, alive, is_bindable
@@ -123,6 +123,8 @@ class Kept:
     wake: Wake = field(default_factory=Wake)
     look_at: float = -math.inf
     """When the situation is to be looked at again though nothing happened."""
+    holds_until: float = -math.inf
+    """Until when only the fence can be what it is looked at for."""
     calls: dict[str, "asyncio.Task[Any]"] = field(default_factory=dict)
     """What is under way for this resource, by what it is: never two of a kind."""
     unsent: frozenset[str] = frozenset()
@@ -240,6 +242,12 @@ class Kept:
         if self.bound.get(pod.uid) is not before.get(pod.uid):
             return True
         return self.bind(pod, now)
+
+    def renewed(self) -> None:
+        """Look again at the fence that a renewal has moved, unless something else comes first."""
+        at = fence(self.lease)
+        if at is not None:
+            self.look_at = max(self.look_at, min(self.holds_until, at))
 
     def lost(self, uid: str) -> None:
         """Take note that a bound pod is no more."""

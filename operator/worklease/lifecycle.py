@@ -112,6 +112,8 @@ class Plan:
 
     steps: tuple[Step, ...] = ()
     look_at: float | None = None
+    holds_until: float = -inf
+    """Until when it stays the plan though the lease is renewed, which moves its fence; by default it does not."""
 
 
 # --- What to do --------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ def _go_on(situation: Situation, now: float) -> Plan:
     """Make the sandbox, or wait for it, and for what may become of it."""
     policy = situation.sandbox
     if policy is None or not is_running(situation, now) or situation.lease.suspended or situation.is_restarting:
-        return _look_again(situation.lease, now)
+        return _wait(situation.lease, now)
     former = [pod for pod in leaving(situation) if pod.uid in situation.attempt.settled]
     if former:
         return _tear_down(situation, former, now, None)
@@ -155,7 +157,12 @@ def _go_on(situation: Situation, now: float) -> Plan:
         if now >= again:
             return _look_again(situation.lease, now, *looks, steps=(MakePod(situation.attempt.number),))
         looks.append(again)
-    return _look_again(situation.lease, now, *(look for look in looks if look > now))
+    return _wait(situation.lease, now, *(look for look in looks if look > now))
+
+
+def _wait(lease: Lease, now: float, *looks: float) -> Plan:
+    """Plan nothing: only the first of ``looks``, or the lease's own deadlines, can change that."""
+    return Plan(look_at=_look_again(lease, now, *looks).look_at, holds_until=min(looks, default=inf))
 
 
 def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:

@@ -216,8 +216,9 @@ class Stage:
             return False
         if found is None:
             return True
-        is_guarded = "worklease.dev/lease" in found["metadata"].get("finalizers", ())
-        return self.leases.condition(item, "Finished")[0] == "True" and not is_guarded
+        metadata = found["metadata"]
+        is_to_go = "deletionTimestamp" in metadata or "worklease.dev/lease" in metadata.get("finalizers", ())
+        return self.leases.condition(item, "Finished")[0] == "True" and not is_to_go
 
     def end(self, item: str, made: int) -> End:
         """Tell how a life ended."""

@@ -242,9 +242,11 @@ class Leases:
     def await_condition(
         self, work_id: str, kind: str, status: str, reason: str | None = None, *, seconds: float = 30
     ) -> str:
-        """Wait for a condition; returns its message."""
+        """Wait for a condition; returns its message, as it was then."""
+        found = ("", "", "")
 
         def met() -> bool:
+            nonlocal found
             found = self.condition(work_id, kind)
             return found[0] == status and reason in (None, found[1])
 
@@ -254,7 +256,7 @@ class Leases:
         except AssertionError as error:
             error.add_note(f"Its status: {json.dumps(self.status(work_id), indent=1)}")
             raise
-        return self.condition(work_id, kind)[2]
+        return found[2]
 
     def pods(self) -> dict[str, dict[str, Any]]:
         """Give the namespace's pods by name."""

@@ -61,7 +61,7 @@ def test_a_held_lease_asks_for_nothing_before_its_fence() -> None:
 
 
 def test_a_claim_asks_for_nothing() -> None:
-    assert decide(situation(Lease()), 101) == Plan()
+    assert decide(situation(Lease()), 101) == Plan(holds_until=inf)
 
 
 def test_at_the_fence_the_pod_is_told_to_end_before_the_lease_can() -> None:

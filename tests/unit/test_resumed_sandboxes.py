@@ -4,10 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from support.lease_samples import AHEAD, answered
 from worklease.fate import Cause, Pod
 from worklease.kept import Kept, Options, Wall, fresh_lease, resume
-from worklease.lease import observe, stopped
+from worklease.lease import fence, observe, stopped
 from worklease.lifecycle import EndPod, LetGo, MakePod, Plan, Release, Restart, StopItem, decide
 from worklease.resource import WorkLease
 from worklease.situation import Asked, conclude, current, is_bindable, is_finished
@@ -180,3 +182,48 @@ def test_an_end_that_only_another_version_knows_is_an_end() -> None:
     found = resume(resource({}, {"conditions": [condition]}), OPTIONS, None, WALL, START)
     assert found.lease.end is not None
     assert found.final[0].reason == "Superseded"
+
+
+# --- A renewal ---------------------------------------------------------------------------------------------------
+
+RENEWALS = [START + 600, START + 1200, START + 1800]
+DEADLINE = 900
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "pods", "expected"),
+    [
+        (None, (), "the fence"),
+        (None, (POD,), "the fence"),
+        (TEMPLATE, (own(0),), "the fence"),
+        ({"startDeadlineSeconds": DEADLINE}, (), "the deadline"),
+        ({"startDeadlineSeconds": DEADLINE}, (POD,), "the fence"),
+        (TEMPLATE | {"startDeadlineSeconds": DEADLINE}, (own(0, phase="Pending", ready=False),), "the deadline"),
+    ],
+    ids=["no pod", "a pod", "made", "awaited", "came", "pending"],
+)
+def test_a_renewal_moves_the_next_look_to_its_fence_and_nothing_is_missed(
+    sandbox: dict[str, Any] | None, pods: tuple[Pod, ...], expected: str
+) -> None:
+    each = kept(sandbox, *pods)
+    plan = turn(each, START + 1)
+    assert plan.look_at is not None
+    each.look_at, each.holds_until = plan.look_at, plan.holds_until
+    first = fence(each.lease)
+    for at in RENEWALS:
+        each.lease = observe(each.lease, answered(at, ttl=3600))
+        each.renewed()
+    last = fence(each.lease)
+    assert first is not None
+    assert last is not None
+    assert last == pytest.approx(first + RENEWALS[-1] - START)
+    assert each.look_at == {"the fence": last, "the deadline": pytest.approx(START + DEADLINE)}[expected]
+    quiet = (START + 1 + second for second in range(0, int(each.look_at - START) - 1, 7))
+    assert [at for at in quiet if turn(each, at).steps] == []
+
+
+def test_a_renewal_moves_no_look_that_is_not_the_fences_alone() -> None:
+    each = kept(None, POD)
+    each.look_at = START + 5  # as of a plan that says nothing of renewals
+    each.renewed()
+    assert each.look_at == START + 5

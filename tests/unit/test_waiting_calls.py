@@ -120,7 +120,7 @@ async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
     async with house(kubernetes(configmaps=Answer(), pods=REFUSED)) as there:
         there.keeper.see(body(sandbox=TEMPLATE))
         there.keeper.carry("uid-1")
-        await until(lambda: bool(there.asked("PATCH", "/status")), "the refusal, in the status")
+        await until(lambda: "Exceeded quota" in repr(there.asked("PATCH", "/status")), "the refusal, in the status")
         there.kubernetes.script = kubernetes(configmaps=Answer(), pods=away)
         there.ahead.append(REHEARSED + 1)
         looked = body(sandbox=TEMPLATE)
