@@ -48,6 +48,9 @@ class Bulletin:
             _is_overdue(kept.lease, now),
         )
         told, former = kept.told, kept.told_lease
+        if former is None and _is_in_order(kept.lease) and told in ((), as_resumed := (*made_from, kept.lease)):
+            kept.told = as_resumed
+            return False  # what an earlier process said of it holds on, until a beat brings news
         if made_from == told and kept.lease == former:
             return False
         self.remember(kept, now)
@@ -98,13 +101,18 @@ class Bulletin:
             self._telling.tell(changed)
 
     def remember(self, kept: Kept, now: float) -> None:
-        """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none."""
+        """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none.
+
+        At once where the one that is written is of little use to another start: it has a value that no answer gave,
+        or a lease so old that only a reprieve keeps it, and that counts from the first start on.
+        """
         if kept.lease.end is not None:
             self._checkpoint.drop(kept.resource.uid)
         elif kept.lease.sent is not None:
             text = kept.record(trying=None, wall=self._wall(), now=now)
-            within = 0.0 if lease.is_adopted(kept.lease) else kept.lease.ttl / 3
-            self._checkpoint.put(kept.resource.uid, text, within=within)
+            had_reprieve = kept.told_lease is not None and kept.told_lease.reprieve is not None
+            is_urgent = lease.is_adopted(kept.lease) or had_reprieve
+            self._checkpoint.put(kept.resource.uid, text, within=0.0 if is_urgent else kept.lease.ttl / 3)
 
 
 def _is_overdue(lease_: Lease, now: float) -> bool:
@@ -115,10 +123,13 @@ def _is_overdue(lease_: Lease, now: float) -> bool:
 
 def _is_renewal(before: Lease, after: Lease) -> bool:
     """Tell whether a lease in good order was renewed: no condition changes by that but in the times that it names."""
-    return before.state == after.state and all(
-        each.held
-        and each.trouble is None
-        and each.reprieve is None
-        and not (each.message or each.suspended or each.stopping_seen)
-        for each in (before, after)
+    return before.state == after.state and _is_in_order(before) and _is_in_order(after)
+
+
+def _is_in_order(lease_: Lease) -> bool:
+    return (
+        lease_.held
+        and lease_.trouble is None
+        and lease_.reprieve is None
+        and not (lease_.message or lease_.suspended or lease_.stopping_seen)
     )

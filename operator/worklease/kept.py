@@ -417,18 +417,19 @@ def _newest(
     recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
     if status.claim_time is None or words is None or not words.last_heartbeat or status.lease_expiry_time is None:
         return recorded
+    sent = wall.moment(status.lease_expiry_time) - words.ttl_seconds
+    if recorded.sent is not None and recorded.sent + SAME_BEAT >= min(sent, now):
+        return recorded
     told = restore(
         fresh,
         value=words.last_heartbeat,
         ttl=words.ttl_seconds,
-        sent=wall.moment(status.lease_expiry_time) - words.ttl_seconds,
+        sent=sent,
         claimed=wall.moment(status.claim_time),
         words=words,
         now=now,
     )
-    if recorded.sent is None or told.sent is None or recorded.sent + SAME_BEAT >= told.sent:
-        return recorded if recorded.sent is not None else told
-    return replace(told, first=recorded.first)
+    return told if recorded.sent is None else replace(told, first=recorded.first)
 
 
 def _kind(resource: WorkLease) -> tuple[bool, bool]:

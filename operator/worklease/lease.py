@@ -290,13 +290,15 @@ def restore(
         sent=sent,
         claimed=claimed,
         words=words,
+        # Which pods there are is not known yet, so the longest grace is reckoned with.
+        pod_grace=math.inf,
     )
     told = now + 2 * timeout(kept)
-    # Which pods there are is not known yet, so the longest grace is reckoned with.
-    earliest = fence(replace(kept, pod_grace=math.inf))
+    earliest = fence(kept)
     assert earliest is not None  # noqa: S101 (it was held: ``sent`` is set)
     return replace(
         kept,
+        pod_grace=fresh.pod_grace,
         clock=_clock_by_stamp(value, sent, sent + timeout(kept)),
         unplaced=(Unplaced(-math.inf, now + timeout(kept)),),
         stopping_seen=words.state == "stopping" and words.at < earliest,
