@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Any, Final, Self, TypeVar
 from weakref import WeakValueDictionary
 
@@ -133,7 +134,7 @@ class _Object(BaseModel):
         """Drop the nulls of known fields before defaulting, as the API server does."""
         if not isinstance(value, Mapping):
             return value
-        known = {field.alias for field in cls.model_fields.values()}
+        known = _aliases(cls)
         return {key: member for key, member in value.items() if member is not None or key not in known}
 
     @classmethod
@@ -162,6 +163,12 @@ class _Read(_Object):
     """Part of a status: a field that a newer operator wrote does no harm."""
 
     model_config = ConfigDict(extra="ignore")
+
+
+@cache
+def _aliases(model: type[_Object]) -> frozenset[str | None]:
+    """Give the names of a model's fields on the wire."""
+    return frozenset(field.alias for field in model.model_fields.values())
 
 
 def _misfit(model: _Object, location: tuple[str, ...], problem: str) -> ValidationError:

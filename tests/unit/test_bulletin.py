@@ -1,0 +1,109 @@
+"""What is told of a lease after a start: nothing that holds on, and at once what another start would need."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from support.lease_samples import AHEAD, answered
+from worklease.bulletin import Bulletin
+from worklease.checkpoint import Checkpoint
+from worklease.fate import Pod
+from worklease.happenings import Telling
+from worklease.kept import Kept, Options, Wall, fresh_lease, resume
+from worklease.lease import edit, observe
+from worklease.resource import WorkLease
+from worklease.status import Reference, StatusWriter, Urgency
+
+START = 1000.0
+TTL = 90.0
+OPTIONS = Options(interval=30.0, credentials_secret="keys")
+
+
+def wall() -> Wall:
+    return Wall(START, datetime.fromtimestamp(AHEAD + START, UTC))
+
+
+@dataclass
+class Told:
+    """Takes what is published and recorded."""
+
+    urgencies: list[Urgency] = field(default_factory=list)
+    within: list[float] = field(default_factory=list)
+    """Within how many seconds each record was to be written."""
+
+    def publish(self, reference: Reference, status: object, urgency: Urgency) -> None:
+        del reference, status
+        self.urgencies.append(urgency)
+
+    def put(self, uid: str, record: str, within: float) -> None:
+        del uid, record
+        self.within.append(within)
+
+    def bulletin(self) -> Bulletin:
+        return Bulletin(cast("StatusWriter", self), cast("Checkpoint", self), Telling(), wall)
+
+
+def resource(status: dict[str, Any] | None = None) -> WorkLease:
+    metadata = {
+        "name": "lease-1",
+        "namespace": "sandboxes",
+        "uid": "uid-1",
+        "generation": 1,
+        "creationTimestamp": "2026-11-24T11:00:00Z",
+    }
+    spec = {"environmentID": "env_1", "workID": "work_1"}
+    return WorkLease.parse({"metadata": metadata, "spec": spec, "status": status or {}})
+
+
+def started_again(after: float) -> Kept:
+    """Give what a process goes on from that starts so long after a claim was answered."""
+    asked = resource()
+    kept = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=TTL)))
+    kept.note_claim(wall())
+    status = {key: value for key, value in kept.status(wall(), START).as_merge_patch().items() if value is not None}
+    return resume(resource(status), OPTIONS, None, wall(), START + after)
+
+
+def test_a_start_tells_nothing_of_a_lease_in_order_before_its_first_beat() -> None:
+    told, kept = Told(), started_again(after=10)
+    bulletin = told.bulletin()
+    for now in (START + 10, START + 11):
+        assert not bulletin.tell(kept, now)
+    assert (told.urgencies, told.within) == ([], [])
+    kept.lease = observe(kept.lease, answered(START + 12, ttl=TTL))
+    assert bulletin.tell(kept, START + 13)
+    assert told.urgencies == [Urgency.ROUTINE]
+    assert told.within == [TTL / 3]
+    kept.lease = observe(kept.lease, answered(START + 42, ttl=TTL))
+    assert bulletin.tell_renewal(kept, START + 43)
+
+
+def test_a_start_tells_what_happens_to_a_lease_in_order_before_its_first_beat() -> None:
+    told, kept = Told(), started_again(after=10)
+    bulletin = told.bulletin()
+    assert not bulletin.tell(kept, START + 10)
+    kept.bound["pod-1"] = Pod(uid="pod-1", name="sandbox", phase="Running", ready=True)
+    assert bulletin.tell(kept, START + 11)
+    assert told.urgencies == [Urgency.CHANGE]
+
+
+def test_a_start_tells_of_an_edit_before_the_first_beat() -> None:
+    told, kept = Told(), started_again(after=10)
+    bulletin = told.bulletin()
+    assert not bulletin.tell(kept, START + 10)
+    kept.lease = edit(kept.lease, fresh_lease(kept.resource, Options(interval=5.0, credentials_secret="keys")))
+    assert bulletin.tell(kept, START + 11)
+
+
+def test_a_lease_that_only_a_reprieve_keeps_is_told_of_at_a_start_and_its_renewal_written_at_once() -> None:
+    told, kept = Told(), started_again(after=85)
+    bulletin = told.bulletin()
+    assert kept.lease.reprieve is not None
+    assert bulletin.tell(kept, START + 85)
+    assert told.within == [TTL / 3]
+    kept.lease = observe(kept.lease, answered(START + 86, ttl=TTL))
+    assert bulletin.tell(kept, START + 87)
+    assert told.within == [TTL / 3, 0.0]
+    kept.lease = observe(kept.lease, answered(START + 116, ttl=TTL))
+    assert bulletin.tell_renewal(kept, START + 117)
+    assert told.within == [TTL / 3, 0.0, TTL / 3]
