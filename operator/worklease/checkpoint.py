@@ -6,6 +6,7 @@ know what a record says. A ConfigMap that is gone is made anew from memory; one 
 
 import asyncio
 import logging
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ LONGEST_DELAY: Final = 10.0
 
 REST: Final = 1.0
 """Seconds after a write in which only what is waited for is written: a start may adopt hundreds of values."""
+
+PACE: Final = 65_536
+"""Characters a second that one ConfigMap is written at most, whoever waits: each write makes all of it anew, and etcd
+keeps what it was for minutes. Thousands of claims at once would fill it; they share fewer writes instead."""
 
 PATIENCE: Final = 60.0
 """Seconds to wait for an API server that refuses or is silent: without its checkpoint the operator knows less."""
@@ -46,6 +51,8 @@ class _Shard:
     due: float = float("inf")
     rested: float = 0.0
     """When it may be written again though nobody waits for that."""
+    free: float = 0.0
+    """When it may be written again at all."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: list["asyncio.Future[None]"] = field(default_factory=list)
     writing: bool = False
@@ -59,6 +66,7 @@ class Checkpoint:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._clock = clock
+        self._pace = float(PACE)
         self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
 
     async def load(self, *, patience: float = PATIENCE) -> None:
@@ -130,8 +138,8 @@ class Checkpoint:
                 writers.create_task(self._write_on(shard), name=shard.name)
 
     async def flush(self) -> None:
-        """Write all that is not written, at once, and wait for it."""
-        now = self._clock()
+        """Write all that is not written, at once, and wait for it; nothing comes after that."""
+        now, self._pace = self._clock(), math.inf
         for shard in self._shards:
             if shard.unwritten:
                 shard.due = now
@@ -152,7 +160,7 @@ class Checkpoint:
 
     def _want(self, shard: _Shard, uid: str, within: float) -> None:
         shard.unwritten.add(uid)
-        due = self._clock() + within
+        due = max(self._clock() + within, shard.free)
         if due < shard.due:
             shard.due = due
             shard.news.set()
@@ -175,7 +183,9 @@ class Checkpoint:
         waiting, shard.waiting = shard.waiting, []
         shard.due, shard.writing = float("inf"), True
         problem = await self._send(shard, changed)
-        shard.writing, shard.rested = False, self._clock() + REST
+        now = self._clock()
+        shard.writing, shard.rested = False, now + REST
+        shard.free = now + sum(map(len, shard.records.values())) / self._pace
         if problem is None:
             for done in waiting:
                 if not done.done():
@@ -184,7 +194,8 @@ class Checkpoint:
             _log.warning("checkpoint not written, will try again configmap=%s: %s", shard.name, problem)
             shard.unwritten |= changed
             shard.waiting = [*waiting, *shard.waiting]
-            shard.due = self._clock() + RETRY
+            shard.due = now + RETRY
+        shard.due = max(shard.due, shard.free)  # also what was wanted meanwhile
         shard.wrote.set()
 
     async def _send(self, shard: _Shard, changed: set[str]) -> str | None:

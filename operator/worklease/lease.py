@@ -44,7 +44,7 @@ LONGEST_TIMEOUT: Final = 10.0
 FIRST_RETRY: Final = 0.25
 """Seconds before the first retry: most failures are one lost connection."""
 
-LOOKED_AFTER: Final = 10.0
+LOOKED_AFTER: Final = 5.0
 """Seconds after a start within which every restored lease is beaten, as far as the budget allows."""
 
 LONGEST_UNCLAIMED_RETRY: Final = 8.0

@@ -87,6 +87,12 @@ def test_a_start_tells_what_happens_to_a_lease_in_order_before_its_first_beat() 
     assert told.urgencies == [Urgency.CHANGE]
 
 
+def test_a_start_tells_at_once_that_another_resource_keeps_the_lease() -> None:
+    told, kept = Told(), started_again(after=10)
+    kept.rival = "sandboxes/lease-2"  # so no beat is to come
+    assert told.bulletin().tell(kept, START + 10)
+
+
 def test_a_start_tells_of_an_edit_before_the_first_beat() -> None:
     told, kept = Told(), started_again(after=10)
     bulletin = told.bulletin()

@@ -1,20 +1,22 @@
-"""A checkpoint that was just written rests, unless somebody waits for it."""
+"""A checkpoint that was just written rests, unless somebody waits for it; a large one all the same."""
 
 import asyncio
 
 from support.scripted_server import Answer, always, kubernetes_at, serving, until
-from worklease.checkpoint import Checkpoint
+from worklease.checkpoint import PACE, Checkpoint
 from worklease.kubernetes_api import METADATA
 
 
 async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_rest() -> None:
     async with serving() as server, kubernetes_at(server.url) as api:
-        server.script = always(Answer(body={"metadata": {}}))
-        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
+        server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
+        checkpoint = Checkpoint(api, "own", lambda: now[0])
         writing = asyncio.create_task(checkpoint.run())
         checkpoint.put("uid-1", "first", within=0.0)
         await until(lambda: len(server.seen) == 1, "the first write")
+        now[0] += 0.1
         await checkpoint.commit("uid-1", "claimed")
+        now[0] += 0.1
         checkpoint.put("uid-1", "adopted", within=0.0)
         checkpoint.put("uid-1", "adopted again", within=0.0)
         await asyncio.sleep(0.1)
@@ -22,5 +24,27 @@ async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_r
         await checkpoint.flush()
         assert len(server.seen) == 3
         assert {seen.headers["accept"] for seen in server.seen} == {METADATA}
+        writing.cancel()
+        await asyncio.wait({writing})
+
+
+async def test_a_large_one_is_written_less_often_even_for_who_waits_but_at_once_at_the_end() -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
+        checkpoint = Checkpoint(api, "own", lambda: now[0])
+        writing = asyncio.create_task(checkpoint.run())
+        await checkpoint.commit("uid-1", "x" * 5 * PACE)
+        commits = [asyncio.create_task(checkpoint.commit("uid-1", f"{'y' * 5 * PACE}{each}")) for each in range(3)]
+        now[0] += 4.9
+        await asyncio.sleep(0.1)
+        assert len(server.seen) == 1, "five seconds' worth was written"
+        now[0] += 0.2
+        await asyncio.wait(commits)
+        assert len(server.seen) == 2, "they share a write"
+        last = asyncio.create_task(checkpoint.commit("uid-1", "z"))
+        await asyncio.sleep(0)
+        await checkpoint.flush()
+        await last
+        assert len(server.seen) == 3
         writing.cancel()
         await asyncio.wait({writing})

@@ -100,7 +100,7 @@ def test_a_ttl_that_makes_no_sense_is_a_second(ttl: float) -> None:
 
 def test_every_restored_lease_is_beaten_soon_in_the_order_in_which_it_was_due() -> None:
     due = [restored(now, ttl=300).due - now for now in (129, 120, 110, 101, 100)]
-    assert due == pytest.approx([1 / 3, 10 / 3, 20 / 3, 29 / 3, 10])
+    assert due == pytest.approx([1 / 6, 10 / 6, 20 / 6, 29 / 6, 5])
     assert restored(140, ttl=300).due == 140
     # Where the interval is short, what was due is as soon.
     assert restored(101, ttl=15).due == 105
