@@ -5,7 +5,7 @@ Owns when something is news, and how soon it must be written. Must not decide wh
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from worklease import lease
 from worklease.checkpoint import Checkpoint
@@ -15,6 +15,9 @@ from worklease.kept import Kept, Wall
 from worklease.lease import Lease
 from worklease.resource import Condition
 from worklease.status import StatusWriter, Urgency
+
+SOON: Final = 0.25
+"""Seconds within which an adoption is in the checkpoint: as a rule with the answer to the beat that follows it."""
 
 
 class Bulletin:
@@ -104,16 +107,18 @@ class Bulletin:
     def remember(self, kept: Kept, now: float) -> None:
         """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none.
 
-        At once where the one that is written is of little use to another start: it has a value that no answer gave,
-        or a lease so old that only a reprieve keeps it, and that counts from the first start on.
+        Soon where the one that is written is of little use to another start: it has a value that no answer gave, or a
+        lease so old that only a reprieve keeps it, and that counts from the first start on.
         """
         if kept.lease.end is not None:
             self._checkpoint.drop(kept.resource.uid)
         elif kept.lease.sent is not None:
             text = kept.record(trying=None, wall=self._wall(), now=now)
-            had_reprieve = kept.told_lease is not None and kept.told_lease.reprieve is not None
-            is_urgent = lease.is_adopted(kept.lease) or had_reprieve
-            self._checkpoint.put(kept.resource.uid, text, within=0.0 if is_urgent else kept.lease.ttl / 3)
+            former = kept.told_lease
+            is_urgent = lease.is_adopted(kept.lease) or (
+                former is not None and (former.reprieve is not None or lease.is_adopted(former))
+            )
+            self._checkpoint.put(kept.resource.uid, text, within=SOON if is_urgent else kept.lease.ttl / 3)
 
 
 def _is_overdue(lease_: Lease, now: float) -> bool:

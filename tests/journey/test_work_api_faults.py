@@ -290,10 +290,12 @@ def test_a_lost_answer_to_the_first_claim_is_adopted_after_the_silence_of_a_work
 
 def test_a_lost_first_claim_is_not_ours_while_another_worker_beats(leases: Leases, simulator: Simulator) -> None:
     simulator.create_item("work_a", ttl_seconds=6)
-    simulator.inject("drop-before", item="work_a")
+    simulator.inject("drop-before", item="work_a", times=None)  # or the next try would claim it first
     leases.create("work_a", pods=True)
     simulator.wait_for(lambda entries: any(entry.get("fault") for entry in entries), item="work_a")
-    began, beaten = time.monotonic(), 0
+    simulator.steal_item("work_a")
+    simulator.clear_faults()
+    began, beaten = time.monotonic(), 1
 
     def lived() -> bool:
         nonlocal beaten

@@ -4,13 +4,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from support.lease_samples import AHEAD, answered
-from worklease.bulletin import Bulletin
+from support.lease_samples import AHEAD, answered, refused, stamp
+from worklease.bulletin import SOON, Bulletin
 from worklease.checkpoint import Checkpoint
 from worklease.fate import Pod
 from worklease.happenings import Telling
 from worklease.kept import Kept, Options, Wall, fresh_lease, resume
-from worklease.lease import edit, observe
+from worklease.lease import edit, is_adopted, observe
 from worklease.resource import WorkLease
 from worklease.status import Reference, StatusWriter, Urgency
 
@@ -101,7 +101,7 @@ def test_a_start_tells_of_an_edit_before_the_first_beat() -> None:
     assert bulletin.tell(kept, START + 11)
 
 
-def test_a_lease_that_only_a_reprieve_keeps_is_told_of_at_a_start_and_its_renewal_written_at_once() -> None:
+def test_a_lease_that_only_a_reprieve_keeps_is_told_of_at_a_start_and_its_renewal_written_soon() -> None:
     told, kept = Told(), started_again(after=85)
     bulletin = told.bulletin()
     assert kept.lease.reprieve is not None
@@ -109,7 +109,20 @@ def test_a_lease_that_only_a_reprieve_keeps_is_told_of_at_a_start_and_its_renewa
     assert told.within == [TTL / 3]
     kept.lease = observe(kept.lease, answered(START + 86, ttl=TTL))
     assert bulletin.tell(kept, START + 87)
-    assert told.within == [TTL / 3, 0.0]
+    assert told.within == [TTL / 3, SOON]
     kept.lease = observe(kept.lease, answered(START + 116, ttl=TTL))
     assert bulletin.tell_renewal(kept, START + 117)
-    assert told.within == [TTL / 3, 0.0, TTL / 3]
+    assert told.within == [TTL / 3, SOON, TTL / 3]
+
+
+def test_an_adoption_is_written_soon_and_so_is_the_answer_to_the_beat_that_follows() -> None:
+    told, kept = Told(), started_again(after=40)
+    bulletin = told.bulletin()
+    assert kept.lease.reprieve is None
+    assert not bulletin.tell(kept, START + 40)
+    kept.lease = observe(kept.lease, refused(START + 41, stamp(START + 20)))
+    assert is_adopted(kept.lease)
+    assert bulletin.tell(kept, START + 41)
+    kept.lease = observe(kept.lease, answered(START + 42, ttl=TTL))
+    assert bulletin.tell(kept, START + 43)
+    assert told.within == [SOON, SOON]
