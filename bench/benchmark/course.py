@@ -214,6 +214,7 @@ class Course:
         self.stage.end(signal.SIGKILL)
         self._start_operator()
         wait_for(self._is_quiet, seconds=EVENTS_SECONDS, what="the end of a fresh fleet's events")
+        time.sleep(self.size.leases / TAKEN_OVER)
 
     def _is_quiet(self) -> bool:
         mark = self.audit.mark()
