@@ -51,10 +51,11 @@ class Bulletin:
             _is_overdue(kept.lease, now),
         )
         told, former = kept.told, kept.told_lease
-        resumed = (*made_from, kept.lease)
-        if former is None and kept.rival is None and _is_in_order(kept.lease) and told in ((), resumed):
-            kept.told = resumed
-            return False  # what an earlier process said of it holds on, until a beat brings news
+        if former is None and kept.rival is None and _is_in_order(kept.lease):
+            resumed = (*made_from, kept.lease)
+            if told in ((), resumed):
+                kept.told = resumed
+                return False  # what an earlier process said of it holds on, until a beat brings news
         if made_from == told and kept.lease == former:
             return False
         self.remember(kept, now)

@@ -1,4 +1,4 @@
-"""What is told of a lease after a start: nothing that holds on, and at once what another start would need."""
+"""What is told of a lease after a start: nothing that holds on, and soon what another start would need."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
