@@ -23,7 +23,7 @@ from benchmark.course import Course, Size
 from benchmark.figures import Row
 from benchmark.fleet import NAMESPACE, OPERATOR, Fleet
 from benchmark.stage import Stage
-from benchmark.waves import Waves
+from benchmark.waves import Bound, Waves
 from controlplane import ControlPlane, ensure
 from controlplane.plane import BINARIES
 
@@ -104,7 +104,11 @@ def _waves(size: Size, console: Console) -> bool:
         course = _course(plane, stage, size, console)
         course.say(f"making {size.leases} pods")
         course.fleet.grow_pods(size.leases)
-        bounds = list(Waves(course=course, plane=plane, stopped=max(1, size.leases // 10)).run())
+        bounds: list[Bound] = []
+        for bound in Waves(course=course, plane=plane, stopped=max(1, size.leases // 10)).run():
+            # At once, so that what held outlives what goes wrong in the next wave.
+            course.say(f"{'held' if bound.held else 'FAILED'}: {bound.what}: {bound.measured}")
+            bounds.append(bound)
     report.show_bounds(bounds, console)
     return all(bound.held for bound in bounds)
 

@@ -177,13 +177,13 @@ async def operate(settings: Settings) -> None:
         keeper = Keeper(rooms, options, monotonic, wall)
         metrics.watch(Fleet(keeper, rooms.budget, monotonic))
         async with asyncio.TaskGroup() as tasks:
-            writing = tasks.create_task(rooms.status.run(), name="status")
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(rooms.checkpoint.run(), name="checkpoint")
             noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces, telling), name="watches")
+            writing = tasks.create_task(_write(rooms.status, bridge.found), name="status")
             health.attend(keeper.overdue, census.awaited)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
@@ -192,6 +192,12 @@ async def operate(settings: Settings) -> None:
             await _end(rooms, keeper, watching)
             for task in (noticing, writing, reporting, checkpointing):
                 task.cancel()
+
+
+async def _write(status: StatusWriter, found: asyncio.Event) -> None:
+    """Write each status once all is heard that was there at the start: of thousands, each is to be beaten first."""
+    await found.wait()
+    await status.run()
 
 
 async def _end(rooms: Rooms, keeper: Keeper, watching: "asyncio.Task[None]") -> None:

@@ -77,6 +77,8 @@ class Bridge:
         self.loop = loop
         self.heard = 0
         """Objects of Kopf's lists that the keeper's loop heard of."""
+        self.found = asyncio.Event()
+        """Is set once all is heard that was there at the start."""
         self._keeper = keeper
         self._told: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._is_heard = False
@@ -96,12 +98,15 @@ class Bridge:
         Gives how many resources there are.
         """
         found = 0
-        async for page in self.census.first():
-            found += len(page)
-            for body in page:
-                self.tell(self.see_found, body)
-            while self._told:  # noqa: ASYNC110 (it empties within the loop's next passes)
-                await asyncio.sleep(0)
+        try:
+            async for page in self.census.first():
+                found += len(page)
+                for body in page:
+                    self.tell(self.see_found, body)
+                while self._told:  # noqa: ASYNC110 (it empties within the loop's next passes)
+                    await asyncio.sleep(0)
+        finally:
+            self.found.set()
         return found
 
     def _hear(self) -> None:

@@ -253,3 +253,19 @@ def test_a_termination_in_order_leaves_no_gap_but_that_of_the_start(
         assert for_the_next
     assert [entry for entry in heartbeats(simulator.history()) if entry["status"] != 200] == []
     assert check_history(simulator.history()) == []
+
+
+def test_a_start_beats_all_that_is_there_before_it_writes_a_status(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
+) -> None:
+    simulator.create_item("work_1")
+    leases.create("work_1", ttlSeconds=6)
+    leases.await_condition("work_1", "LeaseHeld", "True")
+    operator.kill()
+    with proxy.fault(Hold(), verb="list", resource="pods") as listing:
+        began, beats = time.monotonic(), len(accepted(simulator, "work_1"))
+        operator.start()
+        wait_for(lambda: len(accepted(simulator, "work_1")) > beats + 1, seconds=8, what="two beats")
+        assert has_struck(listing)
+        assert proxy.asked("patch", "workleases/status", since=began) == []
+    wait_for(lambda: proxy.asked("patch", "workleases/status", since=began), seconds=10, what="the status")
