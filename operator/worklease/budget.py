@@ -26,12 +26,9 @@ BURST: Final = 1.0
 """Seconds' worth of calls that may go at once after a pause. It is taken off the rate, so no minute exceeds it."""
 
 
-AT_ONCE: Final = 16
-"""Turns given in one go where many may be given, as after a hold: the calls of earlier fences are on their way before
-those of later ones, and thousands do not ask for a connection each at the same moment."""
-
-GOES_ON: Final = 0.001
-"""Seconds until the next of them are given: what the loop has to do meanwhile comes first."""
+REOPENED: Final = 1_000.0
+"""Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier fences are on
+their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
 
 
 class Rank(Enum):
@@ -94,28 +91,25 @@ class Budget:
         self._first: list[_Waiting] = []
         self._routine: list[_Waiting] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._is_giving = False
-        """Whether there were more turns to give in one go than may be."""
         self._held_until = 0.0
+        self._later: list[tuple[float, int, _Waiting]] = []
+        """Who waits in a hold, by when it becomes urgent."""
+        self._urgent: list[_Waiting] = []
+        """Who has become urgent in it, by the fence. Like all that wait, they wait for the hold's end as well."""
         self._let_through: set[tuple[str, float]] = set()
-        self.per_minute = per_minute
-        self._all = self._share = None
-        if per_minute:
-            # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
-            rate = per_minute / (A_MINUTE + BURST)
-            now = clock()
-            self._all = _Bucket(rate, max(1.0, rate * BURST), now)
-            self._share = _Bucket(rate * ROUTINE_SHARE, max(1.0, rate * ROUTINE_SHARE * BURST), now)
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many calls wait for their turn."""
-        return sum(not entry.turn.done() for entry in (*self._first, *self._routine))
+        self.per_minute = per_minute
+        # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
+        rate, share = (per_minute / (A_MINUTE + BURST), ROUTINE_SHARE) if per_minute else (REOPENED, 1.0)
+        now = clock()
+        self._all = _Bucket(rate, max(1.0, rate * BURST), now)
+        self._share = _Bucket(rate * share, max(1.0, rate * share * BURST), now)
 
     @property
     def is_open(self) -> bool:
         """Whether nobody needs a turn: there is no limit, and the server has not asked to be left alone."""
-        return self._all is None and not (self._first or self._routine or self.held(self._clock()))
+        return not self.per_minute and not (self._first or self._routine or self.held(self._clock()))
 
     async def turn(self, request: Request) -> None:
         """Wait for this call's turn."""
@@ -124,20 +118,28 @@ class Budget:
         turn = asyncio.get_running_loop().create_future()
         entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
         heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)
-        if not self._is_giving:
-            self._pump()
+        if self.held(entry.asked):
+            heapq.heappush(self._later, _by_urgency(entry))
+        self.waiting += 1
+        self._pump()
         try:
             await entry.turn
         except asyncio.CancelledError:
             entry.turn.cancel()
             raise
+        finally:
+            self.waiting -= 1
 
     def hold(self, seconds: float) -> None:
         """Hold everything back: the server asked for it (429 or 503 with ``Retry-After``)."""
         until = self._clock() + seconds
         if until > self._held_until:
-            if self._held_until <= self._clock():
+            if not self.held(self._clock()):
                 self._let_through.clear()
+                self._urgent = []
+                waiting = (entry for entry in (*self._first, *self._routine) if not entry.turn.done())
+                self._later = [_by_urgency(entry) for entry in waiting]
+                heapq.heapify(self._later)
             self._held_until = until
             self._pump()
 
@@ -156,18 +158,15 @@ class Budget:
         )
 
     def _pump(self) -> None:
-        """Give turns that can be given now, and come back when the next one can."""
+        """Give all turns that can be given now, and come back when the next one can."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
-        now, wait = self._clock(), None
-        for _ in range(AT_ONCE):
-            wait = self._give_one(now)
-            if wait is not None:
-                break
-        self._is_giving = wait is None
+        now = self._clock()
+        while (wait := self._give_one(now)) is None:
+            pass
         if wait != math.inf:
-            self._alarm = asyncio.get_running_loop().call_later(max(wait or 0.0, GOES_ON), self._pump)
+            self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._pump)
 
     def _give_one(self, now: float) -> float | None:
         """Give one turn: None if one was given, else the seconds until another look is worth it."""
@@ -176,11 +175,11 @@ class Budget:
             return math.inf
         if self.held(now):
             return self._let_one_through(now)
-        if self._all is not None and (wait := self._all.wait(now)) > 0:
+        if (wait := self._all.wait(now)) > 0:
             return wait
         urgent = routine is not None and routine.request.urgent <= now
         if routine is not None and (first is None or (urgent and routine.fence <= first.fence)):
-            if not urgent and self._share is not None and (wait := self._share.wait(now)) > 0:
+            if not urgent and (wait := self._share.wait(now)) > 0:
                 return min(wait, routine.request.urgent - now)
             self._give(self._routine)
             return None
@@ -192,24 +191,16 @@ class Budget:
 
         A beat that is accepted moves the fence, and a lease that is renewed may need another one in a long hold.
         """
-        wait = self._held_until - now
-        for waiting in (self._first, self._routine):
-            for entry in waiting:
-                request = entry.request
-                if (
-                    entry.turn.done()
-                    or entry.fence > self._held_until
-                    or (request.key, entry.fence) in self._let_through
-                ):
-                    continue
-                if request.urgent <= now:
-                    self._let_through.add((request.key, entry.fence))
-                    waiting.remove(entry)
-                    heapq.heapify(waiting)
-                    self._grant(entry)
-                    return None
-                wait = min(wait, request.urgent - now)
-        return wait
+        while self._later and self._later[0][0] <= now:
+            heapq.heappush(self._urgent, heapq.heappop(self._later)[2])
+        while (entry := _top(self._urgent)) is not None and entry.fence <= self._held_until:
+            heapq.heappop(self._urgent)
+            attempt = (entry.request.key, entry.fence)
+            if attempt not in self._let_through:
+                self._let_through.add(attempt)
+                self._grant(entry)
+                return None
+        return min(self._held_until, self._later[0][0] if self._later else math.inf) - now
 
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
@@ -221,9 +212,13 @@ class Budget:
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
         self._tell(entry.request.rank, max(0.0, self._clock() - entry.asked))
-        for bucket in (self._all, self._share if entry.request.rank is Rank.ROUTINE else None):
-            if bucket is not None:
-                bucket.take()
+        self._all.take()
+        if entry.request.rank is Rank.ROUTINE:
+            self._share.take()
+
+
+def _by_urgency(entry: _Waiting) -> tuple[float, int, _Waiting]:
+    return (entry.request.urgent, entry.number, entry)
 
 
 def _top(waiting: list[_Waiting]) -> _Waiting | None:

@@ -41,6 +41,7 @@ from worklease.sandbox import read_pod
 from worklease.sightings import NOWHERE, Address, Sightings, address, drop
 from worklease.situation import Situation, conclude
 from worklease.status import Reference, Urgency
+from worklease.wake import Line
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that a turn waits at most, so that even a mistaken wait ends."""
@@ -72,6 +73,7 @@ class Keeper:
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
         self._sightings = Sightings()
         self._is_closed = False
+        self._line = Line()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- What is told by the watches ---------------------------------------------------------------------------
@@ -226,7 +228,7 @@ class Keeper:
         """Have a resource's turns taken, one after the other, until it is let go; if they are not already."""
         kept = self._kept.get(uid)
         if kept is not None and not kept.let_go and not self._is_closed:
-            kept.wake.begin(partial(self._take_turn, kept))
+            kept.wake.begin(partial(self._take_turn, kept), self._line)
 
     def wake_all(self) -> None:
         """Look at every resource now."""
@@ -260,6 +262,9 @@ class Keeper:
         now = self._clock()
         if not is_news and not kept.queued and now < kept.look_at:
             return min(kept.look_at, self._beat_if_due(kept, now))
+        if not is_news:
+            kept.wake.set()  # what follows from the time takes a whole turn, and thousands may have to at once
+            return math.inf
         kept.look_at = self._follow(kept, now)
         until = min(kept.look_at, self._beat_if_due(kept, now))
         if self._bulletin.tell(kept, now) and kept.lease.end is not None:

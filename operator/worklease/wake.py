@@ -5,7 +5,11 @@ Owns when a turn is taken. Must not know what is done in one.
 
 import asyncio
 import math
-from typing import Protocol
+from collections import deque
+from typing import Final, Protocol
+
+AT_ONCE: Final = 5
+"""Turns taken in one pass of the loop for what happened: some milliseconds, in which no beat is sent."""
 
 
 class Turn(Protocol):
@@ -15,39 +19,67 @@ class Turn(Protocol):
         """Take it; ``is_news``: something happened, else only its time has come."""
 
 
+class Line:
+    """Where resources wait for the turn that something brought about: few are taken in one pass of the loop.
+
+    As a rule nobody waits. But a whole fleet may have news at once, and to take all their turns takes many seconds, in
+    which the beats of all others would stand still.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Wake] = deque()
+        self._is_moving = False
+
+    def join(self, wake: "Wake") -> None:
+        """Wait for a turn behind all who wait."""
+        self._waiting.append(wake)
+        if not self._is_moving:
+            self._is_moving = True
+            asyncio.get_running_loop().call_soon(self._move)
+
+    def _move(self) -> None:
+        come = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
+        self._is_moving = bool(self._waiting)
+        if self._is_moving:
+            asyncio.get_running_loop().call_soon(self._move)
+        for wake in come:
+            wake.come()
+
+
 class Wake:
     """What brings a resource's next turn about: something happened, or its time has come.
 
     A handle of the loop's and no task: there are thousands, and as a rule nothing happens to them.
     """
 
-    __slots__ = ("_next", "_turn", "due", "is_news")
+    __slots__ = ("_line", "_next", "_turn", "due", "is_news")
 
     def __init__(self) -> None:
         self._turn: Turn | None = None
+        self._line: Line | None = None
         self._next: asyncio.Handle | None = None
         self.is_news = True
         """Whether anything happened that no turn has been taken for yet."""
         self.due = math.inf
         """When the next turn is due at the latest, by the loop's clock."""
 
-    def begin(self, turn: Turn) -> None:
-        """Have turns taken from now on; who has begun goes on."""
+    def begin(self, turn: Turn, line: Line) -> None:
+        """Have turns taken from now on, those for news in their order in a line; who has begun goes on."""
         if self._turn is None:
-            self._turn = turn
-            self._strike_soon()
+            self._turn, self._line, self.is_news = turn, line, True
+            self._join(line)
 
     def end(self) -> None:
         """Have no more turns taken."""
-        self._turn, self.due = None, math.inf
+        self._turn, self._line, self.due = None, None, math.inf
         self._cancel()
 
     def set(self) -> None:
         """Wake the resource: something happened."""
         if not self.is_news:
             self.is_news = True
-            if self._turn is not None:
-                self._strike_soon()
+            if self._line is not None:
+                self._join(self._line)
 
     def strike(self) -> None:
         """Have a turn taken now, as if its time had come; not if something happened: then one is about to be."""
@@ -56,15 +88,21 @@ class Wake:
             self._strike()
 
     def strike_after(self, seconds: float) -> None:
-        """Wake the resource after so long, if nothing happens before."""
-        if not self.is_news:
-            loop = asyncio.get_running_loop()
-            self._next, self.due = loop.call_later(seconds, self._strike), loop.time() + seconds
-
-    def _strike_soon(self) -> None:
+        """Have a turn taken after so long: at the latest, whatever happens before and however long the line is."""
         self._cancel()
         loop = asyncio.get_running_loop()
-        self._next, self.due = loop.call_soon(self._strike), loop.time()
+        at = loop.time() + seconds
+        self._next, self.due = loop.call_at(at, self._strike), min(self.due, at) if self.is_news else at
+
+    def come(self) -> None:
+        """Take the turn that was waited for in the line, unless its time has come before."""
+        if self.is_news and self._turn is not None:
+            self._cancel()
+            self._strike()
+
+    def _join(self, line: Line) -> None:
+        self.due = asyncio.get_running_loop().time()
+        line.join(self)
 
     def _strike(self) -> None:
         is_news, self.is_news, self._next = self.is_news, False, None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worklease.budget import AT_ONCE, Budget, Rank, Request
+from worklease.budget import REOPENED, Budget, Rank, Request
 
 
 class Clock:
@@ -223,15 +223,15 @@ async def test_who_gives_up_waiting_takes_nobodys_turn(queue_of: Make) -> None:
 async def test_after_a_hold_thousands_are_let_go_by_their_fences_and_not_in_one_go(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(10)
-    number = 3 * AT_ONCE
-    fences = [2000.0 + (7 * each) % number for each in range(number)]
+    number = 3 * int(REOPENED)
+    fences = [5000.0 + (7 * each) % number for each in range(number)]
     await queue.ask(*(routine(f"{fence}", fence=fence) for fence in fences))
     queue.clock.now += 10
     queue.budget._pump()
-    late = asyncio.create_task(queue._turn(routine("late", fence=1999.0)))
-    await queue.settle()
-    assert (len(queue.order), queue.budget.waiting) == (AT_ONCE, 2 * AT_ONCE + 1)  # that another came gave no turn
-    async with asyncio.timeout(10):
-        await asyncio.gather(*queue.tasks, late)
+    await queue.ask(routine("late", fence=4999.0))
+    assert len(queue.order) == REOPENED
+    await queue.pass_time(2.5)
     in_order = [f"{fence}" for fence in sorted(fences)]
-    assert queue.order == [*in_order[:AT_ONCE], "late", *in_order[AT_ONCE:]]
+    assert queue.order == [*in_order[: int(REOPENED)], "late", *in_order[int(REOPENED) :]]
+    await queue.ask(*(routine(f"{each}", fence=9000.0) for each in range(number)))
+    assert len(queue.order) == 2 * number + 1, "nobody waits any more, so nobody has to"

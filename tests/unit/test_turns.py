@@ -23,7 +23,7 @@ from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
 from worklease.status import StatusWriter
-from worklease.wake import Wake
+from worklease.wake import Line, Wake
 from worklease.work_api import WorkApi
 
 
@@ -95,7 +95,7 @@ async def wake(turns: list[bool]) -> Wake:
         turns.append(is_news)
         wake.strike_after(3600.0)
 
-    wake.begin(take)
+    wake.begin(take, Line())
     await asyncio.sleep(0)
     assert turns == [True]
     turns.clear()
@@ -126,7 +126,7 @@ async def test_what_happens_in_a_turn_brings_the_next_about_at_once() -> None:
             wake.set()
         wake.strike_after(3600.0)
 
-    wake.begin(take)
+    wake.begin(take, Line())
     await asyncio.sleep(0.01)
     assert turns == [True, True, True]
 
@@ -138,7 +138,8 @@ async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(wake: Wake
     await asyncio.sleep(0.01)
     assert turns == []
     assert wake.due == math.inf
-    wake.begin(lambda *, is_news: turns.append(is_news))
-    wake.begin(lambda *, is_news: turns.append(not is_news))
+    line = Line()
+    wake.begin(lambda *, is_news: turns.append(is_news), line)
+    wake.begin(lambda *, is_news: turns.append(not is_news), line)
     await asyncio.sleep(0.01)
     assert turns == [True]
