@@ -107,7 +107,7 @@ def _waves(size: Size, console: Console) -> bool:
         bounds: list[Bound] = []
         for bound in Waves(course=course, plane=plane, stopped=max(1, size.leases // 10)).run():
             # At once, so that what held outlives what goes wrong in the next wave.
-            course.say(f"{'held' if bound.held else 'FAILED'}: {bound.what}: {bound.measured}")
+            course.say(f"{'held' if bound.held else 'BROKEN'}: {bound.what}: {bound.measured}")
             bounds.append(bound)
     report.show_bounds(bounds, console)
     return all(bound.held for bound in bounds)

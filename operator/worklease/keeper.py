@@ -214,8 +214,8 @@ class Keeper:
 
     def overdue(self) -> float:
         """Say by how many seconds the most overdue of all turns is late."""
-        next_turns = (kept.wake.due for kept in self._kept.values())
-        return max(0.0, asyncio.get_running_loop().time() - min(next_turns, default=math.inf))
+        next_turn = min((kept.wake.due for kept in self._kept.values()), default=math.inf)
+        return max(0.0, asyncio.get_running_loop().time() - min(next_turn, self._line.due))
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Give each kept lease, and the reason of its ``LeaseHeld`` as it was last told."""

@@ -28,20 +28,26 @@ class Line:
 
     def __init__(self) -> None:
         self._waiting: deque[Wake] = deque()
-        self._is_moving = False
+        self.due = math.inf
+        """When it moves on, by the loop's clock; that it is long is no standstill."""
 
     def join(self, wake: "Wake") -> None:
         """Wait for a turn behind all who wait."""
         self._waiting.append(wake)
-        if not self._is_moving:
-            self._is_moving = True
-            asyncio.get_running_loop().call_soon(self._move)
+        if len(self._waiting) == 1:
+            self._move_soon()
+
+    def _move_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._move)
+        self.due = loop.time()
 
     def _move(self) -> None:
         come = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
-        self._is_moving = bool(self._waiting)
-        if self._is_moving:
-            asyncio.get_running_loop().call_soon(self._move)
+        if self._waiting:
+            self._move_soon()
+        else:
+            self.due = math.inf
         for wake in come:
             wake.come()
 
@@ -61,13 +67,13 @@ class Wake:
         self.is_news = True
         """Whether anything happened that no turn has been taken for yet."""
         self.due = math.inf
-        """When the next turn is due at the latest, by the loop's clock."""
+        """When its time comes, by the loop's clock."""
 
     def begin(self, turn: Turn, line: Line) -> None:
         """Have turns taken from now on, those for news in their order in a line; who has begun goes on."""
         if self._turn is None:
             self._turn, self._line, self.is_news = turn, line, True
-            self._join(line)
+            line.join(self)
 
     def end(self) -> None:
         """Have no more turns taken."""
@@ -79,7 +85,7 @@ class Wake:
         if not self.is_news:
             self.is_news = True
             if self._line is not None:
-                self._join(self._line)
+                self._line.join(self)
 
     def strike(self) -> None:
         """Have a turn taken now, as if its time had come; not if something happened: then one is about to be."""
@@ -91,18 +97,14 @@ class Wake:
         """Have a turn taken after so long: at the latest, whatever happens before and however long the line is."""
         self._cancel()
         loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
-        self._next, self.due = loop.call_at(at, self._strike), min(self.due, at) if self.is_news else at
+        self.due = loop.time() + seconds
+        self._next = loop.call_at(self.due, self._strike)
 
     def come(self) -> None:
         """Take the turn that was waited for in the line, unless its time has come before."""
         if self.is_news and self._turn is not None:
             self._cancel()
             self._strike()
-
-    def _join(self, line: Line) -> None:
-        self.due = asyncio.get_running_loop().time()
-        line.join(self)
 
     def _strike(self) -> None:
         is_news, self.is_news, self._next = self.is_news, False, None

@@ -23,7 +23,7 @@ from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
 from worklease.status import StatusWriter
-from worklease.wake import Line, Wake
+from worklease.wake import AT_ONCE, Line, Wake
 from worklease.work_api import WorkApi
 
 
@@ -143,3 +143,32 @@ async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(wake: Wake
     wake.begin(lambda *, is_news: turns.append(not is_news), line)
     await asyncio.sleep(0.01)
     assert turns == [True]
+
+
+async def test_the_news_of_a_whole_fleet_leave_the_loop_to_others_meanwhile() -> None:
+    line, taken = Line(), list[int]()
+    number = 5 * AT_ONCE
+    for each in range(number):
+        Wake().begin(lambda *, is_news, each=each: taken.append(each) if is_news else None, line)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert 0 < len(taken) < number
+    await until(lambda: len(taken) == number, "all turns")
+    assert taken == sorted(taken)
+
+
+class Endless(Line):
+    """A line so long that nobody's turn comes."""
+
+    def join(self, wake: Wake) -> None:
+        """Wait for ever."""
+
+
+async def test_a_turn_whose_time_has_come_is_taken_however_long_the_line_is(turns: list[bool]) -> None:
+    wake = Wake()
+    wake.begin(lambda *, is_news: turns.append(is_news), Endless())
+    wake.strike_after(0.01)
+    await until(lambda: turns == [True], "the turn")
+    wake.set()
+    wake.strike_after(0.01)
+    await until(lambda: turns == [True, True], "the next, and what happened is told")
