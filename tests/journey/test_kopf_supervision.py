@@ -173,7 +173,11 @@ def test_what_vanished_while_kopf_was_away_is_let_go_of_and_its_name_has_one_act
     ghost = len(heartbeats(simulator.history("work_ghost")))
     beats_on(simulator, ["work_anew", "work_other"], 2 * INTERVAL)
     assert len(heartbeats(simulator.history("work_ghost"))) == ghost
-    assert leases.status("work_ghost")["lastHeartbeat"] == simulator.item("work_anew")["last_heartbeat"]
+    wait_for(
+        lambda: leases.status("work_ghost")["lastHeartbeat"] == simulator.item("work_anew")["last_heartbeat"],
+        seconds=INTERVAL,
+        what="the newest beat in the status",
+    )
     assert check_history(simulator.history(), released=["work_ghost"]) == []
 
 
