@@ -129,6 +129,8 @@ class Waves:
         states = self.course.api.items()
         active = (number for number in range(self.course.size.leases) if states[item(number)][0] == "active")
         stopped = list(islice(active, self.stopped))
+        if len(stopped) < self.stopped:
+            raise RuntimeError(f"only {len(stopped)} items are active: the waves before took too many")
         self.course.api.stop([item(number) for number in stopped])
         wanted = {lease_name(number) for number in stopped}
         deletions = self.course.await_deletions(mark, wanted)

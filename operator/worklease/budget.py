@@ -30,6 +30,9 @@ REOPENED: Final = 1_000.0
 """Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier fences are on
 their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
 
+REOPENED_BURST: Final = 0.1
+"""Seconds' worth of those that may go at once: what the loop takes for them is not felt by the others."""
+
 
 class Rank(Enum):
     """What a call is, as far as its turn goes."""
@@ -101,10 +104,12 @@ class Budget:
         """How many calls wait for their turn."""
         self.per_minute = per_minute
         # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
-        rate, share = (per_minute / (A_MINUTE + BURST), ROUTINE_SHARE) if per_minute else (REOPENED, 1.0)
+        rate, burst, share = REOPENED, REOPENED_BURST, 1.0
+        if per_minute:
+            rate, burst, share = per_minute / (A_MINUTE + BURST), BURST, ROUTINE_SHARE
         now = clock()
-        self._all = _Bucket(rate, max(1.0, rate * BURST), now)
-        self._share = _Bucket(rate * share, max(1.0, rate * share * BURST), now)
+        self._all = _Bucket(rate, max(1.0, rate * burst), now)
+        self._share = _Bucket(rate * share, max(1.0, rate * share * burst), now)
 
     @property
     def is_open(self) -> bool:
@@ -121,8 +126,8 @@ class Budget:
         if self.held(entry.asked):
             heapq.heappush(self._later, _by_urgency(entry))
         self.waiting += 1
-        self._pump()
         try:
+            self._pump()
             await entry.turn
         except asyncio.CancelledError:
             entry.turn.cancel()
@@ -152,6 +157,8 @@ class Budget:
         if self.held(now):
             left = self._held_until - now
             return f"the server asked to be left alone for {left:.0f} s more (Retry-After); {self.waiting} calls wait"
+        if not self.per_minute:
+            return f"{self.waiting} calls go one after the other, now that the server may be asked again"
         return (
             f"{self.waiting} calls wait for their turn: {self.per_minute} a minute are too few for all leases; "
             "raise WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases"
@@ -211,10 +218,12 @@ class Budget:
 
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
-        self._tell(entry.request.rank, max(0.0, self._clock() - entry.asked))
-        self._all.take()
-        if entry.request.rank is Rank.ROUTINE:
-            self._share.take()
+        now = self._clock()
+        self._tell(entry.request.rank, max(0.0, now - entry.asked))
+        if self.per_minute or not self.held(now):
+            self._all.take()
+            if entry.request.rank is Rank.ROUTINE:
+                self._share.take()
 
 
 def _by_urgency(entry: _Waiting) -> tuple[float, int, _Waiting]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worklease.budget import REOPENED, Budget, Rank, Request
+from worklease.budget import REOPENED, REOPENED_BURST, Budget, Rank, Request
 
 
 class Clock:
@@ -223,15 +223,37 @@ async def test_who_gives_up_waiting_takes_nobodys_turn(queue_of: Make) -> None:
 async def test_after_a_hold_thousands_are_let_go_by_their_fences_and_not_in_one_go(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(10)
-    number = 3 * int(REOPENED)
+    number, burst = int(REOPENED), int(REOPENED * REOPENED_BURST)
     fences = [5000.0 + (7 * each) % number for each in range(number)]
     await queue.ask(*(routine(f"{fence}", fence=fence) for fence in fences))
     queue.clock.now += 10
     queue.budget._pump()
     await queue.ask(routine("late", fence=4999.0))
-    assert len(queue.order) == REOPENED
+    assert len(queue.order) == burst
+    assert queue.budget.shortage(queue.clock.now).startswith(f"{number + 1 - burst} calls go one after the other")
     await queue.pass_time(2.5)
     in_order = [f"{fence}" for fence in sorted(fences)]
-    assert queue.order == [*in_order[: int(REOPENED)], "late", *in_order[int(REOPENED) :]]
+    assert queue.order == [*in_order[:burst], "late", *in_order[burst:]]
     await queue.ask(*(routine(f"{each}", fence=9000.0) for each in range(number)))
     assert len(queue.order) == 2 * number + 1, "nobody waits any more, so nobody has to"
+
+
+async def test_what_was_let_through_a_hold_delays_nobody_after_it(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(1)
+    number = 3 * int(REOPENED)
+    await queue.ask(*(routine(f"{each}", fence=1000.5, urgent=999.0) for each in range(number)))
+    assert len(queue.order) == number
+    await queue.ask(routine("waits", fence=2000.0))
+    await queue.pass_time(1.1)
+    assert queue.order[-1] == "waits"
+
+
+async def test_a_hold_that_is_made_longer_lets_those_through_that_would_not_outlive_it_now(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(10)
+    await queue.ask(routine("outlives it", fence=1020.0, urgent=1000.0))
+    assert queue.order == []
+    queue.budget.hold(30)
+    await queue.settle()
+    assert queue.order == ["outlives it"]

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from worklease.budget import Budget
 from worklease.checkpoint import Checkpoint
 from worklease.credentials import Credentials
 from worklease.errands import Rooms
+from worklease.finalizer import FINALIZER
 from worklease.happenings import Telling
 from worklease.keeper import Keeper
 from worklease.kept import Options, Wall
@@ -23,7 +24,7 @@ from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
 from worklease.status import StatusWriter
-from worklease.wake import AT_ONCE, Line, Wake
+from worklease.wake import AT_ONCE, Line, Lines, Wake
 from worklease.work_api import WorkApi
 
 
@@ -95,7 +96,7 @@ async def wake(turns: list[bool]) -> Wake:
         turns.append(is_news)
         wake.strike_after(3600.0)
 
-    wake.begin(take, Line())
+    wake.begin(take, Lines())
     await asyncio.sleep(0)
     assert turns == [True]
     turns.clear()
@@ -126,7 +127,7 @@ async def test_what_happens_in_a_turn_brings_the_next_about_at_once() -> None:
             wake.set()
         wake.strike_after(3600.0)
 
-    wake.begin(take, Line())
+    wake.begin(take, Lines())
     await asyncio.sleep(0.01)
     assert turns == [True, True, True]
 
@@ -138,18 +139,18 @@ async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(wake: Wake
     await asyncio.sleep(0.01)
     assert turns == []
     assert wake.due == math.inf
-    line = Line()
-    wake.begin(lambda *, is_news: turns.append(is_news), line)
-    wake.begin(lambda *, is_news: turns.append(not is_news), line)
+    lines = Lines()
+    wake.begin(lambda *, is_news: turns.append(is_news), lines)
+    wake.begin(lambda *, is_news: turns.append(not is_news), lines)
     await asyncio.sleep(0.01)
     assert turns == [True]
 
 
 async def test_the_news_of_a_whole_fleet_leave_the_loop_to_others_meanwhile() -> None:
-    line, taken = Line(), list[int]()
+    lines, taken = Lines(), list[int]()
     number = 5 * AT_ONCE
     for each in range(number):
-        Wake().begin(lambda *, is_news, each=each: taken.append(each) if is_news else None, line)
+        Wake().begin(lambda *, is_news, each=each: taken.append(each) if is_news else None, lines)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert 0 < len(taken) < number
@@ -166,9 +167,63 @@ class Endless(Line):
 
 async def test_a_turn_whose_time_has_come_is_taken_however_long_the_line_is(turns: list[bool]) -> None:
     wake = Wake()
-    wake.begin(lambda *, is_news: turns.append(is_news), Endless())
+    wake.begin(lambda *, is_news: turns.append(is_news), Lines(news=Endless()))
     wake.strike_after(0.01)
     await until(lambda: turns == [True], "the turn")
     wake.set()
     wake.strike_after(0.01)
     await until(lambda: turns == [True, True], "the next, and what happened is told")
+
+
+async def test_what_has_to_be_done_by_its_time_waits_for_no_news(turns: list[bool]) -> None:
+    wake = Wake()
+    wake.begin(lambda *, is_news: turns.append(is_news), Lines(news=Endless()))
+    wake.press()
+    await until(lambda: turns == [True], "the turn")
+
+
+async def test_a_turn_that_fails_keeps_no_other_of_the_line_from_its_own(turns: list[bool]) -> None:
+    lines, failed = Lines(), list[str]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(str(context["exception"])))
+
+    def fail(*, is_news: bool) -> None:
+        raise ValueError(f"a mistake {is_news=}")
+
+    Wake().begin(fail, lines)
+    Wake().begin(lambda *, is_news: turns.append(is_news), lines)
+    await until(lambda: turns == [True], "the turn behind")
+    assert failed == ["a mistake is_news=True"]
+    await until(lambda: lines.due == math.inf, "the line's end")
+
+
+def held_since_long(seconds: float) -> dict[str, Any]:
+    """Give a WorkLease whose lease was renewed so many seconds ago."""
+
+    def ago(seconds: float) -> str:
+        return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+
+    told = body()
+    told["metadata"]["finalizers"] = [FINALIZER]
+    told["status"] = {
+        "state": "active",
+        "ttlSeconds": 60,
+        "lastHeartbeat": ago(seconds),
+        "observedTime": ago(seconds),
+        "leaseExpiryTime": ago(seconds - 60),
+        "claimTime": ago(600),
+    }
+    return told
+
+
+async def test_a_refused_beat_is_repeated_in_time_however_long_the_line_is() -> None:
+    async with keeping() as (keeper, server):
+        secret = Answer(body={"data": {"environment-key": "a2V5"}})
+        server.script = lambda seen: secret if "/secrets/" in seen.path else Answer(status=503)
+        keeper.see(held_since_long(19))
+
+        def beats() -> int:
+            return sum(seen.path.endswith("/heartbeat") for seen in server.seen)
+
+        await until(lambda: beats() == 1, "the first beat")
+        keeper._kept["uid-demo"].wake._lines = Lines(news=Endless())
+        await until(lambda: beats() >= 4, "its repetitions")
