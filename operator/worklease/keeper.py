@@ -41,7 +41,7 @@ from worklease.sandbox import read_pod
 from worklease.sightings import NOWHERE, Address, Sightings, address, drop
 from worklease.situation import Situation, conclude
 from worklease.status import Reference, Urgency
-from worklease.wake import Lines
+from worklease.wake import Line
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that a turn waits at most, so that even a mistaken wait ends."""
@@ -73,7 +73,7 @@ class Keeper:
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
         self._sightings = Sightings()
         self._is_closed = False
-        self._lines = Lines()
+        self._line = Line()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- What is told by the watches ---------------------------------------------------------------------------
@@ -215,7 +215,7 @@ class Keeper:
     def overdue(self) -> float:
         """Say by how many seconds the most overdue of all turns is late."""
         next_turn = min((kept.wake.due for kept in self._kept.values()), default=math.inf)
-        return max(0.0, asyncio.get_running_loop().time() - min(next_turn, self._lines.due))
+        return max(0.0, asyncio.get_running_loop().time() - min(next_turn, self._line.due))
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Give each kept lease, and the reason of its ``LeaseHeld`` as it was last told."""
@@ -228,7 +228,7 @@ class Keeper:
         """Have a resource's turns taken, one after the other, until it is let go; if they are not already."""
         kept = self._kept.get(uid)
         if kept is not None and not kept.let_go and not self._is_closed:
-            kept.wake.begin(partial(self._take_turn, kept), self._lines)
+            kept.wake.begin(partial(self._take_turn, kept), self._line)
 
     def wake_all(self) -> None:
         """Look at every resource now."""

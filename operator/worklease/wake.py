@@ -6,7 +6,6 @@ Owns when a turn is taken. Must not know what is done in one.
 import asyncio
 import math
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 AT_ONCE: Final = 5
@@ -21,13 +20,14 @@ class Turn(Protocol):
 
 
 class Line:
-    """Where resources wait for a whole turn: few are taken in one pass of the loop.
+    """Where resources wait for a whole turn: few are taken in one pass of the loop, those that press before the others.
 
     As a rule nobody waits. But a whole fleet may have news at once, and to take all their turns takes many seconds, in
     which the beats of all others would stand still.
     """
 
     def __init__(self) -> None:
+        self._pressing: deque[Wake] = deque()
         self._waiting: deque[Wake] = deque()
         self.due = math.inf
         """When it moves on, by the loop's clock; that it is long is no standstill."""
@@ -35,35 +35,29 @@ class Line:
     def join(self, wake: "Wake") -> None:
         """Wait for a turn behind all who wait."""
         self._waiting.append(wake)
-        if self.due == math.inf:
-            self._move_soon()
+        self._move_soon()
+
+    def press(self, wake: "Wake") -> None:
+        """Wait for a turn behind those only who press as well."""
+        self._pressing.append(wake)
+        self._move_soon()
 
     def _move_soon(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.call_soon(self._move)
-        self.due = loop.time()
+        if self.due == math.inf:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._move)
+            self.due = loop.time()
 
     def _move(self) -> None:
         try:
-            for _ in range(min(AT_ONCE, len(self._waiting))):
-                self._waiting.popleft().come()
+            # One of the others moves all the same: there may be no end of those that press.
+            for waiting, most in (self._pressing, AT_ONCE), (self._waiting, 1 if self._pressing else AT_ONCE):
+                for _ in range(min(most, len(waiting))):
+                    waiting.popleft().come()
         finally:
             self.due = math.inf
-            if self._waiting:
+            if self._pressing or self._waiting:
                 self._move_soon()
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """The two lines, which move side by side: what must be done by its time waits for no news."""
-
-    pressing: Line = field(default_factory=Line)
-    news: Line = field(default_factory=Line)
-
-    @property
-    def due(self) -> float:
-        """When one of them moves on, by the loop's clock."""
-        return min(self.pressing.due, self.news.due)
 
 
 class Wake:
@@ -72,40 +66,40 @@ class Wake:
     A handle of the loop's and no task: there are thousands, and as a rule nothing happens to them.
     """
 
-    __slots__ = ("_lines", "_next", "_turn", "due", "is_news")
+    __slots__ = ("_line", "_next", "_turn", "due", "is_news")
 
     def __init__(self) -> None:
         self._turn: Turn | None = None
-        self._lines: Lines | None = None
+        self._line: Line | None = None
         self._next: asyncio.Handle | None = None
         self.is_news = True
         """Whether anything happened that no turn has been taken for yet."""
         self.due = math.inf
         """When its time comes, by the loop's clock."""
 
-    def begin(self, turn: Turn, lines: Lines) -> None:
-        """Have turns taken from now on; who has begun goes on."""
+    def begin(self, turn: Turn, line: Line) -> None:
+        """Have turns taken from now on, the first ahead of others' news; who has begun goes on."""
         if self._turn is None:
-            self._turn, self._lines, self.is_news = turn, lines, True
-            lines.news.join(self)
+            self._turn, self._line, self.is_news = turn, line, True
+            line.press(self)
 
     def end(self) -> None:
         """Have no more turns taken."""
-        self._turn, self._lines, self.due = None, None, math.inf
+        self._turn, self._line, self.due = None, None, math.inf
         self._cancel()
 
     def set(self) -> None:
         """Wake the resource: something happened."""
         if not self.is_news:
             self.is_news = True
-            if self._lines is not None:
-                self._lines.news.join(self)
+            if self._line is not None:
+                self._line.join(self)
 
     def press(self) -> None:
         """Wake the resource: a time has come after which something else follows, which is more than a beat."""
         self.is_news = True
-        if self._lines is not None:
-            self._lines.pressing.join(self)
+        if self._line is not None:
+            self._line.press(self)
 
     def strike(self) -> None:
         """Have a turn taken now, as if its time had come; not if something happened: then one is about to be."""

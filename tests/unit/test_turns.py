@@ -24,7 +24,7 @@ from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
 from worklease.sandbox import Sandboxes
 from worklease.status import StatusWriter
-from worklease.wake import AT_ONCE, Line, Lines, Wake
+from worklease.wake import AT_ONCE, Line, Wake
 from worklease.work_api import WorkApi
 
 
@@ -96,7 +96,7 @@ async def wake(turns: list[bool]) -> Wake:
         turns.append(is_news)
         wake.strike_after(3600.0)
 
-    wake.begin(take, Lines())
+    wake.begin(take, Line())
     await asyncio.sleep(0)
     assert turns == [True]
     turns.clear()
@@ -127,7 +127,7 @@ async def test_what_happens_in_a_turn_brings_the_next_about_at_once() -> None:
             wake.set()
         wake.strike_after(3600.0)
 
-    wake.begin(take, Lines())
+    wake.begin(take, Line())
     await asyncio.sleep(0.01)
     assert turns == [True, True, True]
 
@@ -139,27 +139,55 @@ async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(wake: Wake
     await asyncio.sleep(0.01)
     assert turns == []
     assert wake.due == math.inf
-    lines = Lines()
-    wake.begin(lambda *, is_news: turns.append(is_news), lines)
-    wake.begin(lambda *, is_news: turns.append(not is_news), lines)
+    line = Line()
+    wake.begin(lambda *, is_news: turns.append(is_news), line)
+    wake.begin(lambda *, is_news: turns.append(not is_news), line)
     await asyncio.sleep(0.01)
     assert turns == [True]
 
 
-async def test_the_news_of_a_whole_fleet_leave_the_loop_to_others_meanwhile() -> None:
-    lines, taken = Lines(), list[int]()
-    number = 5 * AT_ONCE
-    for each in range(number):
-        Wake().begin(lambda *, is_news, each=each: taken.append(each) if is_news else None, lines)
+@pytest.fixture
+def taken() -> list[int]:
+    """Tells of each turn of a fleet, by the number of who took it."""
+    return []
+
+
+@pytest.fixture
+async def fleet(taken: list[int]) -> list[Wake]:
+    """Many that share a line, and have taken their first turns."""
+    line, wakes = Line(), [Wake() for _ in range(5 * AT_ONCE)]
+    for number, wake in enumerate(wakes):
+        wake.begin(lambda *, is_news, number=number: taken.append(number) if is_news else None, line)
+    await until(lambda: taken == list(range(len(wakes))), "the first turns, in their order")
+    taken.clear()
+    return wakes
+
+
+async def test_the_news_of_a_whole_fleet_leave_the_loop_to_others_meanwhile(
+    fleet: list[Wake], taken: list[int]
+) -> None:
+    for wake in fleet:
+        wake.set()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert 0 < len(taken) < number
-    await until(lambda: len(taken) == number, "all turns")
-    assert taken == sorted(taken)
+    assert 0 < len(taken) < len(fleet)
+    await until(lambda: taken == list(range(len(fleet))), "all turns, in their order")
+
+
+async def test_what_has_to_be_done_by_its_time_goes_ahead_of_all_news(fleet: list[Wake], taken: list[int]) -> None:
+    pressing = fleet[-AT_ONCE - 1 :]
+    for wake in fleet[: -AT_ONCE - 1]:
+        wake.set()
+    for wake in pressing:
+        wake.press()
+    await until(lambda: len(taken) == len(fleet), "all turns")
+    first, number = len(fleet) - AT_ONCE - 1, len(fleet)
+    # One of the others is taken in each pass all the same.
+    assert taken == [*range(first, number - 1), 0, number - 1, *range(1, first)]
 
 
 class Endless(Line):
-    """A line so long that nobody's turn comes."""
+    """A line in which the turn of what has news never comes."""
 
     def join(self, wake: Wake) -> None:
         """Wait for ever."""
@@ -167,33 +195,25 @@ class Endless(Line):
 
 async def test_a_turn_whose_time_has_come_is_taken_however_long_the_line_is(turns: list[bool]) -> None:
     wake = Wake()
-    wake.begin(lambda *, is_news: turns.append(is_news), Lines(news=Endless()))
-    wake.strike_after(0.01)
-    await until(lambda: turns == [True], "the turn")
+    wake.begin(lambda *, is_news: turns.append(is_news), Endless())
+    await until(lambda: turns == [True], "its first turn")
     wake.set()
     wake.strike_after(0.01)
     await until(lambda: turns == [True, True], "the next, and what happened is told")
 
 
-async def test_what_has_to_be_done_by_its_time_waits_for_no_news(turns: list[bool]) -> None:
-    wake = Wake()
-    wake.begin(lambda *, is_news: turns.append(is_news), Lines(news=Endless()))
-    wake.press()
-    await until(lambda: turns == [True], "the turn")
-
-
 async def test_a_turn_that_fails_keeps_no_other_of_the_line_from_its_own(turns: list[bool]) -> None:
-    lines, failed = Lines(), list[str]()
+    line, failed = Line(), list[str]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(str(context["exception"])))
 
     def fail(*, is_news: bool) -> None:
         raise ValueError(f"a mistake {is_news=}")
 
-    Wake().begin(fail, lines)
-    Wake().begin(lambda *, is_news: turns.append(is_news), lines)
+    Wake().begin(fail, line)
+    Wake().begin(lambda *, is_news: turns.append(is_news), line)
     await until(lambda: turns == [True], "the turn behind")
     assert failed == ["a mistake is_news=True"]
-    await until(lambda: lines.due == math.inf, "the line's end")
+    await until(lambda: line.due == math.inf, "the line's end")
 
 
 def held_since_long(seconds: float) -> dict[str, Any]:
@@ -225,5 +245,5 @@ async def test_a_refused_beat_is_repeated_in_time_however_long_the_line_is() -> 
             return sum(seen.path.endswith("/heartbeat") for seen in server.seen)
 
         await until(lambda: beats() == 1, "the first beat")
-        keeper._kept["uid-demo"].wake._lines = Lines(news=Endless())
+        keeper._kept["uid-demo"].wake._line = Endless()
         await until(lambda: beats() >= 4, "its repetitions")
