@@ -260,14 +260,13 @@ class Keeper:
         As a rule nothing happened since the last turn, and all that is due is a beat.
         """
         now = self._clock()
-        if not is_news and not kept.queued and now < kept.look_at:
-            return min(kept.look_at, self._beat_if_due(kept, now))
         if not is_news:
-            # More than a beat follows, and perhaps for thousands at once: a whole turn, which waits for its place.
             if now >= kept.look_at:
-                kept.wake.press()
-            else:
-                kept.wake.set()
+                kept.wake.press()  # a whole turn, which waits for its place: thousands may have to take one at once
+                return math.inf
+            if not kept.queued:
+                return min(kept.look_at, self._beat_if_due(kept, now))
+            kept.wake.set()
             return math.inf
         kept.look_at = self._follow(kept, now)
         until = min(kept.look_at, self._beat_if_due(kept, now))

@@ -247,3 +247,15 @@ async def test_a_refused_beat_is_repeated_in_time_however_long_the_line_is() -> 
         await until(lambda: beats() == 1, "the first beat")
         keeper._kept["uid-demo"].wake._line = Endless()
         await until(lambda: beats() >= 4, "its repetitions")
+
+
+async def test_what_follows_from_the_time_waits_for_no_news_of_others() -> None:
+    async with keeping() as (keeper, server):
+        keeper.see(held_since_long(19))
+        await server.until_seen(1)
+        kept = keeper._kept["uid-demo"]
+        await until(lambda: not (kept.wake.is_news or kept.calls), "a pause between two beats")
+        kept.wake._line = Endless()
+        kept.look_at = -math.inf
+        kept.wake.strike_after(0.0)
+        await until(lambda: kept.look_at > -math.inf, "the whole turn")
