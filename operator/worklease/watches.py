@@ -10,7 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import kopf
@@ -48,12 +48,21 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = 
             await asyncio.sleep(PAUSE)
 
 
-async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks until all have ended."""
-    while pending := {task for task in tasks if not task.done()}:
+async def end(tasks: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
+    """Cancel tasks until all have ended.
+
+    They are asked for each time: a watch of Kopf's makes new tasks while it ends, and waits for them whatever it is
+    told; one that waits in its turn for a task that was cancelled already ends by its own cancellation only.
+    """
+    while pending := {task for task in tasks() if not task.done()}:
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=INSISTENCE)
+
+
+def _others() -> set[asyncio.Task[Any]]:
+    """Give all tasks of the loop but the current one."""
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 async def _run_once(bridge: Bridge, namespaces: tuple[str, ...]) -> str:
@@ -112,8 +121,8 @@ class _Run:
         stop = asyncio.wrap_future(self._stop)
         any_of: set[asyncio.Future[Any]] = {*roots, stop}
         ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
-        await _end(roots)
-        await _end(asyncio.all_tasks() - {asyncio.current_task()})
+        await end(lambda: roots)
+        await end(_others)
         for root in ended - {stop}:
             root.result()
 
