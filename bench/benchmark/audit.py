@@ -32,6 +32,10 @@ class AuditLog:
         counts = Counter(_what(entry) for entry in self.since(mark))
         return {what: count / seconds for what, count in sorted(counts.items())}
 
+    def count(self, what: str, mark: int) -> int:
+        """Count the requests of one kind since ``mark``, such as "list pods"."""
+        return sum(_what(entry) == what for entry in self.since(mark))
+
     def deletions(self, mark: int) -> dict[str, float]:
         """Give when the deletion of each pod was first accepted, in seconds since the epoch, by its name."""
         accepted: dict[str, float] = {}

@@ -103,6 +103,10 @@ class Stage:
         self._starts += 1
         self.contender = f"{name}-{self._starts}"
         self._start(self.contender, environment, *words)
+        return self.pid()
+
+    def pid(self) -> int:
+        """Give the contender's process id."""
         return self._processes.look().running[self.contender]
 
     def is_alive(self) -> bool:

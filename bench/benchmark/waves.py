@@ -3,6 +3,7 @@
 Owns the scenarios and their bounds. Must not print. They follow each other on one operator.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,6 +28,12 @@ LATE: Final = 1.0
 
 DELETED: Final = 10.0
 """Seconds from the beat that says "stopping" to the accepted DELETE of the last pod."""
+
+AGAIN: Final = 20.0
+"""Seconds from the start of a process after a kill until all that the one before held is beaten again."""
+
+LISTS: Final = 100
+"""Calls at most that list pods while items are stopped: a few pages of all, not the pods of each item."""
 
 GROWTH: Final = 1.5
 """By how much memory may grow in all waves together, at most."""
@@ -58,18 +65,23 @@ class Waves:
         """Start the operator, and let the waves come."""
         course = self.course
         course.api.open([item(number) for number in range(course.size.leases)], course.size.ttl)
-        pid = course.stage.start_operator(course.kubeconfig, course.api, course.size.interval)
-        course.stage.await_http_address()
+        self._start()
         yield from self._wave("created within a minute", self._create)
-        memory = proc.resident_kib(pid)
+        memory = proc.resident_kib(course.stage.pid())
         yield from self._wave("all keys rotated at once", self._rotate)
         yield from self._wave("the API server killed and started", self._cut)
+        before = proc.peak_kib(course.stage.pid())
+        yield from self._wave("the operator killed and started", self._kill)
         yield from self._wave(f"{self.stopped} items stopped at once", self._stop)
         # The last: by its length it fences the leases that were due when it began, and ends their sandboxes.
         yield from self._wave("429 for a minute", self._throttle)
-        peak = proc.peak_kib(pid)
+        peak = max(before, proc.peak_kib(course.stage.pid()))
         yield Bound("all of them", f"memory at most {GROWTH:g} times", f"{peak / memory:.2f}", peak <= GROWTH * memory)
         course.stage.end()
+
+    def _start(self) -> None:
+        self.course.stage.start_operator(self.course.kubeconfig, self.course.api, self.course.size.interval)
+        self.course.stage.await_http_address()
 
     def _wave(self, name: str, wave: Callable[[], Iterator[Bound]]) -> Iterator[Bound]:
         self.course.say(f"wave: {name}")
@@ -124,6 +136,14 @@ class Waves:
         self.course.until_beaten(since, self.course.size.ttl)
         yield from self._in_time(since)
 
+    def _kill(self) -> Iterator[Bound]:
+        self.course.stage.end(signal.SIGKILL)
+        since = self.course.api.summary()["now"]
+        self._start()
+        seconds = self.course.until_beaten(since, self.course.size.ttl)
+        yield Bound("", f"all beaten within {AGAIN:g} s", f"{seconds:.1f} s", seconds <= AGAIN)
+        self._settle()
+
     def _stop(self) -> Iterator[Bound]:
         since, mark = self.course.api.summary()["now"], self.course.audit.mark()
         states = self.course.api.items()
@@ -137,6 +157,8 @@ class Waves:
         told = self.course.api.items()
         slowest = max(deletions[lease_name(number)] - (told[item(number)][1] or 0.0) for number in stopped)
         yield Bound("", f"each pod's DELETE within {DELETED:g} s of the beat", f"{slowest:.1f} s", slowest <= DELETED)
+        lists = self.course.audit.count("list pods", mark)
+        yield Bound("", f"at most {LISTS} lists of pods", str(lists), lists <= LISTS)
         yield from self._in_time(since)
 
     def _in_time(self, since: float) -> Iterator[Bound]:

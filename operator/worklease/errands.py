@@ -7,7 +7,7 @@ and must not decide: the next turn does.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
@@ -50,6 +50,9 @@ LONGEST_RETRY: Final = 10.0
 REHEARSED: Final = 60.0
 """Seconds before a template that was refused is tried again unedited: a quota or a policy may have changed."""
 
+LISTS: Final = 2
+"""Lists of one item's pods under way at once: where there are thousands of pods, each costs the API server as much."""
+
 TOLD_FIRST: Final = 10.0
 """Seconds for which a pod that ended by itself stays until the status tells of it; nothing runs in it any more. A
 resource that is over waits as long for the end of its record."""
@@ -82,6 +85,7 @@ class Errands:
         self._credentials_secret = credentials_secret
         self._clock = clock
         self._wall = wall
+        self._lists = asyncio.Semaphore(LISTS)
 
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn, send the heartbeat that it asks for by then, and let it observe the outcome."""
@@ -305,15 +309,18 @@ class Errands:
         text = kept.record(trying=None, wall=self._wall(), now=now)
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
 
-    async def muster(self, kept: Kept) -> None:
-        """List the pods that carry the item's labels, until the answer is known.
+    async def muster(self, kept: Kept, unbound: Callable[[], Sequence[Pod] | None]) -> None:
+        """Find the pods that carry the item's labels: among what the watches told of, once that is all there is.
 
-        Those of an item that is stopped are its sandboxes, if they were there when it was: nobody holds it.
+        Before that by a list, a few at a time: the API server looks at every pod for each. Those of an item that is
+        stopped are its sandboxes, if they were there when it was: nobody holds it.
         """
-        spec = kept.resource.spec
         while not kept.let_go:
-            before = dict(kept.bound)
-            found = await self._rooms.sandboxes.muster(kept.resource.namespace, spec.environment_id, spec.work_id)
+            async with self._lists:
+                before = dict(kept.bound)
+                found: Sequence[Pod] | NotDone | None = unbound()
+                if found is None:
+                    found = await self._rooms.sandboxes.muster(*kept.item)
             if not isinstance(found, NotDone):
                 for pod in found:
                     if not kept.bind_answer(pod, before, self._clock()) and self._is_left_of_stopped(kept, pod):

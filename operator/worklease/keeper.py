@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
@@ -157,7 +157,8 @@ class Keeper:
             self._look_at(kept, uid)
 
     def count_pods(self, there: Collection[str]) -> None:
-        """Look after pods that an earlier process knew and that a list of all does not have."""
+        """Take note of the uids of all pods; look after those that an earlier process knew and that are not there."""
+        self._sightings.count(there)
         for kept in self._kept.values():
             for pod in tuple(kept.bound.values()):
                 if pod.is_remembered and pod.uid not in there:
@@ -305,6 +306,12 @@ class Keeper:
             self._errands.note_seen(kept, pod)
         self._spare(kept, pod)
 
+    def _unbound(self, kept: Kept) -> Sequence[Pod] | None:
+        """Give what carries the item's labels and is not bound; None until the watches told of all that is there."""
+        if not self._sightings.are_complete:
+            return None
+        return [pod for pod in self._sightings.of(kept.item) if pod.uid not in kept.bound]
+
     def _situation(self, kept: Kept, now: float) -> Situation:
         """Gather all that is to be decided upon, and conclude what became of the sandbox."""
         if kept.resource.deletion_timestamp is None or any(pod.is_at_work for pod in kept.bound.values()):
@@ -394,7 +401,7 @@ class Keeper:
                 kept.lease = lease.release(kept.lease, message)
                 kept.wake.set()
             case Muster():
-                self._start(kept, "muster", self._errands.muster(kept))
+                self._start(kept, "muster", self._errands.muster(kept, partial(self._unbound, kept)))
             case Discard():
                 self._start(kept, "discard", self._errands.discard(kept))
             case LetGo() if "make" in kept.calls or ("beat" in kept.calls and kept.lease.sent is None):

@@ -10,41 +10,14 @@ from typing import Any
 
 import pytest
 
+from support.keeping import rooms, wall
 from support.lease_objects import lease
 from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
-from worklease.budget import Budget
-from worklease.checkpoint import Checkpoint
-from worklease.credentials import Credentials
-from worklease.errands import Rooms
 from worklease.finalizer import FINALIZER
-from worklease.happenings import Telling
 from worklease.keeper import Keeper
-from worklease.kept import Options, Wall
-from worklease.kubernetes_api import KubernetesApi
-from worklease.listing import Listing
-from worklease.sandbox import Sandboxes
-from worklease.status import StatusWriter
+from worklease.kept import Options
 from worklease.wake import AT_ONCE, Line, Wake
 from worklease.work_api import WorkApi
-
-
-def rooms(api: KubernetesApi, work_api: WorkApi) -> Rooms:
-    budget = Budget(0, time.monotonic)
-    return Rooms(
-        kubernetes=api,
-        work_api=work_api,
-        credentials=Credentials(api, time.monotonic),
-        sandboxes=Sandboxes(api),
-        status=StatusWriter(api, 1000.0, time.monotonic),
-        budget=budget,
-        listing=Listing(work_api, budget),
-        checkpoint=Checkpoint(api, "own", time.monotonic),
-        telling=Telling(),
-    )
-
-
-def wall() -> Wall:
-    return Wall(time.monotonic(), datetime.now(UTC))
 
 
 @asynccontextmanager

@@ -5,20 +5,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from support.keeping import rooms, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving, until
 from worklease.budget import Budget
-from worklease.checkpoint import Checkpoint
-from worklease.credentials import Credentials
-from worklease.errands import REHEARSED, Rooms
+from worklease.errands import REHEARSED
 from worklease.happenings import Happening, LeftBehind, Telling
 from worklease.keeper import Keeper
-from worklease.kept import Options, Wall
-from worklease.listing import Listing
-from worklease.sandbox import Sandboxes
-from worklease.status import StatusWriter
+from worklease.kept import Options
 from worklease.work_api import WorkApi
 
 TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
@@ -69,9 +64,6 @@ async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[Ho
         looks.append(time.monotonic() + sum(ahead))
         return looks[-1]
 
-    def wall() -> Wall:
-        return Wall(time.monotonic(), datetime.now(UTC))
-
     async with (
         serving() as kubernetes,
         serving() as remote,
@@ -80,22 +72,10 @@ async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[Ho
     ):
         kubernetes.script = kubernetes_script
         told: list[Happening] = []
-        budget, checkpoint = Budget(0, time.monotonic), Checkpoint(api, "own", time.monotonic)
-        status = StatusWriter(api, 1000.0, time.monotonic)
-        rooms = Rooms(
-            kubernetes=api,
-            work_api=work_api,
-            credentials=Credentials(api, time.monotonic),
-            sandboxes=Sandboxes(api),
-            status=status,
-            budget=budget,
-            listing=Listing(work_api, budget),
-            checkpoint=checkpoint,
-            telling=Telling(told.append),
-        )
-        keeper = Keeper(rooms, Options(interval=30, credentials_secret="keys"), clock, wall)
-        tasks = [asyncio.create_task(each) for each in (checkpoint.run(), status.run())]
-        yield House(keeper, kubernetes, remote, budget, told, looks, ahead)
+        used = rooms(api, work_api, Telling(told.append))
+        keeper = Keeper(used, Options(interval=30, credentials_secret="keys"), clock, wall)
+        tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
+        yield House(keeper, kubernetes, remote, used.budget, told, looks, ahead)
         for task in tasks:
             task.cancel()
         await keeper.close()
