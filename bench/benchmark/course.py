@@ -38,8 +38,11 @@ EVENTS_LOOK: Final = 5.0
 EVENTS_SECONDS: Final = 1200.0
 """Seconds until they are: the operator writes twenty a second."""
 
-TAKEN_OVER: Final = 300
-"""Resources a second whose timers Kopf starts at least, beside the beats; until then it is no steady fleet."""
+TAKEN_OVER_SECONDS: Final = 600.0
+"""Seconds that Kopf may take to tell of all that is there, beside the beats; until then it is no steady fleet."""
+
+COUNTED: Final = 1000
+"""Resources a second that the census counts at least, with their pods; one follows Kopf's lists."""
 
 SHARE_STOPPED: Final = 0.02
 """The part of the leases that is stopped, and as many whose pods fail, at the end."""
@@ -167,10 +170,11 @@ class Course:
         """End the operator, start it anew, and measure it and the floor in one window."""
         took = self.stage.end(signal.SIGKILL if after == "kill -9" else signal.SIGTERM)
         self.say(f"ended by {after} within {took:.1f} s")
+        mark = self.audit.mark()
         pid, beaten = self._start_operator()
         self.say(f"all beaten {beaten:.1f} s after {after}")
         floor = self._start_floor()
-        time.sleep(self.size.leases / TAKEN_OVER)
+        self._await_takeover(mark)
         with Probe(self.stage.await_http_address()) as probe:
             mark, began = self.audit.mark(), time.monotonic()
             windows = self._windows({"worklease": (pid, self.api), "floor": (floor, self.floor_api)})
@@ -212,9 +216,23 @@ class Course:
         self._start_operator(WORKLEASE_STATUS_WRITES_PER_SECOND=f"{SETTLING_WRITES:g}")
         time.sleep(SETTLED + 2 * self.size.leases / SETTLING_WRITES)
         self.stage.end(signal.SIGKILL)
+        mark = self.audit.mark()
         self._start_operator()
         wait_for(self._is_quiet, seconds=EVENTS_SECONDS, what="the end of a fresh fleet's events")
-        time.sleep(self.size.leases / TAKEN_OVER)
+        self._await_takeover(mark)
+
+    def _await_takeover(self, mark: int) -> None:
+        """Wait until Kopf has told of all that was there when the operator was started: it watches what it has listed.
+
+        It gets a page when what was on the one before is told.
+        """
+        watches = ("watch workleases", "watch pods")
+        wait_for(
+            lambda: all(self.audit.count(each, mark) for each in watches),
+            seconds=TAKEN_OVER_SECONDS,
+            what="Kopf's watches",
+        )
+        time.sleep(SETTLED + self.size.leases / COUNTED)
 
     def _is_quiet(self) -> bool:
         mark = self.audit.mark()

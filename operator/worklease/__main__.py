@@ -32,6 +32,7 @@ from worklease.kept import Options, Wall
 from worklease.kubernetes_api import KubernetesApi, NotConfigured
 from worklease.listing import Listing
 from worklease.metrics import Fleet, Metrics
+from worklease.roster import Roster
 from worklease.sandbox import Sandboxes
 from worklease.server import AddressInUse, Page, serve
 from worklease.settings import InvalidSettings, Settings
@@ -233,14 +234,16 @@ async def _open_rooms(
     checkpoint = Checkpoint(kubernetes, own, monotonic)
     await checkpoint.load()
     budget = Budget(settings.requests_per_minute, monotonic, telling)
+    sandboxes = Sandboxes(kubernetes)
     return Rooms(
         kubernetes=kubernetes,
         work_api=work_api,
         credentials=Credentials(kubernetes, monotonic),
-        sandboxes=Sandboxes(kubernetes),
+        sandboxes=sandboxes,
         status=status,
         budget=budget,
         listing=Listing(work_api, budget),
+        roster=Roster(sandboxes),
         checkpoint=checkpoint,
         telling=telling,
     )

@@ -7,7 +7,7 @@ and must not decide: the next turn does.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
@@ -35,6 +35,7 @@ from worklease.lease import Beat, End
 from worklease.lifecycle import EndPod
 from worklease.listing import Listing
 from worklease.outcomes import CredentialsMissing, Exchange, Outcome, Seen, Throttled, Unanswered, Unauthorized
+from worklease.roster import Roster
 from worklease.sandbox import Ending, Fit, Gone, Made, NotDone, Sandboxes, Unfit
 from worklease.situation import Asked, Attempt, is_running
 from worklease.status import Reference, StatusWriter
@@ -49,9 +50,6 @@ LONGEST_RETRY: Final = 10.0
 
 REHEARSED: Final = 60.0
 """Seconds before a template that was refused is tried again unedited: a quota or a policy may have changed."""
-
-LISTS: Final = 2
-"""Lists of one item's pods under way at once: where there are thousands of pods, each costs the API server as much."""
 
 TOLD_FIRST: Final = 10.0
 """Seconds for which a pod that ended by itself stays until the status tells of it; nothing runs in it any more. A
@@ -71,6 +69,7 @@ class Rooms:
     status: StatusWriter
     budget: Budget
     listing: Listing
+    roster: Roster
     checkpoint: Checkpoint
     telling: Telling
 
@@ -85,7 +84,6 @@ class Errands:
         self._credentials_secret = credentials_secret
         self._clock = clock
         self._wall = wall
-        self._lists = asyncio.Semaphore(LISTS)
 
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn, send the heartbeat that it asks for by then, and let it observe the outcome."""
@@ -309,20 +307,19 @@ class Errands:
         text = kept.record(trying=None, wall=self._wall(), now=now)
         await self._rooms.checkpoint.commit(kept.resource.uid, text)
 
-    async def muster(self, kept: Kept, unbound: Callable[[], Sequence[Pod] | None]) -> None:
-        """Find the pods that carry the item's labels: among what the watches told of, once that is all there is.
+    async def muster(self, kept: Kept, is_anothers: Callable[[Pod], bool]) -> None:
+        """Find the pods that carry the item's labels, until the answer is known.
 
-        Before that by a list, a few at a time: the API server looks at every pod for each. Those of an item that is
-        stopped are its sandboxes, if they were there when it was: nobody holds it.
+        Those of an item that is stopped are its sandboxes, if they were there when it was: nobody holds it. What
+        another resource has bound meanwhile is that one's.
         """
         while not kept.let_go:
-            async with self._lists:
-                before = dict(kept.bound)
-                found: Sequence[Pod] | NotDone | None = unbound()
-                if found is None:
-                    found = await self._rooms.sandboxes.muster(*kept.item)
+            before = dict(kept.bound)
+            found = await self._rooms.roster.ask(kept.item)
             if not isinstance(found, NotDone):
                 for pod in found:
+                    if is_anothers(pod):
+                        continue
                     if not kept.bind_answer(pod, before, self._clock()) and self._is_left_of_stopped(kept, pod):
                         kept.bound[pod.uid] = pod
                 kept.is_mustered = True

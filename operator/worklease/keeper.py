@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
@@ -157,8 +157,7 @@ class Keeper:
             self._look_at(kept, uid)
 
     def count_pods(self, there: Collection[str]) -> None:
-        """Take note of the uids of all pods; look after those that an earlier process knew and that are not there."""
-        self._sightings.count(there)
+        """Look after pods that an earlier process knew and that a list of all does not have."""
         for kept in self._kept.values():
             for pod in tuple(kept.bound.values()):
                 if pod.is_remembered and pod.uid not in there:
@@ -299,18 +298,15 @@ class Keeper:
 
     def _bind(self, kept: Kept, pod: Pod, now: float) -> None:
         """Let a resource bind a pod, unless it is another one's still: that of an earlier delivery, which ends it."""
-        others = (each for each in self._by_item.get(kept.item, {}).values() if each is not kept)
-        is_anothers = any(pod.uid in each.bound and not each.bound[pod.uid].gone for each in others)
         is_known = pod.uid in kept.bound
-        if not kept.let_go and (is_known or not is_anothers) and kept.bind(pod, now) and not is_known:
+        if not kept.let_go and (is_known or not self._is_anothers(kept, pod)) and kept.bind(pod, now) and not is_known:
             self._errands.note_seen(kept, pod)
         self._spare(kept, pod)
 
-    def _unbound(self, kept: Kept) -> Sequence[Pod] | None:
-        """Give what carries the item's labels and is not bound; None until the watches told of all that is there."""
-        if not self._sightings.are_complete:
-            return None
-        return [pod for pod in self._sightings.of(kept.item) if pod.uid not in kept.bound]
+    def _is_anothers(self, kept: Kept, pod: Pod) -> bool:
+        """Tell whether another resource has bound a pod that is there."""
+        others = (each for each in self._by_item.get(kept.item, {}).values() if each is not kept)
+        return any(pod.uid in each.bound and not each.bound[pod.uid].gone for each in others)
 
     def _situation(self, kept: Kept, now: float) -> Situation:
         """Gather all that is to be decided upon, and conclude what became of the sandbox."""
@@ -401,7 +397,7 @@ class Keeper:
                 kept.lease = lease.release(kept.lease, message)
                 kept.wake.set()
             case Muster():
-                self._start(kept, "muster", self._errands.muster(kept, partial(self._unbound, kept)))
+                self._start(kept, "muster", self._errands.muster(kept, partial(self._is_anothers, kept)))
             case Discard():
                 self._start(kept, "discard", self._errands.discard(kept))
             case LetGo() if "make" in kept.calls or ("beat" in kept.calls and kept.lease.sent is None):

@@ -87,7 +87,7 @@ class Inquire:
 
 @dataclass(frozen=True, slots=True)
 class Muster:
-    """List the pods that carry the item's labels: some may have come while no process was there to be told."""
+    """Find the pods that carry the item's labels: some may have come while no process was there to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def _go_on(situation: Situation, now: float) -> Plan:
     pods, at = current(situation), begins(situation)
     looks = [deadline(situation, pod) for pod in pods or (None,)]
     if not pods and not situation.is_mustered and now >= looks[0]:
-        return Plan((Muster(),))
+        return _look_again(situation.lease, now, steps=(Muster(),))
     if policy.is_made and not pods and at is not None:
         again = at if situation.making is None else max(at, situation.making.again)
         if now >= again:

@@ -4,7 +4,7 @@ Owns the pod API. A pod is deleted by name only together with its uid as precond
 successor is somebody else's. Must not decide which pod is made or goes when.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -12,7 +12,7 @@ from typing import Any, Final, assert_never
 
 from worklease.fate import AILMENTS, DISRUPTIONS, Ailment, Pod
 from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, Refused
-from worklease.resource import ENVIRONMENT_LABEL, LONGEST_SANDBOX_MESSAGE, WORK_LABEL
+from worklease.resource import LONGEST_SANDBOX_MESSAGE
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds that Kubernetes gives a pod which does not say."""
@@ -104,17 +104,20 @@ class Sandboxes:
             case reply:
                 assert_never(reply)
 
-    async def muster(self, namespace: str, environment_id: str, work_id: str) -> Sequence[Pod] | NotDone:
-        """List the pods that carry both labels of a work item."""
-        selector = f"{ENVIRONMENT_LABEL}={environment_id},{WORK_LABEL}={work_id}"
-        query = {"labelSelector": selector, "limit": str(PAGE)}
-        match await self._api.call("GET", _path(namespace), query=query):
-            case Done(body):
-                return [read_pod(item) for item in body.get("items") or ()]
-            case Refused(_, message) | NoAnswer(message):
-                return NotDone(message)
-            case reply:
-                assert_never(reply)
+    async def pages(self, namespace: str, selector: str) -> AsyncIterator[Sequence[Mapping[str, Any]] | NotDone]:
+        """List the pods whose labels are selected, page by page; ``NotDone``, as the last, if not all could be had."""
+        query: dict[str, str] | None = {"labelSelector": selector, "limit": str(PAGE)}
+        while query is not None:
+            match await self._api.call("GET", _path(namespace), query=query):
+                case Done(body):
+                    yield body.get("items") or ()
+                    token = (body.get("metadata") or {}).get("continue")
+                    query = query | {"continue": token} if token else None
+                case Refused(_, message) | NoAnswer(message):
+                    yield NotDone(message)
+                    return
+                case reply:
+                    assert_never(reply)
 
     async def look(self, namespace: str, name: str, uid: str) -> Pod | Gone | NotDone:
         """Look whether this very pod is there, and how it is."""

@@ -4,7 +4,7 @@ Owns that index. Must not know which of them anybody has bound.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from worklease.fate import Pod
@@ -32,19 +32,6 @@ class Sightings:
     def __init__(self) -> None:
         self._pods: defaultdict[Address, dict[str, Pod]] = defaultdict(dict)
         self._places: dict[str, Address] = {}
-        self._untold: set[str] | None = None
-
-    @property
-    def are_complete(self) -> bool:
-        """Whether the watches told of each pod that was there when all were counted first, if it is there still."""
-        return self._untold is not None and not self._untold
-
-    def count(self, there: Collection[str]) -> None:
-        """Take note of the uids of all pods that are there, by a list."""
-        if self._untold is None:
-            self._untold = {uid for uid in there if uid not in self._places}
-        elif self._untold:
-            self._untold.intersection_update(there)
 
     def see(self, pod: Pod, item: Address) -> tuple[Address, Address]:
         """Take note of a pod; returns where it belongs, and where it did: its labels may have been changed."""
@@ -53,9 +40,6 @@ class Sightings:
             drop(self._pods, before, pod.uid)
         self._places[pod.uid] = item
         self._pods[item][pod.uid] = pod
-        if self._untold:
-            self._untold.discard(pod.uid)
-            self._untold = self._untold or set()  # one that was emptied keeps the place of all that was in it
         return item, before
 
     def lose(self, uid: str) -> Address:

@@ -70,8 +70,8 @@ async def _run_once(bridge: Bridge, namespaces: tuple[str, ...]) -> str:
     run = _Run(bridge, namespaces)
     missed = asyncio.create_task(bridge.census.until_missed(), name="look for what Kopf missed")
     try:
-        await asyncio.wait({run.ended, missed}, return_when=asyncio.FIRST_COMPLETED)
-        return run.ended.result() if run.ended.done() else missed.result()
+        await asyncio.wait({run.ending, missed}, return_when=asyncio.FIRST_COMPLETED)
+        return run.ending.result() if run.ending.done() else missed.result()
     finally:
         missed.cancel()
         await run.end()
@@ -81,8 +81,9 @@ class _Run:
     """One run of Kopf, in a thread of its own."""
 
     def __init__(self, bridge: Bridge, namespaces: tuple[str, ...]) -> None:
-        self.ended: asyncio.Future[str] = bridge.loop.create_future()
-        """Is done when Kopf has ended, and says why."""
+        self.ending: asyncio.Future[str] = bridge.loop.create_future()
+        """Is done when Kopf ends, and says why."""
+        self._ended = asyncio.Event()
         self._bridge = bridge
         self._namespaces = namespaces
         self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -91,18 +92,19 @@ class _Run:
     async def end(self) -> None:
         """Tell Kopf to end, and wait until it has."""
         self._stop.set_result(None)
-        await asyncio.wait({self.ended}, timeout=FAREWELL)
-        if not self.ended.done():
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await self._ended.wait()
+        except TimeoutError:
             _log.warning("kopf did not end within %.0f s, and is left to itself", FAREWELL)
 
     def _run(self) -> None:
-        why = "it was stopped"
         try:
             asyncio.run(self._operate())
         except BaseException as error:  # noqa: BLE001 (whatever ends Kopf, the supervisor tells it and goes on)
-            why = f"{type(error).__name__}: {error}"
+            self._tell(self._settle, _in_words(error))
         finally:
-            self._bridge.loop.call_soon_threadsafe(self._settle, why)
+            self._tell(self._ended.set)
 
     async def _operate(self) -> None:
         """Run Kopf until it ends or is to end.
@@ -121,11 +123,19 @@ class _Run:
         stop = asyncio.wrap_future(self._stop)
         any_of: set[asyncio.Future[Any]] = {*roots, stop}
         ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+        errors = [root.exception() for root in ended - {stop}]
+        self._tell(self._settle, next((_in_words(error) for error in errors if error is not None), "it was stopped"))
         await end(lambda: roots)
         await end(_others)
-        for root in ended - {stop}:
-            root.result()
+
+    def _tell(self, what: Callable[..., None], *arguments: str) -> None:
+        """Have something done in the keeper's loop."""
+        self._bridge.loop.call_soon_threadsafe(what, *arguments)
 
     def _settle(self, why: str) -> None:
-        if not self.ended.done():
-            self.ended.set_result(why)
+        if not self.ending.done():
+            self.ending.set_result(why)
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from worklease.happenings import SILENT, Telling
 from worklease.kept import Wall
 from worklease.kubernetes_api import KubernetesApi
 from worklease.listing import Listing
+from worklease.roster import Roster
 from worklease.sandbox import Sandboxes
 from worklease.status import StatusWriter
 from worklease.work_api import WorkApi
@@ -21,15 +22,16 @@ from worklease.work_api import WorkApi
 
 def rooms(api: KubernetesApi, work_api: WorkApi, telling: Telling = SILENT) -> Rooms:
     """Give the rooms of an operator whose own namespace is ``own``; neither checkpoint nor status runs yet."""
-    budget = Budget(0, time.monotonic)
+    budget, sandboxes = Budget(0, time.monotonic), Sandboxes(api)
     return Rooms(
         kubernetes=api,
         work_api=work_api,
         credentials=Credentials(api, time.monotonic),
-        sandboxes=Sandboxes(api),
+        sandboxes=sandboxes,
         status=StatusWriter(api, 1000.0, time.monotonic),
         budget=budget,
         listing=Listing(work_api, budget),
+        roster=Roster(sandboxes),
         checkpoint=Checkpoint(api, "own", time.monotonic),
         telling=telling,
     )

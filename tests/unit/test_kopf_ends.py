@@ -7,10 +7,7 @@ from worklease.watches import end
 
 
 async def closes_by_a_task_of_its_own() -> None:
-    """End as a watch of Kopf's does: by a new task that it waits for, whatever it is told.
-
-    The new task waits for another one, which was cancelled with the watch, and would have ended it.
-    """
+    """End as a watch of Kopf's does: by a new task that it waits for, whatever it is told, and that ends by nothing."""
     try:
         await asyncio.Event().wait()
     finally:

@@ -1,173 +1,244 @@
-"""The pods of what ended after a start: the watches tell of all before anybody asks for each item's by a list."""
+"""The pods of what has ended: found by a list that was begun after it, and that is shared by all who ask together."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from support.keeping import rooms, wall
-from support.scripted_server import Answer, ScriptedServer, Seen, always, kubernetes_at, serving, until
-from worklease.errands import LISTS
+from support.scripted_server import Answer, ScriptedServer, Seen, in_turn, kubernetes_at, serving, until
 from worklease.keeper import Keeper
 from worklease.kept import Options
+from worklease.roster import FEW, REST, Roster
+from worklease.sandbox import NotDone, Sandboxes
+from worklease.sightings import Address
 from worklease.work_api import WorkApi
 
-LEASES = 10
+LABELS = "worklease.dev/environment-id,worklease.dev/work-id"
 KEY = {"data": {"environment-key": "a2V5"}}
-STOPPED = {
+AWAY = Answer(status=503, body={"kind": "Status", "message": "away"})
+VERSION = {"resourceVersion": "7"}
+RENEWED = {
     "type": "work_heartbeat",
     "last_heartbeat": "2026-11-24T12:00:00Z",
-    "state": "stopped",
-    "lease_extended": False,
+    "state": "active",
+    "lease_extended": True,
     "ttl_seconds": 90,
 }
+STOPPED = RENEWED | {"state": "stopped", "lease_extended": False}
 
 
 def told(seconds: float) -> str:
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
-def resource(number: int) -> dict[str, Any]:
-    """Give a resource whose lease an earlier process held."""
-    return {
-        "metadata": {
-            "namespace": "agents",
-            "name": f"lease-{number}",
-            "uid": f"uid-{number}",
-            "generation": 1,
-            "resourceVersion": "7",
-            "creationTimestamp": told(-600),
-            "finalizers": ["worklease.dev/lease"],
-        },
-        "spec": {"environmentID": "env_1", "workID": f"work_{number}"},
-        "status": {
-            "lastHeartbeat": told(-20),
-            "state": "active",
-            "leaseExtended": True,
-            "ttlSeconds": 90,
-            "observedTime": told(-20),
-            "leaseExpiryTime": told(70),
-            "claimTime": told(-500),
-        },
-    }
+def item(number: int, namespace: str = "agents") -> Address:
+    return (namespace, "env_1", f"work_{number}")
 
 
-def pod(number: int) -> dict[str, Any]:
+def pod(number: int, name: str = "pod") -> dict[str, Any]:
     """Give the pod that somebody made for an item."""
     labels = {"worklease.dev/environment-id": "env_1", "worklease.dev/work-id": f"work_{number}"}
-    return {
-        "metadata": {
-            "namespace": "agents",
-            "name": f"pod-{number}",
-            "uid": f"pod-uid-{number}",
-            "labels": labels,
-            "creationTimestamp": told(-400),
-        },
-        "status": {"phase": "Running"},
+    metadata = {
+        "namespace": "agents",
+        "name": f"{name}-{number}",
+        "uid": f"{name}-uid-{number}",
+        "labels": labels,
+        "creationTimestamp": told(-400),
     }
+    return {"metadata": metadata, "status": {"phase": "Running"}}
 
 
-@dataclass
-class House:
-    keeper: Keeper
-    kubernetes: ScriptedServer
-    may_list: asyncio.Event
-
-    @property
-    def lists(self) -> int:
-        """How many lists of pods were asked for."""
-        return sum(seen.method == "GET" and seen.path == "/api/v1/namespaces/agents/pods" for seen in self._seen)
-
-    @property
-    def deleted(self) -> set[str]:
-        return {seen.path.rpartition("/")[2] for seen in self._seen if seen.method == "DELETE"}
-
-    @property
-    def _seen(self) -> list[Seen]:
-        return list(self.kubernetes.seen)
+def pods(*numbers: int, token: str = "", until: asyncio.Event | None = None) -> Answer:
+    return Answer(body={"metadata": {"continue": token}, "items": [pod(number) for number in numbers]}, until=until)
 
 
-@asynccontextmanager
-async def house() -> AsyncIterator[House]:
-    """Run a keeper whose items are all stopped, and whose API server lists pods when it may."""
-    may_list = asyncio.Event()
+def selectors(server: ScriptedServer) -> list[str]:
+    return [seen.query["labelSelector"][0] for seen in server.seen]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with serving() as started:
+        yield started
+
+
+@pytest.fixture
+async def roster(server: ScriptedServer) -> AsyncIterator[Roster]:
+    async with kubernetes_at(server.url) as api:
+        yield Roster(Sandboxes(api))
+
+
+async def test_many_that_end_together_share_one_list_of_all(server: ScriptedServer, roster: Roster) -> None:
+    server.script = in_turn(pods(0, 1, 77, token="more"), pods(2, 3))
+    found = await asyncio.gather(*(roster.ask(item(number)) for number in range(FEW + 1)))
+    assert selectors(server) == [LABELS, LABELS]
+    assert [seen.query.get("continue") for seen in server.seen] == [None, ["more"]]
+    assert [[each.name for each in of] for of in found if not isinstance(of, NotDone)] == [
+        [f"pod-{number}"] if number < 4 else [] for number in range(FEW + 1)
+    ]
+
+
+async def test_a_list_of_all_is_asked_for_in_each_namespace(server: ScriptedServer, roster: Roster) -> None:
+    asks = [roster.ask(item(number, namespace)) for number in range(FEW) for namespace in ("agents", "others")]
+    await asyncio.gather(*asks)
+    assert sorted(seen.path for seen in server.seen) == [
+        "/api/v1/namespaces/agents/pods",
+        "/api/v1/namespaces/others/pods",
+    ]
+
+
+async def test_few_have_a_list_of_their_own(server: ScriptedServer, roster: Roster) -> None:
+    server.script = lambda seen: pods(int(seen.query["labelSelector"][0].rpartition("_")[2]))
+    found = await asyncio.gather(roster.ask(item(4)), roster.ask(item(5)), roster.ask(item(4)))
+    assert sorted(selectors(server)) == [
+        f"worklease.dev/environment-id=env_1,worklease.dev/work-id=work_{number}" for number in (4, 5)
+    ]
+    assert [[each.name for each in of] for of in found if not isinstance(of, NotDone)] == [
+        ["pod-4"],
+        ["pod-5"],
+        ["pod-4"],
+    ]
+
+
+async def test_who_asks_while_a_list_is_under_way_gets_one_that_was_begun_afterwards(
+    server: ScriptedServer, roster: Roster
+) -> None:
+    may_answer = asyncio.Event()
+    server.script = in_turn(pods(until=may_answer), pods(7))
+    first = asyncio.create_task(roster.ask(item(7)))
+    await server.until_seen(1)
+    second = asyncio.create_task(roster.ask(item(7)))
+    await asyncio.sleep(0)
+    may_answer.set()
+    assert await first == []
+    (found,) = [await second]
+    assert not isinstance(found, NotDone)
+    assert [each.name for each in found] == ["pod-7"]
+
+
+async def test_the_next_list_waits_for_longer_than_the_last_one_took(server: ScriptedServer, roster: Roster) -> None:
+    may_answer = asyncio.Event()
+    server.script = in_turn(pods(until=may_answer), pods())
+    asking = asyncio.create_task(roster.ask(item(1)))
+    await server.until_seen(1)
+    await asyncio.sleep(0.1)
+    answered = time.monotonic()
+    may_answer.set()
+    await asking
+    await roster.ask(item(1))
+    assert time.monotonic() - answered >= REST * 0.1
+
+
+@pytest.mark.parametrize("asked", [1, FEW + 1])
+async def test_what_cannot_be_listed_to_its_end_is_said_to_all(
+    server: ScriptedServer, roster: Roster, asked: int
+) -> None:
+    server.script = in_turn(pods(0, token="more"), AWAY)
+    found = await asyncio.gather(*(roster.ask(item(number)) for number in range(asked)))
+    assert all(isinstance(each, NotDone) and "away" in each.message for each in found)
+
+
+# --- What the keeper makes of it -----------------------------------------------------------------------------------
+
+
+def resource(name: str) -> dict[str, Any]:
+    """Give a resource whose lease an earlier process held."""
+    metadata = {
+        "namespace": "agents",
+        "name": name,
+        "uid": f"uid-{name}",
+        "generation": 1,
+        "creationTimestamp": told(-600),
+        "finalizers": ["worklease.dev/lease"],
+    } | VERSION
+    status = {
+        "lastHeartbeat": told(-20),
+        "state": "active",
+        "leaseExtended": True,
+        "ttlSeconds": 90,
+        "observedTime": told(-20),
+        "leaseExpiryTime": told(70),
+        "claimTime": told(-500),
+    }
+    return {"metadata": metadata, "spec": {"environmentID": "env_1", "workID": "work_1"}, "status": status}
+
+
+def younger(name: str) -> dict[str, Any]:
+    """Give a resource for the same item that came later, and that nobody has acted upon."""
+    body = resource(name)
+    body["metadata"]["creationTimestamp"] = told(-5)
+    return body | {"status": {}}
+
+
+def asked(server: ScriptedServer, method: str, end: str) -> list[Seen]:
+    return [seen for seen in server.seen if seen.method == method and seen.path.endswith(end)]
+
+
+def says(server: ScriptedServer, name: str, condition: str) -> bool:
+    """Tell whether a resource's status says that a condition is true."""
+    patches = asked(server, "PATCH", f"/{name}/status")
+    conditions = [each for patch in patches for each in patch.json["status"].get("conditions", ())]
+    return any(each["type"] == condition and each["status"] == "True" for each in conditions)
+
+
+def kubernetes(*lists: Answer) -> Callable[[Seen], Answer]:
+    """Answer lists of pods one after the other, and everything else as a healthy server does."""
+    listed = in_turn(*lists)
 
     def answer(seen: Seen) -> Answer:
         if "/secrets/" in seen.target:
             return Answer(body=KEY)
         if seen.method == "GET" and seen.path.endswith("/pods"):
-            number = int(seen.query["labelSelector"][0].rpartition("_")[2])
-            return Answer(body={"items": [pod(number)]}, until=may_list)
-        return Answer()
+            return listed(seen)
+        name = seen.path.removesuffix("/status").rpartition("/")[2]
+        return Answer(body={"metadata": {"namespace": "agents", "name": name, "uid": f"uid-{name}"} | VERSION})
 
+    return answer
+
+
+@asynccontextmanager
+async def keeping(server: ScriptedServer, *beats: dict[str, Any]) -> AsyncIterator[Keeper]:
     async with (
-        serving() as kubernetes,
         serving() as remote,
-        kubernetes_at(kubernetes.url) as api,
+        kubernetes_at(server.url) as api,
         WorkApi(remote.url, time.monotonic) as work_api,
     ):
-        kubernetes.script, remote.script = answer, always(Answer(body=STOPPED))
+        remote.script = in_turn(*(Answer(body=beat) for beat in beats))
         used = rooms(api, work_api)
         keeper = Keeper(used, Options(interval=30, credentials_secret="keys"), time.monotonic, wall)
         tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
-        yield House(keeper, kubernetes, may_list)
+        yield keeper
         for task in tasks:
             task.cancel()
         await keeper.close()
         await asyncio.wait(tasks)
 
 
-ALL = {f"pod-{number}" for number in range(LEASES)}
-UIDS = {f"pod-uid-{number}" for number in range(LEASES)}
+async def test_a_pod_that_no_watch_told_of_is_ended_with_the_stopped_item_once_a_list_is_to_be_had(
+    server: ScriptedServer,
+) -> None:
+    server.script = kubernetes(AWAY, pods(1))
+    async with keeping(server, STOPPED) as keeper:
+        keeper.see(resource("a"))
+        await until(lambda: asked(server, "DELETE", "/pods/pod-1"), "its deletion")
+        assert len(asked(server, "GET", "/pods")) == 2
+        assert not says(server, "a", "Finished")
 
 
-async def test_what_the_watches_told_of_is_not_listed_again_for_each_lease_that_ends() -> None:
-    async with house() as there:
-        there.keeper.count_pods(UIDS)
-        for number in range(LEASES):
-            there.keeper.see_pod(pod(number))
-        for number in range(LEASES):
-            there.keeper.see(resource(number))
-        await until(lambda: there.deleted == ALL, "the end of all pods")
-        assert there.lists == 0
-
-
-async def test_until_the_watches_told_of_all_a_few_lists_at_a_time_are_asked_for() -> None:
-    async with house() as there:
-        there.keeper.count_pods(UIDS)
-        for number in range(LEASES):
-            there.keeper.see(resource(number))
-        await until(lambda: there.lists == LISTS, "the first lists")
-        await asyncio.sleep(0.05)
-        assert there.lists == LISTS
-        there.may_list.set()
-        await until(lambda: there.deleted == ALL, "the end of all pods")
-        assert there.lists == LEASES
-
-
-async def test_who_waits_for_a_list_goes_by_the_watches_once_they_told_of_all() -> None:
-    async with house() as there:
-        there.keeper.count_pods(UIDS)
-        for number in range(LEASES):
-            there.keeper.see(resource(number))
-        await until(lambda: there.lists == LISTS, "the first lists")
-        for number in range(LEASES):
-            there.keeper.see_pod(pod(number))
-        there.may_list.set()
-        await until(lambda: there.deleted == ALL, "the end of all pods")
-        assert there.lists == LISTS
-
-
-async def test_a_pod_that_vanished_before_a_watch_told_of_it_is_not_waited_for() -> None:
-    async with house() as there:
-        there.keeper.count_pods(UIDS | {"vanished"})
-        for number in range(LEASES):
-            there.keeper.see_pod(pod(number))
-        there.keeper.count_pods(UIDS | {"one that came since, and of which the watch tells"})
-        for number in range(LEASES):
-            there.keeper.see(resource(number))
-        await until(lambda: there.deleted == ALL, "the end of all pods")
-        assert there.lists == 0
+async def test_a_pod_that_another_resource_has_bound_by_then_is_left_to_it(server: ScriptedServer) -> None:
+    may_list = asyncio.Event()
+    server.script = kubernetes(pods(1, until=may_list))
+    async with keeping(server, STOPPED, RENEWED) as keeper:
+        keeper.see(resource("a"))
+        await until(lambda: asked(server, "GET", "/pods"), "the list that the first asks for")
+        keeper.see(younger("b"))
+        await until(lambda: says(server, "b", "LeaseHeld"), "the second's lease")
+        keeper.see_pod(pod(1))
+        may_list.set()
+        await until(lambda: says(server, "a", "Finished"), "the end of the first")
+        assert not asked(server, "DELETE", "/pods/pod-1")
