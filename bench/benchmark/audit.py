@@ -32,9 +32,14 @@ class AuditLog:
         counts = Counter(_what(entry) for entry in self.since(mark))
         return {what: count / seconds for what, count in sorted(counts.items())}
 
-    def count(self, what: str, mark: int) -> int:
-        """Count the requests of one kind since ``mark``, such as "list pods"."""
-        return sum(_what(entry) == what for entry in self.since(mark))
+    def count(self, what: str, mark: int, *, of: str = "", stage: str = "ResponseComplete") -> int:
+        """Count the requests of one kind since ``mark``, such as "list pods"; ``of`` is a part of their address.
+
+        What goes on for long, as a watch does, is at the stage "ResponseStarted" when it begins.
+        """
+        return sum(
+            _what(entry) == what and entry["stage"] == stage and of in entry["requestURI"] for entry in self.since(mark)
+        )
 
     def deletions(self, mark: int) -> dict[str, float]:
         """Give when the deletion of each pod was first accepted, in seconds since the epoch, by its name."""

@@ -174,7 +174,7 @@ class Course:
         pid, beaten = self._start_operator()
         self.say(f"all beaten {beaten:.1f} s after {after}")
         floor = self._start_floor()
-        self._await_takeover(mark)
+        self.await_takeover(mark)
         with Probe(self.stage.await_http_address()) as probe:
             mark, began = self.audit.mark(), time.monotonic()
             windows = self._windows({"worklease": (pid, self.api), "floor": (floor, self.floor_api)})
@@ -219,16 +219,16 @@ class Course:
         mark = self.audit.mark()
         self._start_operator()
         wait_for(self._is_quiet, seconds=EVENTS_SECONDS, what="the end of a fresh fleet's events")
-        self._await_takeover(mark)
+        self.await_takeover(mark)
 
-    def _await_takeover(self, mark: int) -> None:
+    def await_takeover(self, mark: int) -> None:
         """Wait until Kopf has told of all that was there when the operator was started: it watches what it has listed.
 
         It gets a page when what was on the one before is told.
         """
         watches = ("watch workleases", "watch pods")
         wait_for(
-            lambda: all(self.audit.count(each, mark) for each in watches),
+            lambda: all(self.audit.count(each, mark, stage="ResponseStarted") for each in watches),
             seconds=TAKEN_OVER_SECONDS,
             what="Kopf's watches",
         )

@@ -2,9 +2,13 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
+
+LINE: Final = 3
+"""Points of a line at least, so that it says something of each."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -127,6 +131,35 @@ class Row:
         """Give all of it for a JSON line, the medians beside the windows that they are of."""
         told = asdict(self) | {"cpu_per_beat": self.cpu_per_beat, "core": self.core, "late": asdict(self.late)}
         return {key: _plain(value) for key, value in told.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How cost grows with the number of leases: a straight line through several sizes, by least squares."""
+
+    sizes: int
+    interval: float
+    """Seconds between two beats of a lease, at all of these sizes."""
+    cpu_per_second: float
+    """Seconds of CPU in each second, however many leases there are."""
+    cpu_per_beat: float
+    """Seconds of CPU for each beat more."""
+    memory: float
+    """KiB above the empty process, however many leases there are."""
+    memory_per_lease: float
+    """KiB for each lease more."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "Growth | None":
+        """Reckon it of the operator at the most usual interval; None of fewer than three sizes: that is no line."""
+        interval = Counter(row.interval for row in rows).most_common(1)[0][0]
+        of = [row for row in rows if row.contender == "worklease" and row.interval == interval]
+        if len(of) < LINE:
+            return None
+        leases = [row.leases for row in of]
+        cpu = statistics.linear_regression([each / interval for each in leases], [row.core for row in of])
+        memory = statistics.linear_regression(leases, [row.leases * row.memory_per_lease for row in of])
+        return cls(len(of), interval, cpu.intercept, cpu.slope, memory.intercept, memory.slope)
 
 
 def _plain(value: Any) -> Any:

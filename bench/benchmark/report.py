@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmark.figures import Row, Spread
+from benchmark.figures import Growth, Row, Spread
 from benchmark.waves import Bound
 
 BEGIN: Final = "<!-- begin: written by `make bench` -->"
@@ -33,7 +33,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
         for row in of:
             table.add_row(*_cells(row, rows, columns), style="bold" if row.contender == "worklease" else "")
         console.print(table)
-    for line in _request_lines(rows):
+    for line in _growth_lines(rows) + _request_lines(rows):
         console.print(line, highlight=False)
 
 
@@ -78,9 +78,22 @@ def markdown(rows: Sequence[Row], command: str, machine: str) -> str:
             *(f"| {' | '.join(_cells(row, rows, columns))} |" for row in of),
             "",
         ]
-    for line in _request_lines(rows):
+    for line in _growth_lines(rows) + _request_lines(rows):
         lines += [line, ""]
     return "\n".join(lines)
+
+
+def _growth_lines(rows: Sequence[Row]) -> list[str]:
+    growth = Growth.of(rows)
+    if growth is None:
+        return []
+    text = (
+        f"A line through the {growth.sizes} sizes at {growth.interval:g} s, by least squares: "
+        f"{1e3 * growth.cpu_per_second:.0f} ms of CPU a second for the process and {1e3 * growth.cpu_per_beat:.2f} ms "
+        f"for each beat; {growth.memory / 1024:.0f} MiB for the process, above the empty one, and "
+        f"{growth.memory_per_lease:.1f} KiB for each lease."
+    )
+    return [text]
 
 
 def _request_lines(rows: Sequence[Row]) -> list[str]:

@@ -314,8 +314,10 @@ class Errands:
         another resource has bound meanwhile is that one's.
         """
         while not kept.let_go:
-            before = dict(kept.bound)
+            before, end = dict(kept.bound), kept.lease.end
             found = await self._rooms.roster.ask(kept.item)
+            if kept.lease.end is not end:
+                continue  # what came between the asking and the end may not be listed
             if not isinstance(found, NotDone):
                 for pod in found:
                     if is_anothers(pod):

@@ -1,11 +1,11 @@
 """The pods that carry an item's labels, as the API server lists them: asked once for all leases that ask together.
 
 Owns the sharing of lists among those who ask, and their pace. Must not know what they are asked for. Whoever asks gets
-a list that was begun after the asking: who ended must know of each pod that was there by then.
+a list that was begun after the asking: an older one may not have yet what it is asked for.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
@@ -16,10 +16,10 @@ from worklease.sandbox import NotDone, Sandboxes, read_pod
 from worklease.sightings import Address, address
 
 FEW: Final = 10
-"""Items at most that each have a list of their own; it is short, but the API server looks at each pod for it."""
+"""Items of a namespace at most that each have a list of their own; it is short, but costs a look at every pod."""
 
 REST: Final = 4.0
-"""How many times as long as the last list took nothing is listed: a fleet's end costs the API server a fifth of it."""
+"""How many times as long as the last lists took nothing is listed."""
 
 LONGEST_REST: Final = 10.0
 """Seconds of such a rest at most."""
@@ -40,9 +40,9 @@ class Roster:
     async def ask(self, item: Address) -> Found:
         """Give the pods of an item, or why they cannot be had."""
         self._wanted.add(item)
-        if self._next is None:
+        if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._fetch(), name="list of pods")
-        # Shielded: the list is shared, and outlives one of those who wait for it.
+        # Shielded: the lists are shared, and outlive one of those who wait for them.
         return (await asyncio.shield(self._next))[item]
 
     async def _fetch(self) -> Mapping[Address, Found]:
@@ -58,22 +58,31 @@ class Roster:
                 self._rests_until = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
 
     async def _list(self, items: set[Address]) -> Mapping[Address, Found]:
-        if len(items) <= FEW:
-            asked = [(item[0], {item}, f"{ENVIRONMENT_LABEL}={item[1]},{WORK_LABEL}={item[2]}") for item in items]
-        else:
-            places = groupby(sorted(items), itemgetter(0))
-            asked = [(namespace, set(there), f"{ENVIRONMENT_LABEL},{WORK_LABEL}") for namespace, there in places]
+        """List one after the other; where one list cannot be had, the others are not asked for."""
         found: dict[Address, Found] = {}
-        for each in await asyncio.gather(*(self._find(*one) for one in asked)):
-            found |= each
+        for namespace, there in groupby(sorted(items), itemgetter(0)):
+            for selector, some in _lists(list(there)):
+                pods = await self._find(namespace, selector, some)
+                if isinstance(pods, NotDone):
+                    return dict.fromkeys(items, pods) | found
+                found |= pods
         return found
 
-    async def _find(self, namespace: str, items: set[Address], selector: str) -> Mapping[Address, Found]:
+    async def _find(self, namespace: str, selector: str, items: list[Address]) -> Mapping[Address, Found] | NotDone:
         found: dict[Address, list[Pod]] = {item: [] for item in items}
         async for page in self._sandboxes.pages(namespace, selector):
             if isinstance(page, NotDone):
-                return dict.fromkeys(items, page)
+                return page
             for body in page:
                 if (pods := found.get(address(body))) is not None:
                     pods.append(read_pod(body))
         return found
+
+
+def _lists(items: list[Address]) -> Iterator[tuple[str, list[Address]]]:
+    """Give the selectors by which a namespace's pods are listed, and of which items each tells."""
+    if len(items) > FEW:
+        yield f"{ENVIRONMENT_LABEL},{WORK_LABEL}", items
+        return
+    for item in items:
+        yield f"{ENVIRONMENT_LABEL}={item[1]},{WORK_LABEL}={item[2]}", [item]

@@ -123,9 +123,11 @@ class _Run:
         stop = asyncio.wrap_future(self._stop)
         any_of: set[asyncio.Future[Any]] = {*roots, stop}
         ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
-        errors = [root.exception() for root in ended - {stop}]
+        errors = [root.exception() for root in ended - {stop} if not root.cancelled()]
         self._tell(self._settle, next((_in_words(error) for error in errors if error is not None), "it was stopped"))
-        await end(lambda: roots)
+        for root in roots:
+            root.cancel()
+        await asyncio.wait(roots, timeout=INSISTENCE)  # Kopf ends in order, as a rule
         await end(_others)
 
     def _tell(self, what: Callable[..., None], *arguments: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmark import chart
+from benchmark import chart, report
 from benchmark.figures import Row, Spread, Window
 from benchmark.report import BEGIN, END
 from controlplane import ControlPlane
@@ -67,11 +67,30 @@ def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_pla
 
 
 def row(contender: str, leases: int, interval: float = 30.0) -> Row:
-    late = Spread(0.0, 0.1, 0.2)
+    """Give a row of a process that takes 0.05 s a second and 1 ms a beat, and 2,000 KiB and 20 KiB a lease."""
+    late, beats = Spread(0.0, 0.1, 0.2), int(leases * 60 / interval)
     window = Window(
-        seconds=60.0, beats=100, cpu_seconds=0.1, server_cpu_seconds=0.0, late=late, lapses=0, machine_load=0.5
+        seconds=60.0,
+        beats=beats,
+        cpu_seconds=0.05 * 60 + 0.001 * beats,
+        server_cpu_seconds=0.0,
+        late=late,
+        lapses=0,
+        machine_load=0.5,
     )
-    return Row(contender=contender, leases=leases, interval=interval, windows=(window,), memory_per_lease=20.0)
+    memory = 20.0 + 2000 / leases
+    return Row(contender=contender, leases=leases, interval=interval, windows=(window,), memory_per_lease=memory)
+
+
+def test_what_is_paid_by_the_second_is_told_apart_from_what_is_paid_by_the_beat() -> None:
+    sizes = (300, 3_000, 30_000)
+    rows = [row(contender, leases) for leases in sizes for contender in ("floor", "worklease")]
+    text = report.markdown([*rows, row("worklease", 600, interval=5.0)], "make bench", "a machine")
+    assert (
+        "A line through the 3 sizes at 30 s, by least squares: 50 ms of CPU a second for the process and 1.00 ms "
+        "for each beat; 2 MiB for the process, above the empty one, and 20.0 KiB for each lease."
+    ) in text
+    assert "A line" not in report.markdown(rows[:-2], "make bench", "a machine")
 
 
 def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:

@@ -67,14 +67,12 @@ def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is
             simulator.steal_item("work_lost")
             outlast(simulator, items[:3], 30.0)
             plane.start("kube-apiserver")
-            back = time.monotonic()
             kept = {"pod-work-a", "pod-work-b", "pod-work-c"}
             wait_for(
                 lambda: untouched(leases) == kept,
                 seconds=20,
                 what="the deletion of the pods whose leases ended meanwhile",
             )
-            assert time.monotonic() - back < 20
             # The node's agent was without its API server, too, and asks for it in ever longer pauses.
             wait_for(lambda: set(leases.pods()) == kept, seconds=90, what="the end of these pods")
             leases.await_condition("work_stopped", "Finished", "True", "Stopped")

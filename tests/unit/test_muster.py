@@ -83,12 +83,12 @@ async def test_many_that_end_together_share_one_list_of_all(server: ScriptedServ
     ]
 
 
-async def test_a_list_of_all_is_asked_for_in_each_namespace(server: ScriptedServer, roster: Roster) -> None:
-    asks = [roster.ask(item(number, namespace)) for number in range(FEW) for namespace in ("agents", "others")]
+async def test_each_namespace_has_lists_by_how_many_ask_there(server: ScriptedServer, roster: Roster) -> None:
+    asks = [roster.ask(item(number)) for number in range(FEW + 1)] + [roster.ask(item(1, "others"))]
     await asyncio.gather(*asks)
-    assert sorted(seen.path for seen in server.seen) == [
-        "/api/v1/namespaces/agents/pods",
-        "/api/v1/namespaces/others/pods",
+    assert [(seen.path, seen.query["labelSelector"]) for seen in server.seen] == [
+        ("/api/v1/namespaces/agents/pods", [LABELS]),
+        ("/api/v1/namespaces/others/pods", ["worklease.dev/environment-id=env_1,worklease.dev/work-id=work_1"]),
     ]
 
 
@@ -141,6 +141,32 @@ async def test_what_cannot_be_listed_to_its_end_is_said_to_all(
     server.script = in_turn(pods(0, token="more"), AWAY)
     found = await asyncio.gather(*(roster.ask(item(number)) for number in range(asked)))
     assert all(isinstance(each, NotDone) and "away" in each.message for each in found)
+
+
+async def test_a_page_that_is_refused_once_costs_no_new_beginning(server: ScriptedServer, roster: Roster) -> None:
+    server.script = in_turn(pods(0, token="more"), AWAY, pods(1))
+    found = await asyncio.gather(*(roster.ask(item(number)) for number in range(FEW + 1)))
+    assert [seen.query.get("continue") for seen in server.seen] == [None, ["more"], ["more"]]
+    assert not any(isinstance(each, NotDone) for each in found)
+
+
+async def test_a_place_in_a_list_that_the_server_has_forgotten_is_not_asked_for_again(
+    server: ScriptedServer, roster: Roster
+) -> None:
+    server.script = in_turn(pods(0, token="more"), Answer(status=410, body={"kind": "Status", "message": "expired"}))
+    assert isinstance(await roster.ask(item(0)), NotDone)
+    assert len(server.seen) == 2
+
+
+async def test_who_asks_no_longer_takes_the_list_from_nobody(server: ScriptedServer, roster: Roster) -> None:
+    may_answer = asyncio.Event()
+    server.script = in_turn(pods(1, until=may_answer))
+    first, second = (asyncio.create_task(roster.ask(item(number))) for number in (1, 2))
+    await server.until_seen(1)
+    first.cancel()
+    may_answer.set()
+    assert await second == []
+    assert first.cancelled()
 
 
 # --- What the keeper makes of it -----------------------------------------------------------------------------------
@@ -242,3 +268,18 @@ async def test_a_pod_that_another_resource_has_bound_by_then_is_left_to_it(serve
         may_list.set()
         await until(lambda: says(server, "a", "Finished"), "the end of the first")
         assert not asked(server, "DELETE", "/pods/pod-1")
+
+
+async def test_a_list_that_was_asked_for_before_the_end_does_not_tell_what_was_there_at_the_end(
+    server: ScriptedServer,
+) -> None:
+    may_list = asyncio.Event()
+    server.script = kubernetes(pods(until=may_list), pods(1))
+    waits_for_its_sandbox = resource("a")
+    waits_for_its_sandbox["spec"] |= {"sandbox": {"startDeadlineSeconds": 60}}
+    async with keeping(server, STOPPED) as keeper:
+        keeper.see(waits_for_its_sandbox)
+        await until(lambda: asked(server, "GET", "/pods"), "the list, since no sandbox came")
+        await until(lambda: "The work item is stopped" in repr(asked(server, "PATCH", "/a/status")), "the end")
+        may_list.set()
+        await until(lambda: asked(server, "DELETE", "/pods/pod-1"), "the deletion of what came in between")
