@@ -6,7 +6,7 @@ Owns what is measured when. Must not print.
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -262,8 +262,14 @@ class Course:
         self.until_beaten(0.0, BEATEN_SECONDS, self.floor_api)
         return pid
 
-    def until_beaten(self, since: float, seconds: float, api: WorkApi | None = None) -> float:
-        """Wait until all leases were beaten, and give the seconds from ``since``, or from now, until they were."""
+    def until_beaten(
+        self, since: float, seconds: float, api: WorkApi | None = None, of: Collection[int] | None = None
+    ) -> float:
+        """Wait until all leases were beaten, and give the seconds from ``since``, or from now, until they were.
+
+        All, or all that are active and whose numbers are ``of``; infinite if one of these cannot be any more.
+        """
+        wanted = set(range(self.size.leases) if of is None else of)
         api = api or self.api
         since = since or api.summary()["now"]
 
@@ -273,14 +279,14 @@ class Course:
             first: dict[int, float] = {}
             for number, at in zip(numbers, times, strict=True):
                 first.setdefault(number, at)
-            if len(first) >= self.size.leases:
-                return max(first.values()) - since
+            if first.keys() >= wanted:
+                return max(first[number] for number in wanted) - since
             # What has lapsed is given up, and never beaten again.
             states = api.summary()["states"]
-            given_up = self.size.leases - states.get("active", 0) - states.get("starting", 0)
-            return math.inf if given_up and len(first) >= self.size.leases - given_up else 0.0
+            given_up = len(wanted) - states.get("active", 0) - states.get("starting", 0)
+            return math.inf if given_up > 0 and len(first.keys() & wanted) >= len(wanted) - given_up else 0.0
 
-        return wait_for(last_first, seconds=seconds, what=f"a beat of each of {self.size.leases} leases")
+        return wait_for(last_first, seconds=seconds, what=f"a beat of each of {len(wanted)} leases")
 
     def _windows(self, subjects: Mapping[str, tuple[int, WorkApi]]) -> dict[str, Window]:
         """Measure processes, each with the Work API that it beats, in one window of time."""
