@@ -73,8 +73,8 @@ class Waves:
         yield from self._wave("all keys rotated at once", self._rotate)
         yield from self._wave("the API server killed and started", self._cut)
         yield from self._wave("429 for a minute", self._throttle)
-        # After it, since it crowds the beats of the fleet, as each start does: of a crowd that was due when the minute
-        # began, more would be lost than can be beaten at its end.
+        # After it, since a start crowds the beats of a fleet: of those that were due when the minute began, more than
+        # else would be lost at its end.
         before = proc.peak_kib(course.stage.pid())
         yield from self._wave("the operator killed and started", self._kill)
         yield from self._wave(f"{self.stopped} items stopped at once", self._stop)
@@ -131,6 +131,7 @@ class Waves:
         late = {item(number) for number, at in last.items() if at + size.ttl < since + seconds + LATE}
         could_be_kept = len(lapsed - late)
         yield Bound("", f"no lapse of what ends {LATE:g} s later or more", str(could_be_kept), could_be_kept == 0)
+        self._settle()  # what lost its sandbox to its fence is stopped
 
     def _cut(self) -> Iterator[Bound]:
         since = self.course.api.summary()["now"]
