@@ -22,6 +22,9 @@ CREATED_WITHIN: Final = 60.0
 THROTTLED: Final = 60.0
 """Seconds for which the Work API answers 429."""
 
+ROUNDED: Final = 1.0
+"""Seconds for which ``Retry-After``, of whole ones, may hold back who heeds it though the server has returned."""
+
 LATE: Final = 1.0
 """Seconds: the 99th percentile of lateness of what the wave does not concern."""
 
@@ -128,9 +131,10 @@ class Waves:
         time.sleep(seconds)
         self.course.until_beaten(since + seconds, size.ttl)
         lapsed = {name for name, (state, *_) in self.course.api.items().items() if state == "queued"}
-        late = {item(number) for number, at in last.items() if at + size.ttl < since + seconds + LATE}
+        late = {item(number) for number, at in last.items() if at + size.ttl < since + seconds + ROUNDED + LATE}
         could_be_kept = len(lapsed - late)
-        yield Bound("", f"no lapse of what ends {LATE:g} s later or more", str(could_be_kept), could_be_kept == 0)
+        what = f"no lapse of what ends {ROUNDED + LATE:g} s later or more"
+        yield Bound("", what, str(could_be_kept), could_be_kept == 0)
         self._settle()  # what lost its sandbox to its fence is stopped
 
     def _cut(self) -> Iterator[Bound]:
