@@ -225,9 +225,15 @@ class Kept:
         self.lease = edit(self.lease, fresh_lease(resource, options))
 
     def bind(self, pod: Pod, now: float) -> bool:
-        """Take note of a pod of this item, and bind it if it is this lease's sandbox; returns whether it is."""
-        if pod.uid not in self.bound and not is_bindable(pod, self.resource.uid, self.lease, self.claim_time):
+        """Take note of a pod of this item, and bind it if it is this lease's sandbox; returns whether it is.
+
+        One that is gone stays gone: an event may be older than the answer that said so.
+        """
+        known = self.bound.get(pod.uid)
+        if known is None and not is_bindable(pod, self.resource.uid, self.lease, self.claim_time):
             return False
+        if known is not None and known.gone:
+            pod = _gone(pod)
         self.bound[pod.uid] = pod
         if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
             self.ailing[pod.uid] = ailing
@@ -253,8 +259,7 @@ class Kept:
         """Take note that a bound pod is no more."""
         pod = self.bound.get(uid)
         if pod is not None:
-            gone = replace(pod, gone=True, ready=False, is_remembered=False, ailment=None)
-            self.bound[uid] = replace(gone, reason=pod.reason or "Deleted")
+            self.bound[uid] = _gone(pod)
             self.regrace()
 
     def begin(self, attempt: Attempt) -> None:
@@ -331,6 +336,12 @@ class Kept:
             conditions=self.conditions(wall, now),
             observed_generation=self.resource.generation,
         )
+
+
+def _gone(pod: Pod) -> Pod:
+    """Give a pod that is no more, as it was last told of."""
+    reason = pod.reason or "Deleted"
+    return replace(pod, gone=True, ready=False, is_remembered=False, ailment=None, reason=reason)
 
 
 def fresh_lease(resource: WorkLease, options: Options) -> Lease:

@@ -82,3 +82,13 @@ def test_an_answer_takes_back_nothing_that_a_watch_told_meanwhile() -> None:
     assert kept.bound["pod1"] == running
     assert kept.bind_answer(pending, dict(kept.bound), 102.0)
     assert kept.bound["pod1"] == pending
+
+
+def test_an_event_that_is_older_than_the_answer_brings_no_pod_back() -> None:
+    kept = resumed(made())
+    running = Pod(uid="pod1", name=made(), phase="Running", ready=True, controller="resource")
+    kept.bind(running, 101.0)
+    kept.lost("pod1")
+    assert kept.bind(replace(running, phase="Failed", exit_code=137), 102.0)
+    pod = kept.bound["pod1"]
+    assert (pod.gone, pod.ready, pod.exit_code) == (True, False, 137)
