@@ -47,6 +47,9 @@ FIRST_RETRY: Final = 0.25
 LOOKED_AFTER: Final = 5.0
 """Seconds after a start within which every restored lease is beaten, as far as the budget allows."""
 
+SOONEST: Final = 1 / 3
+"""Part of an interval that is between two routine beats at least."""
+
 LONGEST_UNCLAIMED_RETRY: Final = 8.0
 """Seconds, give or take a fifth, between tries for a lease not held yet: nothing is at risk, but somebody waits."""
 
@@ -241,6 +244,8 @@ class Lease:
     first: str | None = None
     """The first accepted value: what entered the queue later is another delivery of the item."""
     due: float = 0.0
+    is_crowded: bool = False
+    """Its beats come close to those of many others, as all do after a start."""
     failures: int = 0
     """Beats in a row that did not do what they should: the longer, the slower."""
     held_back: float | None = None
@@ -305,6 +310,7 @@ def restore(
         reprieve=told if earliest < told else None,
         # Until a beat tells, nobody knows whether the lease is still ours: so soon, what is due first first.
         due=now + max(0.0, sent + _routine(kept) - now) * min(1.0, LOOKED_AFTER / _routine(kept)),
+        is_crowded=True,
     )
 
 
@@ -630,6 +636,7 @@ def _answered(lease: Lease, answer: Answered) -> Lease:
 def _renewed(lease: Lease, answer: Answered) -> Lease:
     """Count from the sending: the server may have stamped the beat no later than it answered, but no earlier."""
     sent, ttl = answer.exchange.sent, max(1.0, answer.ttl_seconds)
+    gap, is_crowded = _rhythm(lease, sent, ttl)
     return replace(
         lease,
         value=answer.last_heartbeat,
@@ -649,20 +656,26 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         trouble=None,
         message="",
         stopping_seen=False,
-        due=sent + min(ttl / 3, lease.interval) * _share(lease),
+        due=sent + gap,
+        is_crowded=is_crowded,
     )
 
 
-def _share(lease: Lease) -> float:
-    """Say after which part of its interval a lease is beaten again: less once after a start, which crowded the beats.
+def _rhythm(lease: Lease, sent: float, ttl: float) -> tuple[float, bool]:
+    """Say how long after a beat the next is due, and whether the lease will have left the crowd by then.
 
-    The first beats after a start come close together, and so would all that follow; from a third of the interval to all
-    of it, differently for each lease, spreads them over it again.
+    After a start or an outage the beats of all leases come close together, and would for ever. So each goes back to a
+    moment within the interval that is its own, which spreads them evenly; where that comes too soon, by one gap more.
     """
-    is_restored = any(each.opens == -math.inf for each in lease.unanswered) or any(
-        each.sent == -math.inf for each in lease.unplaced
-    )
-    return (1.0 + 2.0 * zlib.crc32(f"{lease.seed}".encode()) / 0xFFFFFFFF) / 3.0 if is_restored else 1.0
+    interval = min(ttl / 3, lease.interval)
+    if not lease.is_crowded and not lease.failures:
+        return interval, False
+    own = zlib.crc32(f"{lease.seed}".encode()) / 2**32
+    part = (own - sent / interval) % 1.0
+    if part < SOONEST:
+        # Stretched over all that is left, so that these do not crowd in their turn.
+        return interval * (SOONEST + part * (1 - SOONEST) / SOONEST), True
+    return interval * part, False
 
 
 def _not_extended(lease: Lease, answer: Answered) -> Lease:

@@ -3,7 +3,11 @@
 Each of the named cases was a mistake of the core once.
 """
 
+import random
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -106,16 +110,26 @@ def test_every_restored_lease_is_beaten_soon_in_the_order_in_which_it_was_due() 
     assert restored(101, ttl=15).due == 105
 
 
-def test_what_was_beaten_together_after_a_start_is_spread_over_the_interval_again() -> None:
-    def gaps(lease: Lease) -> list[float]:
-        found = []
-        for _ in range(2):
-            renewed = observe(lease, answered(lease.due))
-            found.append(renewed.due - lease.due)
-            lease = renewed
-        return found
+def after_an_outage(now: float) -> Lease:
+    return replace(held(ttl=300), failures=3, due=now)
 
-    first, second = zip(*(gaps(replace(restored(110, ttl=300), seed=seed)) for seed in range(300)), strict=True)
-    assert all(10 <= gap <= 30 for gap in first)
-    assert {int(gap) for gap in first} >= set(range(10, 30)), "every part of the interval has some"
-    assert second == pytest.approx([30] * 300)
+
+@pytest.mark.parametrize("crowd", [lambda now: restored(now, ttl=300), after_an_outage])
+def test_what_was_beaten_together_is_spread_evenly_over_the_interval_again(crowd: Callable[[float], Lease]) -> None:
+    number = 2000
+    seeds = random.Random(7)  # noqa: S311
+    leases = [replace(crowd(110), seed=seeds.getrandbits(32), due=110 + each / number) for each in range(number)]
+    beats: list[list[float]] = []
+    for lease in leases:
+        moments = [lease.due]
+        while moments[-1] < 200:
+            lease = observe(lease, answered(lease.due))  # noqa: PLW2901 (one lease, later)
+            moments.append(lease.due)
+        beats.append(moments)
+    gaps = [later - earlier for moments in beats for earlier, later in pairwise(moments)]
+    assert min(gaps) >= 10 - 1e-6
+    assert max(gaps) <= 30 + 1e-6
+    for begin, most in (111, 1.7), (141, 1.25), (171, 1.25):
+        counts = Counter((moment - begin) // 3 for each in beats for moment in each if begin <= moment < begin + 30)
+        assert max(counts.values()) <= most * number / 10
+    assert all(later - earlier == pytest.approx(30) for *_, earlier, later in beats), "the rhythm is the usual again"

@@ -221,7 +221,8 @@ def test_a_lease_never_held_waits_as_long_as_it_is_told() -> None:
 
 def test_an_accepted_beat_ends_all_waiting() -> None:
     lease = observe(observe(held(100, ttl=300), throttled(130, 600)), answered(200, ttl=300))
-    assert (lease.held_back, lease.due) == (None, 230)
+    assert lease.held_back is None
+    assert 210 <= lease.due <= 230
 
 
 # --- By hand -----------------------------------------------------------------------------------------------------
