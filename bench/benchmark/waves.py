@@ -75,12 +75,10 @@ class Waves:
         memory = proc.resident_kib(course.stage.pid())
         yield from self._wave("all keys rotated at once", self._rotate)
         yield from self._wave("the API server killed and started", self._cut)
-        yield from self._wave("429 for a minute", self._throttle)
-        # After it, since a start crowds the beats of a fleet: of those that were due when the minute began, more than
-        # else would be lost at its end.
         before = proc.peak_kib(course.stage.pid())
         yield from self._wave("the operator killed and started", self._kill)
         yield from self._wave(f"{self.stopped} items stopped at once", self._stop)
+        yield from self._wave("429 for a minute", self._throttle)
         peak = max(before, proc.peak_kib(course.stage.pid()))
         yield Bound("all of them", f"memory at most {GROWTH:g} times", f"{peak / memory:.2f}", peak <= GROWTH * memory)
         course.stage.end()
@@ -124,18 +122,17 @@ class Waves:
         yield from self._in_time(since)
 
     def _throttle(self) -> Iterator[Bound]:
-        size, since = self.course.size, self.course.api.summary()["now"]
+        size, active, since = self.course.size, self._active(), self.course.api.summary()["now"]
         seconds = min(THROTTLED, 2 * size.ttl / 3)
         last = dict(zip(*self.course.api.beats(since - size.ttl), strict=True))
         self.course.api.throttle(seconds)
         time.sleep(seconds)
-        self.course.until_beaten(since + seconds, size.ttl)
+        self.course.until_beaten(since + seconds, size.ttl, of=active)
         lapsed = {name for name, (state, *_) in self.course.api.items().items() if state == "queued"}
         late = {item(number) for number, at in last.items() if at + size.ttl < since + seconds + ROUNDED + LATE}
         could_be_kept = len(lapsed - late)
         what = f"no lapse of what ends {ROUNDED + LATE:g} s later or more"
         yield Bound("", what, str(could_be_kept), could_be_kept == 0)
-        self._settle()  # what lost its sandbox to its fence is stopped
 
     def _cut(self) -> Iterator[Bound]:
         since = self.course.api.summary()["now"]

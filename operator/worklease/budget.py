@@ -1,8 +1,8 @@
 """One budget of calls to the Work API for the whole process: who may call next.
 
-Owns the rate and the order. Who is closest to a fence goes first; stops and first claims go ahead of routine beats,
-which use at most four fifths, so that there is always room for the others. Must not know what a call is for, beyond
-its rank and its fence.
+Owns the rate and the order. The earliest deadline goes first; stops and first claims go ahead of routine beats, which
+use at most four fifths, so that there is always room for the others. Must not know what a call is for, beyond its rank
+and its deadline.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ BURST: Final = 1.0
 
 
 REOPENED: Final = 1_000.0
-"""Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier fences are on
-their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
+"""Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier deadlines are
+on their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
 
 REOPENED_BURST: Final = 0.1
 """Seconds' worth of those that may go at once: what the loop takes for them is not felt by the others."""
@@ -40,7 +40,7 @@ class Rank(Enum):
     FIRST = auto()
     """A stop, a first claim, a look at the list: somebody waits for it."""
     ROUTINE = auto()
-    """A beat: its turn comes by its fence."""
+    """A beat: its turn comes by its deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +50,15 @@ class Request:
     key: str
     """Whose call it is: one attempt of each is let through a hold."""
     rank: Rank
-    fence: float
-    """When its lease is lost without it; infinite where nothing is at stake."""
+    deadline: float
+    """By when it must have gone: its lease's fence, or end; infinite where nothing is at stake."""
     urgent: float
     """From when on it goes before everything that is not as urgent, and the routine's share does not bind it."""
 
 
 @dataclass(order=True, slots=True)
 class _Waiting:
-    fence: float
+    deadline: float
     number: int
     request: Request = field(compare=False)
     turn: "asyncio.Future[None]" = field(compare=False)
@@ -98,7 +98,7 @@ class Budget:
         self._later: list[tuple[float, int, _Waiting]] = []
         """Who waits in a hold, by when it becomes urgent."""
         self._urgent: list[_Waiting] = []
-        """Who has become urgent in it, by the fence. Like all that wait, they wait for the hold's end as well."""
+        """Who has become urgent in it, by the deadline. Like all that wait, they wait for the hold's end as well."""
         self._let_through: set[tuple[str, float]] = set()
         self.waiting = 0
         """How many calls wait for their turn."""
@@ -121,7 +121,7 @@ class Budget:
         if self.is_open:
             return
         turn = asyncio.get_running_loop().create_future()
-        entry = _Waiting(request.fence, next(self._numbers), request, turn, self._clock())
+        entry = _Waiting(request.deadline, next(self._numbers), request, turn, self._clock())
         heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)
         if self.held(entry.asked):
             heapq.heappush(self._later, _by_urgency(entry))
@@ -185,7 +185,7 @@ class Budget:
         if (wait := self._all.wait(now)) > 0:
             return wait
         urgent = routine is not None and routine.request.urgent <= now
-        if routine is not None and (first is None or (urgent and routine.fence <= first.fence)):
+        if routine is not None and (first is None or (urgent and routine.deadline <= first.deadline)):
             if not urgent and (wait := self._share.wait(now)) > 0:
                 return min(wait, routine.request.urgent - now)
             self._give(self._routine)
@@ -194,15 +194,15 @@ class Budget:
         return None
 
     def _let_one_through(self, now: float) -> float | None:
-        """Let a call through a hold that its lease would not outlive: one attempt of each lease and fence.
+        """Let a call through a hold that its lease would not outlive: one attempt of each lease and deadline.
 
-        A beat that is accepted moves the fence, and a lease that is renewed may need another one in a long hold.
+        A beat that is accepted moves the deadline, and a lease that is renewed may need another one in a long hold.
         """
         while self._later and self._later[0][0] <= now:
             heapq.heappush(self._urgent, heapq.heappop(self._later)[2])
-        while (entry := _top(self._urgent)) is not None and entry.fence <= self._held_until:
+        while (entry := _top(self._urgent)) is not None and entry.deadline <= self._held_until:
             heapq.heappop(self._urgent)
-            attempt = (entry.request.key, entry.fence)
+            attempt = (entry.request.key, entry.deadline)
             if attempt not in self._let_through:
                 self._let_through.add(attempt)
                 self._grant(entry)
@@ -231,7 +231,7 @@ def _by_urgency(entry: _Waiting) -> tuple[float, int, _Waiting]:
 
 
 def _top(waiting: list[_Waiting]) -> _Waiting | None:
-    """Give who is closest to its fence; who was cancelled meanwhile leaves the queue."""
+    """Give who is closest to its deadline; who was cancelled meanwhile leaves the queue."""
     while waiting and waiting[0].turn.done():
         heapq.heappop(waiting)
     return waiting[0] if waiting else None

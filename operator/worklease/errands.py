@@ -114,12 +114,11 @@ class Errands:
             await self._send(kept, key, beat)
 
     def _request(self, kept: Kept) -> Request:
-        fence = lease.fence(kept.lease)
         is_routine = kept.lease.held and kept.lease.failures == 0
         return Request(
             key=kept.resource.uid,
             rank=Rank.ROUTINE if is_routine else Rank.FIRST,
-            fence=math.inf if fence is None else fence,
+            deadline=lease.deadline(kept.lease, self._clock()),
             urgent=lease.latest(kept.lease),
         )
 
