@@ -21,6 +21,7 @@ from controlplane import ControlPlane, wait_for
 NAMESPACE = "bench"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:operator"
 AT_ONCE = 16  # requests under way: more only queue in the API server, which is on two cores as well
+POD_GRACE = 5  # seconds
 SETTLE_SECONDS = 900.0  # twenty thousand pods through kwok, on a busy machine
 RESOURCES = f"/apis/worklease.dev/v1alpha1/namespaces/{NAMESPACE}/workleases"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -220,7 +221,7 @@ def _pod(number: int) -> dict[str, Any]:
         "spec": {
             # Placed by hand: the scheduler is not what is measured.
             "nodeName": f"node-{1 + number % 4}",
-            "terminationGracePeriodSeconds": 5,
+            "terminationGracePeriodSeconds": POD_GRACE,
             "restartPolicy": "Never",
             "containers": [{"name": "sandbox", "image": "busybox"}],
         },

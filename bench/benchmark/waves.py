@@ -12,9 +12,10 @@ from typing import Any, Final
 from benchmark import proc
 from benchmark.course import Course
 from benchmark.figures import lateness, percentile
-from benchmark.fleet import item, lease_name
+from benchmark.fleet import POD_GRACE, item, lease_name
 from benchmark.work_api import KEY
 from controlplane import ControlPlane
+from worklease.lease import Lease, fence
 
 CREATED_WITHIN: Final = 60.0
 """Seconds in which the whole fleet is created."""
@@ -125,14 +126,20 @@ class Waves:
         size, active, since = self.course.size, self._active(), self.course.api.summary()["now"]
         seconds = min(THROTTLED, 2 * size.ttl / 3)
         last = dict(zip(*self.course.api.beats(since - size.ttl), strict=True))
+        mark = self.course.audit.mark()
         self.course.api.throttle(seconds)
         time.sleep(seconds)
         self.course.until_beaten(since + seconds, size.ttl, of=active)
         lapsed = {name for name, (state, *_) in self.course.api.items().items() if state == "queued"}
-        late = {item(number) for number, at in last.items() if at + size.ttl < since + seconds + ROUNDED + LATE}
-        could_be_kept = len(lapsed - late)
+        late = since + seconds + ROUNDED + LATE
+        could_be_kept = sum(item(number) in lapsed for number, at in last.items() if at + size.ttl >= late)
         what = f"no lapse of what ends {ROUNDED + LATE:g} s later or more"
         yield Bound("", what, str(could_be_kept), could_be_kept == 0)
+        runs = fence(Lease(sent=0.0, ttl=size.ttl, pod_grace=POD_GRACE)) or 0.0
+        ended = self.course.audit.deletions(mark)
+        could_go_on = sum(lease_name(number) in ended for number, at in last.items() if at + runs >= late)
+        what = f"no sandbox ended whose fence is {ROUNDED + LATE:g} s later or more"
+        yield Bound("", what, str(could_go_on), could_go_on == 0)
 
     def _cut(self) -> Iterator[Bound]:
         since = self.course.api.summary()["now"]

@@ -63,7 +63,7 @@ def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_pla
     assert control_plane.is_ready
     printed = bench("--waves", "--sizes=20/10", may_end_with=(0, 1))
     verdicts = re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)
-    assert len(verdicts) == 6 * 2 + 7 + 1, printed
+    assert len(verdicts) == 6 * 2 + 8 + 1, printed
 
 
 def row(contender: str, leases: int, interval: float = 30.0) -> Row:
