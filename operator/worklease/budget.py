@@ -10,7 +10,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final, Literal
 
@@ -50,10 +50,16 @@ class Request:
     key: str
     """Whose call it is: one attempt of each is let through a hold."""
     rank: Rank
-    deadline: float
-    """By when it must have gone: its lease's fence, or end; infinite where nothing is at stake."""
+    fence: float
+    """By when it must have gone to save the sandbox; infinite where nothing is at stake."""
+    end: float
+    """By when, to save the lease."""
     urgent: float
     """From when on it goes before everything that is not as urgent, and the routine's share does not bind it."""
+
+    def deadline(self, now: float) -> float:
+        """Give by when it must go to save anything; infinite where nothing is at stake, or not any more."""
+        return next((at for at in (self.fence, self.end) if now < at), math.inf)
 
 
 @dataclass(order=True, slots=True)
@@ -98,7 +104,7 @@ class Budget:
         self._later: list[tuple[float, int, _Waiting]] = []
         """Who waits in a hold, by when it becomes urgent."""
         self._urgent: list[_Waiting] = []
-        """Who has become urgent in it, by the deadline. Like all that wait, they wait for the hold's end as well."""
+        """Who has become urgent in it, by the fence. Like all that wait, they wait for the hold's end as well."""
         self._let_through: set[tuple[str, float]] = set()
         self.waiting = 0
         """How many calls wait for their turn."""
@@ -121,7 +127,8 @@ class Budget:
         if self.is_open:
             return
         turn = asyncio.get_running_loop().create_future()
-        entry = _Waiting(request.deadline, next(self._numbers), request, turn, self._clock())
+        now = self._clock()
+        entry = _Waiting(request.deadline(now), next(self._numbers), request, turn, now)
         heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)
         if self.held(entry.asked):
             heapq.heappush(self._later, _by_urgency(entry))
@@ -177,7 +184,7 @@ class Budget:
 
     def _give_one(self, now: float) -> float | None:
         """Give one turn: None if one was given, else the seconds until another look is worth it."""
-        first, routine = _top(self._first), _top(self._routine)
+        first, routine = _top(self._first, now), _top(self._routine, now)
         if first is None and routine is None:
             return math.inf
         if self.held(now):
@@ -194,16 +201,17 @@ class Budget:
         return None
 
     def _let_one_through(self, now: float) -> float | None:
-        """Let a call through a hold that its lease would not outlive: one attempt of each lease and deadline.
+        """Let a call through a hold that its lease would not outlive: one attempt of each lease and fence.
 
-        A beat that is accepted moves the deadline, and a lease that is renewed may need another one in a long hold.
+        A beat that is accepted moves the fence, and a lease that is renewed may need another one in a long hold.
         """
         while self._later and self._later[0][0] <= now:
-            heapq.heappush(self._urgent, heapq.heappop(self._later)[2])
-        while (entry := _top(self._urgent)) is not None and entry.deadline <= self._held_until:
-            heapq.heappop(self._urgent)
-            attempt = (entry.request.key, entry.deadline)
-            if attempt not in self._let_through:
+            *_, entry = heapq.heappop(self._later)
+            heapq.heappush(self._urgent, replace(entry, deadline=entry.request.fence))
+        while self._urgent and self._urgent[0].deadline <= self._held_until:
+            entry = heapq.heappop(self._urgent)
+            attempt = (entry.request.key, entry.request.fence)
+            if not entry.turn.done() and attempt not in self._let_through:
                 self._let_through.add(attempt)
                 self._grant(entry)
                 return None
@@ -230,8 +238,18 @@ def _by_urgency(entry: _Waiting) -> tuple[float, int, _Waiting]:
     return (entry.request.urgent, entry.number, entry)
 
 
-def _top(waiting: list[_Waiting]) -> _Waiting | None:
-    """Give who is closest to its deadline; who was cancelled meanwhile leaves the queue."""
-    while waiting and waiting[0].turn.done():
-        heapq.heappop(waiting)
-    return waiting[0] if waiting else None
+def _top(waiting: list[_Waiting], now: float) -> _Waiting | None:
+    """Give who is closest to its deadline.
+
+    Who was cancelled meanwhile leaves the queue. Whose deadline has come waits on for the next: what is lost keeps
+    nobody waiting who can still be saved.
+    """
+    while waiting:
+        entry = waiting[0]
+        if entry.turn.done():
+            heapq.heappop(waiting)
+        elif entry.deadline <= now:
+            heapq.heapreplace(waiting, replace(entry, deadline=entry.request.deadline(now)))
+        else:
+            return entry
+    return None

@@ -114,11 +114,13 @@ class Errands:
             await self._send(kept, key, beat)
 
     def _request(self, kept: Kept) -> Request:
+        fence, end = lease.fence(kept.lease), lease.giving_up(kept.lease)
         is_routine = kept.lease.held and kept.lease.failures == 0
         return Request(
             key=kept.resource.uid,
             rank=Rank.ROUTINE if is_routine else Rank.FIRST,
-            deadline=lease.deadline(kept.lease, self._clock()),
+            fence=math.inf if fence is None else fence,
+            end=math.inf if end is None else end,
             urgent=lease.latest(kept.lease),
         )
 

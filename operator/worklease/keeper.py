@@ -332,7 +332,9 @@ class Keeper:
 
     def _beat_if_due(self, kept: Kept, now: float) -> float:
         """Start the beat that is due, and say when to come back for the next; never, where something else will tell."""
-        if kept.queued:
+        if kept.queued and kept.lease.end is not None:
+            kept.calls["beat"].cancel()  # it waits for a turn that it needs no more
+        elif kept.queued:
             return self._starving(kept, now)
         if "beat" in kept.calls or kept.let_go or kept.lease.end is not None:
             return math.inf

@@ -400,17 +400,6 @@ def is_fenced(lease: Lease, now: float) -> bool:
     return at is not None and now >= at
 
 
-def deadline(lease: Lease, now: float) -> float:
-    """Say by when a beat must be accepted for something to be saved: the sandbox at the fence, then the lease itself.
-
-    Infinite if never held.
-    """
-    at, ends = fence(lease), giving_up(lease)
-    if at is None or ends is None:
-        return math.inf
-    return at if now < at else ends
-
-
 def latest(lease: Lease) -> float:
     """Say until when a routine beat may be stretched, if the budget is short: later the lease is at risk.
 

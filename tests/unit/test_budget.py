@@ -17,12 +17,12 @@ class Clock:
         return self.now
 
 
-def routine(key: str, *, deadline: float, urgent: float = math.inf) -> Request:
-    return Request(key=key, rank=Rank.ROUTINE, deadline=deadline, urgent=urgent)
+def routine(key: str, *, fence: float, end: float = math.inf, urgent: float = math.inf) -> Request:
+    return Request(key=key, rank=Rank.ROUTINE, fence=fence, end=end, urgent=urgent)
 
 
-def first(key: str, *, deadline: float = math.inf) -> Request:
-    return Request(key=key, rank=Rank.FIRST, deadline=deadline, urgent=math.inf)
+def first(key: str, *, fence: float = math.inf, end: float = math.inf) -> Request:
+    return Request(key=key, rank=Rank.FIRST, fence=fence, end=end, urgent=math.inf)
 
 
 class Queue:
@@ -78,14 +78,14 @@ Make = Callable[[int], Queue]
 
 async def test_no_limit_lets_everybody_through_at_once(queue_of: Make) -> None:
     queue = queue_of(0)
-    await queue.ask(*(routine(f"r{n}", deadline=n) for n in range(500)))
+    await queue.ask(*(routine(f"r{n}", fence=n) for n in range(500)))
     assert len(queue.order) == 500
 
 
 async def test_who_is_closest_to_its_deadline_goes_first(queue_of: Make) -> None:
     queue = queue_of(60)
     await queue.ask(first("spends the burst"))
-    await queue.ask(routine("late", deadline=3000), routine("soon", deadline=1100), routine("middle", deadline=2000))
+    await queue.ask(routine("late", fence=3000), routine("soon", fence=1100), routine("middle", fence=2000))
     await queue.pass_time(5)
     assert queue.order == ["spends the burst", "soon", "middle", "late"]
 
@@ -93,22 +93,44 @@ async def test_who_is_closest_to_its_deadline_goes_first(queue_of: Make) -> None
 async def test_stops_and_claims_go_ahead_of_routine_beats(queue_of: Make) -> None:
     queue = queue_of(60)
     await queue.ask(first("spends the burst"))
-    await queue.ask(routine("beat", deadline=1100), first("claim"), first("stop", deadline=1050))
+    await queue.ask(routine("beat", fence=1100), first("claim"), first("stop", fence=1050))
     await queue.pass_time(4)
     assert queue.order == ["spends the burst", "stop", "claim", "beat"]
+
+
+async def test_whose_fence_has_come_waits_on_for_the_leases_end(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(
+        first("fenced", fence=900, end=1020),
+        first("is fenced meanwhile", fence=1000.5, end=1010),
+        first("to be saved", fence=1005, end=1030),
+    )
+    await queue.pass_time(4)
+    assert queue.order == ["spends the burst", "to be saved", "is fenced meanwhile", "fenced"]
+
+
+async def test_what_is_lost_keeps_nobody_waiting(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(
+        *(first(f"lost {n}", fence=990, end=999 + n) for n in range(2)), first("to be saved", fence=1030, end=1040)
+    )
+    await queue.pass_time(4)
+    assert queue.order == ["spends the burst", "to be saved", "lost 0", "lost 1"]
 
 
 async def test_a_beat_at_risk_goes_ahead_of_claims(queue_of: Make) -> None:
     queue = queue_of(60)
     await queue.ask(first("spends the burst"))
-    await queue.ask(*(first(f"claim{n}") for n in range(5)), routine("at risk", deadline=1010, urgent=1001.5))
+    await queue.ask(*(first(f"claim{n}") for n in range(5)), routine("at risk", fence=1010, urgent=1001.5))
     await queue.pass_time(8)
     assert queue.order.index("at risk") <= 2
 
 
 async def test_routine_beats_use_at_most_four_fifths(queue_of: Make) -> None:
     queue = queue_of(300)
-    await queue.ask(*(routine(f"r{n}", deadline=5000 + n) for n in range(1000)))
+    await queue.ask(*(routine(f"r{n}", fence=5000 + n) for n in range(1000)))
     await queue.pass_time(60)
     assert 225 <= len(queue.order) <= 240
 
@@ -135,7 +157,7 @@ async def test_three_hundred_calls_a_minute_hold_seven_hundred_leases_of_ttl_300
     longest, seen = 0.0, 0
     for _ in range(int(900 / 0.25)):
         due = [key for key, at in sent.items() if key not in asked and queue.clock.now >= at + interval]
-        await queue.ask(*(routine(k, deadline=sent[k] + fence_after, urgent=sent[k] + stretch) for k in due))
+        await queue.ask(*(routine(k, fence=sent[k] + fence_after, urgent=sent[k] + stretch) for k in due))
         asked.update(due)
         await queue.pass_time(0.25, step=0.25)
         for key in queue.order[seen:]:
@@ -150,7 +172,7 @@ async def test_three_hundred_calls_a_minute_hold_seven_hundred_leases_of_ttl_300
 async def test_a_hold_holds_everybody_back_until_it_is_over(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(10)
-    await queue.ask(first("claim"), routine("beat", deadline=1100, urgent=1090))
+    await queue.ask(first("claim"), routine("beat", fence=1100, urgent=1090))
     await queue.pass_time(9)
     assert queue.order == []
     await queue.pass_time(2)
@@ -160,12 +182,12 @@ async def test_a_hold_holds_everybody_back_until_it_is_over(queue_of: Make) -> N
 async def test_a_hold_lets_one_attempt_of_a_lease_through_that_would_not_outlive_it(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(60)
-    await queue.ask(routine("at risk", deadline=1020, urgent=1010), routine("safe", deadline=1200, urgent=1180))
+    await queue.ask(routine("at risk", fence=1020, urgent=1010), routine("safe", fence=1200, urgent=1180))
     await queue.pass_time(9)
     assert queue.order == []
     await queue.pass_time(2)
     assert queue.order == ["at risk"]
-    await queue.ask(routine("at risk", deadline=1020, urgent=1010))
+    await queue.ask(routine("at risk", fence=1020, urgent=1010))
     await queue.pass_time(20)
     assert queue.order == ["at risk"]
     await queue.pass_time(30)
@@ -175,9 +197,9 @@ async def test_a_hold_lets_one_attempt_of_a_lease_through_that_would_not_outlive
 async def test_one_leases_second_try_keeps_no_other_from_its_attempt_in_a_hold(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(60)
-    await queue.ask(routine("first", deadline=1020, urgent=1000))
+    await queue.ask(routine("first", fence=1020, urgent=1000))
     assert queue.order == ["first"]
-    await queue.ask(routine("first", deadline=1020, urgent=1000), routine("second", deadline=1040, urgent=1000))
+    await queue.ask(routine("first", fence=1020, urgent=1000), routine("second", fence=1040, urgent=1000))
     await queue.pass_time(1)
     assert queue.order == ["first", "second"]
 
@@ -185,7 +207,7 @@ async def test_one_leases_second_try_keeps_no_other_from_its_attempt_in_a_hold(q
 async def test_a_retry_with_an_earlier_deadline_goes_ahead_of_an_urgent_routine_beat(queue_of: Make) -> None:
     queue = queue_of(60)
     await queue.ask(first("spends the burst"))
-    await queue.ask(routine("urgent", deadline=1100, urgent=1000), first("retry", deadline=1010))
+    await queue.ask(routine("urgent", fence=1100, urgent=1000), first("retry", fence=1010))
     await queue.pass_time(2.5)
     assert queue.order == ["spends the burst", "retry", "urgent"]
 
@@ -193,10 +215,10 @@ async def test_a_retry_with_an_earlier_deadline_goes_ahead_of_an_urgent_routine_
 async def test_a_renewed_lease_has_another_attempt_in_a_long_hold(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(600)
-    await queue.ask(routine("a", deadline=1050, urgent=1040))
+    await queue.ask(routine("a", fence=1050, urgent=1040))
     await queue.pass_time(41, step=0.5)
     assert queue.order == ["a"]
-    await queue.ask(routine("a", deadline=1110, urgent=1100))
+    await queue.ask(routine("a", fence=1110, urgent=1100))
     await queue.pass_time(61, step=0.5)
     assert queue.order == ["a", "a"]
 
@@ -213,7 +235,7 @@ async def test_a_shorter_hold_does_not_cut_a_longer_one(queue_of: Make) -> None:
 async def test_who_gives_up_waiting_takes_nobodys_turn(queue_of: Make) -> None:
     queue = queue_of(60)
     await queue.ask(first("spends the burst"))
-    await queue.ask(first("gives up", deadline=1001), first("waits"))
+    await queue.ask(first("gives up", fence=1001), first("waits"))
     queue.tasks[1].cancel()
     await queue.pass_time(1.5)
     assert queue.order == ["spends the burst", "waits"]
@@ -224,17 +246,17 @@ async def test_after_a_hold_thousands_are_let_go_by_their_deadlines_and_not_in_o
     queue = queue_of(0)
     queue.budget.hold(10)
     number, burst = int(REOPENED), int(REOPENED * REOPENED_BURST)
-    deadlines = [5000.0 + (7 * each) % number for each in range(number)]
-    await queue.ask(*(routine(f"{deadline}", deadline=deadline) for deadline in deadlines))
+    fences = [5000.0 + (7 * each) % number for each in range(number)]
+    await queue.ask(*(routine(f"{fence}", fence=fence) for fence in fences))
     queue.clock.now += 10
     queue.budget._pump()
-    await queue.ask(routine("late", deadline=4999.0))
+    await queue.ask(routine("late", fence=4999.0))
     assert len(queue.order) == burst
     assert queue.budget.shortage(queue.clock.now).startswith(f"{number + 1 - burst} calls go one after the other")
     await queue.pass_time(2.5)
-    in_order = [f"{deadline}" for deadline in sorted(deadlines)]
+    in_order = [f"{fence}" for fence in sorted(fences)]
     assert queue.order == [*in_order[:burst], "late", *in_order[burst:]]
-    await queue.ask(*(routine(f"{each}", deadline=9000.0) for each in range(number)))
+    await queue.ask(*(routine(f"{each}", fence=9000.0) for each in range(number)))
     assert len(queue.order) == 2 * number + 1, "nobody waits any more, so nobody has to"
 
 
@@ -242,9 +264,9 @@ async def test_what_was_let_through_a_hold_delays_nobody_after_it(queue_of: Make
     queue = queue_of(0)
     queue.budget.hold(1)
     number = 3 * int(REOPENED)
-    await queue.ask(*(routine(f"{each}", deadline=1000.5, urgent=999.0) for each in range(number)))
+    await queue.ask(*(routine(f"{each}", fence=1000.5, urgent=999.0) for each in range(number)))
     assert len(queue.order) == number
-    await queue.ask(routine("waits", deadline=2000.0))
+    await queue.ask(routine("waits", fence=2000.0))
     await queue.pass_time(1.1)
     assert queue.order[-1] == "waits"
 
@@ -252,7 +274,7 @@ async def test_what_was_let_through_a_hold_delays_nobody_after_it(queue_of: Make
 async def test_a_hold_that_is_made_longer_lets_those_through_that_would_not_outlive_it_now(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(10)
-    await queue.ask(routine("outlives it", deadline=1020.0, urgent=1000.0))
+    await queue.ask(routine("outlives it", fence=1020.0, urgent=1000.0))
     assert queue.order == []
     queue.budget.hold(30)
     await queue.settle()

@@ -1,6 +1,5 @@
 """When beats are due, how long they may take, and when a lease is fenced and ends."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -13,7 +12,6 @@ from worklease.lease import (
     Rest,
     Trouble,
     Wait,
-    deadline,
     decide,
     edit,
     expiry,
@@ -210,16 +208,6 @@ def test_an_attempt_is_owed_even_if_the_server_first_holds_back_shortly_before_t
     lease = observe(held(100, ttl=90), unanswered(170))
     lease = observe(lease, throttled(180.4, 600))
     assert 180.5 < lease.due < 190
-
-
-def test_a_beat_is_to_save_the_sandbox_first_and_then_the_lease() -> None:
-    lease = held(100, ttl=90)
-    at, ends = fence(lease), expiry(lease)
-    assert at is not None
-    assert ends is not None
-    assert deadline(lease, at - 0.1) == at < ends
-    assert deadline(lease, at) == ends
-    assert deadline(Lease(), 100) == math.inf
 
 
 def test_what_the_server_holds_back_stays_held_back_whatever_else_fails() -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from support.keeping import rooms, wall
@@ -130,6 +131,26 @@ async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_i
         there.keeper.see(body(deleting=True))
         await until(there.is_let_go, "the end of the finalizer")
         await until(lambda: not there.budget.held(time.monotonic()), "the end of the hold")
+        assert there.work_api.seen == []
+
+
+async def test_a_beat_that_waits_for_its_turn_goes_with_its_lease() -> None:
+    held = {
+        "lastHeartbeat": "2026-11-24T12:00:00Z",
+        "state": "active",
+        "leaseExtended": True,
+        "ttlSeconds": 90,
+        "observedTime": (datetime.now(UTC) - timedelta(seconds=29)).isoformat(),
+        "leaseExpiryTime": (datetime.now(UTC) + timedelta(seconds=61)).isoformat(),
+        "claimTime": "2026-11-24T11:00:00Z",
+    }
+    async with house(kubernetes(configmaps=Answer(), pods=Answer(body={"items": []}))) as there:
+        there.budget.hold(60.0)
+        there.keeper.see(body() | {"status": held})
+        await until(lambda: there.budget.waiting == 1, "a beat that waits")
+        there.ahead.append(1000.0)
+        there.keeper.wake_all()
+        await until(lambda: there.budget.waiting == 0, "the end of its waiting")
         assert there.work_api.seen == []
 
 

@@ -47,7 +47,7 @@ async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
     now = [100.0]
     budget = Budget(0, lambda: now[0], telling)
     budget.hold(10.0)
-    request = Request(key="a", rank=Rank.ROUTINE, deadline=math.inf, urgent=math.inf)
+    request = Request(key="a", rank=Rank.ROUTINE, fence=math.inf, end=math.inf, urgent=math.inf)
     turn = asyncio.create_task(budget.turn(request))
     await asyncio.sleep(0)
     assert heard == []
