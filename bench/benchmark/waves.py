@@ -123,23 +123,27 @@ class Waves:
         yield from self._in_time(since)
 
     def _throttle(self) -> Iterator[Bound]:
-        size, active, since = self.course.size, self._active(), self.course.api.summary()["now"]
+        size, active, mark = self.course.size, self._active(), self.course.audit.mark()
         seconds = min(THROTTLED, 2 * size.ttl / 3)
-        last = dict(zip(*self.course.api.beats(since - size.ttl), strict=True))
-        mark = self.course.audit.mark()
+        back = self.course.api.summary()["now"] + seconds
         self.course.api.throttle(seconds)
         time.sleep(seconds)
-        self.course.until_beaten(since + seconds, size.ttl, of=active)
-        lapsed = {name for name, (state, *_) in self.course.api.items().items() if state == "queued"}
-        late = since + seconds + ROUNDED + LATE
-        could_be_kept = sum(item(number) in lapsed for number, at in last.items() if at + size.ttl >= late)
-        what = f"no lapse of what ends {ROUNDED + LATE:g} s later or more"
-        yield Bound("", what, str(could_be_kept), could_be_kept == 0)
+        self.course.until_beaten(back, size.ttl, of=active)
+        beats = zip(*self.course.api.beats(back - seconds - size.ttl), strict=True)
+        last = {number: at for number, at in beats if at < back}
+        states = self.course.api.items()
+        lost = [at + size.ttl - back for number, at in last.items() if states[item(number)][0] == "queued"]
+        yield self._none_of(lost, "lapse of what ends")
         runs = fence(Lease(sent=0.0, ttl=size.ttl, pod_grace=POD_GRACE)) or 0.0
-        ended = self.course.audit.deletions(mark)
-        could_go_on = sum(lease_name(number) in ended for number, at in last.items() if at + runs >= late)
-        what = f"no sandbox ended whose fence is {ROUNDED + LATE:g} s later or more"
-        yield Bound("", what, str(could_go_on), could_go_on == 0)
+        deleted = self.course.audit.deletions(mark)
+        ended = [at + runs - back for number, at in last.items() if lease_name(number) in deleted]
+        yield self._none_of(ended, "sandbox ended whose fence is")
+
+    def _none_of(self, found: list[float], what: str) -> Bound:
+        """Bound what is lost after the server's return, by the seconds until it would have been lost without it."""
+        could_be_kept = sum(seconds >= ROUNDED + LATE for seconds in found)
+        self.course.say(f"{what} up to {max(found, default=0.0):.1f} s after the return: {len(found)}")
+        return Bound("", f"no {what} {ROUNDED + LATE:g} s later or more", str(could_be_kept), held=could_be_kept == 0)
 
     def _cut(self) -> Iterator[Bound]:
         since = self.course.api.summary()["now"]
