@@ -127,7 +127,7 @@ class Waves:
         seconds = min(THROTTLED, 2 * size.ttl / 3)
         back = self.course.api.summary()["now"] + seconds
         self.course.api.throttle(seconds)
-        time.sleep(seconds)
+        time.sleep(seconds + size.interval)  # who looks meanwhile takes from what the server has to give
         self.course.until_beaten(back, size.ttl, of=active)
         beats = zip(*self.course.api.beats(back - seconds - size.ttl), strict=True)
         last = {number: at for number, at in beats if at < back}
