@@ -30,7 +30,7 @@ REOPENED: Final = 1_000.0
 """Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier deadlines are
 on their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
 
-REOPENED_BURST: Final = 0.1
+REOPENED_BURST: Final = 0.25
 """Seconds' worth of those that may go at once: what the loop takes for them is not felt by the others."""
 
 
