@@ -34,6 +34,10 @@ REOPENED_BURST: Final = 0.25
 """Seconds' worth of those that may go at once: what the loop takes for them is not felt by the others."""
 
 
+WAY: Final = 0.25
+"""Seconds that a call takes to save anything: with less left, its turn is somebody else's."""
+
+
 class Rank(Enum):
     """What a call is, as far as its turn goes."""
 
@@ -59,7 +63,7 @@ class Request:
 
     def deadline(self, now: float) -> float:
         """Give by when it must go to save anything; infinite where nothing is at stake, or not any more."""
-        return next((at for at in (self.fence, self.end) if now < at), math.inf)
+        return next((at - WAY for at in (self.fence, self.end) if now < at - WAY), math.inf)
 
 
 @dataclass(order=True, slots=True)
@@ -191,7 +195,7 @@ class Budget:
             return self._let_one_through(now)
         if (wait := self._all.wait(now)) > 0:
             return wait
-        urgent = routine is not None and routine.request.urgent <= now
+        urgent = routine is not None and routine.request.urgent <= now and routine.deadline < math.inf
         if routine is not None and (first is None or (urgent and routine.deadline <= first.deadline)):
             if not urgent and (wait := self._share.wait(now)) > 0:
                 return min(wait, routine.request.urgent - now)

@@ -97,6 +97,8 @@ class Errands:
             kept.lease = lease.observe(kept.lease, CredentialsMissing(self._instant(), key.message))
             return
         if not self._rooms.budget.is_open:
+            if self._rooms.budget.held(self._clock()):
+                kept.lease = lease.crowd(kept.lease)
             kept.queued = True
             try:
                 await self._rooms.budget.turn(self._request(kept))
@@ -159,6 +161,8 @@ class Errands:
             if second is not key:
                 key = second
                 await self._rooms.budget.turn(self._request(kept))
+                if lease.lapse(kept.lease, self._clock()).end is not None:
+                    return outcome
                 outcome = await self._rooms.work_api.heartbeat(_item(kept, key), beat)
         if isinstance(outcome, Unauthorized):
             advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
@@ -226,7 +230,8 @@ class Errands:
     async def _stop_once(self, kept: Kept, key: Key, *, force: bool) -> StopOutcome:
         """Wait for the stop's turn, and send it if the item is still ours to stop by then."""
         turn = self._request(kept)
-        await self._rooms.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST))
+        until = min(turn.end, lease.may_stop_until(kept.lease))
+        await self._rooms.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST, end=until))
         if kept.let_go or not lease.may_stop(kept.lease, self._clock()):
             return StopUnheard("the lease ended before the stop could be sent")
         seconds = lease.timeout(kept.lease)

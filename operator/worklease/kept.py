@@ -227,12 +227,13 @@ class Kept:
     def bind(self, pod: Pod, now: float) -> bool:
         """Take note of a pod of this item, and bind it if it is this lease's sandbox; returns whether it is.
 
-        One that is gone stays gone: an event may be older than the answer that said so.
+        One that is gone stays gone, for an event may be older than the answer that said so; unless that was concluded
+        from what an earlier process told.
         """
         known = self.bound.get(pod.uid)
         if known is None and not is_bindable(pod, self.resource.uid, self.lease, self.claim_time):
             return False
-        if known is not None and known.gone:
+        if known is not None and known.gone and not known.is_remembered:
             pod = _gone(pod)
         self.bound[pod.uid] = pod
         if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
@@ -375,7 +376,7 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
         end = End(ended.reason) if ended.reason in set(End) else End.STOPPED
         kept.lease = replace(fresh, words=words, end=end, message=ended.message)
         if ended.type == Kind.FINISHED.value:
-            kept.bound = {uid: replace(pod, gone=True, is_remembered=False) for uid, pod in kept.bound.items()}
+            kept.bound = {uid: replace(pod, gone=True) for uid, pod in kept.bound.items()}
             kept.final, kept.attempt = status.conditions, Attempt(number=status.restarts or 0)
             return kept
     else:

@@ -245,7 +245,7 @@ class Lease:
     """The first accepted value: what entered the queue later is another delivery of the item."""
     due: float = 0.0
     is_crowded: bool = False
-    """Its beats come close to those of many others, as all do after a start."""
+    """Its beats come close to those of many others, as all do after a start, or when the server is back."""
     failures: int = 0
     """Beats in a row that did not do what they should: the longer, the slower."""
     held_back: float | None = None
@@ -483,8 +483,13 @@ def _is_refused(lease: Lease) -> bool:
 
 def may_stop(lease: Lease, now: float) -> bool:
     """Tell whether a stop of the item is ours to send: while we hold, less a time-out for the stop's own way."""
+    return now < may_stop_until(lease)
+
+
+def may_stop_until(lease: Lease) -> float:
+    """Say until when that is so; infinitely long ago if it is not at all."""
     ends = expiry(lease)
-    return lease.held and ends is not None and now < ends - timeout(lease)
+    return -math.inf if not lease.held or ends is None else ends - timeout(lease)
 
 
 def lapse(lease: Lease, now: float) -> Lease:
@@ -498,6 +503,11 @@ def lapse(lease: Lease, now: float) -> Lease:
 def hasten(lease: Lease, now: float) -> Lease:
     """Let the next beat be due at once: something happened that it will tell about."""
     return replace(lease, due=min(lease.due, now))
+
+
+def crowd(lease: Lease) -> Lease:
+    """Note that the next beat is sent together with many others, as after a hold."""
+    return replace(lease, is_crowded=True)
 
 
 def is_adopted(lease: Lease) -> bool:

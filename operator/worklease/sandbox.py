@@ -141,7 +141,7 @@ class Sandboxes:
             case Done(body):
                 pod = read_pod(body)
                 return pod if pod.uid == uid else Gone()
-            case Refused(status=HTTPStatus.NOT_FOUND):
+            case Refused() as refused if refused.is_absence:
                 return Gone()
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(message)
@@ -157,7 +157,7 @@ class Sandboxes:
         match await self._api.call("DELETE", _path(namespace, name), body=options):
             case Done():
                 return Ending()
-            case Refused(status=HTTPStatus.NOT_FOUND):
+            case Refused() as refused if refused.is_absence:
                 return Gone()
             case Refused() as refused if refused.is_by_uid:
                 # The name is a successor's by now. Any other conflict says nothing of the pod, and is tried again.

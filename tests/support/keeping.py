@@ -4,6 +4,7 @@ Owns the putting together only.
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from worklease.budget import Budget
@@ -20,9 +21,14 @@ from worklease.status import StatusWriter
 from worklease.work_api import WorkApi
 
 
-def rooms(api: KubernetesApi, work_api: WorkApi, telling: Telling = SILENT) -> Rooms:
+def rooms(
+    api: KubernetesApi,
+    work_api: WorkApi,
+    telling: Telling = SILENT,
+    clock: Callable[[], float] = time.monotonic,
+) -> Rooms:
     """Give the rooms of an operator whose own namespace is ``own``; neither checkpoint nor status runs yet."""
-    budget, sandboxes = Budget(0, time.monotonic), Sandboxes(api)
+    budget, sandboxes = Budget(0, clock), Sandboxes(api)
     return Rooms(
         kubernetes=api,
         work_api=work_api,

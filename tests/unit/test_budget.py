@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worklease.budget import REOPENED, REOPENED_BURST, Budget, Rank, Request
+from worklease.budget import REOPENED, REOPENED_BURST, WAY, Budget, Rank, Request
 
 
 class Clock:
@@ -118,6 +118,23 @@ async def test_what_is_lost_keeps_nobody_waiting(queue_of: Make) -> None:
     )
     await queue.pass_time(4)
     assert queue.order == ["spends the burst", "to be saved", "lost 0", "lost 1"]
+
+
+async def test_what_is_lost_while_it_waits_goes_behind_claims_and_what_can_be_saved(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(routine("lost", fence=990, end=1000.6, urgent=980), first("claim"), first("saved", fence=1030))
+    await queue.pass_time(4)
+    assert queue.order == ["spends the burst", "saved", "claim", "lost"]
+
+
+async def test_a_turn_that_would_come_too_late_for_the_answer_is_somebody_elses(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    turn = queue.clock.now + 61 / 60  # the next one
+    await queue.ask(first("at the brink", fence=turn + WAY / 2, end=1020), first("to be saved", fence=turn + 5))
+    await queue.pass_time(2.5)
+    assert queue.order == ["spends the burst", "to be saved", "at the brink"]
 
 
 async def test_a_beat_at_risk_goes_ahead_of_claims(queue_of: Make) -> None:

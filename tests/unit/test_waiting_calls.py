@@ -2,22 +2,33 @@
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from support.keeping import rooms, wall
-from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving, until
+from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving, until
 from worklease.budget import Budget
 from worklease.errands import REHEARSED
 from worklease.happenings import Happening, LeftBehind, Telling
 from worklease.keeper import Keeper
 from worklease.kept import Options
+from worklease.lease import Lease
 from worklease.work_api import WorkApi
 
 TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
+RENEWED = {
+    "type": "work_heartbeat",
+    "last_heartbeat": "2026-11-24T12:00:30Z",
+    "state": "active",
+    "lease_extended": True,
+    "ttl_seconds": 90,
+}
 KEY = {"data": {"environment-key": "a2V5"}}
 REFUSED = Answer(status=403, body={"kind": "Status", "message": "exceeded quota"})
 
@@ -69,11 +80,11 @@ async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[Ho
         serving() as kubernetes,
         serving() as remote,
         kubernetes_at(kubernetes.url) as api,
-        WorkApi(remote.url, time.monotonic) as work_api,
+        WorkApi(remote.url, clock) as work_api,
     ):
         kubernetes.script = kubernetes_script
         told: list[Happening] = []
-        used = rooms(api, work_api, Telling(told.append))
+        used = rooms(api, work_api, Telling(told.append), clock)
         keeper = Keeper(used, Options(interval=30, credentials_secret="keys"), clock, wall)
         tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
         yield House(keeper, kubernetes, remote, used.budget, told, looks, ahead)
@@ -134,24 +145,78 @@ async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_i
         assert there.work_api.seen == []
 
 
-async def test_a_beat_that_waits_for_its_turn_goes_with_its_lease() -> None:
-    held = {
+def held() -> dict[str, Any]:
+    """Give a resource whose lease is held, and whose beat is due."""
+    now = datetime.now(UTC)
+    status = {
         "lastHeartbeat": "2026-11-24T12:00:00Z",
         "state": "active",
         "leaseExtended": True,
         "ttlSeconds": 90,
-        "observedTime": (datetime.now(UTC) - timedelta(seconds=29)).isoformat(),
-        "leaseExpiryTime": (datetime.now(UTC) + timedelta(seconds=61)).isoformat(),
+        "observedTime": (now - timedelta(seconds=29)).isoformat(),
+        "leaseExpiryTime": (now + timedelta(seconds=61)).isoformat(),
         "claimTime": "2026-11-24T11:00:00Z",
     }
-    async with house(kubernetes(configmaps=Answer(), pods=Answer(body={"items": []}))) as there:
+    return body() | {"status": status}
+
+
+def secrets(*keys: str) -> Callable[[Seen], Answer]:
+    """Answer as above, but with one key after the other."""
+    script, read = kubernetes(configmaps=Answer(), pods=Answer(body={"items": []})), in_turn(*map(secret, keys))
+    return lambda seen: read(seen) if "/secrets/" in seen.target else script(seen)
+
+
+def secret(key: str) -> Answer:
+    return Answer(body={"data": {"environment-key": b64encode(key.encode()).decode()}})
+
+
+async def test_a_beat_that_waits_for_its_turn_goes_with_its_lease() -> None:
+    async with house(secrets("key")) as there:
         there.budget.hold(60.0)
-        there.keeper.see(body() | {"status": held})
+        there.keeper.see(held())
         await until(lambda: there.budget.waiting == 1, "a beat that waits")
         there.ahead.append(1000.0)
         there.keeper.wake_all()
         await until(lambda: there.budget.waiting == 0, "the end of its waiting")
         assert there.work_api.seen == []
+
+
+async def test_a_beat_that_waits_with_another_key_is_not_sent_after_its_leases_end() -> None:
+    async with house(secrets("key", "another")) as there:
+        may_answer = asyncio.Event()
+        there.work_api.script = always(Answer(status=401, until=may_answer))
+        there.keeper.see(held())
+        await there.work_api.until_seen(1)
+        there.budget.hold(1.0)
+        may_answer.set()
+        await until(lambda: there.budget.waiting == 1, "the beat with another key")
+        there.ahead.append(1000.0)
+        await until(lambda: there.budget.waiting == 0, "its turn")
+        await until(lambda: "Expired" in repr(there.asked("PATCH", "/status")), "the lease's end, in the status")
+        assert len(there.work_api.seen) == 1
+
+
+async def test_beats_that_waited_for_the_end_of_a_hold_do_not_stay_together() -> None:
+    async with house(secrets("key")) as there:
+
+        def kept() -> Lease:
+            ((lease, _),) = there.keeper.leases()
+            return lease
+
+        async def gap_after_a_beat(hold: float = 0.0) -> float:
+            before, wait = kept().sent, kept().due - time.monotonic() - sum(there.ahead)
+            there.budget.hold(wait + hold)
+            there.ahead.append(wait)
+            there.keeper.wake_all()
+            await until(lambda: kept().sent != before, "a renewal")
+            return kept().due - (kept().sent or 0.0)
+
+        there.work_api.script = always(Answer(body=RENEWED))
+        there.keeper.see(held())
+        await until(lambda: len(list(there.keeper.leases())) == 1, "what is told of the first renewal")
+        gaps = [await gap_after_a_beat() for _ in range(3)]
+        assert gaps[-1] == pytest.approx(30), "the start is forgotten"
+        assert await gap_after_a_beat(hold=0.5) != pytest.approx(30)
 
 
 async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:

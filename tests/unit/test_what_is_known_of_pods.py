@@ -92,3 +92,16 @@ def test_an_event_that_is_older_than_the_answer_brings_no_pod_back() -> None:
     assert kept.bind(replace(running, phase="Failed", exit_code=137), 102.0)
     pod = kept.bound["pod1"]
     assert (pod.gone, pod.ready, pod.exit_code) == (True, False, 137)
+
+
+def test_a_pod_of_a_finished_resource_is_taken_for_gone_until_a_watch_shows_it() -> None:
+    resource = body()
+    finished = {"type": "Finished", "status": "True", "reason": "Stopped", "message": "", "observedGeneration": 1}
+    resource["status"]["conditions"] = [finished | {"lastTransitionTime": told(-1)}]
+    resource["status"]["sandboxes"] = [{"podUID": "pod1", "podName": made(), "phase": "Failed"}]
+    kept = resume(
+        WorkLease.parse(resource), Options(interval=30.0, credentials_secret="worklease-credentials"), None, WALL, 100.0
+    )
+    assert kept.bound["pod1"].gone
+    kept.bind(Pod(uid="pod1", name=made(), phase="Failed", controller="resource"), 101.0)
+    assert not kept.bound["pod1"].gone
