@@ -123,7 +123,7 @@ class Waves:
         yield from self._in_time(since)
 
     def _throttle(self) -> Iterator[Bound]:
-        size, active, mark = self.course.size, self._active(), self.course.audit.mark()
+        size, active, mark = self.course.size, set(self._active()), self.course.audit.mark()
         seconds = min(THROTTLED, 2 * size.ttl / 3)
         back = self.course.api.summary()["now"] + seconds
         self.course.api.throttle(seconds)
@@ -132,18 +132,23 @@ class Waves:
         beats = zip(*self.course.api.beats(back - seconds - size.ttl), strict=True)
         last = {number: at for number, at in beats if at < back}
         states = self.course.api.items()
-        lost = [at + size.ttl - back for number, at in last.items() if states[item(number)][0] == "queued"]
-        yield self._none_of(lost, "lapse of what ends")
+        ends = {number: at + size.ttl - back for number, at in last.items()}
+        lapsed = [left for number, left in ends.items() if states[item(number)][0] == "queued"]
+        # So many are lost to who beats nothing before that, and everything from then on; which ones is no matter.
+        most = sum(left < ROUNDED + LATE for number, left in ends.items() if number in active)
+        self._say_last(lapsed, "lapsed, the last of which would have ended")
+        what = f"at most {most} lapses, as many as end within {ROUNDED + LATE:g} s"
+        yield Bound("", what, str(len(lapsed)), held=len(lapsed) <= most)
         runs = fence(Lease(sent=0.0, ttl=size.ttl, pod_grace=POD_GRACE)) or 0.0
         deleted = self.course.audit.deletions(mark)
         ended = [at + runs - back for number, at in last.items() if lease_name(number) in deleted]
-        yield self._none_of(ended, "sandbox ended whose fence is")
+        self._say_last(ended, "sandboxes ended, the last of which had its fence")
+        could_go_on = sum(left >= ROUNDED + LATE for left in ended)
+        what = f"no sandbox ended whose fence is {ROUNDED + LATE:g} s later or more"
+        yield Bound("", what, str(could_go_on), held=could_go_on == 0)
 
-    def _none_of(self, found: list[float], what: str) -> Bound:
-        """Bound what is lost after the server's return, by the seconds until it would have been lost without it."""
-        could_be_kept = sum(seconds >= ROUNDED + LATE for seconds in found)
-        self.course.say(f"{what} up to {max(found, default=0.0):.1f} s after the return: {len(found)}")
-        return Bound("", f"no {what} {ROUNDED + LATE:g} s later or more", str(could_be_kept), held=could_be_kept == 0)
+    def _say_last(self, found: list[float], what: str) -> None:
+        self.course.say(f"{len(found)} {what} {max(found, default=0.0):.1f} s after the server's return")
 
     def _cut(self) -> Iterator[Bound]:
         since = self.course.api.summary()["now"]
