@@ -672,7 +672,7 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
 
 
 def _rhythm(lease: Lease, sent: float, ttl: float) -> tuple[float, bool]:
-    """Say how long after a beat the next is due, and whether the lease will have left the crowd by then.
+    """Say how long after a beat the next is due, and whether it is sent in the crowd all the same.
 
     After a start or an outage the beats of all leases come close together, and would for ever. So each goes back to a
     moment within the interval that is its own, which spreads them evenly; where that comes too soon, by one gap more.
