@@ -10,18 +10,23 @@ from collections.abc import Iterator
 
 import pytest
 
-from controlplane import BinariesError, ControlPlane, ensure
-from controlplane.plane import BINARIES
+from controlplane import BinariesError, ControlPlane, OwnControlPlane, ensure
+from controlplane.own import BINARIES
 from support.chart import BINARIES as CHART_BINARIES
 from support.chart import HELMS, Helm
 from support.cluster import (
     ForeignClusterError,
-    install_custom_resources,
     keep_away_from_other_clusters,
     make_namespace,
     refuse_existing_cluster,
 )
+from support.shared import shared_control_plane
 from support.simulator import Simulator
+
+
+def is_xdist_worker(config: pytest.Config) -> bool:
+    """Tell whether other processes run the same tests."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_configure() -> None:
@@ -70,16 +75,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def control_plane() -> Iterator[ControlPlane]:
-    with ControlPlane() as plane:
-        install_custom_resources(plane)
-        yield plane
+def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> ControlPlane:
+    """One for the whole test run: each test keeps to a namespace of its own."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if is_xdist_worker(pytestconfig) else base
+    return shared_control_plane(folder, pytestconfig.add_cleanup)
 
 
-@pytest.fixture(scope="session")
-def bare_control_plane() -> Iterator[ControlPlane]:
+@pytest.fixture(scope="module")
+def bare_control_plane() -> Iterator[OwnControlPlane]:
     """One without the WorkLease resource, for what installs it by itself."""
-    with ControlPlane() as plane:
+    with OwnControlPlane() as plane:
         yield plane
 
 

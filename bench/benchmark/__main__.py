@@ -24,8 +24,8 @@ from benchmark.figures import Row
 from benchmark.fleet import NAMESPACE, OPERATOR, Fleet
 from benchmark.stage import Stage
 from benchmark.waves import Bound, Waves
-from controlplane import ControlPlane, ensure
-from controlplane.plane import BINARIES
+from controlplane import OwnControlPlane, ensure
+from controlplane.own import BINARIES
 
 ROOT: Final = Path(__file__).parents[2]
 CRD: Final = ROOT / "crds" / "workleases.yaml"
@@ -128,7 +128,7 @@ def _courses(sizes: Sequence[Size], window: float, pairs: int, console: Console)
             yield course
 
 
-def _course(plane: ControlPlane, stage: Stage, size: Size, console: Console) -> Course:
+def _course(plane: OwnControlPlane, stage: Stage, size: Size, console: Console) -> Course:
     """Open the Work API and prepare an empty fleet."""
     fleet = Fleet(plane)
     fleet.prepare()
@@ -147,8 +147,8 @@ def _course(plane: ControlPlane, stage: Stage, size: Size, console: Console) -> 
 
 
 @contextmanager
-def _opened() -> Iterator[tuple[ControlPlane, Stage]]:
-    with ControlPlane(nodes=NODES, binaries=ensure(BINARIES)) as plane, Stage() as stage:
+def _opened() -> Iterator[tuple[OwnControlPlane, Stage]]:
+    with OwnControlPlane(nodes=NODES, binaries=ensure(BINARIES)) as plane, Stage() as stage:
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
         plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
         yield plane, stage

@@ -14,7 +14,7 @@ from benchmark.course import Course
 from benchmark.figures import lateness, percentile
 from benchmark.fleet import POD_GRACE, item, lease_name
 from benchmark.work_api import KEY
-from controlplane import ControlPlane
+from controlplane import OwnControlPlane
 from worklease.lease import Lease, fence
 
 CREATED_WITHIN: Final = 60.0
@@ -63,7 +63,7 @@ class Waves:
     """The waves over one fleet, whose pods are there and whose resources are not."""
 
     course: Course
-    plane: ControlPlane
+    plane: OwnControlPlane
     stopped: int
     """How many items are stopped at once."""
 

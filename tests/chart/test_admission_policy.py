@@ -276,6 +276,19 @@ def test_a_template_of_a_wrong_shape_passes_no_check(policed: Installation) -> N
     assert refusal(policed, None, templated(volumes="all")) != ""
 
 
+KEY_READER = templated(**secret_volume(KEY))
+UNWATCHED = templated(serviceAccountName="other") | {"metadata": {"name": "a", "namespace": "unwatched"}}
+
+
+def await_upgrade(policed: Installation, *, refused: bool) -> None:
+    """Wait until an upgrade is in force: the policy and its binding come each in its own time."""
+    wait_for(
+        lambda: all(bool(refusal(policed, None, body)) == refused for body in (KEY_READER, UNWATCHED)),
+        seconds=30,
+        what="the upgrade to be in force",
+    )
+
+
 @pytest.fixture
 def relaxed(policed: Installation) -> Iterator[Installation]:
     """The policy, upgraded to what values can allow, and afterwards as it was."""
@@ -286,11 +299,10 @@ def relaxed(policed: Installation) -> Iterator[Installation]:
             "admissionPolicy.allowEnvironmentKeyInSandbox": True,
         }
     )
-    key = templated(**secret_volume(KEY))
-    wait_for(lambda: not refusal(policed, None, key), seconds=30, what="the new policy to be in force")
+    await_upgrade(policed, refused=False)
     yield policed
     policed.install(STRICT)
-    wait_for(lambda: refusal(policed, None, key), seconds=30, what="the old policy to be in force")
+    await_upgrade(policed, refused=True)
 
 
 def test_what_is_allowed_by_value_is_allowed(relaxed: Installation) -> None:
@@ -300,5 +312,5 @@ def test_what_is_allowed_by_value_is_allowed(relaxed: Installation) -> None:
 
 
 def test_where_no_operator_watches_nobody_is_acted_for(relaxed: Installation) -> None:
-    unwatched = templated(serviceAccountName="other") | {"metadata": {"name": "a", "namespace": "unwatched"}}
-    assert refusal(relaxed, None, unwatched) == ""
+    assert refusal(relaxed, None, UNWATCHED) == ""
+    assert "service account other" in refusal(relaxed, None, templated(serviceAccountName="other"))

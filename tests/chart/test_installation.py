@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from controlplane import ControlPlane, wait_for
+from controlplane import ControlPlane, OwnControlPlane, wait_for
 from support.chart import NAMESPACE, RELEASE, HelmError
 from support.installation import CRD, Installation
 from support.judge import check_history
@@ -233,19 +233,17 @@ def test_a_kept_crd_goes_to_an_installation_elsewhere_when_that_is_said(installa
 
 
 @pytest.fixture
-def fragile(bare_control_plane: ControlPlane, tmp_path: Path) -> Iterator[Installation]:
-    """On a control plane of the test's own, whose nodes it may take away."""
+def fragile(bare_control_plane: ControlPlane, tmp_path: Path) -> Iterator[OwnControlPlane]:
+    """With the operator, on a control plane of the test's own, whose nodes it may take away."""
     binaries = bare_control_plane.binaries
-    with ControlPlane(binaries=binaries) as plane, Installation(plane, tmp_path) as prepared:
-        yield prepared
+    with OwnControlPlane(binaries=binaries) as plane, Installation(plane, tmp_path) as prepared:
+        prepared.install()
+        yield plane
 
 
-def test_a_lost_node_is_left_after_15_seconds(fragile: Installation) -> None:
-    fragile.install()
-    plane = fragile.plane
-
+def test_a_lost_node_is_left_after_15_seconds(fragile: OwnControlPlane) -> None:
     def pods() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = plane.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+        found: list[dict[str, Any]] = fragile.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
         return found
 
     (pod,) = pods()
@@ -255,17 +253,17 @@ def test_a_lost_node_is_left_after_15_seconds(fragile: Installation) -> None:
         return any(each["spec"].get("nodeName", lost) != lost for each in pods())
 
     # Nobody plays the kubelet meanwhile; the controllers do with the node what they do with one that went silent.
-    plane.kill("kwok", signal.SIGSTOP)
+    fragile.kill("kwok", signal.SIGSTOP)
     try:
         silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
         patch = json.dumps({"status": {"conditions": [silent]}})
-        plane.kubectl("patch", "node", lost, "--subresource=status", "--type=strategic", "-p", patch)
+        fragile.kubectl("patch", "node", lost, "--subresource=status", "--type=strategic", "-p", patch)
         # The cluster's default would be 300 seconds.
         wait_for(replaced, seconds=60, what="an operator on another node")
     finally:
-        plane.kill("kwok", signal.SIGCONT)
+        fragile.kill("kwok", signal.SIGCONT)
     gone = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
-    wait_for(lambda: plane.get(gone) is None, seconds=60, what="the end of the lost one")
+    wait_for(lambda: fragile.get(gone) is None, seconds=60, what="the end of the lost one")
 
 
 def test_without_its_rights_the_operator_says_what_is_missing(installation: Installation, simulator: Simulator) -> None:

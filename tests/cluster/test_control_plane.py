@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from controlplane import ControlPlane, StartError, wait_for
-from controlplane.plane import COMPONENTS
+from controlplane import ControlPlane, OwnControlPlane, StartError, wait_for
+from controlplane.own import COMPONENTS
 from controlplane.ports import LOOPBACK, free_port
 from support.processes import is_alive, python_environment
 
@@ -152,14 +152,14 @@ def test_its_certificate_passes_the_strict_checks_of_newer_pythons(control_plane
 
 
 @pytest.fixture(scope="module")
-def own_plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+def own_plane(control_plane: ControlPlane) -> Iterator[OwnControlPlane]:
     """A second control plane, to be treated badly; the session's shows that two live beside each other."""
-    with ControlPlane(nodes=1) as plane:
+    with OwnControlPlane(nodes=1) as plane:
         assert plane.url != control_plane.url
         yield plane
 
 
-def test_an_api_server_outage_keeps_port_and_data(own_plane: ControlPlane) -> None:
+def test_an_api_server_outage_keeps_port_and_data(own_plane: OwnControlPlane) -> None:
     url = own_plane.url
     own_plane.kubectl("create", "configmap", "kept", "--from-literal=key=value")
     own_plane.stop("kube-apiserver")
@@ -169,7 +169,7 @@ def test_an_api_server_outage_keeps_port_and_data(own_plane: ControlPlane) -> No
     assert own_plane.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}") == "value"
 
 
-def test_pods_run_again_after_a_crash_of_the_api_server(own_plane: ControlPlane) -> None:
+def test_pods_run_again_after_a_crash_of_the_api_server(own_plane: OwnControlPlane) -> None:
     own_plane.kill("kube-apiserver")
     own_plane.start("kube-apiserver")
     own_plane.kubectl("create", "-f", "-", input=pod("after"))
@@ -177,7 +177,7 @@ def test_pods_run_again_after_a_crash_of_the_api_server(own_plane: ControlPlane)
     assert set(own_plane.pids) == set(COMPONENTS)
 
 
-def test_a_hanging_api_server_answers_again_when_it_goes_on(own_plane: ControlPlane) -> None:
+def test_a_hanging_api_server_answers_again_when_it_goes_on(own_plane: OwnControlPlane) -> None:
     own_plane.kill("kube-apiserver", signal.SIGSTOP)
     wait_for(lambda: own_plane.get("/readyz") is None, seconds=30, what="the end of the API server's answers")
     own_plane.kill("kube-apiserver", signal.SIGCONT)
@@ -187,7 +187,7 @@ def test_a_hanging_api_server_answers_again_when_it_goes_on(own_plane: ControlPl
 def test_a_taken_port_is_given_up_for_another(control_plane: ControlPlane) -> None:
     taken = int(control_plane.url.rsplit(":", 1)[1])
     choices = iter([taken, free_port()])
-    with ControlPlane(nodes=0, choose_port=lambda: next(choices)) as plane:
+    with OwnControlPlane(nodes=0, choose_port=lambda: next(choices)) as plane:
         assert plane.url != control_plane.url
 
 
@@ -197,13 +197,13 @@ def test_a_failed_start_says_which_part_and_shows_its_log(control_plane: Control
     broken.chmod(0o755)
     binaries = control_plane.binaries | {"etcd": broken}
     with pytest.raises(StartError, match=r"etcd ended with 3.*\n(.*\n)*.*disk is made of cheese"):
-        ControlPlane(binaries=binaries).__enter__()
+        OwnControlPlane(binaries=binaries).__enter__()
 
 
 CHILD = """
 import json, signal
-from controlplane import ControlPlane
-with ControlPlane(nodes=1) as plane:
+from controlplane import OwnControlPlane
+with OwnControlPlane(nodes=1) as plane:
     pids = plane.pids | {"reaper": plane.reaper_pid}
     print(json.dumps({"pids": pids, "directory": str(plane.directory)}), flush=True)
     signal.pause()
@@ -224,7 +224,7 @@ def test_killing_the_parent_leaves_no_process_and_no_folder(control_plane: Contr
 
 
 def test_killing_the_reaper_leaves_no_process(control_plane: ControlPlane) -> None:
-    with ControlPlane(nodes=1, binaries=control_plane.binaries) as plane:
+    with OwnControlPlane(nodes=1, binaries=control_plane.binaries) as plane:
         pids = plane.pids.values()
         os.kill(plane.reaper_pid, signal.SIGKILL)
         wait_for(lambda: not any(map(is_alive, pids)), seconds=5, what="the end of all processes")

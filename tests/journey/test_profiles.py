@@ -17,7 +17,7 @@ from support.simulator import Simulator
 from support.stays import Stays
 from worklease.simulator.profiles import PROFILES, BeatAfterStop, Lapse, Redelivery
 
-TTL = 20  # seconds; within the bounds of every profile, and a start on a busy machine fits into it
+TTL = 30  # seconds; within the bounds of every profile, and a start on a busy machine fits into it
 KEPT = ["work_kept", "work_lost"]
 LAPSING = "work_lapsing"
 GRACEFUL, FORCED = "work_graceful", "work_forced"

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 import click
 from rich.console import Console
 
-from controlplane import ControlPlane
+from controlplane import OwnControlPlane
 from soak.fleet import Fleet
 from soak.plan import Step, schedule
 from soak.troubles import Troubles, pass_time
@@ -59,7 +59,7 @@ def _soak(
     """Play a schedule; returns the verdict and what it is made from."""
     record = Record()
     with ExitStack() as opened:
-        plane = opened.enter_context(ControlPlane())
+        plane = opened.enter_context(OwnControlPlane())
         install_custom_resources(plane)
         namespace = make_namespace(plane)
         simulator = opened.enter_context(Simulator())

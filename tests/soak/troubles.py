@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from controlplane import ControlPlane, wait_for
+from controlplane import OwnControlPlane, wait_for
 from soak.fleet import LONGEST_TTL, Fleet
 from soak.plan import SMALL, TAKING, Trouble
 from soak.verdict import Record
@@ -65,7 +65,7 @@ class Troubles:
     def __init__(
         self,
         *,
-        plane: ControlPlane,
+        plane: OwnControlPlane,
         operator: Operator,
         simulator: Simulator,
         fleet: Fleet,

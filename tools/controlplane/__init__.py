@@ -7,6 +7,7 @@ not touch a cluster that it did not start, but for `existing_cluster`, which ask
 from controlplane.binaries import BinariesError, Places, ensure
 from controlplane.existing import ExistingCluster, ExistingClusterError, existing_cluster
 from controlplane.kubectl import KubectlError
+from controlplane.own import OwnControlPlane
 from controlplane.plane import ControlPlane
 from controlplane.processes import StartError
 from controlplane.waiting import DeadlineError, wait_for
@@ -18,6 +19,7 @@ __all__ = [
     "ExistingCluster",
     "ExistingClusterError",
     "KubectlError",
+    "OwnControlPlane",
     "Places",
     "StartError",
     "ensure",

@@ -10,7 +10,7 @@ from typing import NoReturn
 import click
 
 from controlplane.binaries import TOOLS, BinariesError, ensure
-from controlplane.plane import ControlPlane
+from controlplane.own import OwnControlPlane
 from controlplane.processes import StartError
 
 
@@ -39,7 +39,7 @@ def run(nodes: int) -> None:
     """Start a control plane and keep it until Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with ControlPlane(nodes=nodes) as plane:
+        with OwnControlPlane(nodes=nodes) as plane:
             click.echo(f"export KUBECONFIG={plane.kubeconfig}")
             click.echo(f"# {plane.url}, logs in {plane.directory}; Ctrl-C ends it and removes the folder", err=True)
             signal.pause()

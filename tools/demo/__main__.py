@@ -15,16 +15,16 @@ import click
 
 from controlplane import (
     BinariesError,
-    ControlPlane,
     DeadlineError,
     ExistingClusterError,
     KubectlError,
+    OwnControlPlane,
     StartError,
     ensure,
     existing_cluster,
 )
 from controlplane.existing import wants_existing_cluster
-from controlplane.plane import BINARIES
+from controlplane.own import BINARIES
 from demo.encore import invite, watch
 from demo.grounds import Grounds, GroundsError, guest, own
 from demo.picture import PictureScreen
@@ -119,7 +119,7 @@ def _grounds(opened: ExitStack, stage: Stage, screen: Screen) -> Grounds:
         return grounds
     binaries = ensure(BINARIES)  # has a display of its own
     with screen.working("A control plane: etcd, kube-apiserver, controllers, scheduler and two nodes played by kwok"):
-        return own(opened.enter_context(ControlPlane(binaries=binaries)))
+        return own(opened.enter_context(OwnControlPlane(binaries=binaries)))
 
 
 def _conclude(screen: Screen, story: Story, *, well: bool) -> None:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from controlplane import ControlPlane, wait_for
+from controlplane import OwnControlPlane, wait_for
 from controlplane.ports import free_port
 from observability.artefacts import ROOT, alerts, filled_in, panels
 from observability.dashboard import MEANINGS
@@ -84,7 +84,7 @@ class Run:
 
 def draw() -> None:
     """Run, and draw the picture."""
-    with ControlPlane() as plane, Simulator("--ttl", str(TTL)) as simulator, tempfile.TemporaryDirectory() as home:
+    with OwnControlPlane() as plane, Simulator("--ttl", str(TTL)) as simulator, tempfile.TemporaryDirectory() as home:
         install_custom_resources(plane)
         namespace = make_namespace(plane)
         leases = Leases(plane, namespace, simulator)

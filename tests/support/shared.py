@@ -1,0 +1,44 @@
+"""One control plane for all workers of a test run: the first that needs it starts it, and ends it after all others.
+
+Each costs a fifth of a core while nobody asks it anything. Must not know what the tests do with it.
+"""
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+
+from controlplane import ControlPlane, OwnControlPlane
+from support.cluster import install_custom_resources
+
+
+def shared_control_plane(folder: Path, at_the_end: Callable[[Callable[[], None]], None]) -> ControlPlane:
+    """Find the control plane of the workers that share a folder, or start it.
+
+    Args:
+        folder: of this test run alone.
+        at_the_end: takes what is to be done once this worker's tests are over, within no test's time limit.
+    """
+    users = (folder / "users").open("w")  # held until the end: who uses it shares the lock
+    directions = folder / "directions"
+    with (folder / "start").open("w") as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if directions.exists():
+            at_the_end(users.close)
+            return ControlPlane.at(directions.read_text())
+        plane = OwnControlPlane().__enter__()
+        try:
+            install_custom_resources(plane)
+            directions.touch(mode=0o600)
+            directions.write_text(plane.directions())
+        except BaseException:
+            plane.close()
+            raise
+
+    def end() -> None:
+        with users:
+            fcntl.flock(users, fcntl.LOCK_EX)  # once nobody else uses it
+            plane.close()
+
+    at_the_end(end)
+    return plane
