@@ -1,4 +1,4 @@
-"""What every test can ask for: a control plane of the session's own, and a namespace in it.
+"""What every test can ask for: the control plane of the test run, and a namespace in it.
 
 Must not reach for a cluster that the tests did not start.
 """
@@ -19,13 +19,14 @@ from support.cluster import (
     keep_away_from_other_clusters,
     make_namespace,
     refuse_existing_cluster,
+    remove_namespace,
 )
 from support.shared import shared_control_plane
 from support.simulator import Simulator
 
 
 def is_xdist_worker(config: pytest.Config) -> bool:
-    """Tell whether other processes run the same tests."""
+    """Tell whether this is one of several processes of a test run."""
     return hasattr(config, "workerinput")
 
 
@@ -93,7 +94,7 @@ def bare_control_plane() -> Iterator[OwnControlPlane]:
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = make_namespace(control_plane)
     yield name
-    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+    remove_namespace(control_plane, name)
 
 
 @pytest.fixture(scope="session")

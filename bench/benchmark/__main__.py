@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -148,10 +148,13 @@ def _course(plane: OwnControlPlane, stage: Stage, size: Size, console: Console) 
 
 @contextmanager
 def _opened() -> Iterator[tuple[OwnControlPlane, Stage]]:
-    plane = OwnControlPlane(nodes=NODES, binaries=ensure(BINARIES))
-    # In a cluster it runs on other machines, and what it does for thousands of pods takes no core from the operator.
-    proc.stand_back(plane.reaper_pid)
-    with plane, Stage() as stage:
+    with ExitStack() as opened:
+        plane = OwnControlPlane(nodes=NODES, binaries=ensure(BINARIES))
+        opened.callback(plane.close)
+        # In a cluster it runs on other machines: what it does for thousands of pods takes nothing from the operator.
+        proc.stand_back(plane.reaper_pid)
+        opened.enter_context(plane)
+        stage = opened.enter_context(Stage())
         plane.kubectl("apply", "--server-side", "-f", str(CRD))
         plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
         yield plane, stage

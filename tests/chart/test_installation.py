@@ -233,14 +233,15 @@ def test_a_kept_crd_goes_to_an_installation_elsewhere_when_that_is_said(installa
 
 
 @pytest.fixture
-def fragile(bare_control_plane: ControlPlane, tmp_path: Path) -> Iterator[OwnControlPlane]:
+def fragile(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OwnControlPlane]:
     """With the operator, on a control plane of the test's own, whose nodes it may take away."""
-    binaries = bare_control_plane.binaries
+    binaries = control_plane.binaries
     with OwnControlPlane(binaries=binaries) as plane, Installation(plane, tmp_path) as prepared:
         prepared.install()
         yield plane
 
 
+@pytest.mark.usefixtures("helm")  # as all that install the chart
 def test_a_lost_node_is_left_after_15_seconds(fragile: OwnControlPlane) -> None:
     def pods() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = fragile.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]

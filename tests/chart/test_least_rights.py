@@ -9,7 +9,7 @@ from controlplane import wait_for
 from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
 from support.installation import Installation
 from support.operator import Leases
-from support.simulator import Simulator
+from support.simulator import Simulator, accepted
 from worklease.startup import OWN_RIGHTS, RIGHTS, Right
 
 TEAM = "team-a"
@@ -74,7 +74,9 @@ def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
     with installation.operator() as operator:
         go_all_ways(installation, leases, simulator)
         assert operator.terminate() == 0
+        beaten = len(accepted(simulator, "work_kept"))
         operator.start()
+        wait_for(lambda: len(accepted(simulator, "work_kept")) > beaten, seconds=30, what="a beat of the new process")
         leases.await_condition("work_kept", "Ready", "True")
     entries = installation.audit(RELEASE)
     assert [entry for entry in entries if entry["responseStatus"]["code"] == 403] == []

@@ -153,7 +153,7 @@ def test_its_certificate_passes_the_strict_checks_of_newer_pythons(control_plane
 
 @pytest.fixture(scope="module")
 def own_plane(control_plane: ControlPlane) -> Iterator[OwnControlPlane]:
-    """A second control plane, to be treated badly; the session's shows that two live beside each other."""
+    """A second control plane, to be treated badly; the test run's shows that two live beside each other."""
     with OwnControlPlane(nodes=1) as plane:
         assert plane.url != control_plane.url
         yield plane

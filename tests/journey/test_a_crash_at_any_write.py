@@ -145,8 +145,8 @@ class Stage:
     simulator: Simulator
     leases: Leases
     operator: Operator
-    others: int
-    """Bytes of the audit log that tell of other tests."""
+    audited: int
+    """Where the audit log ended when this began, in bytes."""
 
     def live(self, way: Way, item: str, crash: Crash) -> tuple[End, bool]:
         """Live a life with a crash in it; returns its end, and whether the write ever came."""
@@ -237,7 +237,7 @@ class Stage:
     def _made(self) -> int:
         """Count the pods that were ever made in the namespace."""
         with self.plane.audit_log.open("rb") as log:
-            log.seek(self.others)
+            log.seek(self.audited)
             lines = log.read().decode().splitlines()
         pods = f"/api/v1/namespaces/{self.leases.namespace}/pods"
         entries = (json.loads(line) for line in lines if pods in line and '"create"' in line)
@@ -283,8 +283,8 @@ def stage(control_plane: ControlPlane, namespace: str) -> Iterator[Stage]:
             "WORKLEASE_MAX_HEARTBEAT_INTERVAL": "2",
         }
         with Operator(control_plane, namespace, simulator.url, **settings) as operator:
-            others = control_plane.audit_log.stat().st_size
-            yield Stage(control_plane, proxy, simulator, leases, operator, others)
+            audited = control_plane.audit_log.stat().st_size
+            yield Stage(control_plane, proxy, simulator, leases, operator, audited)
 
 
 @pytest.mark.timeout(900)

@@ -2,7 +2,7 @@ import json
 
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history, heartbeats
-from support.operator import Leases, Operator
+from support.operator import RESTARTED, Leases, Operator
 from support.simulator import Simulator
 
 SELECTOR = "app.kubernetes.io/managed-by=worklease-operator"
@@ -24,7 +24,7 @@ def test_a_restart_goes_on_from_the_checkpoint_where_the_status_is_stale(
 ) -> None:
     simulator.create_item("work_a")
     with Operator(control_plane, namespace, simulator.url, WORKLEASE_NAMESPACE=namespace) as operator:
-        leases.create("work_a", pods=True)
+        leases.create("work_a", pods=True, ttlSeconds=RESTARTED)
         leases.await_condition("work_a", "SandboxReady", "True")
         uid = (leases.get("work_a") or {})["metadata"]["uid"]
         wait_for(
@@ -32,7 +32,7 @@ def test_a_restart_goes_on_from_the_checkpoint_where_the_status_is_stale(
                 records(control_plane, namespace).get(uid, {}).get("value")
                 == simulator.item("work_a")["last_heartbeat"]
             ),
-            seconds=20,
+            seconds=40,
             what="a checkpoint of the newest value",
         )
         operator.kill()
@@ -50,7 +50,7 @@ def test_a_restart_goes_on_from_the_checkpoint_where_the_status_is_stale(
         )
         since = simulator.last_seq()
         operator.start()
-        wait_for(lambda: extended(simulator, "work_a", since=since) >= 2, seconds=30, what="beats of the new process")
+        wait_for(lambda: extended(simulator, "work_a", since=since) >= 2, seconds=60, what="beats of the new process")
     history = simulator.history()
     assert "NO_HEARTBEAT" not in {entry["expected"] for entry in heartbeats(history)[1:]}
     assert check_history(history) == []
@@ -61,13 +61,13 @@ def test_without_any_of_its_configmaps_a_restart_goes_on_from_the_status(
 ) -> None:
     simulator.create_item("work_a")
     with Operator(control_plane, namespace, simulator.url, WORKLEASE_NAMESPACE=namespace) as operator:
-        leases.create("work_a", pods=True)
+        leases.create("work_a", pods=True, ttlSeconds=RESTARTED)
         leases.await_condition("work_a", "SandboxReady", "True")
         operator.kill()
         control_plane.kubectl("--namespace", namespace, "delete", "configmaps", "-l", SELECTOR)
         since = simulator.last_seq()
         operator.start()
-        wait_for(lambda: extended(simulator, "work_a", since=since) >= 2, seconds=30, what="beats of the new process")
+        wait_for(lambda: extended(simulator, "work_a", since=since) >= 2, seconds=60, what="beats of the new process")
         assert list(leases.pods()) == ["pod-work-a"]
         # And what is deleted under a running operator is made anew.
         control_plane.kubectl("--namespace", namespace, "delete", "configmaps", "-l", SELECTOR)

@@ -14,7 +14,7 @@ import pytest
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history, heartbeats
 from support.kube_proxy import Answer, Hang, KubeProxy, Reset
-from support.operator import Leases, Operator
+from support.operator import RESTARTED, Leases, Operator
 from support.simulator import Simulator, accepted
 
 TTL = 15.0  # seconds, as the simulator grants
@@ -24,10 +24,10 @@ SOON = 15.0  # seconds in which Kopf must be at work again, and tell of what is 
 KOPF = "kopf/"  # what its user agent contains
 
 
-def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False) -> None:
+def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False, **spec: Any) -> None:
     for item in items:
         simulator.create_item(item)
-    leases.create(*items, pods=pods)
+    leases.create(*items, pods=pods, **spec)
     for item in items:
         leases.await_condition(item, "SandboxReady" if pods else "LeaseHeld", "True")
 
@@ -100,14 +100,16 @@ def test_an_error_in_one_watch_while_another_waits_to_be_tried_again_ends_kopf_a
 def test_what_an_earlier_process_kept_waits_for_nothing_that_kopf_does(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
 ) -> None:
-    hold(leases, simulator, "work_a", "work_stopped", pods=True)
+    hold(leases, simulator, "work_a", "work_stopped", pods=True, ttlSeconds=RESTARTED)
     operator.kill()
     simulator.stop_item("work_stopped", force=True)
     with proxy.fault(Hang(), verb="list", agent=KOPF):
         operator.start()
         died = operator.killed[-1]
         wait_for(
-            lambda: sum(at > died for at in accepted(simulator, "work_a")) >= 3, seconds=3 * TTL, what="three beats"
+            lambda: sum(at > died for at in accepted(simulator, "work_a")) >= 3,
+            seconds=3 * RESTARTED,
+            what="three beats",
         )
         wait_for(lambda: set(leases.pods()) == {"pod-work-a"}, seconds=30, what="the end of the stopped item's pod")
         leases.await_condition("work_stopped", "Finished", "True", "Stopped")

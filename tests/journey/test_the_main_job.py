@@ -4,7 +4,7 @@ import pytest
 
 from controlplane import wait_for
 from support.judge import check_history, heartbeats
-from support.operator import Leases, Operator
+from support.operator import RESTARTED, Leases, Operator
 from support.simulator import Simulator, accepted
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -90,14 +90,14 @@ def test_a_lost_reply_is_not_a_lost_lease(leases: Leases, simulator: Simulator) 
 
 def test_a_restart_in_order_goes_on_from_the_status(leases: Leases, simulator: Simulator, operator: Operator) -> None:
     simulator.create_item("work_a")
-    leases.create("work_a", pods=True)
+    leases.create("work_a", pods=True, ttlSeconds=RESTARTED)
     leases.await_condition("work_a", "SandboxReady", "True")
     claimed = leases.status("work_a")["claimTime"]
     uid = leases.pods()["pod-work-a"]["metadata"]["uid"]
     assert operator.terminate() == 0
     operator.start()
     renewed = len(accepted(simulator, "work_a"))
-    wait_for(lambda: len(accepted(simulator, "work_a")) >= renewed + 2, seconds=20, what="beats of the new process")
+    wait_for(lambda: len(accepted(simulator, "work_a")) >= renewed + 2, seconds=60, what="beats of the new process")
     assert refused(simulator) == []
     assert leases.pods()["pod-work-a"]["metadata"]["uid"] == uid
     assert leases.status("work_a")["claimTime"] == claimed

@@ -11,7 +11,7 @@ import pytest
 from controlplane import ControlPlane, wait_for
 from support.cluster import make_namespace
 from support.judge import check_history
-from support.operator import Leases, Operator
+from support.operator import RESTARTED, Leases, Operator
 from support.sandboxes import ITEM, await_event, await_gone, await_state, await_terminating, calls, hold, stops
 from support.simulator import Simulator
 
@@ -107,8 +107,8 @@ def test_the_resource_is_deleted_while_the_operator_is_away(
     leases: Leases, simulator: Simulator, operator: Operator
 ) -> None:
     # Kopf takes its own finalizer off such an object at once, and never runs its timer.
-    hold(leases, simulator)
-    other = hold(leases, simulator, "work_b")
+    hold(leases, simulator, ttlSeconds=RESTARTED)
+    other = hold(leases, simulator, "work_b", ttlSeconds=RESTARTED)
     operator.kill()
     leases.delete(ITEM)
     assert (leases.get(ITEM) or {})["metadata"]["deletionTimestamp"]
@@ -124,7 +124,8 @@ def test_the_resource_is_deleted_while_the_operator_is_away(
 def test_the_namespace_is_deleted(control_plane: ControlPlane, simulator: Simulator) -> None:
     namespace = make_namespace(control_plane)
     leases = Leases(control_plane, namespace, simulator)
-    with Operator(control_plane, namespace, simulator.url):
+    # Its checkpoint is elsewhere, as an operator's own namespace is.
+    with Operator(control_plane, namespace, simulator.url, WORKLEASE_NAMESPACE="default"):
         hold(leases, simulator)
         control_plane.kubectl("delete", "namespace", namespace, "--wait=false")
         path = f"/api/v1/namespaces/{namespace}"

@@ -4,14 +4,14 @@ import pytest
 
 from controlplane import wait_for
 from support.judge import check_history
-from support.operator import Leases, Operator
+from support.operator import RESTARTED, Leases, Operator
 from support.sandboxes import ITEM, calls, current, hold, stops
 from support.simulator import Simulator, accepted
 
 
 def test_the_resource_has_finished(leases: Leases, simulator: Simulator, operator: Operator) -> None:
     simulator.create_item("work_b")
-    leases.create("work_b")
+    leases.create("work_b", ttlSeconds=RESTARTED)
     hold(leases, simulator)
     simulator.stop_item(ITEM, force=True)
     leases.await_condition(ITEM, "Finished", "True", "Stopped")
@@ -49,12 +49,12 @@ def test_a_finished_resource_has_been_kept_long_enough(leases: Leases, simulator
 
 
 def test_the_operator_is_started_again(leases: Leases, simulator: Simulator, operator: Operator) -> None:
-    hold(leases, simulator)
+    hold(leases, simulator, ttlSeconds=RESTARTED)
     uid, claimed = current(leases)["podUID"], leases.status(ITEM)["claimTime"]
     operator.kill()
     operator.start()
     beats = len(accepted(simulator, ITEM))
-    wait_for(lambda: len(accepted(simulator, ITEM)) > beats + 2, seconds=60, what="beats of the new process")
+    wait_for(lambda: len(accepted(simulator, ITEM)) > beats + 2, seconds=90, what="beats of the new process")
     (pod,) = leases.pods().values()
     assert (pod["metadata"]["uid"], current(leases)["podUID"]) == (uid, uid)
     assert leases.condition(ITEM, "SandboxReady")[0] == "True"

@@ -24,6 +24,7 @@ from support.simulator import Simulator
 START_SECONDS = 60.0  # a second or two; a machine that builds something needs more
 END_SECONDS = 30.0  # Kopf's farewell and the last status writes
 SECRET = "worklease-credentials"
+RESTARTED = 30  # seconds: the TTL of a lease that outlives a start of the operator, on a machine that is busy as well
 
 
 class Operator:
@@ -42,8 +43,10 @@ class Operator:
             "WORKLEASE_LOG_LEVEL": "debug",
             "NO_PROXY": "127.0.0.1",
             "WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0",
-            **settings,
         }
+        if namespace:  # its checkpoint is there, too: no test reads another's
+            self._environment["WORKLEASE_NAMESPACE"] = namespace.partition(",")[0]
+        self._environment |= settings
         # Coverage and the like of the tests are not the operator's.
         self._environment |= {"PATH": os.environ["PATH"]}
         try:

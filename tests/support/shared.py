@@ -1,6 +1,6 @@
 """One control plane for all workers of a test run: the first that needs it starts it, and ends it after all others.
 
-Each costs a fifth of a core while nobody asks it anything. Must not know what the tests do with it.
+A control plane costs a fifth of a core while nobody asks it anything. Must not know what the tests do with it.
 """
 
 import fcntl
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controlplane import ControlPlane, OwnControlPlane
+from controlplane.plane import write_private
 from support.cluster import install_custom_resources
 
 
@@ -23,14 +24,14 @@ def shared_control_plane(folder: Path, at_the_end: Callable[[Callable[[], None]]
     with (folder / "start").open("w") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
-        if directions.exists():
+        # Its folder goes with it: what was ended already, or died, is not to be found.
+        if directions.exists() and (found := ControlPlane.at(directions.read_text())).directory.exists():
             at_the_end(users.close)
-            return ControlPlane.at(directions.read_text())
+            return found
         plane = OwnControlPlane().__enter__()
         try:
             install_custom_resources(plane)
-            directions.touch(mode=0o600)
-            directions.write_text(plane.directions())
+            write_private(directions, plane.directions())
         except BaseException:
             plane.close()
             raise
