@@ -25,11 +25,6 @@ from support.shared import shared_control_plane
 from support.simulator import Simulator
 
 
-def is_xdist_worker(config: pytest.Config) -> bool:
-    """Tell whether this is one of several processes of a test run."""
-    return hasattr(config, "workerinput")
-
-
 def pytest_configure() -> None:
     try:
         refuse_existing_cluster()
@@ -76,10 +71,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def control_plane(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> ControlPlane:
+def control_plane(
+    worker_id: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> ControlPlane:
     """One for the whole test run: each test keeps to a namespace of its own."""
     base = tmp_path_factory.getbasetemp()
-    folder = base.parent if is_xdist_worker(pytestconfig) else base
+    folder = base if worker_id == "master" else base.parent
     return shared_control_plane(folder, pytestconfig.add_cleanup)
 
 

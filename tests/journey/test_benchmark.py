@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmark import chart, report
+from benchmark import chart, proc, report
 from benchmark.figures import Row, Spread, Window
 from benchmark.report import BEGIN, END
 from controlplane import ControlPlane
@@ -102,3 +103,15 @@ def test_the_same_figures_make_the_same_picture(tmp_path: Path) -> None:
     picture = (tmp_path / "one.svg").read_text()
     assert ">1,000<" in picture
     assert ">7<" not in picture
+
+
+def test_what_stands_back_has_less_of_the_processor_and_so_has_its_session() -> None:
+    waiting = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE, start_new_session=True) as standing:
+        try:
+            proc.stand_back(standing.pid)
+            assert os.getpriority(os.PRIO_PROCESS, standing.pid) == proc.BEHIND
+            session = Path(f"/proc/{standing.pid}/autogroup")
+            assert not session.exists() or session.read_text().split()[-1] == str(proc.BEHIND)
+        finally:
+            standing.kill()
