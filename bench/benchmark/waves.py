@@ -15,7 +15,7 @@ from benchmark.figures import lateness, percentile
 from benchmark.fleet import POD_GRACE, item, lease_name
 from benchmark.work_api import KEY
 from controlplane import OwnControlPlane
-from worklease.lease import Lease, fence
+from worklease.rules.lease import Lease, fence
 
 CREATED_WITHIN: Final = 60.0
 """Seconds in which the whole fleet is created."""

@@ -16,34 +16,34 @@ from typing import Final
 
 import click
 
-from worklease import logs
-from worklease.budget import Budget
-from worklease.census import Census
-from worklease.checkpoint import Checkpoint, NotReadable
-from worklease.credentials import Credentials
-from worklease.errands import Rooms
-from worklease.events import Events
-from worklease.garbage import spare_the_living
-from worklease.handlers import Bridge
-from worklease.happenings import Telling
-from worklease.health import Health, Verdict
-from worklease.keeper import Keeper
-from worklease.kept import Options, Wall
-from worklease.kubernetes_api import KubernetesApi, NotConfigured
-from worklease.listing import Listing
-from worklease.metrics import Fleet, Metrics
-from worklease.roster import Roster
-from worklease.sandbox import Sandboxes
-from worklease.server import AddressInUse, Page, serve
+from work_api_simulator.command import simulate
+from worklease.cli.command import explain, status
+from worklease.cluster.checkpoint import Checkpoint, NotReadable
+from worklease.cluster.client import KubernetesApi, NotConfigured
+from worklease.cluster.credentials import Credentials
+from worklease.cluster.pods import Sandboxes
+from worklease.cluster.shared_pod_list import Roster
+from worklease.cluster.status_writer import StatusWriter
+from worklease.keeper.calls import Rooms
+from worklease.keeper.keeper import Keeper
+from worklease.keeper.kept import Options, Wall
+from worklease.observability import logs
+from worklease.observability.event_recorder import Events
+from worklease.observability.health import Health, Verdict
+from worklease.observability.metrics import Fleet, Metrics
+from worklease.observability.server import AddressInUse, Page, serve
+from worklease.preflight import NotReady, check
+from worklease.process import spare_the_living
 from worklease.settings import InvalidSettings, Settings
-from worklease.simulator.command import simulate
-from worklease.startup import NotReady, check
-from worklease.status import StatusWriter
 from worklease.suspends import notice_suspends
+from worklease.telemetry import Telling
 from worklease.uninstall import NotReleased, end_operator, release
-from worklease.view.command import explain, status
-from worklease.watches import watch
-from worklease.work_api import WorkApi
+from worklease.watching.census import Census
+from worklease.watching.handlers import Bridge
+from worklease.watching.supervisor import watch
+from worklease.work_api.budget import Budget
+from worklease.work_api.client import WorkApi
+from worklease.work_api.shared_list import Listing
 
 SWITCH: Final = 0.0005
 """Seconds after which a thread lets another one go on. Kopf lists thousands of objects in a thread beside the leases';

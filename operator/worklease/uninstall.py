@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease import finalizer
-from worklease.handlers import TIMER_FINALIZER
-from worklease.kubernetes_api import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
-from worklease.sandbox import Gone, NotDone
-from worklease.status import Reference
+from worklease.cluster import finalizer
+from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.pods import Gone, NotDone
+from worklease.cluster.status_writer import Reference
+from worklease.watching.handlers import TIMER_FINALIZER
 
 OURS: Final = frozenset({finalizer.FINALIZER, TIMER_FINALIZER})
 

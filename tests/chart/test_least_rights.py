@@ -10,7 +10,7 @@ from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
 from support.installation import Installation
 from support.operator import Leases
 from support.simulator import Simulator, accepted
-from worklease.startup import OWN_RIGHTS, RIGHTS, Right
+from worklease.preflight import OWN_RIGHTS, RIGHTS, Right
 
 TEAM = "team-a"
 Grant = tuple[str, str, str]

@@ -11,11 +11,11 @@ import yaml
 
 from support.chart import CHART, RELEASE, Helm, HelmError, environment, is_hook, pick, pod_spec
 from support.cluster import CUSTOM_RESOURCES
+from work_api_simulator.command import simulate
 from worklease import __main__ as program
-from worklease import watches
-from worklease.checkpoint import SHARDS
+from worklease.cluster.checkpoint import SHARDS
 from worklease.settings import PREFIX, Settings
-from worklease.simulator.command import simulate
+from worklease.watching import supervisor as watches
 
 ROOT_README = CHART.parents[1] / "README.md"
 OTHER_SETTINGS: dict[str, Any] = {

@@ -19,11 +19,11 @@ from kubernetes.config import kube_config
 from controlplane import ControlPlane
 from support.kube_proxy import KubeProxy
 from support.scripted_server import kubernetes_at, until
-from worklease.census import Census
-from worklease.finalizer import FINALIZER
-from worklease.handlers import TIMER_FINALIZER, Bridge, settings
-from worklease.keeper import Keeper
-from worklease.watches import watch
+from worklease.cluster.finalizer import FINALIZER
+from worklease.keeper.keeper import Keeper
+from worklease.watching.census import Census
+from worklease.watching.handlers import TIMER_FINALIZER, Bridge, settings
+from worklease.watching.supervisor import watch
 
 
 @pytest.fixture

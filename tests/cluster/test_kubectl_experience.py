@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from controlplane import ControlPlane, KubectlError
-from worklease.resource import (
+from worklease.api.models import (
     ENVIRONMENT_LABEL,
     WORK_LABEL,
     Condition,

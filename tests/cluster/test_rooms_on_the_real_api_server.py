@@ -12,13 +12,13 @@ import pytest
 
 from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
-from worklease.checkpoint import Checkpoint
-from worklease.credentials import FRESH, Credentials, Key, NoKey
-from worklease.finalizer import FINALIZER, Set, put_on, take_off
-from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, PatchType, Refused
-from worklease.sandbox import Ending, Gone, NotDone, Sandboxes
-from worklease.startup import NotReady, check
-from worklease.status import Reference, StatusWriter, Urgency
+from worklease.cluster.checkpoint import Checkpoint
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, PatchType, Refused
+from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
+from worklease.cluster.finalizer import FINALIZER, Set, put_on, take_off
+from worklease.cluster.pods import Ending, Gone, NotDone, Sandboxes
+from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
+from worklease.preflight import NotReady, check
 
 LEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
 FOREIGN_UID = "6f5c2a1e-0000-0000-0000-000000000001"

@@ -44,11 +44,12 @@ for path in sorted(each for place in sys.argv[1:] for each in pathlib.Path(place
     print(path)
 """
 IMPORT_ALL = """
-import importlib, pkgutil, worklease
-for each in pkgutil.walk_packages(worklease.__path__, "worklease."):
-    if not each.name.endswith("simulator.__main__"):
-        importlib.import_module(each.name)
-        print(each.name)
+import importlib, pkgutil, work_api_simulator, worklease
+for package in (worklease, work_api_simulator):
+    for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if each.name != "work_api_simulator.__main__":
+            importlib.import_module(each.name)
+            print(each.name)
 """
 COUNT_AUTHORITIES = "import ssl; print(ssl.create_default_context().cert_store_stats()['x509_ca'])"
 WHO = "import json, os; print(json.dumps([os.getresuid(), os.getresgid(), os.getgroups(), os.environ['PATH']]))"
@@ -182,11 +183,12 @@ def test_every_library_in_it_finds_what_it_is_linked_to(container: Container) ->
 
 
 def test_every_module_of_the_package_can_be_imported(container: Container) -> None:
-    assert {"worklease.keeper", "worklease.simulator.command"} <= set(python(container, IMPORT_ALL).split())
+    assert {"worklease.keeper.keeper", "work_api_simulator.command"} <= set(python(container, IMPORT_ALL).split())
 
 
-def test_it_is_made_of_these_sources(container: Container) -> None:
-    source, built = REPOSITORY / "operator" / "worklease", packages(container) / "worklease"
+@pytest.mark.parametrize("package", ["worklease", "work_api_simulator"])
+def test_it_is_made_of_these_sources(container: Container, package: str) -> None:
+    source, built = REPOSITORY / "operator" / package, packages(container) / package
     assert {path.relative_to(source): path.read_bytes() for path in source.rglob("*.py")} == {
         path.relative_to(built): path.read_bytes() for path in built.rglob("*.py")
     }

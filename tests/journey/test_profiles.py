@@ -15,7 +15,7 @@ from support.judge import OPERATOR, Entry, Stay, check_history, check_sandboxes,
 from support.operator import Leases, Operator
 from support.simulator import Simulator
 from support.stays import Stays
-from worklease.simulator.profiles import PROFILES, BeatAfterStop, Lapse, Redelivery
+from work_api_simulator.profiles import PROFILES, BeatAfterStop, Lapse, Redelivery
 
 TTL = 30  # seconds; within the bounds of every profile, and a start on a busy machine fits into it
 KEPT = ["work_kept", "work_lost"]

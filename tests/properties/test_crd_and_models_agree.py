@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from controlplane import ControlPlane
 from support.worklease_strategies import heartbeats, identifiers, mutated_specs, mutated_statuses, specs, statuses
-from worklease.resource import Condition, PodTemplate, WorkLeaseSpec, WorkLeaseStatus
+from worklease.api.models import Condition, PodTemplate, WorkLeaseSpec, WorkLeaseStatus
 
 CRD: Final = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 MINIMAL: Final = {"environmentID": "env_demo", "workID": "work_demo1"}

@@ -20,8 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from support.lease_world import UID, Fate, World
 from support.server_model import Holder, Lapse, OtherWorker, ServerModel, worker_interval
-from worklease.lease import End, Lease
-from worklease.situation import DeletionPolicy
+from worklease.rules.lease import End, Lease
+from worklease.rules.situation import DeletionPolicy
 
 TTLS = st.sampled_from((30.0, 10.0, 15.0, 90.0, 300.0, 1.0))
 DOWNTIMES = st.sampled_from((0.5, 5.0, 8.0, 40.0, 200.0))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.served import ENVIRONMENT, NO_HEARTBEAT, X_API_KEY, Served
-from worklease.simulator.items import State
+from work_api_simulator.items import State
 
 Serve = Callable[..., Awaitable[Served]]
 SIX_DIGITS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")

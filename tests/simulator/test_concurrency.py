@@ -6,7 +6,7 @@ import pytest
 
 from support.judge import check_history, heartbeats
 from support.served import Served
-from worklease.simulator.items import State
+from work_api_simulator.items import State
 
 CALLERS = 50
 

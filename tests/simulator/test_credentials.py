@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.served import API_KEY, BEARER, ENVIRONMENT, KEY, X_API_KEY, Served
-from worklease.simulator.credentials import Call
+from work_api_simulator.credentials import Call
 
 Serve = Callable[..., Awaitable[Served]]
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.work_items import T0, accepted, active, item, refused
-from worklease.simulator import instants, items
-from worklease.simulator.instants import SECOND
-from worklease.simulator.items import Item, State, StopMode
-from worklease.simulator.profiles import (
+from work_api_simulator import instants, items
+from work_api_simulator.instants import SECOND
+from work_api_simulator.items import Item, State, StopMode
+from work_api_simulator.profiles import (
     HOSTED,
     BeatAfterStop,
     BeatOnQueued,
@@ -23,7 +23,7 @@ from worklease.simulator.profiles import (
     TtlUnextended,
     ValueFormat,
 )
-from worklease.simulator.refusals import RefusalKind
+from work_api_simulator.refusals import RefusalKind
 
 NO_HEARTBEAT = items.NO_HEARTBEAT
 

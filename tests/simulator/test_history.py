@@ -4,9 +4,9 @@ import json
 
 from support.judge import check_history
 from support.served import API_KEY, KEY, X_API_KEY, Served
-from worklease.simulator.items import State
-from worklease.simulator.profiles import HOSTED
-from worklease.simulator.simulation import NewItem, Simulation
+from work_api_simulator.items import State
+from work_api_simulator.profiles import HOSTED
+from work_api_simulator.simulation import NewItem, Simulation
 
 
 async def test_a_beat_is_recorded_with_all_that_judges_it(served: Served) -> None:

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.work_items import T0, item
-from worklease.simulator import instants, items
-from worklease.simulator.instants import SECOND
-from worklease.simulator.items import Answered, Item, State, StopMode
-from worklease.simulator.profiles import PROFILES, BeatAfterStop, Profile
-from worklease.simulator.refusals import Refusal
+from work_api_simulator import instants, items
+from work_api_simulator.instants import SECOND
+from work_api_simulator.items import Answered, Item, State, StopMode
+from work_api_simulator.profiles import PROFILES, BeatAfterStop, Profile
+from work_api_simulator.refusals import Refusal
 
 EDGES = {
     State.QUEUED: {State.STARTING, State.ACTIVE, State.STOPPING, State.STOPPED},

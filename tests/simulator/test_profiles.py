@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import pytest
 
-from worklease.simulator.profiles import HOSTED, PROFILES, Profile
+from work_api_simulator.profiles import HOSTED, PROFILES, Profile
 
 SWITCHES = [
     (field.name, value)

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from support.work_items import T0, active, item
-from worklease.simulator import items
-from worklease.simulator.instants import MILLISECOND, SECOND
-from worklease.simulator.items import ChangeKind, Item, State, StopMode
-from worklease.simulator.profiles import HOSTED, Lapse, LapsedId, Profile
-from worklease.simulator.refusals import Refusal, RefusalKind
-from worklease.simulator.store import Change, Store
+from work_api_simulator import items
+from work_api_simulator.instants import MILLISECOND, SECOND
+from work_api_simulator.items import ChangeKind, Item, State, StopMode
+from work_api_simulator.profiles import HOSTED, Lapse, LapsedId, Profile
+from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.store import Change, Store
 
 ENVIRONMENT = "env_1"
 RECLAIM_MS = 5000

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worklease.simulator.instants import SECOND
-from worklease.simulator.limits import Allowance
+from work_api_simulator.instants import SECOND
+from work_api_simulator.limits import Allowance
 
 
 def test_a_minutes_worth_is_there_at_once_and_refills_evenly() -> None:

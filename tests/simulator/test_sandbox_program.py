@@ -14,7 +14,7 @@ import yaml
 from controlplane import wait_for
 from support.processes import ROOT
 from support.simulator import Simulator
-from worklease import template
+from worklease.cluster import pod_template as template
 
 PROGRAM = ROOT / "examples" / "sandbox" / "sandbox.py"
 LEASE = ROOT / "examples" / "sandbox" / "lease.yaml"

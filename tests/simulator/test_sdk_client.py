@@ -10,7 +10,7 @@ from anthropic import AsyncAnthropic
 from support.judge import check_history
 from support.sdk import sdk
 from support.served import API_KEY, ENVIRONMENT, KEY, Served
-from worklease.simulator.items import State
+from work_api_simulator.items import State
 
 
 @pytest.fixture

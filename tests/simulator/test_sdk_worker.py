@@ -11,8 +11,8 @@ import pytest
 from support.judge import check_history, heartbeats
 from support.sdk import Sdk, sdk
 from support.served import API_KEY, ENVIRONMENT, KEY, Served
-from worklease.simulator.items import State, StopMode
-from worklease.simulator.simulation import NewItem
+from work_api_simulator.items import State, StopMode
+from work_api_simulator.simulation import NewItem
 
 TTL = 2  # seconds; the SDK then beats every second: "every max(1, min(ttl/2, 30)) s"
 History = Sequence[Mapping[str, Any]]

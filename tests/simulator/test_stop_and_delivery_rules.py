@@ -3,10 +3,10 @@
 import pytest
 
 from support.work_items import T0, accepted, active, item, refused
-from worklease.simulator import items
-from worklease.simulator.instants import SECOND
-from worklease.simulator.items import ChangeKind, Item, State, StopMode
-from worklease.simulator.profiles import (
+from work_api_simulator import items
+from work_api_simulator.instants import SECOND
+from work_api_simulator.items import ChangeKind, Item, State, StopMode
+from work_api_simulator.profiles import (
     HOSTED,
     Lapse,
     Profile,
@@ -16,7 +16,7 @@ from worklease.simulator.profiles import (
     Unbeaten,
     UnclaimedStop,
 )
-from worklease.simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import Refusal, RefusalKind
 
 LATER = T0 + SECOND
 NO_HEARTBEAT = items.NO_HEARTBEAT

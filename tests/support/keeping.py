@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from worklease.budget import Budget
-from worklease.checkpoint import Checkpoint
-from worklease.credentials import Credentials
-from worklease.errands import Rooms
-from worklease.happenings import SILENT, Telling
-from worklease.kept import Wall
-from worklease.kubernetes_api import KubernetesApi
-from worklease.listing import Listing
-from worklease.roster import Roster
-from worklease.sandbox import Sandboxes
-from worklease.status import StatusWriter
-from worklease.work_api import WorkApi
+from worklease.cluster.checkpoint import Checkpoint
+from worklease.cluster.client import KubernetesApi
+from worklease.cluster.credentials import Credentials
+from worklease.cluster.pods import Sandboxes
+from worklease.cluster.shared_pod_list import Roster
+from worklease.cluster.status_writer import StatusWriter
+from worklease.keeper.calls import Rooms
+from worklease.keeper.kept import Wall
+from worklease.telemetry import SILENT, Telling
+from worklease.work_api.budget import Budget
+from worklease.work_api.client import WorkApi
+from worklease.work_api.shared_list import Listing
 
 
 def rooms(

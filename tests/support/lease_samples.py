@@ -7,9 +7,9 @@ at 100.5 is stamped ``stamp(100.5)``.
 from datetime import UTC, datetime
 from typing import Final
 
-from worklease import lease as core
-from worklease.lease import Lease, Words
-from worklease.outcomes import Answered, Conflicted, Current, Exchange, Throttled, Unanswered, Unsent
+from worklease.rules import lease as core
+from worklease.rules.lease import Lease, Words
+from worklease.rules.outcomes import Answered, Conflicted, Current, Exchange, Throttled, Unanswered, Unsent
 
 AHEAD: Final = 1_790_000_000.0
 

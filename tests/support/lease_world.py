@@ -11,11 +11,10 @@ from enum import Enum, auto
 from math import inf
 
 from support.server_model import Holder, OtherWorker, Reply, ServerModel
-from worklease import lease as core
-from worklease.fate import Pod
-from worklease.lease import Beat, End, Lease, Wait, Words, expiry, instant, is_fenced
-from worklease.lifecycle import EndPod, Inquire, LetGo, Step, StopItem, decide
-from worklease.outcomes import (
+from worklease.rules import lease as core
+from worklease.rules.lease import Beat, End, Lease, Wait, Words, expiry, instant, is_fenced
+from worklease.rules.lifecycle import EndPod, Inquire, LetGo, Step, StopItem, decide
+from worklease.rules.outcomes import (
     Answered,
     Conflicted,
     Current,
@@ -26,7 +25,8 @@ from worklease.outcomes import (
     Unauthorized,
     Unsent,
 )
-from worklease.situation import Asked, DeletionPolicy, Situation, is_bindable
+from worklease.rules.pods import Pod
+from worklease.rules.situation import Asked, DeletionPolicy, Situation, is_bindable
 
 UID = "resource"
 RETRY_AFTER = 40.0

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from kubernetes.aio import client
 
-from worklease.kubernetes_api import CALL_TIMEOUT, KubernetesApi, open_client
+from worklease.cluster.client import CALL_TIMEOUT, KubernetesApi, open_client
 
 LOOPBACK = "127.0.0.1"
 DEADLINE = 20.0  # seconds for what takes milliseconds on an idle machine

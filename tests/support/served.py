@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from worklease.simulator.items import Item, State
-from worklease.simulator.profiles import PROFILES
-from worklease.simulator.server import Address, SimulatorServer
-from worklease.simulator.simulation import NewItem, Simulation
+from work_api_simulator.items import Item, State
+from work_api_simulator.profiles import PROFILES
+from work_api_simulator.server import Address, SimulatorServer
+from work_api_simulator.simulation import NewItem, Simulation
 
 ENVIRONMENT = "env_test"
 KEY = "test-environment-key"

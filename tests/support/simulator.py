@@ -32,7 +32,7 @@ class Simulator:
         self._folder = tempfile.TemporaryDirectory(prefix="worklease-simulator-")
         ready = Path(self._folder.name) / "ready.json"
         self._log = (Path(self._folder.name) / "log").open("w+b")
-        command = [sys.executable, "-m", "worklease.simulator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
+        command = [sys.executable, "-m", "work_api_simulator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
         command += [f"--ready-file={ready}", "--until-stdin-closes", *(["--empty"] if empty else []), *options]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT)
         try:
@@ -177,7 +177,7 @@ class Simulator:
         times: int | None = 1,
         **effect: Any,
     ) -> int:
-        """Set a fault; kinds and their parameters are in `worklease.simulator.admin`. Returns its id."""
+        """Set a fault; kinds and their parameters are in `work_api_simulator.admin`. Returns its id."""
         body = {"kind": kind, "call": call, "item": item, "times": times, **effect}
         return int(self._call("POST", "/faults", body)["id"])
 

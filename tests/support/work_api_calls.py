@@ -6,9 +6,9 @@ Must not judge.
 from pydantic import SecretStr
 
 from support.scripted_server import Answer
-from worklease.lease import Beat
-from worklease.outcomes import Answered, Conflicted, Outcome
-from worklease.work_api import Item, StopHeard, StopUnheard
+from worklease.rules.lease import Beat
+from worklease.rules.outcomes import Answered, Conflicted, Outcome
+from worklease.work_api.client import Item, StopHeard, StopUnheard
 
 KEY = "sk-ant-oat01-a-key-that-nobody-may-see"
 ITEM = Item("env_1", "work_1", SecretStr(KEY))

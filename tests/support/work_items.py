@@ -1,10 +1,10 @@
 """Items of the simulator's pure model, in the states that tests begin with."""
 
-from worklease.simulator import items
-from worklease.simulator.instants import SECOND
-from worklease.simulator.items import Answered, Item, State
-from worklease.simulator.profiles import HOSTED, Profile
-from worklease.simulator.refusals import Refusal
+from work_api_simulator import items
+from work_api_simulator.instants import SECOND
+from work_api_simulator.items import Answered, Item, State
+from work_api_simulator.profiles import HOSTED, Profile
+from work_api_simulator.refusals import Refusal
 
 T0 = 1_795_000_000 * SECOND + 123_456
 

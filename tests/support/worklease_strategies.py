@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from worklease.resource import (
+from worklease.api.models import (
     A_DAY,
     A_YEAR,
     ENVIRONMENT_LABEL,

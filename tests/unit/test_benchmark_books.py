@@ -7,10 +7,10 @@ import pytest
 from benchmark.books import NO_HEARTBEAT, Books
 from benchmark.figures import Row, Spread, Window, lateness, percentile
 from support.work_items import beat, item
-from worklease.simulator import items
-from worklease.simulator.instants import SECOND
-from worklease.simulator.items import Answered, Item
-from worklease.simulator.profiles import HOSTED
+from work_api_simulator import items
+from work_api_simulator.instants import SECOND
+from work_api_simulator.items import Answered, Item
+from work_api_simulator.profiles import HOSTED
 
 TTL = 90.0
 WALL = 1_795_000_000.0

@@ -7,9 +7,9 @@ from typing import cast
 
 import pytest
 
-from worklease.census import Census
-from worklease.handlers import HEARD_AT_ONCE, Bridge
-from worklease.keeper import Keeper
+from worklease.keeper.keeper import Keeper
+from worklease.watching.census import Census
+from worklease.watching.handlers import HEARD_AT_ONCE, Bridge
 
 
 class Carrier:

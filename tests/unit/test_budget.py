@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worklease.budget import REOPENED, REOPENED_BURST, WAY, Budget, Rank, Request
+from worklease.work_api.budget import REOPENED, REOPENED_BURST, WAY, Budget, Rank, Request
 
 
 class Clock:

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from support.lease_samples import AHEAD, answered, refused, stamp
-from worklease.bulletin import SOON, Bulletin
-from worklease.checkpoint import Checkpoint
-from worklease.fate import Pod
-from worklease.happenings import Telling
-from worklease.kept import Kept, Options, Wall, fresh_lease, resume
-from worklease.lease import edit, is_adopted, observe
-from worklease.resource import WorkLease
-from worklease.status import Reference, StatusWriter, Urgency
+from worklease.api.models import WorkLease
+from worklease.cluster.checkpoint import Checkpoint
+from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
+from worklease.keeper.kept import Kept, Options, Wall, fresh_lease, resume
+from worklease.keeper.publisher import SOON, Bulletin
+from worklease.rules.lease import edit, is_adopted, observe
+from worklease.rules.pods import Pod
+from worklease.telemetry import Telling
 
 START = 1000.0
 TTL = 90.0

@@ -3,8 +3,8 @@
 import asyncio
 
 from support.scripted_server import Answer, always, kubernetes_at, serving, until
-from worklease.checkpoint import PACE, Checkpoint
-from worklease.kubernetes_api import METADATA
+from worklease.cluster.checkpoint import PACE, Checkpoint
+from worklease.cluster.client import METADATA
 
 
 async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_rest() -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
-from worklease.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
-from worklease.fate import Ailment, Cause, Ending, Pod
-from worklease.lease import End, Lease, Trouble, edit, lapse, observe, release, starve, stopped
-from worklease.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
-from worklease.situation import Asked, Attempt, Policy, Situation
+from worklease.rules.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
+from worklease.rules.lease import End, Lease, Trouble, edit, lapse, observe, release, starve, stopped
+from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
+from worklease.rules.pods import Ailment, Cause, Ending, Pod
+from worklease.rules.situation import Asked, Attempt, Policy, Situation
 
 POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True)
 ITEM = "work item work_1 of environment env_1"

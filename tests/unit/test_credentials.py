@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, in_turn, kubernetes_at, serving, until
-from worklease.credentials import FRESH, Credentials, Key, NoKey
-from worklease.kubernetes_api import KubernetesApi
+from worklease.cluster.client import KubernetesApi
+from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
 
 KEY = "sk-ant-oat01-environment"
 TOKEN = "sk-ant-oat01-session"

@@ -13,9 +13,9 @@ from docs import metrics
 from docs.__main__ import generated
 from docs.states import State, chart
 from support.documents import DOCS, PAGES, ROOT, blocks, name_of
-from worklease.conditions import Reason
-from worklease.lease import End, Lease, fence
-from worklease.metrics import HELD_REASONS
+from worklease.observability.metrics import HELD_REASONS
+from worklease.rules.conditions import Reason
+from worklease.rules.lease import End, Lease, fence
 
 PACKAGE = ROOT / "operator" / "worklease"
 GENERATED = generated()
@@ -41,7 +41,7 @@ def test_the_picture_of_the_states_has_every_reason_of_the_lease_and_every_end()
 
 
 def test_every_metric_that_the_code_names_is_on_the_page() -> None:
-    tree = ast.parse((PACKAGE / "metrics.py").read_text("utf-8"))
+    tree = ast.parse((PACKAGE / "observability" / "metrics.py").read_text("utf-8"))
     strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = {string for string in strings if re.fullmatch(r"worklease_[a-z_]+", string)}
     listed = {re.sub("_(total|info)$", "", name) for name in metrics.names()}
@@ -77,7 +77,7 @@ def test_the_fences_that_the_concepts_reckon_up_are_those_of_the_rule(ttl: float
 def told_events() -> set[str]:
     """Read which events there are from where they are made: the reasons of `Told`, literal or by a name."""
     found: set[str] = set()
-    for function in ast.parse((PACKAGE / "events.py").read_text("utf-8")).body:
+    for function in ast.parse((PACKAGE / "observability" / "event_recorder.py").read_text("utf-8")).body:
         if not isinstance(function, ast.FunctionDef):
             continue
         assigned = {

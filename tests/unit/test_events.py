@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.events import BURST, WAITING, Events, tell
-from worklease.happenings import (
+from worklease.observability.event_recorder import BURST, WAITING, Events, tell
+from worklease.rules.outcomes import Exchange, Unsent
+from worklease.telemetry import (
     About,
     BeatEnded,
     ConditionChanged,
@@ -23,7 +24,6 @@ from worklease.happenings import (
     SandboxMade,
     StopEnded,
 )
-from worklease.outcomes import Exchange, Unsent
 
 ABOUT = About("sandboxes", "lease-1", "uid-1", "env_1", "work_1")
 NOW = datetime(2026, 11, 24, 12, 30, 1, 250_000, tzinfo=UTC)

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from worklease.garbage import START, spare_the_living
+from worklease.process import START, spare_the_living
 
 class Node:
     def __init__(self):

@@ -5,8 +5,8 @@ from typing import cast
 
 import pytest
 
-from worklease.handlers import Bridge
-from worklease.watches import HEAD_START, watch
+from worklease.watching.handlers import Bridge
+from worklease.watching.supervisor import HEAD_START, watch
 
 FOUND = 300
 

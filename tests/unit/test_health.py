@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from controlplane import wait_for
-from worklease.happenings import Happening, LoopLagged, Telling
-from worklease.health import STANDSTILL, Health
-from worklease.server import AddressInUse, Page, serve
+from worklease.observability.health import STANDSTILL, Health
+from worklease.observability.server import AddressInUse, Page, serve
+from worklease.telemetry import Happening, LoopLagged, Telling
 
 
 class Clock:

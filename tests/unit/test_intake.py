@@ -9,7 +9,7 @@ import aiohttp
 import kopf
 
 from support.scripted_server import Answer, ScriptedServer, always, serving, until
-from worklease.intake import PAGE, Intake
+from worklease.watching.paced_session import PAGE, Intake
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from worklease.watches import end
+from worklease.watching.supervisor import end
 
 
 async def closes_by_a_task_of_its_own() -> None:

@@ -14,7 +14,7 @@ import pytest
 from kubernetes.aio import client, config
 
 from support.scripted_server import TEST_KEY, Answer, Fault, ScriptedServer, always, in_turn, kubernetes_at, serving
-from worklease.kubernetes_api import Done, KubernetesApi, NoAnswer, PatchType, Refused, open_client
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, PatchType, Refused, open_client
 
 PATH = "/api/v1/namespaces/sandboxes/pods"
 
@@ -203,7 +203,7 @@ async def test_credentials_that_cannot_be_renewed_are_no_answer(server: Scripted
 
 CONNECT = """
 import asyncio
-from worklease.kubernetes_api import KubernetesApi, NotConfigured
+from worklease.cluster.client import KubernetesApi, NotConfigured
 async def main():
     try:
         api = await KubernetesApi.connect()

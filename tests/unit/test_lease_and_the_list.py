@@ -3,8 +3,8 @@
 import pytest
 
 from support.lease_samples import exchange, held, refused, stamp, unanswered
-from worklease.lease import End, Trouble, is_doubtful, observe
-from worklease.outcomes import Conflicted, NotReady, Seen
+from worklease.rules.lease import End, Trouble, is_doubtful, observe
+from worklease.rules.outcomes import Conflicted, NotReady, Seen
 
 
 def test_the_list_is_asked_before_an_adoption() -> None:

@@ -15,7 +15,7 @@ from support.lease_samples import (
     unanswered,
     unsent,
 )
-from worklease.lease import (
+from worklease.rules.lease import (
     NO_HEARTBEAT,
     Adoption,
     Beat,
@@ -28,7 +28,7 @@ from worklease.lease import (
     expiry,
     observe,
 )
-from worklease.outcomes import Conflicted, Current, Missing, NotReady
+from worklease.rules.outcomes import Conflicted, Current, Missing, NotReady
 
 
 def beat_of(lease: Lease, now: float) -> Beat:

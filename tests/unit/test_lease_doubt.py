@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
-from worklease import lease as core
-from worklease.lease import NO_HEARTBEAT, Adoption, Beat, End, Lease, Trouble, adoption, decide, expiry, observe
-from worklease.outcomes import Answered, Conflicted, Seen
+from worklease.rules import lease as core
+from worklease.rules.lease import NO_HEARTBEAT, Adoption, Beat, End, Lease, Trouble, adoption, decide, expiry, observe
+from worklease.rules.outcomes import Answered, Conflicted, Seen
 
 
 def test_an_unanswered_beat_is_repeated_with_the_same_value() -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
-from worklease.lease import Beat, End, Lease, decide, edit, latest, may_stop, observe, stop_heard
-from worklease.outcomes import Rejected, Seen
+from worklease.rules.lease import Beat, End, Lease, decide, edit, latest, may_stop, observe, stop_heard
+from worklease.rules.outcomes import Rejected, Seen
 
 
 def wish_of(lease: Lease, now: float) -> int | None:

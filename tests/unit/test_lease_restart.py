@@ -12,7 +12,7 @@ from itertools import pairwise
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, unanswered, words
-from worklease.lease import Beat, End, Lease, decide, expiry, fence, giving_up, is_fenced, lapse, observe, restore
+from worklease.rules.lease import Beat, End, Lease, decide, expiry, fence, giving_up, is_fenced, lapse, observe, restore
 
 
 def test_a_restored_lease_beats_at_once_with_the_value_it_knows() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, throttled, unanswered, unsent
-from worklease.lease import (
+from worklease.rules.lease import (
     Beat,
     End,
     Lease,
@@ -24,7 +24,7 @@ from worklease.lease import (
     time_left,
     timeout,
 )
-from worklease.outcomes import CredentialsMissing, Outcome, Rejected, Unauthorized
+from worklease.rules.outcomes import CredentialsMissing, Outcome, Rejected, Unauthorized
 
 YEAR = 31_536_000.0
 

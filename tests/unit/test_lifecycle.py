@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
-from worklease.fate import Pod
-from worklease.lease import End, Lease, lapse, observe
-from worklease.lifecycle import EndPod, LetGo, Plan, StopItem, decide
-from worklease.situation import Asked, DeletionPolicy, Policy, Situation, is_bindable, is_finished
+from worklease.rules.lease import End, Lease, lapse, observe
+from worklease.rules.lifecycle import EndPod, LetGo, Plan, StopItem, decide
+from worklease.rules.pods import Pod
+from worklease.rules.situation import Asked, DeletionPolicy, Policy, Situation, is_bindable, is_finished
 
 UID = "resource"
 POD = Pod(uid="pod1", name="sandbox", grace=30.0)

@@ -7,10 +7,10 @@ from typing import Any, get_args
 import pytest
 
 from support.lease_samples import answered
-from worklease import happenings as told
-from worklease import logs
-from worklease.happenings import About
-from worklease.lease import Adoption
+from worklease import telemetry as told
+from worklease.observability import logs
+from worklease.rules.lease import Adoption
+from worklease.telemetry import About
 
 ABOUT = About("team", "demo", "uid-1", "env_1", "work_1")
 WHO = {"namespace": "team", "name": "demo", "uid": "uid-1", "environment": "env_1", "work": "work_1"}
@@ -36,7 +36,7 @@ TRANSITIONS = [
 
 
 def lines(caplog: pytest.LogCaptureFixture, *happenings: told.Happening) -> list[dict[str, Any]]:
-    caplog.set_level(logging.INFO, "worklease.logs")
+    caplog.set_level(logging.INFO, "worklease.observability.logs")
     for happening in happenings:
         logs.listen(happening)
     return [json.loads(logs.JsonLines().format(record)) for record in caplog.records]
@@ -83,7 +83,7 @@ def test_an_exception_is_in_its_line(caplog: pytest.LogCaptureFixture) -> None:
     try:
         int("a mistake")
     except ValueError:
-        logging.getLogger("worklease.logs").exception("turn failed %s", ABOUT)
+        logging.getLogger("worklease.observability.logs").exception("turn failed %s", ABOUT)
     line = json.loads(logs.JsonLines().format(caplog.records[0]))
     assert "ValueError: invalid literal" in line["exception"]
     assert line["work"] == "work_1"

@@ -9,15 +9,15 @@ from typing import Any, cast, get_args
 import pytest
 
 from support.lease_samples import answered, held, refused, stamp, throttled, unanswered, unsent
-from worklease import happenings as told
-from worklease import outcomes
-from worklease.budget import Budget
-from worklease.conditions import Reason
-from worklease.happenings import About
-from worklease.keeper import Keeper
-from worklease.lease import Adoption, End, Lease, observe
-from worklease.metrics import HELD_REASONS, OUTCOMES, Fleet, Metrics
-from worklease.outcomes import Exchange, Outcome
+from worklease import telemetry as told
+from worklease.keeper.keeper import Keeper
+from worklease.observability.metrics import HELD_REASONS, OUTCOMES, Fleet, Metrics
+from worklease.rules import outcomes
+from worklease.rules.conditions import Reason
+from worklease.rules.lease import Adoption, End, Lease, observe
+from worklease.rules.outcomes import Exchange, Outcome
+from worklease.telemetry import About
+from worklease.work_api.budget import Budget
 
 ABOUT = About("team", "demo", "uid-1", "env_1", "work_1")
 EXCHANGE = Exchange(sent=100.0, done=100.25)

@@ -11,12 +11,12 @@ import pytest
 
 from support.keeping import rooms, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, in_turn, kubernetes_at, serving, until
-from worklease.keeper import Keeper
-from worklease.kept import Options
-from worklease.roster import FEW, REST, Roster
-from worklease.sandbox import NotDone, Sandboxes
-from worklease.sightings import Address
-from worklease.work_api import WorkApi
+from worklease.cluster.pods import NotDone, Sandboxes
+from worklease.cluster.shared_pod_list import FEW, REST, Roster
+from worklease.keeper.keeper import Keeper
+from worklease.keeper.kept import Options
+from worklease.keeper.pod_index import Address
+from worklease.work_api.client import WorkApi
 
 LABELS = "worklease.dev/environment-id,worklease.dev/work-id"
 KEY = {"data": {"environment-key": "a2V5"}}

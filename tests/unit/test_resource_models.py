@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from worklease.resource import (
+from worklease.api.models import (
     ENVIRONMENT_LABEL,
     LONGEST_HEARTBEAT,
     LONGEST_MESSAGE,
@@ -24,7 +24,7 @@ from worklease.resource import (
     WorkLeaseSpec,
     WorkLeaseStatus,
 )
-from worklease.situation import DeletionPolicy, OnFailure
+from worklease.rules.situation import DeletionPolicy, OnFailure
 
 METADATA = {
     "name": "demo",

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from support.lease_samples import AHEAD, answered
-from worklease.fate import Cause, Pod
-from worklease.kept import Kept, Options, Wall, fresh_lease, resume
-from worklease.lease import fence, observe, stopped
-from worklease.lifecycle import EndPod, LetGo, MakePod, Plan, Release, Restart, StopItem, decide
-from worklease.resource import WorkLease
-from worklease.situation import Asked, conclude, current, is_bindable, is_finished
-from worklease.template import pod_name
+from worklease.api.models import WorkLease
+from worklease.cluster.pod_template import pod_name
+from worklease.keeper.kept import Kept, Options, Wall, fresh_lease, resume
+from worklease.rules.lease import fence, observe, stopped
+from worklease.rules.lifecycle import EndPod, LetGo, MakePod, Plan, Release, Restart, StopItem, decide
+from worklease.rules.pods import Cause, Pod
+from worklease.rules.situation import Asked, conclude, current, is_bindable, is_finished
 
 START = 1000.0
 WALL = Wall(START, datetime.fromtimestamp(AHEAD + START, UTC))

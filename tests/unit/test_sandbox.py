@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.fate import Pod
-from worklease.sandbox import Ending, Gone, NotDone, Sandboxes, read_pod
+from worklease.cluster.pods import Ending, Gone, NotDone, Sandboxes, read_pod
+from worklease.rules.pods import Pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
 NAMED = ("sandboxes", "sandbox-1", UID)

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, held, restored, stamp
-from worklease.fate import Ailment, Cause, Ending, Pod, cause_of, ending_of
-from worklease.lease import End, Lease, edit, observe, release
-from worklease.lifecycle import (
+from worklease.rules.lease import End, Lease, edit, observe, release
+from worklease.rules.lifecycle import (
     Discard,
     EndPod,
     Inquire,
@@ -23,7 +22,8 @@ from worklease.lifecycle import (
     StopItem,
     decide,
 )
-from worklease.situation import (
+from worklease.rules.pods import Ailment, Cause, Ending, Pod, cause_of, ending_of
+from worklease.rules.situation import (
     Ailing,
     Asked,
     Attempt,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
-from worklease.checkpoint import Checkpoint
-from worklease.kubernetes_api import KubernetesApi
-from worklease.startup import CHECKPOINT, OWN_RIGHTS, RIGHTS, NotReady, check
+from worklease.cluster.checkpoint import Checkpoint
+from worklease.cluster.client import KubernetesApi
+from worklease.preflight import CHECKPOINT, OWN_RIGHTS, RIGHTS, NotReady, check
 
 DISCOVERY = "/apis/worklease.dev/v1alpha1"
 RESOURCES = {"kind": "APIResourceList", "resources": [{"name": "workleases"}, {"name": "workleases/status"}]}

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, kubernetes_at, serving, until
-from worklease.status import BURST, FIRST_RETRY, IN_FLIGHT, ROUTINE_SHARE, Reference, StatusWriter, Urgency
+from worklease.cluster.status_writer import (
+    BURST,
+    FIRST_RETRY,
+    IN_FLIGHT,
+    ROUTINE_SHARE,
+    Reference,
+    StatusWriter,
+    Urgency,
+)
 
 CHANGE, ROUTINE = Urgency.CHANGE, Urgency.ROUTINE
 PATH = "/apis/worklease.dev/v1alpha1/namespaces/sandboxes/workleases/"

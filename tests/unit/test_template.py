@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from worklease.resource import WorkLease
-from worklease.template import pod_body, pod_name
+from worklease.api.models import WorkLease
+from worklease.cluster.pod_template import pod_body, pod_name
 
 METADATA = {
     "name": "lease-1",

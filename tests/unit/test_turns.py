@@ -13,11 +13,11 @@ import pytest
 from support.keeping import rooms, wall
 from support.lease_objects import lease
 from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
-from worklease.finalizer import FINALIZER
-from worklease.keeper import Keeper
-from worklease.kept import Options
-from worklease.wake import AT_ONCE, Line, Wake
-from worklease.work_api import WorkApi
+from worklease.cluster.finalizer import FINALIZER
+from worklease.keeper.keeper import Keeper
+from worklease.keeper.kept import Options
+from worklease.keeper.turn_queue import AT_ONCE, Line, Wake
+from worklease.work_api.client import WorkApi
 
 
 @asynccontextmanager

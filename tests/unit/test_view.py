@@ -18,13 +18,13 @@ from rich.console import Console, RenderableType
 
 from support.lease_objects import HELD, NOW, Said, lease, written
 from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, serving, until
-from worklease.conditions import Reason
-from worklease.metrics import HELD_REASONS
-from worklease.view.command import kubectl_worklease
-from worklease.view.leases import Level, duration, judge, read
-from worklease.view.page import page
-from worklease.view.story import NEXT, tell
-from worklease.view.table import as_json, picture
+from worklease.cli.command import kubectl_worklease
+from worklease.cli.leases import Level, duration, judge, read
+from worklease.cli.page import page
+from worklease.cli.story import NEXT, tell
+from worklease.cli.table import as_json, picture
+from worklease.observability.metrics import HELD_REASONS
+from worklease.rules.conditions import Reason
 
 SECRET = "worklease-credentials"
 

@@ -13,13 +13,13 @@ import pytest
 
 from support.keeping import rooms, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving, until
-from worklease.budget import Budget
-from worklease.errands import REHEARSED
-from worklease.happenings import Happening, LeftBehind, Telling
-from worklease.keeper import Keeper
-from worklease.kept import Options
-from worklease.lease import Lease
-from worklease.work_api import WorkApi
+from worklease.keeper.calls import REHEARSED
+from worklease.keeper.keeper import Keeper
+from worklease.keeper.kept import Options
+from worklease.rules.lease import Lease
+from worklease.telemetry import Happening, LeftBehind, Telling
+from worklease.work_api.budget import Budget
+from worklease.work_api.client import WorkApi
 
 TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
 RENEWED = {

@@ -4,12 +4,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from worklease.fate import Cause, Pod
-from worklease.kept import Kept, Options, Wall, resume
-from worklease.lifecycle import MakePod, decide
-from worklease.resource import WorkLease
-from worklease.situation import conclude
-from worklease.template import pod_name
+from worklease.api.models import WorkLease
+from worklease.cluster.pod_template import pod_name
+from worklease.keeper.kept import Kept, Options, Wall, resume
+from worklease.rules.lifecycle import MakePod, decide
+from worklease.rules.pods import Cause, Pod
+from worklease.rules.situation import conclude
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 WALL = Wall(monotonic=100.0, utc=NOW)

@@ -10,12 +10,12 @@ import pytest
 
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving, until
 from support.work_api_calls import ITEM, beat, refusal, renewed
-from worklease.budget import Budget, Rank, Request
-from worklease.census import Census
-from worklease.happenings import Call, CallRefused, Happening, StatusWrite, Telling, TurnGiven, Write
-from worklease.resource import ENVIRONMENT_LABEL
-from worklease.status import Reference, StatusWriter, Urgency
-from worklease.work_api import WorkApi
+from worklease.api.models import ENVIRONMENT_LABEL
+from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
+from worklease.telemetry import Call, CallRefused, Happening, StatusWrite, Telling, TurnGiven, Write
+from worklease.watching.census import Census
+from worklease.work_api.budget import Budget, Rank, Request
+from worklease.work_api.client import WorkApi
 
 
 class Nobody:

@@ -26,7 +26,8 @@ from support.work_api_calls import (
     refusal,
     renewed,
 )
-from worklease.outcomes import (
+from worklease.api.models import LONGEST_HEARTBEAT
+from worklease.rules.outcomes import (
     Answered,
     Conflicted,
     Current,
@@ -39,8 +40,7 @@ from worklease.outcomes import (
     Unanswered,
     Unauthorized,
 )
-from worklease.resource import LONGEST_HEARTBEAT
-from worklease.work_api import LONGEST_ANSWER, MOST_PAGES, Item, StopHeard, StopUnheard, WorkApi
+from worklease.work_api.client import LONGEST_ANSWER, MOST_PAGES, Item, StopHeard, StopUnheard, WorkApi
 
 
 @pytest.fixture(autouse=True)

@@ -25,13 +25,13 @@ from support.work_api_calls import (
     refusal,
     renewed,
 )
-from worklease.outcomes import (
+from worklease.rules.outcomes import (
     Answered,
     Rejected,
     Unanswered,
     Unsent,
 )
-from worklease.work_api import Item, StopUnheard, WorkApi
+from worklease.work_api.client import Item, StopUnheard, WorkApi
 
 
 @pytest.fixture(autouse=True)
@@ -95,8 +95,8 @@ async def test_a_connection_that_is_not_made_in_time_is_unsent(server: ScriptedS
 A_BEAT = """
 import asyncio, sys, time
 from pydantic import SecretStr
-from worklease.lease import Beat
-from worklease.work_api import Item, WorkApi
+from worklease.rules.lease import Beat
+from worklease.work_api.client import Item, WorkApi
 async def main():
     async with WorkApi(sys.argv[1], time.monotonic) as api:
         print(await api.heartbeat(Item("env_1", "work_1", SecretStr("key")), Beat("NO_HEARTBEAT", None, 20.0)))

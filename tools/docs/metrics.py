@@ -11,13 +11,13 @@ from typing import Any, Final, cast
 
 from prometheus_client import Metric
 
-from worklease.metrics import Fleet, Metrics
+from worklease.observability.metrics import Fleet, Metrics
 
 LONGEST_LIST: Final = 8
 """Values of a label that are written out; of a longer list the page says where it is."""
 
 HEAD: Final = """\
-<!-- Written by `make docs` from operator/worklease/metrics.py. -->
+<!-- Written by `make docs` from operator/worklease/observability/metrics.py. -->
 # Metrics
 
 `/metrics` of the operator, in the Prometheus text format. Labels come from closed sets, and each series is there from

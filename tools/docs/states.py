@@ -1,7 +1,7 @@
 """The states of a lease and what leads from one to another, found by driving the operator's own rules.
 
 Owns the exploration: which events are tried, and which state a lease is in. No transition is written down here: what an
-event does is asked of `worklease.lease`, and what is shown of it of `worklease.conditions`.
+event does is asked of `worklease.rules.lease`, and what is shown of it of `worklease.rules.conditions`.
 """
 
 from collections import defaultdict
@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from worklease.conditions import Kind, Reason, Subject, Verdict, imply
-from worklease.lease import Lease, fence, giving_up, is_fenced, lapse, observe, release, restore, starve
-from worklease.outcomes import (
+from worklease.rules.conditions import Kind, Reason, Subject, Verdict, imply
+from worklease.rules.lease import Lease, fence, giving_up, is_fenced, lapse, observe, release, restore, starve
+from worklease.rules.outcomes import (
     Answered,
     Conflicted,
     CredentialsMissing,
@@ -27,7 +27,7 @@ from worklease.outcomes import (
     Unauthorized,
     Unsent,
 )
-from worklease.situation import Situation
+from worklease.rules.situation import Situation
 
 TTL: Final = 30.0
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()

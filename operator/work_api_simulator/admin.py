@@ -1,0 +1,368 @@
+"""The administration of the simulator: JSON over HTTP on a port of its own, without credentials.
+
+This module owns the reading of requests and the rendering of answers. It must not change an item by itself: that is
+`simulation`'s.
+
+The body's keys may be left out, but for those marked *. Calls on an item answer with the item.
+
+| Call | Body | Answer, effect |
+|---|---|---|
+| GET `/` | | addresses, profile, environments, number of items, `outage`, `last_seq` of the history |
+| PUT `/environments/{id}/keys` | `keys`* | creates the environment, or rotates or revokes (an empty list) its keys |
+| PUT `/api-keys` | `keys`* | the organization's API keys |
+| POST `/items` | `environment_id`*, `id`, `data_type`, `data_id`, `ttl_seconds`, `state`, `acknowledged`, `metadata`||
+| GET `/items`, GET `/items/{id}` | | all items; one. With its sessions token and `secret`: this is the owner's side |
+| DELETE `/items/{id}` | | nothing; the item is unknown from now on |
+| POST `/items/{id}/stop` | `force` | the item |
+| POST `/items/{id}/requeue` | `state`, `acknowledged` | the item, delivered again under its id |
+| POST `/items/{id}/steal` | | the item, beaten (or claimed) by another worker |
+| PUT `/items/{id}/ttl` | `ttl_seconds`* (null takes it back) | the item; later beats get this TTL |
+| POST `/items/{id}/token` | | the item, with a new sessions token |
+| POST `/sessions/{id}/events` | an event, with its `type`* | the event, told to who runs the session's tools |
+| GET `/sessions/{id}/events` | | `events`: all of the session's |
+| POST `/faults` | `kind`*, `call`, `item`, `times` (1; null: until removed), and what the kind needs | the fault |
+| GET `/faults`, DELETE `/faults`, DELETE `/faults/{id}` | | the faults that are set |
+| PUT `/outage` | `mode`*: `off`, `refuse` (does not listen, connections reset), `reset` (resets each request) | |
+| GET `/history` | query `item`, `since` | `entries`, `last_seq`, `forgotten` |
+
+Kinds of fault: `delay`, `delay-after` (`seconds`); `drop-before`, `drop-after`; `hang`, `hang-after`; `status`,
+`status-after` (`status`, `retry_after` in seconds, `retry_after_form`: seconds or date, `should_retry`); `malformed`
+(`body`). Those without `-after` strike before the request takes effect; `malformed` after.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from itertools import islice
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from work_api_simulator import wire
+from work_api_simulator.credentials import Call
+from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
+from work_api_simulator.items import Item, State, StopMode
+from work_api_simulator.profiles import RetryAfter
+from work_api_simulator.routes import Outage
+from work_api_simulator.sessions import Sessions
+from work_api_simulator.simulation import AdminError, NewItem, Simulation
+
+BATCH = 100  # entries of history between two turns of the event loop: about 3 ms
+
+Body = Mapping[str, Any]
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+
+class AdminRoutes:
+    """The routes of the administration; the sockets are the server's, so outages are asked of it."""
+
+    def __init__(
+        self,
+        simulation: Simulation,
+        sessions: Sessions,
+        *,
+        set_outage: Callable[[Outage], Awaitable[None]],
+        describe: Callable[[], dict[str, Any]],
+        after_each: Callable[[], None],
+    ) -> None:
+        self._simulation = simulation
+        self._sessions = sessions
+        self._set_outage = set_outage
+        self._describe = describe
+        self._after_each = after_each
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application."""
+        application = web.Application(middlewares=[self._middleware()])
+        application.add_routes(
+            [
+                web.get("/", self._root),
+                web.put("/environments/{environment_id}/keys", self._environment_keys),
+                web.put("/api-keys", self._api_keys),
+                web.post("/items", self._create),
+                web.get("/items", self._items),
+                web.get("/items/{item_id}", self._item),
+                web.delete("/items/{item_id}", self._delete),
+                web.post("/items/{item_id}/stop", self._stop),
+                web.post("/items/{item_id}/requeue", self._requeue),
+                web.post("/items/{item_id}/steal", self._steal),
+                web.put("/items/{item_id}/ttl", self._ttl),
+                web.post("/items/{item_id}/token", self._token),
+                web.post("/sessions/{session_id}/events", self._add_event),
+                web.get("/sessions/{session_id}/events", self._events),
+                web.post("/faults", self._add_fault),
+                web.get("/faults", self._faults),
+                web.delete("/faults", self._clear_faults),
+                web.delete("/faults/{fault_id}", self._remove_fault),
+                web.put("/outage", self._outage),
+                web.get("/history", self._history),
+            ]
+        )
+        return application
+
+    def _middleware(self) -> Any:
+        @web.middleware
+        async def answer_errors(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            try:
+                response = await handler(request)
+            except AdminError as error:
+                response = web.json_response({"error": str(error)}, status=error.status)
+            self._after_each()
+            return response
+
+        return answer_errors
+
+    async def _root(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._describe())
+
+    # -- keys
+
+    async def _environment_keys(self, request: web.Request) -> web.Response:
+        environment_id = request.match_info["environment_id"]
+        keys = _keys(await _body(request))
+        self._simulation.keyring.set_environment_keys(environment_id, keys)
+        self._simulation.history.noted("keys-set", self._simulation.clock.now(), environment_id)
+        return web.json_response({"environment_id": environment_id, "keys": len(keys)})
+
+    async def _api_keys(self, request: web.Request) -> web.Response:
+        keys = _keys(await _body(request))
+        self._simulation.keyring.set_api_keys(keys)
+        self._simulation.history.noted("api-keys-set", self._simulation.clock.now())
+        return web.json_response({"keys": len(keys)})
+
+    # -- items
+
+    async def _create(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        new = NewItem(
+            environment_id=_required(body, "environment_id", str),
+            id=_optional(body, "id", str),
+            data_type=_optional(body, "data_type", str) or "session",
+            data_id=_optional(body, "data_id", str),
+            ttl_default=_optional(body, "ttl_seconds", int),
+            state=_state(body),
+            metadata=_optional(body, "metadata", dict) or {},
+        )
+        return _shown(self._simulation.create(new), 201)
+
+    async def _items(self, _request: web.Request) -> web.Response:
+        simulation = self._simulation
+        return web.json_response(
+            {"items": [_item(each) for each in simulation.store.everything(simulation.clock.now())]}
+        )
+
+    async def _item(self, request: web.Request) -> web.Response:
+        return _shown(self._simulation.item(request.match_info["item_id"]))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        self._simulation.delete(request.match_info["item_id"])
+        return web.Response(status=204)
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        force = _optional(await _body(request), "force", bool)
+        mode = StopMode.FORCED if force else StopMode.GRACEFUL
+        return _shown(self._simulation.stop(request.match_info["item_id"], mode))
+
+    async def _requeue(self, request: web.Request) -> web.Response:
+        state = _state(await _body(request))
+        return _shown(self._simulation.requeue(request.match_info["item_id"], state))
+
+    async def _steal(self, request: web.Request) -> web.Response:
+        return _shown(self._simulation.steal(request.match_info["item_id"]))
+
+    async def _ttl(self, request: web.Request) -> web.Response:
+        seconds = _optional(await _body(request), "ttl_seconds", int)
+        return _shown(self._simulation.impose_ttl(request.match_info["item_id"], seconds))
+
+    async def _token(self, request: web.Request) -> web.Response:
+        return _shown(self._simulation.rotate_token(request.match_info["item_id"]))
+
+    # -- sessions
+
+    async def _add_event(self, request: web.Request) -> web.Response:
+        body, session_id = await _body(request), self._session_id(request)
+        event = dict(body) | {"type": _required(body, "type", str)}
+        return web.json_response(self._sessions.add(session_id, event), status=201)
+
+    async def _events(self, request: web.Request) -> web.Response:
+        return web.json_response({"events": self._sessions.events(self._session_id(request))})
+
+    def _session_id(self, request: web.Request) -> str:
+        session_id = request.match_info["session_id"]
+        if self._sessions.item_of(session_id) is None:
+            raise AdminError(404, f"There is no item of session {session_id}")
+        return session_id
+
+    # -- faults
+
+    async def _add_fault(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        kind = _required(body, "kind", str)
+        times = _optional(body, "times", int) if "times" in body else 1
+        call = _optional(body, "call", str)
+        fault = self._simulation.faults.add(
+            kind,
+            _effect(kind, body),
+            None if call is None else _member(Call, call),
+            _optional(body, "item", str),
+            times,
+        )
+        return web.json_response(_fault(fault), status=201)
+
+    async def _faults(self, _request: web.Request) -> web.Response:
+        return web.json_response({"faults": [_fault(each) for each in self._simulation.faults.listed()]})
+
+    async def _clear_faults(self, _request: web.Request) -> web.Response:
+        self._simulation.faults.clear()
+        return web.Response(status=204)
+
+    async def _remove_fault(self, request: web.Request) -> web.Response:
+        fault_id = request.match_info["fault_id"]
+        if not fault_id.isdigit() or not self._simulation.faults.remove(int(fault_id)):
+            raise AdminError(404, f"There is no fault {fault_id}")
+        return web.Response(status=204)
+
+    async def _outage(self, request: web.Request) -> web.Response:
+        mode = _member(Outage, _required(await _body(request), "mode", str))
+        await self._set_outage(mode)
+        return web.json_response({"mode": mode})
+
+    # -- history
+
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        history, since = self._simulation.history, request.query.get("since", "0")
+        if not since.isdigit():
+            raise AdminError(400, "since: must be the number of an entry")
+        self._simulation.store.run_due(self._simulation.clock.now())
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(
+            f'{{"last_seq": {history.last_seq}, "forgotten": {history.forgotten}, "entries": ['.encode()
+        )
+        entries = history.read(item_id=request.query.get("item"), since=int(since))
+        separator = ""
+        while batch := list(islice(entries, BATCH)):
+            await response.write((separator + ", ".join(map(json.dumps, batch))).encode())
+            separator = ", "
+            await asyncio.sleep(0)  # heartbeats go first, however long the history
+        await response.write(b"]}")
+        await response.write_eof()
+        return response
+
+
+async def _body(request: web.Request) -> Body:
+    text = await request.text()
+    try:
+        body = json.loads(text) if text else {}
+    except ValueError as error:
+        raise AdminError(400, f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise AdminError(400, "The body must be a JSON object")
+    return body
+
+
+def _optional(body: Body, key: str, kind: type[T]) -> T | None:
+    value = body.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise AdminError(400, f"{key}: must be of type {kind.__name__}")
+    return value
+
+
+def _required(body: Body, key: str, kind: type[T]) -> T:
+    value = _optional(body, key, kind)
+    if value is None:
+        raise AdminError(400, f"{key}: is required")
+    return value
+
+
+def _member(kind: type[E], text: str) -> E:
+    try:
+        return kind(text)
+    except ValueError as error:
+        known = ", ".join(member.value for member in kind)
+        raise AdminError(400, f"{text!r} is none of: {known}") from error
+
+
+def _seconds(body: Body, key: str) -> float:
+    value = body.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise AdminError(400, f"{key}: must be a number of seconds")
+    return float(value)
+
+
+def _keys(body: Body) -> list[str]:
+    keys = _required(body, "keys", list)
+    if not all(isinstance(key, str) and key for key in keys):
+        raise AdminError(400, "keys: must be a list of strings that are not empty")
+    return keys
+
+
+def _state(body: Body) -> State:
+    """Read where an item begins: `acknowledged: true` is `starting`, as if a worker had polled and acknowledged it."""
+    state = _optional(body, "state", str)
+    if state is None:
+        return State.STARTING if _optional(body, "acknowledged", bool) else State.QUEUED
+    return _member(State, state)
+
+
+def _effect(kind: str, body: Body) -> Effect:
+    match kind:
+        case "delay" | "delay-before":
+            return Delay(When.BEFORE, _seconds(body, "seconds"))
+        case "delay-after":
+            return Delay(When.AFTER, _seconds(body, "seconds"))
+        case "drop-before":
+            return Drop(When.BEFORE)
+        case "drop-after":
+            return Drop(When.AFTER)
+        case "hang" | "hang-before":
+            return Hang(When.BEFORE)
+        case "hang-after":
+            return Hang(When.AFTER)
+        case "status" | "status-before":
+            return _failure(When.BEFORE, body)
+        case "status-after":
+            return _failure(When.AFTER, body)
+        case "malformed":
+            text = _optional(body, "body", str)
+            return Garble() if text is None else Garble(text)
+        case _:
+            raise AdminError(400, f"kind: {kind!r} is no kind of fault")
+
+
+def _failure(when: When, body: Body) -> Fail:
+    status, form = _required(body, "status", int), _optional(body, "retry_after_form", str)
+    if not 400 <= status <= 599:
+        raise AdminError(400, "status: must be in 400..599")
+    return Fail(
+        when,
+        status,
+        _optional(body, "retry_after", int),
+        None if form is None else _member(RetryAfter, form),
+        _optional(body, "should_retry", str),
+    )
+
+
+def _fault(fault: Fault) -> dict[str, Any]:
+    return {"id": fault.id, "kind": fault.kind, "call": fault.call, "item": fault.item_id, "times": fault.times}
+
+
+def _shown(item: Item, status: int = 200) -> web.Response:
+    return web.json_response(_item(item), status=status)
+
+
+def _item(item: Item) -> dict[str, Any]:
+    return {
+        **json.loads(wire.item(item)),
+        "secret": wire.secret(item.sessions_token),
+        "sessions_token": item.sessions_token,
+        "ttl_seconds": item.ttl,
+        "last_heartbeat": item.value,
+        "deliveries": item.deliveries,
+    }

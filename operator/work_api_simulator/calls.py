@@ -1,0 +1,215 @@
+"""The calls of the Work API: parameters in, an answer out.
+
+This module owns the reading of parameters and the order of the checks: credentials, limits, parameters, the item, its
+rules. It must not know a connection, wait, or read a clock; faults and long polls are `routes`'s. No call suspends.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from work_api_simulator import items, wire
+from work_api_simulator.credentials import Call, Caller, Keyring
+from work_api_simulator.items import Answered, Item, StopAnswered, StopMode
+from work_api_simulator.limits import Allowance
+from work_api_simulator.profiles import EmptyPoll, Profile, StopAnswer
+from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.store import Store
+from work_api_simulator.wire import Answer, Touched
+
+DEFAULT_RECLAIM_MS = 5000  # "`reclaim_older_than_ms` (default 5000, un-acked items only)"
+DEFAULT_PAGE, GREATEST_PAGE = 20, 100  # unknown; small, so that clients must page
+READS = frozenset({Call.POLL, Call.GET, Call.LIST, Call.STATS})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, stripped of HTTP. A call that names no item has an empty `item_id`."""
+
+    call: Call
+    caller: Caller
+    environment_id: str
+    item_id: str
+    query: Mapping[str, str]
+    body: bytes = b""
+    worker_id: str | None = None
+
+
+class WorkCalls:
+    """The Work API over a store and a keyring."""
+
+    def __init__(self, profile: Profile, store: Store, keyring: Keyring) -> None:
+        self._profile = profile
+        self._store = store
+        self._keyring = keyring
+        self._writes = Allowance(profile.writes_per_minute)
+        self._reads = Allowance(profile.reads_per_minute)
+        self._calls: dict[Call, Callable[[Ask, int], Answer | Refusal]] = {
+            Call.HEARTBEAT: self._heartbeat,
+            Call.STOP: self._stop,
+            Call.ACK: self._ack,
+            Call.POLL: self._poll,
+            Call.GET: self._get,
+            Call.METADATA: self._metadata,
+            Call.LIST: self._list,
+            Call.STATS: self._stats,
+        }
+
+    def answer(self, ask: Ask, now: int) -> Answer | Refusal:
+        """Do what is asked, or say why not."""
+        caller = ask.caller
+        refusal = self._keyring.admit(ask.call, caller, ask.environment_id, ask.item_id, self._profile)
+        if refusal is None:
+            refusal = (self._reads if ask.call in READS else self._writes).spend(now)
+        return self._calls[ask.call](ask, now) if refusal is None else refusal
+
+    def poll_again(self, ask: Ask, now: int) -> Answer | Refusal:
+        """Look again for a poll that waits; it was admitted and counted when it came."""
+        return self._poll(ask, now)
+
+    def touched(self, ask: Ask, now: int) -> Item | None:
+        """The item that a request names, as it is before it."""
+        return self._store.get(ask.item_id, now) if ask.item_id else None
+
+    def _heartbeat(self, ask: Ask, now: int) -> Answer | Refusal:
+        desired = _whole(ask.query, "desired_ttl_seconds", 1, None)
+        if isinstance(desired, Refusal):
+            return desired
+        item = self._store.find(ask.environment_id, ask.item_id, now)
+        if isinstance(item, Refusal):
+            return item
+        expected = ask.query.get("expected_last_heartbeat")
+        result = items.beat(item, now, self._profile, expected=expected, desired=desired)
+        match result:
+            case Answered(after, extended, ttl):
+                if after is not item:
+                    self._store.put(after, now)
+                return Answer(200, wire.heartbeat(result), Touched(item, after, ttl, extended))
+            case Refusal():
+                return result
+            case _:
+                assert_never(result)
+
+    def _stop(self, ask: Ask, now: int) -> Answer | Refusal:
+        body = _object(ask.body)
+        if isinstance(body, Refusal):
+            return body
+        force = body.get("force", False)
+        if not isinstance(force, bool):
+            return Refusal(RefusalKind.INVALID, "force: must be true or false")
+        item = self._store.find(ask.environment_id, ask.item_id, now)
+        if isinstance(item, Refusal):
+            return item
+        result = items.stop(item, now, self._profile, StopMode.FORCED if force else StopMode.GRACEFUL)
+        match result:
+            case StopAnswered(after):
+                if after is not item:
+                    self._store.put(after, now)
+                touched = Touched(item, after)
+                if self._profile.stop_answer is StopAnswer.NO_CONTENT:
+                    return Answer(204, "", touched)
+                return Answer(200, wire.item(after), touched)
+            case Refusal():
+                return result
+            case _:
+                assert_never(result)
+
+    def _ack(self, ask: Ask, now: int) -> Answer | Refusal:
+        item = self._store.find(ask.environment_id, ask.item_id, now)
+        if isinstance(item, Refusal):
+            return item
+        after = items.acknowledge(item, now, self._profile)
+        return after if isinstance(after, Refusal) else self._stored(item, after, now)
+
+    def _metadata(self, ask: Ask, now: int) -> Answer | Refusal:
+        body = _object(ask.body)
+        if isinstance(body, Refusal):
+            return body
+        patch = body.get("metadata", {})
+        if not isinstance(patch, dict) or not all(value is None or isinstance(value, str) for value in patch.values()):
+            return Refusal(RefusalKind.INVALID, "metadata: must be an object whose values are strings or null")
+        item = self._store.find(ask.environment_id, ask.item_id, now)
+        if isinstance(item, Refusal):
+            return item
+        return self._stored(item, items.patch_metadata(item, patch), now)
+
+    def _get(self, ask: Ask, now: int) -> Answer | Refusal:
+        item = self._store.find(ask.environment_id, ask.item_id, now)
+        return item if isinstance(item, Refusal) else Answer(200, wire.item(item), Touched(item, item))
+
+    def _poll(self, ask: Ask, now: int) -> Answer | Refusal:
+        block = poll_block_ms(ask)
+        if isinstance(block, Refusal):
+            return block
+        reclaim = _whole(ask.query, "reclaim_older_than_ms", 0, None)
+        if isinstance(reclaim, Refusal):
+            return reclaim
+        older = DEFAULT_RECLAIM_MS if reclaim is None else reclaim
+        self._store.run_due(now)
+        item = self._store.poll(ask.environment_id, now, older, ask.worker_id)
+        return self._no_work() if item is None else Answer(200, wire.polled(item, self._profile), Touched(item, item))
+
+    def _no_work(self) -> Answer:
+        """An empty poll's answer: "JSON `null`", or what other servers say."""
+        match self._profile.empty_poll:
+            case EmptyPoll.NULL:
+                return Answer(200, "null")
+            case EmptyPoll.NO_CONTENT:
+                return Answer(204, "")
+            case EmptyPoll.EMPTY_OBJECT:
+                return Answer(200, "{}")
+            case _:
+                assert_never(self._profile.empty_poll)
+
+    def _list(self, ask: Ask, now: int) -> Answer | Refusal:
+        limit = _whole(ask.query, "limit", 1, None)
+        if isinstance(limit, Refusal):
+            return limit
+        below = None
+        if page := ask.query.get("page"):
+            below = wire.read_cursor(page)
+            if below is None:
+                return Refusal(RefusalKind.INVALID, "page: not a cursor of this list")
+        size = min(DEFAULT_PAGE if limit is None else limit, GREATEST_PAGE)
+        found, following = self._store.page(ask.environment_id, now, size, below)
+        return Answer(200, wire.page(found, None if following is None else wire.cursor(following)))
+
+    def _stats(self, ask: Ask, now: int) -> Answer | Refusal:
+        return Answer(200, wire.stats(self._store.stats(ask.environment_id, now)))
+
+    def _stored(self, before: Item, after: Item, now: int) -> Answer:
+        if after is not before:
+            self._store.put(after, now)
+        return Answer(200, wire.item(after), Touched(before, after))
+
+
+def poll_block_ms(ask: Ask) -> int | Refusal | None:
+    """How long a poll may wait: "`block_ms` 1..999 (omit: do not block)"."""
+    return _whole(ask.query, "block_ms", 1, 999)
+
+
+def _whole(query: Mapping[str, str], name: str, least: int, greatest: int | None) -> int | Refusal | None:
+    """Read a whole number; None if it is absent or empty, a refusal if it is none or out of bounds."""
+    text = query.get(name)
+    if not text:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return Refusal(RefusalKind.INVALID, f"{name}: must be a whole number")
+    if number < least or (greatest is not None and number > greatest):
+        bounds = f"at least {least}" if greatest is None else f"in {least}..{greatest}"
+        return Refusal(RefusalKind.INVALID, f"{name}: must be {bounds}")
+    return number
+
+
+def _object(body: bytes) -> dict[str, Any] | Refusal:
+    """Read a JSON object; an empty body is an empty one."""
+    if not body:
+        return {}
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return Refusal(RefusalKind.INVALID, "The request body is not valid JSON")
+    return parsed if isinstance(parsed, dict) else Refusal(RefusalKind.INVALID, "The request body must be an object")

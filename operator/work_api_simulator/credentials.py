@@ -1,0 +1,133 @@
+"""Who is calling, and who may call what.
+
+This module owns the keys and the table "Who may call what". It must not know of items beyond the token that each has,
+and no secret leaves it: what is recorded of a caller is the kind of credentials.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from work_api_simulator.profiles import Profile, WrongEnvironment
+from work_api_simulator.refusals import Refusal, RefusalKind
+
+
+class Call(StrEnum):
+    """The calls of the Work API."""
+
+    HEARTBEAT = "heartbeat"
+    STOP = "stop"
+    ACK = "ack"
+    POLL = "poll"
+    GET = "get"
+    METADATA = "metadata"
+    LIST = "list"
+    STATS = "stats"
+
+
+class Credentials(StrEnum):
+    """What a caller showed."""
+
+    NONE = "none"
+    UNKNOWN = "unknown"
+    API_KEY = "api-key"
+    ENVIRONMENT_KEY = "environment-key"
+    SESSIONS_TOKEN = "sessions-token"  # noqa: S105 - the name of a kind, not a token
+
+
+ADMITTED: Mapping[Call, frozenset[Credentials]] = {
+    Call.HEARTBEAT: frozenset({Credentials.ENVIRONMENT_KEY, Credentials.SESSIONS_TOKEN}),
+    Call.STOP: frozenset({Credentials.API_KEY, Credentials.ENVIRONMENT_KEY, Credentials.SESSIONS_TOKEN}),
+    Call.POLL: frozenset({Credentials.ENVIRONMENT_KEY}),
+    Call.ACK: frozenset({Credentials.ENVIRONMENT_KEY}),
+    Call.LIST: frozenset({Credentials.ENVIRONMENT_KEY}),
+    Call.GET: frozenset({Credentials.API_KEY}),
+    Call.METADATA: frozenset({Credentials.API_KEY}),
+    Call.STATS: frozenset({Credentials.API_KEY, Credentials.ENVIRONMENT_KEY}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: the kind of credentials, and what they are good for."""
+
+    kind: Credentials
+    environments: frozenset[str] = frozenset()
+    item_id: str | None = None
+
+
+class Keyring:
+    """The keys of one organization: API keys, the keys of each environment, the sessions token of each item."""
+
+    def __init__(self) -> None:
+        self._api_keys: frozenset[str] = frozenset()
+        self._environment_keys: dict[str, frozenset[str]] = {}
+        self._callers: dict[str, Caller] = {}
+        self._tokens: dict[str, Caller] = {}
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The environments that exist, with or without a key."""
+        return tuple(self._environment_keys)
+
+    def set_api_keys(self, keys: Iterable[str]) -> None:
+        """Replace the API keys; what is no longer among them is revoked at once."""
+        self._api_keys = frozenset(keys)
+
+    def set_environment_keys(self, environment_id: str, keys: Iterable[str]) -> None:
+        """Replace an environment's keys; what is no longer among them is revoked at once."""
+        self._environment_keys[environment_id] = frozenset(keys)
+        environments: dict[str, set[str]] = {}
+        for environment, environment_keys in self._environment_keys.items():
+            for key in environment_keys:
+                environments.setdefault(key, set()).add(environment)
+        self._callers = {
+            key: Caller(Credentials.ENVIRONMENT_KEY, frozenset(names)) for key, names in environments.items()
+        }
+
+    def set_token(self, item_id: str, environment_id: str, token: str | None, *, old: str | None = None) -> None:
+        """Give an item a sessions token, and revoke its old one."""
+        if old is not None:
+            self._tokens.pop(old, None)
+        if token is not None:
+            self._tokens[token] = Caller(Credentials.SESSIONS_TOKEN, frozenset({environment_id}), item_id)
+
+    def identify(self, authorization: str | None, api_key: str | None) -> Caller:
+        """Tell who calls: `Authorization: Bearer` for environment keys and tokens, `x-api-key` for an API key.
+
+        The public SDK sends an API key as a bearer too, so that is taken for what it is.
+        """
+        if authorization is not None:
+            scheme, _, secret = authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                return Caller(Credentials.UNKNOWN)
+            return self._callers.get(secret) or self._tokens.get(secret) or self._owner(secret)
+        return Caller(Credentials.NONE) if api_key is None else self._owner(api_key)
+
+    def _owner(self, api_key: str) -> Caller:
+        """An API key is good for every environment of the organization."""
+        if api_key not in self._api_keys:
+            return Caller(Credentials.UNKNOWN)
+        return Caller(Credentials.API_KEY, frozenset(self._environment_keys))
+
+    def admit(
+        self, call: Call, caller: Caller, environment_id: str, item_id: str | None, profile: Profile
+    ) -> Refusal | None:
+        """Refuse a caller who may not make this call.
+
+        "401 the key is garbage or revoked (checked on every request)"; "403 `permission_error`: the key is of another
+        environment, or the environment does not exist (not told apart)".
+        """
+        if caller.kind is Credentials.NONE:
+            return Refusal(RefusalKind.UNAUTHENTICATED, "Authentication is required: no credentials were sent")
+        if caller.kind is Credentials.UNKNOWN:
+            return Refusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
+        if environment_id not in caller.environments:
+            wrong = profile.wrong_environment is WrongEnvironment.UNAUTHENTICATED
+            kind = RefusalKind.UNAUTHENTICATED if wrong else RefusalKind.FORBIDDEN
+            return Refusal(kind, f"These credentials have no access to environment {environment_id}")
+        if caller.kind not in ADMITTED[call]:
+            return Refusal(RefusalKind.FORBIDDEN, f"The call {call} does not accept credentials of kind {caller.kind}")
+        if caller.item_id is not None and caller.item_id != item_id:
+            return Refusal(RefusalKind.FORBIDDEN, f"This sessions token is not of work item {item_id}")
+        return None

@@ -1,0 +1,355 @@
+"""The work item and every rule of its lease, as pure functions from an item and the time to the next item.
+
+This module owns the state machine. It must not read a clock, open a socket or know of other items: `now` is passed in,
+in microseconds since the epoch, and what a function returns is all that it did. Sentences in quotes are the Work API
+protocol's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, assert_never
+
+from work_api_simulator import instants
+from work_api_simulator.instants import SECOND
+from work_api_simulator.profiles import (
+    BeatAfterStop,
+    BeatOnQueued,
+    Comparison,
+    Lapse,
+    OmittedValue,
+    PreconditionBody,
+    Profile,
+    Redelivery,
+    RepeatedAck,
+    StopAnswer,
+    TtlMemory,
+    TtlRequest,
+    TtlUnextended,
+    Unbeaten,
+    UnclaimedStop,
+)
+from work_api_simulator.refusals import Refusal, RefusalKind
+
+NO_HEARTBEAT = "NO_HEARTBEAT"
+
+
+class State(StrEnum):
+    """`queued` -ack→ `starting` -first heartbeat→ `active` -stop→ `stopping` -confirm→ `stopped`."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    ACTIVE = "active"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class StopMode(StrEnum):
+    """The two stops: one that waits for the worker's confirmation, and the confirmation itself."""
+
+    GRACEFUL = "graceful"
+    FORCED = "forced"
+
+
+class ChangeKind(StrEnum):
+    """What can happen to an item without a request of the Work API."""
+
+    CREATED = "created"
+    LAPSED = "lapsed"
+    REQUEUED = "requeued"
+    STOPPED = "stopped"
+    STOLEN = "stolen"
+    DELETED = "deleted"
+    TTL_IMPOSED = "ttl-imposed"
+    TOKEN_ROTATED = "token-rotated"  # noqa: S105 - the name of an event, not a token
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One work item. Instants are microseconds since the epoch; None is "not yet"."""
+
+    id: str
+    environment_id: str
+    data_type: str
+    data_id: str
+    created_at: int
+    started_at: int
+    sessions_token: str = field(repr=False)
+    state: State = State.QUEUED
+    value: str | None = None
+    beaten_at: int | None = None
+    latest: int = 0
+    """The latest server time ever given for this item: values only ever increase, also across deliveries."""
+    ttl: int | None = None
+    """The TTL of the last accepted beat, in seconds."""
+    ttl_default: int | None = None
+    """This item's default TTL, where it differs from the profile's."""
+    ttl_imposed: int | None = None
+    """A TTL the server insists on from now on, whatever is asked for."""
+    ttl_asked: int | None = None
+    """What the last beat asked for and got, where the server remembers that."""
+    polled_at: int | None = None
+    acknowledged_at: int | None = None
+    stop_requested_at: int | None = None
+    stopped_at: int | None = None
+    deliveries: int = 1
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A heartbeat that was answered 200."""
+
+    item: Item
+    extended: bool
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswered:
+    """A stop that was answered with success; NO_CONTENT servers do not show the item."""
+
+    item: Item
+
+
+def default_ttl(item: Item, profile: Profile) -> int:
+    """The TTL of a beat that asks for none: "default 300 s (recorded)"."""
+    return profile.default_ttl if item.ttl_default is None else item.ttl_default
+
+
+def beat(item: Item, now: int, profile: Profile, *, expected: str | None, desired: int | None) -> Answered | Refusal:
+    """Record a heartbeat.
+
+    "Each later one echoes the server's previous `last_heartbeat` exactly, byte for byte. A mismatch answers 412 and
+    changes nothing." The comparison and the write are one call without a suspension: of two callers with one value,
+    one wins. `desired` is at least 1 second.
+    """
+    if expected is None and profile.omitted_value is OmittedValue.INVALID:
+        return Refusal(RefusalKind.INVALID, "expected_last_heartbeat: Field required")
+    if desired is not None and (refusal := _ttl_refusal(desired, profile)) is not None:
+        return refusal
+    match item.state:
+        case State.STOPPING | State.STOPPED:
+            return _beat_after_stop(item, now, profile, expected)
+        case State.QUEUED if profile.beat_on_queued is BeatOnQueued.PRECONDITION:
+            return _mismatch(item, profile, expected)
+        case State.QUEUED if profile.beat_on_queued is BeatOnQueued.CONFLICT:
+            return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is queued: acknowledge it first")
+        case State.QUEUED | State.STARTING | State.ACTIVE:
+            if not _matches(item, profile, expected):
+                return _mismatch(item, profile, expected)
+            return _extend(item, now, profile, desired)
+        case _:
+            assert_never(item.state)
+
+
+def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | None) -> Answered | Refusal:
+    """Answer a beat on an item that is `stopping` or `stopped`.
+
+    "In `stopping` and `stopped` a beat is answered 200, `lease_extended: false`, without comparison, and extends
+    nothing (recorded; a never-beaten `stopping` item answers `last_heartbeat: ""`). Some clones do compare there, and
+    two move the value."
+    """
+    unextended = Answered(item, extended=False, ttl=_unextended_ttl(item, profile))
+    match profile.beat_after_stop:
+        case BeatAfterStop.UNCOMPARED:
+            return unextended
+        case BeatAfterStop.CONFLICT:
+            return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is {item.state}")
+        case BeatAfterStop.COMPARED:
+            return unextended if _matches(item, profile, expected) else _mismatch(item, profile, expected)
+        case BeatAfterStop.COMPARED_AND_MOVES:
+            if not _matches(item, profile, expected):
+                return _mismatch(item, profile, expected)
+            return replace(unextended, item=_stamped(item, now, profile))
+        case _:
+            assert_never(profile.beat_after_stop)
+
+
+def _extend(item: Item, now: int, profile: Profile, desired: int | None) -> Answered:
+    """Accept a beat: a new value, the lease anew from now, and the item `active`."""
+    ttl = effective_ttl(item, profile, desired)
+    asked = desired if desired is not None and profile.ttl_memory is TtlMemory.STICKY else item.ttl_asked
+    beaten = replace(_stamped(item, now, profile), state=State.ACTIVE, ttl=ttl, ttl_asked=asked, beaten_at=now)
+    return Answered(beaten, extended=True, ttl=ttl)
+
+
+def _stamped(item: Item, now: int, profile: Profile) -> Item:
+    """Give the item a new value: server time, later than every one before it as far as the format can show."""
+    step = instants.unit(profile.value_format)
+    instant = max(now - now % step, item.latest + step)
+    return replace(item, value=instants.write(instant, profile.value_format), latest=instant)
+
+
+def effective_ttl(item: Item, profile: Profile, desired: int | None) -> int:
+    """The TTL that an accepted beat gets: "a requested 120 was granted; bounds and stickiness unknown"."""
+    if item.ttl_imposed is not None:
+        return item.ttl_imposed
+    match profile.ttl_memory:
+        case TtlMemory.IGNORED:
+            wanted = None
+        case TtlMemory.STICKY:
+            wanted = item.ttl_asked if desired is None else desired
+        case TtlMemory.PER_CALL:
+            wanted = desired
+        case _:
+            assert_never(profile.ttl_memory)
+    if wanted is None:
+        return default_ttl(item, profile)
+    match profile.ttl_request:
+        case TtlRequest.CLAMPED:
+            return min(max(wanted, profile.least_ttl), profile.greatest_ttl)
+        case TtlRequest.GRANTED | TtlRequest.REFUSED:
+            return wanted
+        case _:
+            assert_never(profile.ttl_request)
+
+
+def _ttl_refusal(desired: int, profile: Profile) -> Refusal | None:
+    """Refuse a TTL that this server does not give: "clones clamp to 10..600 or 5..300, or refuse"."""
+    if profile.ttl_request is TtlRequest.REFUSED and not profile.least_ttl <= desired <= profile.greatest_ttl:
+        bounds = f"{profile.least_ttl}..{profile.greatest_ttl}"
+        return Refusal(RefusalKind.INVALID, f"desired_ttl_seconds: must be in {bounds}")
+    return None
+
+
+def _unextended_ttl(item: Item, profile: Profile) -> int:
+    """The TTL in an answer that extends nothing, which "may report another one: derive no deadline from it"."""
+    if profile.ttl_unextended is TtlUnextended.DEFAULT or item.ttl is None:
+        return default_ttl(item, profile)
+    return item.ttl
+
+
+def _matches(item: Item, profile: Profile, expected: str | None) -> bool:
+    """Compare: "An omitted `expected_last_heartbeat` claims or extends without comparison."."""
+    if expected is None:
+        return True
+    if expected == NO_HEARTBEAT or item.value is None:
+        return expected == NO_HEARTBEAT and item.value is None
+    match profile.comparison:
+        case Comparison.BYTES:
+            return expected == item.value
+        case Comparison.INSTANTS:
+            return instants.read(expected) == instants.read(item.value)
+        case _:
+            assert_never(profile.comparison)
+
+
+def _mismatch(item: Item, profile: Profile, expected: str | None) -> Refusal:
+    """A failed comparison, in the words of the table "Errors"."""
+    message = f"Heartbeat precondition failed: expected {expected}, actual was {item.value or 'NULL'}"
+    return Refusal(RefusalKind.PRECONDITION, message, _mismatch_details(item, profile))
+
+
+def _mismatch_details(item: Item, profile: Profile) -> Mapping[str, Any] | None:
+    """The lease as the server holds it; "`details` or parts of it may be missing"."""
+    if profile.precondition_body is PreconditionBody.BARE:
+        return None
+    return {
+        "error_code": "heartbeat_precondition_failed",
+        "error_visibility": "user_facing",
+        "current_state": {
+            "state": item.state,
+            "last_heartbeat": item.value,
+            "lease_extended": False,
+            "ttl_seconds": _unextended_ttl(item, profile),
+        },
+    }
+
+
+def acknowledge(item: Item, now: int, profile: Profile) -> Item | Refusal:
+    """Take the item out of the queue: "Ack is not idempotent: a repeat answers 409 naming the state (recorded)"."""
+    match item.state:
+        case State.QUEUED:
+            return replace(item, state=State.STARTING, acknowledged_at=now)
+        case State.STARTING | State.ACTIVE if profile.repeated_ack is RepeatedAck.ITEM:
+            return item
+        case State.STARTING | State.ACTIVE | State.STOPPING | State.STOPPED:
+            return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} cannot be acknowledged: it is {item.state}")
+        case _:
+            assert_never(item.state)
+
+
+def stop(item: Item, now: int, profile: Profile, mode: StopMode) -> StopAnswered | Refusal:
+    """Stop the item; neither compares a value nor asks who holds the lease.
+
+    "A graceful stop (`force: false`) leaves the item `stopping` until the worker confirms"; "`force` goes straight to
+    `stopped`"; "recorded answers are always 200 with the item, even when nothing changes (a second stop keeps the
+    first `stop_requested_at`)".
+    """
+    stopped = stop_quietly(item, now, profile, mode)
+    if stopped is item and profile.stop_answer is StopAnswer.CONFLICT_ON_REPEAT:
+        return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is already {item.state}")
+    return StopAnswered(stopped)
+
+
+def stop_quietly(item: Item, now: int, profile: Profile, mode: StopMode) -> Item:
+    """The item after a stop; the same object where nothing changes."""
+    requested = now if item.stop_requested_at is None else item.stop_requested_at
+    stopped = replace(item, state=State.STOPPED, stop_requested_at=requested, stopped_at=now)
+    match item.state, mode:
+        case (State.STOPPED, _) | (State.STOPPING, StopMode.GRACEFUL):
+            return item
+        case _, StopMode.FORCED:
+            return stopped
+        case State.QUEUED | State.STARTING, _ if profile.unclaimed_stop is UnclaimedStop.STOPPED:
+            return stopped
+        case _:
+            return replace(item, state=State.STOPPING, stop_requested_at=requested)
+
+
+def requeue(item: Item, now: int) -> Item:
+    """Queue the item again under its id.
+
+    "A lease that lapses goes back to `queued` and its last heartbeat becomes null"; "`started_at` marks the entry to
+    the queue [...] stamped anew at each re-queue of the same id, untouched by poll, ack, beat and stop (recorded)".
+    """
+    return replace(
+        item,
+        state=State.QUEUED,
+        started_at=now,
+        value=None,
+        beaten_at=None,
+        ttl=None,
+        ttl_asked=None,
+        polled_at=None,
+        acknowledged_at=None,
+        stop_requested_at=None,
+        stopped_at=None,
+        deliveries=item.deliveries + 1,
+    )
+
+
+def lease_end(item: Item, profile: Profile) -> int | None:
+    """When the lease ends if it is not renewed; None if there is none that can end.
+
+    "An item acknowledged but never beaten stays in `starting` for ever: no reclaim, no expiry." An item that is
+    `stopping` waits for its confirmation, however long.
+    """
+    match item.state:
+        case State.ACTIVE if item.beaten_at is not None and item.ttl is not None:
+            return item.beaten_at + item.ttl * SECOND
+        case State.STARTING if item.acknowledged_at is not None and profile.unbeaten is Unbeaten.LAPSES:
+            return item.acknowledged_at + default_ttl(item, profile) * SECOND
+        case _:
+            return None
+
+
+def due(item: Item, profile: Profile) -> tuple[int, ChangeKind] | None:
+    """What becomes of the item of itself, and when; None if nothing does.
+
+    "When a lapsed lease is re-queued is not recorded: at once (the SDK's fixtures), at the next poll, or never
+    (clones)." "Ids recur: a session's item carries the session's id, and a new message queues it again, perhaps
+    seconds after it stopped"; a server that does so unasked does it once for each item.
+    """
+    if (end := lease_end(item, profile)) is not None and profile.lapse is Lapse.AT_ONCE:
+        return end, ChangeKind.LAPSED
+    if item.stopped_at is not None and item.deliveries == 1 and profile.redelivery is Redelivery.AFTER_STOP:
+        return item.stopped_at + profile.redelivery_seconds * SECOND, ChangeKind.REQUEUED
+    return None
+
+
+def patch_metadata(item: Item, patch: Mapping[str, str | None]) -> Item:
+    """Merge: "`metadata` merge patch, null deletes"."""
+    merged = {**item.metadata, **patch}
+    return replace(item, metadata={key: value for key, value in merged.items() if value is not None})

@@ -1,0 +1,300 @@
+"""The Work API over HTTP: connections, headers, long polls, and the carrying out of faults.
+
+This module owns everything between the socket and `calls`. It must not hold a rule of the protocol: what a request
+does is decided in `calls` and `items`, in one step that nothing interrupts.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from enum import StrEnum
+from typing import assert_never
+
+from aiohttp import hdrs, web
+
+from work_api_simulator import wire
+from work_api_simulator.calls import Ask, poll_block_ms
+from work_api_simulator.credentials import Call
+from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
+from work_api_simulator.history import Request
+from work_api_simulator.instants import MILLISECOND, SECOND
+from work_api_simulator.profiles import Header, RetryAfter
+from work_api_simulator.refusals import Refusal
+from work_api_simulator.simulation import Simulation
+from work_api_simulator.wire import Answer
+
+HANG_LOOK = 0.05  # seconds between two looks whether a hanging client has left: short beside any client's time-out
+RETRYABLE = frozenset({408, 429})  # "408, 429, 5xx | retry"
+CARRY_RETRY_AFTER = frozenset({429, 503})  # "429 and 503 may carry `Retry-After`"
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Outage(StrEnum):
+    """Whether the server is there at all."""
+
+    OFF = "off"
+    REFUSE = "refuse"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class _Dropped:
+    """A request that gets no answer; `outcome` is what the history says of it."""
+
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """A reply as it goes out."""
+
+    status: int
+    text: str
+    headers: dict[str, str]
+
+
+class WorkRoutes:
+    """The routes of the Work API."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._profile = simulation.profile
+        self._calls = simulation.calls
+        self._keyring = simulation.keyring
+        self._faults = simulation.faults
+        self._history = simulation.history
+        self._clock = simulation.clock
+        self._arrivals: dict[str, set[asyncio.Event]] = {}
+        self._request_prefix = f"req_{secrets.token_hex(6)}"
+        self.outage = Outage.OFF
+        self.after_each: Callable[[], None] = lambda: None
+
+    def application(self, *others: web.RouteDef) -> web.Application:
+        """Return the aiohttp application, with the routes of others beside those of the Work API."""
+        application = web.Application()
+        application.add_routes(others)
+        work = "/v1/environments/{environment_id}/work"
+        item = work + "/{work_id}"
+        application.add_routes(
+            [
+                web.post(item + "/heartbeat", self._handler(Call.HEARTBEAT)),
+                web.post(item + "/stop", self._handler(Call.STOP)),
+                web.post(item + "/ack", self._handler(Call.ACK)),
+                web.get(work + "/poll", self._handler(Call.POLL)),
+                web.get(work + "/stats", self._handler(Call.STATS)),
+                web.get(item, self._handler(Call.GET)),
+                web.post(item, self._handler(Call.METADATA)),
+                web.get(work, self._handler(Call.LIST)),
+            ]
+        )
+        application.router.add_route("*", "/{anything:.*}", self._unknown_path)
+        if self._profile.date is Header.ABSENT:
+            application.on_response_prepare.append(_without_date)
+        return application
+
+    def wake_polls(self, environment_id: str) -> None:
+        """Let waiting polls look again."""
+        for event in self._arrivals.get(environment_id, ()):
+            event.set()
+
+    def _handler(self, call: Call) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return await self._serve(call, request)
+
+        return handle
+
+    async def _serve(self, call: Call, request: web.Request) -> web.StreamResponse:
+        record = self._arrived(call, request)
+        if self.outage is not Outage.OFF:
+            return self._end(request, record, _Dropped("outage"))
+        fault = self._faults.take(call, record.item_id)
+        if fault is None:
+            return self._end(request, record, await self._apply(call, request, record))
+        record.fault = fault.kind
+        reply = await self._before(fault, request)
+        if reply is None:
+            applied = await self._apply(call, request, record)
+            reply = await self._after(fault, request, applied)
+        return self._end(request, record, reply)
+
+    def _arrived(self, call: Call, request: web.Request) -> Request:
+        path, headers = request.match_info, request.headers
+        caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
+        return self._history.arrived(
+            Request(
+                seq=0,
+                call=call,
+                environment_id=path["environment_id"],
+                item_id=path.get("work_id"),
+                credentials=caller.kind,
+                agent=headers.get(hdrs.USER_AGENT),
+                worker_id=headers.get("Anthropic-Worker-ID"),
+                arrived=self._clock.now(),
+                expected=request.query.get("expected_last_heartbeat"),
+                desired_ttl=request.query.get("desired_ttl_seconds"),
+            )
+        )
+
+    async def _apply(self, call: Call, request: web.Request, record: Request) -> _Raw:
+        """Do what is asked; credentials are looked up now, for a delayed request may meet a revoked key."""
+        body = await request.read() if request.can_read_body else b""
+        headers = request.headers
+        caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
+        ask = Ask(call, caller, record.environment_id, record.item_id or "", request.query, body, record.worker_id)
+        now = self._clock.now()
+        before = self._calls.touched(ask, now)
+        result = self._calls.answer(ask, now)
+        if call is Call.POLL and isinstance(result, Answer) and result.touched is None:
+            result = await self._wait_for_work(ask, now, result)
+            now = self._clock.now()
+        self._history.applied(record, now)
+        self.after_each()
+        if before is not None:
+            record.before_state, record.before_value = before.state, before.value
+            record.after_state, record.after_value = before.state, before.value
+        match result:
+            case Refusal():
+                request_id = self._request_id(record)
+                text = wire.refused(result, request_id)
+                return self._raw(result.kind.status, text, request_id, result.retry_after)
+            case Answer(status, text, touched):
+                if touched is not None:
+                    record.item_id = touched.after.id
+                    record.before_state, record.before_value = touched.before.state, touched.before.value
+                    record.after_state, record.after_value = touched.after.state, touched.after.value
+                    record.ttl, record.extended = touched.ttl, touched.extended
+                return self._raw(status, text, self._request_id(record), None)
+            case _:
+                assert_never(result)
+
+    async def _wait_for_work(self, ask: Ask, since: int, empty: Answer | Refusal) -> Answer | Refusal:
+        """Hold an empty poll for up to `block_ms`: long poll, but never past the limit it named."""
+        block = poll_block_ms(ask)
+        result = empty
+        if not isinstance(block, int):
+            return result
+        deadline = since + block * MILLISECOND
+        arrival = asyncio.Event()
+        waiting = self._arrivals.setdefault(ask.environment_id, set())
+        waiting.add(arrival)
+        try:
+            while (left := deadline - self._clock.now()) > 0:
+                arrival.clear()
+                try:
+                    await asyncio.wait_for(arrival.wait(), left / SECOND)
+                except TimeoutError:
+                    return self._calls.poll_again(ask, self._clock.now())  # un-acked items may have grown old enough
+                result = self._calls.poll_again(ask, self._clock.now())
+                if isinstance(result, Refusal) or result.touched is not None:
+                    return result
+        finally:
+            waiting.discard(arrival)
+        return result
+
+    # -- faults
+
+    async def _before(self, fault: Fault, request: web.Request) -> _Raw | _Dropped | None:
+        """Strike before the request takes effect; None lets it."""
+        effect = fault.effect
+        if _strikes(effect) is not When.BEFORE:
+            return None
+        return await self._strike(fault, effect, request)
+
+    async def _after(self, fault: Fault, request: web.Request, applied: _Raw) -> _Raw | _Dropped:
+        """Strike after the request has taken effect, instead of its answer or before it."""
+        effect = fault.effect
+        if _strikes(effect) is not When.AFTER:
+            return applied
+        return await self._strike(fault, effect, request) or applied
+
+    async def _strike(self, fault: Fault, effect: Effect, request: web.Request) -> _Raw | _Dropped | None:
+        match effect:
+            case Delay(_, seconds):
+                await asyncio.sleep(seconds)
+                return None
+            case Drop(when):
+                return _Dropped(f"dropped-{when}")
+            case Hang(when):
+                while not _has_left(request) and not fault.lifted:  # noqa: ASYNC110 - aiohttp has no event for it
+                    await asyncio.sleep(HANG_LOOK)
+                return _Dropped(f"hung-{when}")
+            case Fail():
+                return self._failure(effect)
+            case Garble(body):
+                return _Raw(200, body, {})
+            case _:
+                assert_never(effect)
+
+    def _failure(self, fail: Fail) -> _Raw:
+        request_id = f"{self._request_prefix}_fault"
+        text = wire.error(wire.error_type(fail.status), "Injected fault", request_id)
+        reply = self._raw(fail.status, text, request_id, None)
+        if fail.retry_after is not None:
+            reply.headers.update(self._retry_after(fail.retry_after, fail.retry_after_form))
+        if fail.should_retry is not None:
+            reply.headers["x-should-retry"] = fail.should_retry
+        return reply
+
+    # -- answers
+
+    def _request_id(self, record: Request) -> str:
+        return f"{self._request_prefix}{record.seq:08x}"
+
+    def _raw(self, status: int, text: str, request_id: str, retry_after: int | None) -> _Raw:
+        headers = {"request-id": request_id}
+        if status >= 400 and self._profile.should_retry is Header.PRESENT:
+            headers["x-should-retry"] = "true" if status in RETRYABLE or status >= 500 else "false"
+        if retry_after is not None and status in CARRY_RETRY_AFTER:
+            headers.update(self._retry_after(retry_after, None))
+        return _Raw(status, text, headers)
+
+    def _retry_after(self, seconds: int, form: RetryAfter | None) -> dict[str, str]:
+        """`Retry-After` "in seconds or as a date"."""
+        chosen = self._profile.retry_after if form is None else form
+        match chosen:
+            case RetryAfter.SECONDS:
+                return {hdrs.RETRY_AFTER: str(seconds)}
+            case RetryAfter.DATE:
+                return {hdrs.RETRY_AFTER: formatdate(self._clock.now() / SECOND + seconds, usegmt=True)}
+            case RetryAfter.ABSENT:
+                return {}
+            case _:
+                assert_never(chosen)
+
+    def _end(self, request: web.Request, record: Request, reply: _Raw | _Dropped) -> web.StreamResponse:
+        record.answered = self._clock.now()
+        match reply:
+            case _Dropped(outcome):
+                record.outcome = outcome
+                if request.transport is not None:
+                    request.transport.abort()
+                return web.Response(status=500)  # never sent: its connection is gone
+            case _Raw(status, text, headers):
+                record.status = status
+                record.outcome = "client-gone" if _has_left(request) else "answered"
+                if status == 204:
+                    return web.Response(status=status, headers=headers)
+                return web.Response(status=status, text=text, headers=headers, content_type="application/json")
+            case _:
+                assert_never(reply)
+
+    async def _unknown_path(self, request: web.Request) -> web.StreamResponse:
+        """Answer what is no call of the Work API as the API does."""
+        request_id = f"{self._request_prefix}_path"
+        text = wire.error("not_found_error", f"Not found: {request.method} {request.path}", request_id)
+        reply = self._raw(404, text, request_id, None)
+        return web.Response(status=404, text=text, headers=reply.headers, content_type="application/json")
+
+
+def _strikes(effect: Effect) -> When:
+    return When.AFTER if isinstance(effect, Garble) else effect.when
+
+
+def _has_left(request: web.Request) -> bool:
+    return request.transport is None or request.transport.is_closing()
+
+
+async def _without_date(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall(hdrs.DATE, None)

@@ -1,0 +1,170 @@
+"""One simulated organization: its items, keys, faults, history and clock, put together.
+
+This module owns what both ports share, and every change that is made without a request of the Work API. It must not
+know of HTTP.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from work_api_simulator import items
+from work_api_simulator.calls import WorkCalls
+from work_api_simulator.clock import Clock
+from work_api_simulator.credentials import Keyring
+from work_api_simulator.faults import Faults
+from work_api_simulator.history import History
+from work_api_simulator.items import ChangeKind, Item, State, StopMode
+from work_api_simulator.profiles import Profile
+from work_api_simulator.refusals import Refusal
+from work_api_simulator.store import KNOWN_ID, Change, Store
+
+
+class AdminError(Exception):
+    """What the administration was asked for cannot be done; the text says why, `status` how HTTP says it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """An item to be created. Without an id it gets one; a session's item may carry the session's id."""
+
+    environment_id: str
+    id: str | None = None
+    data_type: str = "session"
+    data_id: str | None = None
+    ttl_default: int | None = None
+    state: State = State.QUEUED
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class Simulation:
+    """Everything but the sockets."""
+
+    def __init__(self, profile: Profile, history_limit: int | None = None) -> None:
+        self.profile = profile
+        self.clock = Clock()
+        self.history = History(self.clock, history_limit)
+        self.keyring = Keyring()
+        self.faults = Faults()
+        self.store = Store(profile, self._changed)
+        self.calls = WorkCalls(profile, self.store, self.keyring)
+        self.on_queued: Callable[[str], None] = lambda _environment_id: None
+
+    def _changed(self, change: Change) -> None:
+        self.history.changed(change)
+        before, after = change.before, change.after
+        if before is not None and (after is None or after.id != before.id):
+            self.keyring.set_token(before.id, before.environment_id, None, old=before.sessions_token)
+        if after is not None:
+            self.keyring.set_token(after.id, after.environment_id, after.sessions_token)
+            if after.state is State.QUEUED:
+                self.on_queued(after.environment_id)
+
+    def item(self, item_id: str) -> Item:
+        """The item of this id as it is now."""
+        item = self.store.get(item_id, self.clock.now())
+        if item is None:
+            raise AdminError(404, f"There is no item {item_id}")
+        return item
+
+    def create(self, new: NewItem) -> Item:
+        """Create an item in the state asked for, as if workers had brought it there."""
+        now = self.clock.now()
+        item_id = f"work_{secrets.token_hex(12)}" if new.id is None else new.id
+        if KNOWN_ID.fullmatch(item_id) is None:
+            raise AdminError(400, f"The id {item_id} has an unknown prefix: begin it with work_ or sesn_")
+        if self.store.get(item_id, now) is not None:
+            raise AdminError(409, f"The item {item_id} exists already: re-queue it, or delete it first")
+        if new.environment_id not in self.keyring.environments:
+            raise AdminError(404, f"There is no environment {new.environment_id}: set its keys first")
+        item = Item(
+            id=item_id,
+            environment_id=new.environment_id,
+            data_type=new.data_type,
+            data_id=new.data_id or f"sesn_{secrets.token_hex(12)}",
+            created_at=now,
+            started_at=now,
+            sessions_token=secrets.token_urlsafe(24),
+            ttl_default=new.ttl_default,
+            metadata=new.metadata,
+        )
+        item = self._brought_to(item, new.state, now)
+        self.store.add(item, now)
+        return item
+
+    def _brought_to(self, item: Item, state: State, now: int) -> Item:
+        """Lead a queued item to a state, by the transitions that lead there."""
+        acknowledged = replace(item, state=State.STARTING, polled_at=now, acknowledged_at=now)
+        match state:
+            case State.QUEUED:
+                return item
+            case State.STARTING:
+                return acknowledged
+            case State.ACTIVE:
+                return self._beaten(acknowledged, now)
+            case State.STOPPING:
+                active = self._beaten(acknowledged, now)
+                return items.stop_quietly(active, now, self.profile, StopMode.GRACEFUL)
+            case State.STOPPED:
+                active = self._beaten(acknowledged, now)
+                return items.stop_quietly(active, now, self.profile, StopMode.FORCED)
+            case _:
+                assert_never(state)
+
+    def _beaten(self, item: Item, now: int) -> Item:
+        """Beat for an unknown worker that knows the value, whatever it is."""
+        if item.state is State.QUEUED:
+            item = replace(item, state=State.STARTING, polled_at=now, acknowledged_at=now)
+        expected = item.value or items.NO_HEARTBEAT
+        result = items.beat(item, now, self.profile, expected=expected, desired=None)
+        if isinstance(result, Refusal):
+            raise AdminError(409, result.message)
+        return result.item
+
+    def stop(self, item_id: str, mode: StopMode) -> Item:
+        """Stop an item, as somebody with an API key does."""
+        before, now = self.item(item_id), self.clock.now()
+        after = items.stop_quietly(before, now, self.profile, mode)
+        if after is not before:
+            self.store.change(ChangeKind.STOPPED, before, after, now)
+        return after
+
+    def requeue(self, item_id: str, state: State) -> Item:
+        """Deliver an item again under its id, as a new message to its session does."""
+        before, now = self.item(item_id), self.clock.now()
+        after = self._brought_to(items.requeue(before, now), state, now)
+        self.store.change(ChangeKind.REQUEUED, before, after, now)
+        return after
+
+    def steal(self, item_id: str) -> Item:
+        """Let another worker claim the item, or beat it with the value it holds."""
+        before, now = self.item(item_id), self.clock.now()
+        if before.state in (State.STOPPING, State.STOPPED):
+            raise AdminError(409, f"The item {item_id} is {before.state}: there is no lease to take")
+        after = self._beaten(before, now)
+        self.store.change(ChangeKind.STOLEN, before, after, now)
+        return after
+
+    def impose_ttl(self, item_id: str, seconds: int | None) -> Item:
+        """Give this TTL in every later answer that extends, whatever is asked for; None takes it back."""
+        before, now = self.item(item_id), self.clock.now()
+        after = replace(before, ttl_imposed=seconds)
+        self.store.change(ChangeKind.TTL_IMPOSED, before, after, now)
+        return after
+
+    def rotate_token(self, item_id: str) -> Item:
+        """Give the item a new sessions token; the old one is revoked at once."""
+        before, now = self.item(item_id), self.clock.now()
+        after = replace(before, sessions_token=secrets.token_urlsafe(24))
+        self.keyring.set_token(before.id, before.environment_id, None, old=before.sessions_token)
+        self.store.change(ChangeKind.TOKEN_ROTATED, before, after, now)
+        return after
+
+    def delete(self, item_id: str) -> None:
+        """Make the item unknown: 404 from now on."""
+        self.store.delete(self.item(item_id), self.clock.now())

@@ -1,0 +1,249 @@
+"""All items of all environments: the queue, paging, and what falls due.
+
+This module owns which item is where, and applies the rules of `items` to it. It must not read a clock nor know of HTTP.
+Nothing in it suspends, so under one event loop every operation is atomic: that is the whole of the compare-and-set.
+"""
+
+import heapq
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from work_api_simulator import items
+from work_api_simulator.instants import MILLISECOND, SECOND
+from work_api_simulator.items import ChangeKind, Item, State
+from work_api_simulator.profiles import Lapse, LapsedId, Profile
+from work_api_simulator.refusals import Refusal, RefusalKind
+
+KNOWN_ID = re.compile(r"(work|sesn)_[A-Za-z0-9_-]+")
+POLLING_WINDOW = 30 * SECOND  # "Number of workers that have polled for work in the last 30 seconds"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to an item without a request; `at` is when it truly did, not when it was noticed."""
+
+    at: int
+    kind: ChangeKind
+    before: Item | None
+    after: Item | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """The numbers of an environment's queue."""
+
+    depth: int
+    pending: int
+    oldest_queued_at: int | None
+    workers_polling: int
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """What one environment holds: ids in the order of creation, and those that wait, in the order of entry."""
+
+    created: list[str] = field(default_factory=list)
+    waiting: dict[str, None] = field(default_factory=dict)
+    workers: dict[str, int] = field(default_factory=dict)
+
+
+class Store:
+    """The items, by id; `observe` is told of every change that no request made."""
+
+    def __init__(self, profile: Profile, observe: Callable[[Change], None]) -> None:
+        self.profile = profile
+        self._observe = observe
+        self._items: dict[str, Item] = {}
+        self._shelves: dict[str, _Shelf] = {}
+        self._due: list[tuple[int, str]] = []
+        self._scheduled: dict[str, int] = {}
+        self._past: dict[str, list[tuple[int, Item]]] = {}
+
+    # -- one item
+
+    def get(self, item_id: str, now: int) -> Item | None:
+        """The item as it is now."""
+        self._settle(item_id, now)
+        return self._items.get(item_id)
+
+    def find(self, environment_id: str, item_id: str, now: int) -> Item | Refusal:
+        """The item as it is now, or why there is none: "no such item; [...] an id with an unknown prefix"."""
+        if KNOWN_ID.fullmatch(item_id) is None:
+            return Refusal(RefusalKind.INVALID, f"Invalid work item id {item_id}: unknown prefix")
+        item = self.get(item_id, now)
+        if item is None or item.environment_id != environment_id:
+            return Refusal(RefusalKind.NOT_FOUND, f"Work item {item_id} was not found")
+        return item
+
+    def put(self, item: Item, now: int) -> None:
+        """Store what a request made of an item."""
+        self._items[item.id] = item
+        shelf = self._shelf(item.environment_id)
+        if item.state is State.QUEUED:
+            shelf.waiting.setdefault(item.id)
+        else:
+            shelf.waiting.pop(item.id, None)
+        self._schedule(item)
+        self._remember(item, now)
+
+    def add(self, item: Item, now: int) -> None:
+        """Store a new item."""
+        self._shelf(item.environment_id).created.append(item.id)
+        self.put(item, now)
+        self._observe(Change(now, ChangeKind.CREATED, None, item))
+
+    def change(self, kind: ChangeKind, before: Item, after: Item, now: int) -> None:
+        """Store what the administration or the passing of time made of an item, and tell of it."""
+        if after.state is State.QUEUED and after.deliveries != before.deliveries:
+            self._shelf(before.environment_id).waiting.pop(before.id, None)  # its place in the queue is a new one
+        self.put(after, now)
+        self._observe(Change(now, kind, before, after))
+
+    def delete(self, item: Item, now: int) -> None:
+        """Forget an item."""
+        self._forget(item)
+        self._observe(Change(now, ChangeKind.DELETED, item, None))
+
+    # -- the queue of an environment
+
+    def poll(self, environment_id: str, now: int, reclaim_older_than_ms: int, worker_id: str | None) -> Item | None:
+        """Hand out the item that waits longest.
+
+        It stays `queued` until its acknowledgement; un-acknowledged, it is handed out again once its last poll is
+        older than `reclaim_older_than_ms` ("default 5000, un-acked items only").
+        """
+        shelf = self._shelf(environment_id)
+        if worker_id is not None:
+            shelf.workers[worker_id] = now
+        if self.profile.lapse is Lapse.AT_NEXT_POLL:
+            self._lapse_all(environment_id, now)
+        for item_id in shelf.waiting:
+            item = self._items[item_id]
+            if item.polled_at is None or now - item.polled_at >= reclaim_older_than_ms * MILLISECOND:
+                polled = replace(item, polled_at=now)
+                self.put(polled, now)
+                return polled
+        return None
+
+    def stats(self, environment_id: str, now: int) -> QueueStats:
+        """Count the queue: waiting, polled but not acknowledged, and the workers seen lately."""
+        self.run_due(now)
+        shelf = self._shelf(environment_id)
+        waiting = [self._items[item_id] for item_id in shelf.waiting]
+        pending = sum(item.polled_at is not None for item in waiting)
+        return QueueStats(
+            depth=len(waiting) - pending,
+            pending=pending,
+            oldest_queued_at=min((item.started_at for item in waiting), default=None),
+            workers_polling=sum(now - at <= POLLING_WINDOW for at in shelf.workers.values()),
+        )
+
+    def page(self, environment_id: str, now: int, limit: int, below: int | None) -> tuple[list[Item], int | None]:
+        """A page of items, the newest first, and where the next page begins; None at the end."""
+        self.run_due(now)
+        created = self._shelf(environment_id).created
+        found: list[Item] = []
+        for index in range(len(created) if below is None else min(below, len(created)), 0, -1):
+            item = self._seen_by_list(created[index - 1], now)
+            if item is None:
+                continue
+            if len(found) == limit:
+                return found, index
+            found.append(item)
+        return found, None
+
+    def everything(self, now: int) -> Iterator[Item]:
+        """Every item as it is now, in the order of creation."""
+        self.run_due(now)
+        yield from tuple(self._items.values())
+
+    # -- time
+
+    def next_due(self) -> int | None:
+        """When `run_due` next has something to do, at the earliest."""
+        return self._due[0][0] if self._due else None
+
+    def run_due(self, now: int) -> None:
+        """Let everything happen that is due by now."""
+        while self._due and self._due[0][0] <= now:
+            at, item_id = heapq.heappop(self._due)
+            if self._scheduled.get(item_id) == at:
+                del self._scheduled[item_id]
+            self._settle(item_id, now)
+            if (item := self._items.get(item_id)) is not None:
+                self._schedule(item)
+
+    def _schedule(self, item: Item) -> None:
+        """Note when the item is due; a beat that only moves the end later costs nothing until then."""
+        if (due := items.due(item, self.profile)) is None:
+            return
+        scheduled = self._scheduled.get(item.id)
+        if scheduled is None or due[0] < scheduled:
+            self._scheduled[item.id] = due[0]
+            heapq.heappush(self._due, (due[0], item.id))
+
+    def _settle(self, item_id: str, now: int) -> None:
+        """Let happen to one item what is due by now, at the time at which it was due."""
+        item = self._items.get(item_id)
+        if item is None or (due := items.due(item, self.profile)) is None or due[0] > now:
+            return
+        at, kind = due
+        self._offer_again(kind, item, at)
+
+    def _lapse_all(self, environment_id: str, now: int) -> None:
+        """Lapse what has lapsed, for a server that looks only when it is polled."""
+        for item_id in tuple(self._shelf(environment_id).created):
+            item = self._items.get(item_id)
+            if item is not None and (end := items.lease_end(item, self.profile)) is not None and end <= now:
+                self._offer_again(ChangeKind.LAPSED, item, now)
+
+    def _offer_again(self, kind: ChangeKind, item: Item, at: int) -> None:
+        """Queue an item again, under its id or, on servers that do so, a new one."""
+        queued = items.requeue(item, at)
+        if kind is not ChangeKind.LAPSED or self.profile.lapsed_id is LapsedId.SAME:
+            self.change(kind, item, queued, at)
+            return
+        renamed = replace(queued, id=f"work_{secrets.token_hex(12)}", latest=0)
+        self._forget(item)
+        self._shelf(renamed.environment_id).created.append(renamed.id)
+        self.put(renamed, at)
+        self._observe(Change(at, kind, item, renamed))
+
+    # -- bookkeeping
+
+    def _shelf(self, environment_id: str) -> _Shelf:
+        shelf = self._shelves.get(environment_id)
+        if shelf is None:
+            shelf = self._shelves[environment_id] = _Shelf()
+        return shelf
+
+    def _forget(self, item: Item) -> None:
+        del self._items[item.id]
+        self._scheduled.pop(item.id, None)
+        shelf = self._shelf(item.environment_id)
+        shelf.waiting.pop(item.id, None)
+        shelf.created.remove(item.id)
+        self._past.pop(item.id, None)
+
+    def _remember(self, item: Item, now: int) -> None:
+        """Keep an item's past as far back as a lagging list can tell it."""
+        if not self.profile.list_lag_seconds:
+            return
+        past = self._past.setdefault(item.id, [])
+        past.append((now, item))
+        del past[: max(0, self._visible(past, now))]
+
+    def _visible(self, past: list[tuple[int, Item]], now: int) -> int:
+        """The index of the entry that the list tells now; -1 if it has not heard of the item yet."""
+        horizon = now - int(self.profile.list_lag_seconds * SECOND)
+        return sum(at <= horizon for at, _ in past) - 1
+
+    def _seen_by_list(self, item_id: str, now: int) -> Item | None:
+        """An item as the list tells it: "The list lags"."""
+        if not self.profile.list_lag_seconds:
+            return self._items[item_id]
+        past = self._past[item_id]
+        visible = self._visible(past, now)
+        return past[visible][1] if visible >= 0 else None

@@ -1,0 +1,235 @@
+"""A WorkLease as a person sees it: what its object says, and whether somebody should look at it.
+
+Owns the reading of the object, leniently: what a newer operator wrote is shown as it is. Pure; ``now`` is passed in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum
+from typing import Any, Final
+
+from worklease.rules.conditions import Kind, Reason
+
+UNSEEN: Final = timedelta(seconds=30)
+"""How long a resource may be without a status: an operator that runs writes one within a second or two."""
+
+LAG: Final = timedelta(seconds=10)
+"""By how much a status may lag behind: in a large fleet the writes of steady leases wait for their turn."""
+
+CALM: Final = frozenset({Reason.RENEWED, Reason.DRAINING, Reason.SUSPENDED})
+"""Reasons of a held lease with which all is as it should be."""
+
+UNDER_WAY: Final = frozenset({Reason.CLAIMING, Reason.SUSPENDED, Reason.DUPLICATE})
+"""Reasons of a lease that is not held, and need not be yet."""
+
+SANDBOX_UNDER_WAY: Final = frozenset(
+    {
+        *(Reason.NO_POD, Reason.CREATING, Reason.RESTARTING, Reason.PENDING, Reason.NOT_READY, Reason.RUNNING),
+        *(Reason.SUCCEEDED, Reason.ENDING, Reason.ENDED),
+    }
+)
+"""Reasons of a sandbox on its way, up or down."""
+
+AS_ASKED: Final = frozenset({Reason.STOPPED, Reason.RELEASED})
+"""Ends of a lease that somebody asked for; by any other it is lost."""
+
+
+class Level(IntEnum):
+    """How much a lease wants to be looked at; the least comes last."""
+
+    TROUBLE = 0
+    LOST = 1
+    UNDER_WAY = 2
+    WELL = 3
+    OVER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A condition."""
+
+    status: str
+    reason: str
+    message: str
+    since: datetime | None
+
+
+ABSENT: Final = Shown("Unknown", "", "", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A pod that the status remembers."""
+
+    uid: str
+    name: str
+    phase: str
+    reason: str
+    message: str
+    exit_code: int | None
+    finish_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One WorkLease."""
+
+    namespace: str
+    name: str
+    uid: str
+    created: datetime
+    deleting: datetime | None
+    spec: Mapping[str, Any]
+    state: str
+    ttl: int | None
+    expiry: datetime | None
+    observed: datetime | None
+    claimed: datetime | None
+    restarts: int
+    sandboxes: tuple[Sandbox, ...]
+    conditions: Mapping[str, Shown] = field(default_factory=dict)
+
+    @property
+    def environment_id(self) -> str:
+        """The environment whose queue the item is in."""
+        return str(self.spec.get("environmentID", ""))
+
+    @property
+    def work_id(self) -> str:
+        """The work item."""
+        return str(self.spec.get("workID", ""))
+
+    @property
+    def held(self) -> Shown:
+        """Whether the lease is held."""
+        return self.conditions.get(Kind.LEASE_HELD, ABSENT)
+
+    @property
+    def sandbox(self) -> Shown | None:
+        """Whether the sandbox is ready; None where the lease alone counts."""
+        return self.conditions.get(Kind.SANDBOX_READY)
+
+    @property
+    def finished(self) -> Shown:
+        """Whether all is over."""
+        return self.conditions.get(Kind.FINISHED, ABSENT)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is over, for good."""
+        return self.finished.status == "True"
+
+    @property
+    def last_transition(self) -> datetime:
+        """When anything about it changed last."""
+        return max((shown.since for shown in self.conditions.values() if shown.since is not None), default=self.created)
+
+    def left(self, now: datetime) -> float | None:
+        """Say how many seconds the lease lasts from now on; None where there is none, or it is over."""
+        if self.expiry is None or self.held.status == "False":
+            return None
+        return (self.expiry - now).total_seconds()
+
+    def is_stale(self, now: datetime) -> bool:
+        """Tell whether the status promises what the clock has overtaken: nobody has written it since."""
+        if self.is_finished:
+            return False
+        if not self.conditions:
+            return now - self.created > UNSEEN
+        return self.held.status == "True" and self.expiry is not None and now > self.expiry + LAG
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """How much a lease wants to be looked at, and why: a reason, and a sentence for people."""
+
+    level: Level
+    reason: str
+    message: str
+
+
+def judge(seen: Seen, now: datetime) -> Judgement:
+    """Say whether somebody should look at a lease."""
+    held, sandbox = seen.held, seen.sandbox
+    if seen.is_finished:
+        level = Level.OVER if seen.finished.reason in AS_ASKED else Level.LOST
+        return Judgement(level, seen.finished.reason, seen.finished.message)
+    if seen.finished.reason == Reason.TEARING_DOWN:
+        level = Level.UNDER_WAY if held.reason in AS_ASKED else Level.LOST
+        return Judgement(level, held.reason, seen.finished.message)
+    if seen.is_stale(now):
+        return Judgement(Level.TROUBLE, "Stale", _stale(seen, now))
+    if not seen.conditions:
+        return Judgement(Level.UNDER_WAY, "New", "No operator has looked at it yet.")
+    if held.reason not in (CALM if held.status == "True" else UNDER_WAY):
+        return Judgement(Level.TROUBLE, held.reason, held.message)
+    if sandbox is not None and sandbox.status != "True":
+        level = Level.UNDER_WAY if sandbox.reason in SANDBOX_UNDER_WAY else Level.TROUBLE
+        return Judgement(level, sandbox.reason, sandbox.message)
+    level = Level.WELL if held.status == "True" and held.reason == Reason.RENEWED else Level.UNDER_WAY
+    return Judgement(level, held.reason, held.message)
+
+
+def _stale(seen: Seen, now: datetime) -> str:
+    if not seen.conditions:
+        return "No operator has looked at it: is one running, and does it watch this namespace?"
+    ago = (now - seen.expiry).total_seconds() if seen.expiry is not None else 0.0
+    return f"The lease was held until {ago:.0f} s ago, and nobody wrote since: is the operator running?"
+
+
+def read(body: Mapping[str, Any]) -> Seen:
+    """Read a WorkLease from the API server's answer."""
+    metadata, status = body["metadata"], body.get("status") or {}
+    return Seen(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        deleting=_time(metadata.get("deletionTimestamp")),
+        spec=body.get("spec") or {},
+        state=status.get("state") or "",
+        ttl=status.get("ttlSeconds"),
+        expiry=_time(status.get("leaseExpiryTime")),
+        observed=_time(status.get("observedTime")),
+        claimed=_time(status.get("claimTime")),
+        restarts=status.get("restarts") or 0,
+        sandboxes=tuple(_sandbox(entry) for entry in status.get("sandboxes") or ()),
+        conditions={
+            entry["type"]: Shown(
+                entry["status"], entry["reason"], entry.get("message", ""), _time(entry.get("lastTransitionTime"))
+            )
+            for entry in status.get("conditions") or ()
+        },
+    )
+
+
+def _sandbox(entry: Mapping[str, Any]) -> Sandbox:
+    return Sandbox(
+        uid=entry["podUID"],
+        name=entry.get("podName") or "",
+        phase=entry.get("phase") or "",
+        reason=entry.get("reason") or "",
+        message=entry.get("message") or "",
+        exit_code=entry.get("exitCode"),
+        finish_time=_time(entry.get("finishTime")),
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time as kubectl does, two units at most: ``41s``, ``3m12s``, ``2h5m``, ``4d``."""
+    whole = max(0, int(seconds))
+    days, hours, minutes, rest = whole // 86_400, whole // 3600 % 24, whole // 60 % 60, whole % 60
+    match (days, hours, minutes):
+        case (0, 0, 0):
+            return f"{rest}s"
+        case (0, 0, _):
+            return f"{minutes}m{rest}s" if rest else f"{minutes}m"
+        case (0, _, _):
+            return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+        case _:
+            return f"{days}d{hours}h" if hours else f"{days}d"

@@ -1,0 +1,49 @@
+"""How a lease's story looks in a terminal. Pure."""
+
+from datetime import datetime
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from worklease.cli.leases import duration
+from worklease.cli.story import Moment, Story
+from worklease.cli.table import MARKS, WORDS
+
+SHOWN: Final = 30
+"""Moments that are shown, the latest ones: more is a log."""
+
+
+def page(story: Story, now: datetime) -> RenderableType:
+    """Draw the story: what it is, how it is, what happened, what comes next."""
+    seen, judgement = story.seen, story.judgement
+    mark, style = MARKS[judgement.level]
+    head = Text.assemble((f"{mark} ", style), (f"{seen.namespace}/{seen.name}", "bold"))
+    head.append(f"  work item {seen.work_id} of environment {seen.environment_id}")
+    verdict = Text.assemble((f"{WORDS[judgement.level].capitalize()}: {judgement.reason}", style))
+    return Group(
+        head,
+        Text(),
+        _part("Now", [verdict, *(Text(sentence) for sentence in story.now)]),
+        _part("What happened", [_past(story.past, now)]),
+        _part("What comes next", [Text(sentence) for sentence in story.future]),
+    )
+
+
+def _part(title: str, lines: list[RenderableType]) -> RenderableType:
+    return Group(Text(title, style="bold cyan"), *(Padding(line, (0, 0, 0, 2), expand=False) for line in lines), Text())
+
+
+def _past(moments: tuple[Moment, ...], now: datetime) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True, style="dim", justify="right")
+    table.add_column(overflow="fold")
+    for moment in moments[-SHOWN:]:
+        ago = f"{duration((now - moment.at).total_seconds())} ago"
+        table.add_row(
+            f"{moment.at:%Y-%m-%d %H:%M:%SZ}", ago, Text(moment.what, style="yellow" if moment.is_warning else "")
+        )
+    return table

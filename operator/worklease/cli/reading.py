@@ -1,0 +1,106 @@
+"""What the terminal's views read from the Kubernetes API: WorkLeases, events, a pod. Reads only.
+
+Owns these calls and the words for what they can run into.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.cli.leases import Seen, read
+from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+
+PAGE: Final = "500"
+"""Objects listed in one call, as kubectl does."""
+
+
+class Unreadable(Exception):
+    """What was asked for cannot be read: why, and what to do."""
+
+
+class Reader:
+    """Reads for one person, with that person's rights."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+
+    async def leases(self, namespace: str | None, selector: str | None = None) -> list[Seen]:
+        """List the leases of a namespace, or of all of them.
+
+        Raises:
+            Unreadable: They cannot be listed.
+        """
+        path = f"{RESOURCE_PATH}/workleases" if namespace is None else f"{_in(namespace)}/workleases"
+        return [read(body) for body in await self._list(path, {"labelSelector": selector} if selector else {})]
+
+    async def lease(self, namespace: str, name: str) -> Seen:
+        """Read one lease.
+
+        Raises:
+            Unreadable: It cannot be read, or is not there.
+        """
+        return read(await self._get(f"{_in(namespace)}/workleases/{name}", f"WorkLease {namespace}/{name}"))
+
+    async def events(self, namespace: str, uid: str) -> list[Mapping[str, Any]]:
+        """List the events about one object.
+
+        Raises:
+            Unreadable: They cannot be listed.
+        """
+        query = {"fieldSelector": f"involvedObject.uid={uid}"}
+        return await self._list(f"/api/v1/namespaces/{namespace}/events", query)
+
+    async def pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
+        """Read a pod; None if there is none of that name.
+
+        Raises:
+            Unreadable: It cannot be read.
+        """
+        match await self._api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}"):
+            case Refused() as refused if refused.is_absence:
+                return None
+            case Done(body):
+                return body
+            case Refused(_, message) | NoAnswer(message):
+                raise Unreadable(f"pod {namespace}/{name} cannot be read: {message}")
+            case reply:
+                assert_never(reply)
+
+    async def _get(self, path: str, what: str) -> Mapping[str, Any]:
+        match await self._api.call("GET", path):
+            case Done(body):
+                return body
+            case Refused() as refused if refused.is_absence:
+                raise Unreadable(f"{what} is not there; worklease status -A lists those that are")
+            case Refused() | NoAnswer() as reply:
+                raise Unreadable(_why(self._api, reply))
+            case reply:
+                assert_never(reply)
+
+    async def _list(self, path: str, query: Mapping[str, str]) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        page = {"limit": PAGE, **query}
+        while True:
+            match await self._api.call("GET", path, query=page):
+                case Done(body):
+                    found += body.get("items") or ()
+                    token = (body.get("metadata") or {}).get("continue")
+                    if not token:
+                        return found
+                    page["continue"] = token
+                case Refused() | NoAnswer() as reply:
+                    raise Unreadable(_why(self._api, reply))
+                case reply:
+                    assert_never(reply)
+
+
+def _in(namespace: str) -> str:
+    return f"{RESOURCE_PATH}/namespaces/{namespace}"
+
+
+def _why(api: KubernetesApi, reply: Refused | NoAnswer) -> str:
+    match reply:
+        case Refused(status=HTTPStatus.NOT_FOUND):
+            return f"the cluster at {api.server} has no WorkLeases: their CRD is not installed"
+        case Refused(_, message) | NoAnswer(message):
+            return message

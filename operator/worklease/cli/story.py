@@ -1,0 +1,312 @@
+"""``worklease explain``: what happened to one lease and what will happen next, in sentences.
+
+Owns the sentences. Pure: it is given the object, its events, its pod and the time. For each reason of the closed list
+there is a sentence of what comes next; a test holds that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from worklease.cli.leases import Judgement, Sandbox, Seen, duration, judge
+from worklease.rules.conditions import Reason
+from worklease.rules.pods import Cause
+
+UNKNOWN: Final = "What the message says: this client is older than the operator, and does not know the reason."
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Something that happened."""
+
+    at: datetime
+    what: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What is told of one lease."""
+
+    seen: Seen
+    judgement: Judgement
+    now: tuple[str, ...]
+    """What is so."""
+    past: tuple[Moment, ...]
+    """What happened, the earliest first."""
+    future: tuple[str, ...]
+    """What comes next, and what somebody should do."""
+
+
+NEXT: Final[Mapping[str, str]] = {
+    # The lease is held, or may be.
+    Reason.RENEWED: (
+        "The next heartbeat is due within {third}. Should none be accepted, the sandbox is ended before the lease can"
+        " end, at {expiry}."
+    ),
+    Reason.DRAINING: (
+        "The sandbox has {drain} from when the stop was seen; when it is gone, the operator confirms the stop, and "
+        "this resource is Finished."
+    ),
+    Reason.SUSPENDED: (
+        "No heartbeat is sent until spec.heartbeat.mode is Operator again; a lease that is held lapses, and its "
+        "sandbox is ended before that."
+    ),
+    Reason.FENCED: (
+        "Heartbeats go on until the lease ends, at {expiry}. If one is accepted, the lease is ours again and the "
+        "ended sandbox counts as failed (onFailure: {on_failure}); if none is, the lease is Expired."
+    ),
+    Reason.IN_DOUBT: (
+        "The operator asks again within seconds. If the server has the value of a heartbeat of ours, the lease goes "
+        "on; if it has another worker's, the lease is TakenOver. No deadline moves meanwhile."
+    ),
+    Reason.UNREACHABLE: (
+        "The operator tries again, densely while the lease is at stake; nothing is to be done here once the Work API "
+        "can be reached. Until then the deadline stands: the sandbox is ended before {expiry}."
+    ),
+    Reason.NOT_EXTENDED: (
+        "The operator tries again densely. If the server goes on to extend nothing, the sandbox is ended before the "
+        "lease can end, at {expiry}."
+    ),
+    Reason.THROTTLED: (
+        "The operator waits for as long as the server asked, and makes one attempt before the fence all the same. "
+        "Fewer leases, or a higher limit, help."
+    ),
+    Reason.BUDGET_SHORT: (
+        "The heartbeat goes as soon as its turn comes, the most urgent lease first. Raise "
+        "WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases."
+    ),
+    Reason.UNAUTHORIZED: (
+        "Put a valid key into {secret}. It is read again within ten seconds; no restart is needed. Until then no "
+        "heartbeat is accepted."
+    ),
+    Reason.CREDENTIALS_MISSING: (
+        "Create {secret} with the key environment-key. It is read again within ten seconds; no restart is needed."
+    ),
+    Reason.REJECTED: (
+        "The operator tries again, but a repetition alone does not mend a refusal: look at what the server says, and "
+        "at spec.ttlSeconds."
+    ),
+    # It is not held.
+    Reason.CLAIMING: (
+        "The operator claims the lease as soon as the work item was polled and acknowledged; it looks at least once a"
+        " minute."
+    ),
+    Reason.HELD_BY_ANOTHER: (
+        "The operator looks again, at least once a minute, and claims the lease when the other worker's has lapsed. A"
+        " worker inside of the sandbox must not beat by itself."
+    ),
+    Reason.NOT_FOUND: (
+        "If the ids are right, the operator claims the item once it is there; it looks at least once a minute. If "
+        "they are wrong, delete this resource and make another: they cannot be changed."
+    ),
+    Reason.DUPLICATE: "This resource does nothing while the other one keeps the lease. Delete one of the two.",
+    Reason.INVALID_SPEC: "Nothing is done until the spec is mended.",
+    # It is over.
+    Reason.STOPPED: "Nothing: the work item is stopped. A new delivery of it is a new resource.",
+    Reason.RELEASED: (
+        "Nothing: no heartbeat is sent any more, and the server queues the work item again when its lease has lapsed."
+    ),
+    Reason.REQUEUED: "Nothing: the work item waits in the queue for whoever polls it next, as a new resource.",
+    Reason.TAKEN_OVER: (
+        "Nothing: another worker has the work item. Look for a second worker, or a heartbeat from inside of the "
+        "sandbox."
+    ),
+    Reason.EXPIRED: (
+        "Nothing: the lease ended without a heartbeat that was accepted, and its sandbox before it. The server queues"
+        " the work item again."
+    ),
+    # What this client says itself.
+    "Stale": (
+        "See whether the operator runs, and what it logs: kubectl get pods -A -l app.kubernetes.io/part-of=worklease"
+    ),
+    "New": "The operator claims the lease within a few seconds.",
+}
+"""What comes next, by the reason."""
+
+LOST: Final = "Nothing: the server knows the work item no more. It may offer it again under another id."
+"""The same for NotFound, where it is the end of a lease that was held."""
+
+
+def tell(
+    seen: Seen, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
+) -> Story:
+    """Tell the story of a lease.
+
+    Args:
+        seen: The resource.
+        events: Its events and its pod's (core/v1), in any order.
+        pod: The current sandbox's pod, if it is there.
+        now: The time.
+        default: The Secret that the operator uses where the resource names none.
+    """
+    judgement = judge(seen, now)
+    return Story(
+        seen,
+        judgement,
+        tuple(_now(seen, judgement, pod, now)),
+        tuple(sorted(_past(seen, events, pod), key=lambda moment: moment.at)),
+        tuple(_future(seen, judgement, now, default)),
+    )
+
+
+def _now(seen: Seen, judgement: Judgement, pod: Mapping[str, Any] | None, now: datetime) -> Iterator[str]:
+    yield judgement.message or "Nothing is known yet."
+    if seen.held.message and seen.held.message != judgement.message and not seen.is_finished:
+        yield seen.held.message
+    left = seen.left(now)
+    if left is not None and seen.ttl and not seen.is_finished:
+        ends = f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
+        yield f"As far as is known the lease {ends}; its TTL is {duration(seen.ttl)}."
+    if seen.state:
+        ago = f", {duration((now - seen.observed).total_seconds())} ago" if seen.observed is not None else ""
+        yield f"The server last said that the work item is {seen.state}{ago}."
+    current = seen.sandboxes[0] if seen.sandboxes else None
+    if current is not None:
+        yield _of_sandbox(current, pod)
+    elif "sandbox" not in seen.spec:
+        yield "No pod is expected: the lease alone counts."
+    if seen.deleting is not None and not seen.is_finished:
+        yield f"The resource is being deleted, for {duration((now - seen.deleting).total_seconds())} now."
+
+
+def _of_sandbox(sandbox: Sandbox, pod: Mapping[str, Any] | None) -> str:
+    if pod is None or pod["metadata"]["uid"] != sandbox.uid:
+        end = f", after exit code {sandbox.exit_code}" if sandbox.exit_code is not None else ""
+        return f"Its pod {sandbox.name} is not there any more{end}."
+    status = pod.get("status") or {}
+    node = (pod.get("spec") or {}).get("nodeName")
+    words = f"Its pod {sandbox.name} is {str(status.get('phase', 'unknown')).lower()}"
+    words += f" on node {node}" if node else ", and on no node yet"
+    return f"{words}{''.join(_of_containers(status))}."
+
+
+def _of_containers(status: Mapping[str, Any]) -> Iterator[str]:
+    for each in status.get("containerStatuses") or ():
+        state = each.get("state") or {}
+        for kind in ("waiting", "terminated"):
+            if (why := state.get(kind)) is not None and why.get("reason"):
+                code = f", exit code {why['exitCode']}" if "exitCode" in why else ""
+                yield f"; container {each['name']} is {kind}: {why['reason']}{code}"
+        if each.get("restartCount"):
+            yield f"; container {each['name']} was restarted {each['restartCount']} times"
+
+
+def _past(seen: Seen, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None) -> Iterator[Moment]:
+    # Most times are of whole seconds; within one the causes come first.
+    yield Moment(seen.created, "The resource was created.")
+    if seen.claimed is not None:
+        yield Moment(seen.claimed, "The lease was first held.")
+    if pod is not None:
+        yield Moment(
+            datetime.fromisoformat(pod["metadata"]["creationTimestamp"]), f"Pod {pod['metadata']['name']} was made."
+        )
+    for sandbox in seen.sandboxes:
+        if sandbox.finish_time is not None:
+            code = f" with exit code {sandbox.exit_code}" if sandbox.exit_code is not None else ""
+            yield Moment(sandbox.finish_time, f"Pod {sandbox.name} ended{code}: {sandbox.reason or sandbox.phase}.")
+    for kind, shown in seen.conditions.items():
+        if shown.since is not None and kind in {"LeaseHeld", "SandboxReady", "Finished"}:
+            words = {"True": "became true", "False": "became false"}.get(shown.status, "became unknown")
+            if not (kind == "Finished" and shown.status == "False"):
+                yield Moment(shown.since, f"{kind} {words}; it is {shown.reason} now.")
+    if seen.deleting is not None:
+        yield Moment(seen.deleting, "Its deletion was asked for.")
+    for event in events:
+        yield from _of_event(event)
+
+
+def _of_event(event: Mapping[str, Any]) -> Iterator[Moment]:
+    series = event.get("series") or {}
+    at = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    at = at or event["metadata"]["creationTimestamp"]
+    regarding = event.get("involvedObject") or {}
+    whose = f"Pod {regarding.get('name')}: " if regarding.get("kind") == "Pod" else ""
+    count = series.get("count") or event.get("count") or 1
+    often = f" ({count} times)" if count > 1 else ""
+    what = f"{whose}{event.get('reason', '')}: {event.get('message', '')}{often}"
+    yield Moment(datetime.fromisoformat(at), what, event.get("type") == "Warning")
+
+
+def _future(seen: Seen, judgement: Judgement, now: datetime, default: str) -> Iterator[str]:
+    words = _words(seen, now, default)
+    if seen.is_finished or seen.finished.reason == Reason.TEARING_DOWN:
+        if not seen.is_finished:
+            yield "The lease is over; this resource is Finished when its pods are gone."
+        reason = seen.finished.reason if seen.is_finished else seen.held.reason
+        yield _sentence(LOST if reason == Reason.NOT_FOUND else NEXT.get(reason, UNKNOWN), words)
+        yield from _after_the_end(seen)
+        return
+    if judgement.reason not in {seen.held.reason, "Stale", "New"}:
+        yield _sandbox_next(seen)
+    reason = judgement.reason if judgement.reason in {"Stale", "New"} else seen.held.reason
+    yield _sentence(NEXT.get(reason, UNKNOWN), words)
+    yield from _policies(seen)
+
+
+_ON_FAILURE: Final = {
+    "Stop": "the work item is stopped",
+    "Release": "no heartbeat is sent any more, and the work item is queued again",
+    "Restart": "another pod is made",
+}
+
+
+def _sandbox_next(seen: Seen) -> str:
+    """Say what a sandbox that is not ready comes to, by the spec."""
+    spec = seen.spec.get("sandbox") or {}
+    policy = spec.get("onFailure", "Stop")
+    match seen.sandbox.reason if seen.sandbox is not None else "":
+        case Reason.SUCCEEDED:
+            return "The sandbox has finished, so the work item is stopped."
+        case reason if reason in set(Cause):
+            often = f", {seen.restarts} of {spec.get('maxRestarts', 3)} times so far" if policy == "Restart" else ""
+            return f"The sandbox failed, so {_ON_FAILURE.get(policy, 'its policy holds')}{often} (onFailure: {policy})."
+        case Reason.CREATING | Reason.RESTARTING:
+            return "The operator makes the pod, and tries again where that is refused."
+        case Reason.FENCE_PENDING | Reason.DELETION_REFUSED:
+            return "The pod's deletion is asked for again, every few seconds, until it is done: look at its node."
+        case Reason.ENDING | Reason.ENDED:
+            return f"When the sandbox has ended, onFailure: {policy} says what becomes of its item."
+        case _:
+            deadline = duration(spec.get("startDeadlineSeconds", 600))
+            return (
+                f"From the claim on the sandbox has {deadline} to run; then it counts as failed (onFailure: {policy})."
+            )
+
+
+def _policies(seen: Seen) -> Iterator[str]:
+    if seen.deleting is not None:
+        if seen.spec.get("deletionPolicy", "Stop") == "Stop":
+            yield "Because the resource is being deleted, the work item is stopped first, while its lease is held."
+        else:
+            yield "Because the resource is being deleted, the sandbox is ended and the lease left to lapse."
+
+
+def _after_the_end(seen: Seen) -> Iterator[str]:
+    seconds = seen.spec.get("ttlSecondsAfterFinished")
+    if seconds is None:
+        yield f"The resource stays until somebody deletes it: kubectl delete worklease -n {seen.namespace} {seen.name}"
+    else:
+        yield f"The resource is deleted {duration(seconds)} after it finished (ttlSecondsAfterFinished)."
+
+
+def _words(seen: Seen, now: datetime, default: str) -> dict[str, str]:
+    spec = seen.spec.get("sandbox") or {}
+    secret = (seen.spec.get("credentialsSecretRef") or {}).get("name") or default
+    expiry = "an unknown time"
+    if seen.expiry is not None:
+        left = (seen.expiry - now).total_seconds()
+        when = f"in {duration(left)}" if left > 0 else f"{duration(-left)} ago"
+        expiry = f"{seen.expiry:%H:%M:%SZ} ({when})"
+    return {
+        "expiry": expiry,
+        "third": duration(max(1.0, (seen.ttl or 90) / 3)),
+        "drain": duration(spec.get("drainSeconds", 30)),
+        "on_failure": str(spec.get("onFailure", "Stop")),
+        "secret": f"Secret {seen.namespace}/{secret}",
+    }
+
+
+def _sentence(template: str, words: Mapping[str, str]) -> str:
+    return template.format(**words)

@@ -1,0 +1,196 @@
+"""``worklease status``: all leases in one table, and which of them somebody should look at.
+
+Owns how the table looks. What wants to be looked at comes first, with the reason in words; the last line, which stands
+above the prompt, names it once more. Pure: it is given the leases and the time.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from worklease.cli.leases import Judgement, Level, Seen, duration, judge
+
+BAR: Final = 10
+"""Cells of the bar: a whole one is a lease that was renewed just now."""
+
+SHORT: Final = 1 / 3
+"""The part of the TTL below which a lease that is renewed at a third of it was not renewed twice."""
+
+NAMED: Final = 6
+"""Leases that the last line names."""
+
+MARKS: Final = {
+    Level.TROUBLE: ("✗", "bold red"),
+    Level.LOST: ("✗", "yellow"),
+    Level.UNDER_WAY: ("…", "cyan"),
+    Level.WELL: ("●", "green"),
+    Level.OVER: ("✓", "dim"),
+}
+
+WORDS: Final = {
+    Level.TROUBLE: "in trouble",
+    Level.LOST: "lost",
+    Level.UNDER_WAY: "under way",
+    Level.WELL: "well",
+    Level.OVER: "finished",
+}
+
+Row = tuple[Seen, Judgement]
+
+
+def ranked(leases: Sequence[Seen], now: datetime) -> list[Row]:
+    """Put what wants to be looked at first, then by name."""
+    rows = [(seen, judge(seen, now)) for seen in leases]
+    return sorted(rows, key=lambda row: (row[1].level, row[0].namespace, row[0].name))
+
+
+def picture(
+    leases: Sequence[Seen], now: datetime, *, namespaces: bool = False, wide: bool = False, height: int | None = None
+) -> RenderableType:
+    """Draw the table; with ``height``, no higher than so many lines."""
+    if not leases:
+        return Text("No WorkLeases here. kubectl get worklease -A shows those of all namespaces.")
+    rows = ranked(leases, now)
+    shown, rest = _fitting(rows, height)
+    table = _table(shown, now, namespaces=namespaces, wide=wide)
+    lines: list[RenderableType] = [table]
+    if rest:
+        lines.append(Text(f"  … and {len(rest)} more: {_tally(rest)}", style="dim"))
+    return Group(*lines, Text(), _summary(rows))
+
+
+def _fitting(rows: list[Row], height: int | None) -> tuple[list[Row], list[Row]]:
+    """Leave room for the head, the last lines, and reasons of up to three lines."""
+    if height is None:
+        return rows, []
+    left, count = height - 5, 0
+    for _, judgement in rows:
+        left -= 3 if judgement.level <= Level.LOST else 1
+        if left < 0:
+            break
+        count += 1
+    return rows[:count], rows[count:]
+
+
+def _table(rows: Sequence[Row], now: datetime, *, namespaces: bool, wide: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("", width=1)
+    if namespaces:
+        table.add_column("NAMESPACE", no_wrap=True)
+    table.add_column("NAME", no_wrap=True)
+    table.add_column("HELD", no_wrap=True)
+    table.add_column("EXPIRES IN", no_wrap=True)
+    table.add_column("ITEM", no_wrap=True)
+    table.add_column("SANDBOX", no_wrap=True)
+    table.add_column("SINCE", justify="right", no_wrap=True)
+    if wide:
+        for name in ("ENVIRONMENT", "WORK", "POD", "TTL"):
+            table.add_column(name, no_wrap=True)
+    table.add_column("WHY", min_width=24, overflow="fold")
+    for seen, judgement in rows:
+        mark, style = MARKS[judgement.level]
+        quiet = "dim" if judgement.level is Level.OVER else ""
+        cells: list[RenderableType] = [Text(mark, style=style)]
+        cells += [Text(seen.namespace, style=quiet)] if namespaces else []
+        cells += [
+            Text(seen.name, style=style if judgement.level <= Level.LOST else quiet),
+            Text(_held(seen), style=quiet),
+            _bar(seen, now),
+            Text(seen.state or "-", style=quiet),
+            Text(_sandbox(seen), style=quiet),
+            Text(duration((now - seen.last_transition).total_seconds()), style=quiet),
+        ]
+        if wide:
+            pod = seen.sandboxes[0].name if seen.sandboxes else "-"
+            ttl = "-" if seen.ttl is None else f"{seen.ttl}s"
+            cells += [Text(each, style=quiet) for each in (seen.environment_id, seen.work_id, pod, ttl)]
+        table.add_row(*cells, _why(judgement))
+    return table
+
+
+def _held(seen: Seen) -> str:
+    return {"True": "yes", "False": "no"}.get(seen.held.status, "unknown")
+
+
+def _sandbox(seen: Seen) -> str:
+    if seen.sandbox is None:
+        return "-"
+    return seen.sandbox.reason
+
+
+def _why(judgement: Judgement) -> Text:
+    """Give the reason; in words where somebody should look."""
+    _, style = MARKS[judgement.level]
+    if judgement.level is Level.WELL:
+        return Text(judgement.reason, style="dim")
+    if not judgement.message or judgement.level is Level.OVER:
+        return Text(judgement.reason, style=style)
+    words = (f": {judgement.message}", "" if judgement.level <= Level.LOST else "dim")
+    return Text.assemble((judgement.reason, style), words)
+
+
+def _bar(seen: Seen, now: datetime) -> Text:
+    """Draw how much is left of a lease, and write it beside."""
+    left = seen.left(now)
+    if left is None or not seen.ttl or seen.is_finished:
+        return Text("-", style="dim")
+    part = min(1.0, max(0.0, left / seen.ttl))
+    full = round(part * BAR)
+    colour = "green" if part >= SHORT else "yellow" if left > 0 else "red"
+    words = duration(left) if left > 0 else f"over {duration(-left)}"
+    return Text.assemble(("━" * full, colour), ("─" * (BAR - full), "bright_black"), " ", words)
+
+
+def _tally(rows: Sequence[Row]) -> str:
+    counts = Counter(judgement.level for _, judgement in rows)
+    return ", ".join(f"{counts[level]} {WORDS[level]}" for level in Level if counts[level])
+
+
+def _summary(rows: Sequence[Row]) -> Text:
+    """Say how many there are of which kind, and name those that somebody should look at."""
+    counts = Counter(judgement.level for _, judgement in rows)
+    noun = "lease" if len(rows) == 1 else "leases"
+    line = Text(f"{len(rows)} {noun}: ")
+    parts = [Text(f"{counts[level]} {WORDS[level]}", style=MARKS[level][1]) for level in Level if counts[level]]
+    line.append_text(Text(", ").join(parts))
+    worst = [(seen, judgement) for seen, judgement in rows if judgement.level is Level.TROUBLE]
+    line.append(".")
+    if worst:
+        line.append(" Look at ")
+        named = [Text.assemble((seen.name, "bold"), f" ({judgement.reason})") for seen, judgement in worst[:NAMED]]
+        line.append_text(Text(", ").join(named))
+        if len(worst) > NAMED:
+            line.append(f" and {len(worst) - NAMED} more")
+        line.append(": worklease explain NAME tells what happened.")
+    return line
+
+
+def as_json(leases: Sequence[Seen], now: datetime) -> dict[str, Any]:
+    """Give what the table shows, for programs."""
+    return {"leases": [_entry(seen, judgement, now) for seen, judgement in ranked(leases, now)]}
+
+
+def _entry(seen: Seen, judgement: Judgement, now: datetime) -> dict[str, Any]:
+    left = seen.left(now)
+    pod = seen.sandboxes[0] if seen.sandboxes else None
+    return {
+        "namespace": seen.namespace,
+        "name": seen.name,
+        "environmentID": seen.environment_id,
+        "workID": seen.work_id,
+        "level": WORDS[judgement.level],
+        "reason": judgement.reason,
+        "message": judgement.message,
+        "held": seen.held.status,
+        "state": seen.state or None,
+        "ttlSeconds": seen.ttl,
+        "leaseExpiryTime": None if seen.expiry is None else seen.expiry.isoformat(),
+        "secondsToExpiry": None if left is None else round(left, 1),
+        "sandbox": None if pod is None else {"podName": pod.name, "phase": pod.phase, "reason": pod.reason or None},
+        "lastTransitionTime": seen.last_transition.isoformat(),
+    }

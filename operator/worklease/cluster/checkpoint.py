@@ -1,0 +1,230 @@
+"""The checkpoint: what a restart needs, many leases to one write, in ConfigMaps of the operator's own namespace.
+
+Owns those ConfigMaps: their names, when they are written, and the group commit for which a first claim waits. Must not
+know what a record says. A ConfigMap that is gone is made anew from memory; one that cannot be written is written later.
+"""
+
+import asyncio
+import logging
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, PatchType, Refused
+
+SHARDS: Final = 16
+"""ConfigMaps. Each holds at most 1 MiB, some 2,500 records: enough for 40,000 leases, and few enough to write."""
+
+LONGEST_DELAY: Final = 10.0
+"""Seconds for which a change is held back at most, so that many share a write."""
+
+REST: Final = 1.0
+"""Seconds after a write in which only what is waited for is written: a start may adopt hundreds of values."""
+
+PACE: Final = 65_536
+"""Characters a second that one ConfigMap is written at most, whoever waits: each write makes all of it anew, and etcd
+keeps what it was for minutes. Thousands of claims at once would fill it; they share fewer writes instead."""
+
+PATIENCE: Final = 60.0
+"""Seconds to wait for an API server that refuses or is silent: without its checkpoint the operator knows less."""
+
+RETRY: Final = 1.0
+"""Seconds before a write that was not done is repeated."""
+
+_log = logging.getLogger(__name__)
+
+
+class NotReadable(Exception):
+    """The checkpoint could not be read: starting without it might give up leases that are ours."""
+
+
+@dataclass(slots=True)
+class _Shard:
+    """One ConfigMap: what it should say, and what of that is not written yet."""
+
+    name: str
+    records: dict[str, str] = field(default_factory=dict)
+    unwritten: set[str] = field(default_factory=set)
+    due: float = float("inf")
+    rested: float = 0.0
+    """When it may be written again though nobody waits for that."""
+    free: float = 0.0
+    """When it may be written again at all."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: list["asyncio.Future[None]"] = field(default_factory=list)
+    writing: bool = False
+    wrote: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Checkpoint:
+    """The records of all leases, by the uid of their resource."""
+
+    def __init__(self, api: KubernetesApi, namespace: str, clock: Callable[[], float]) -> None:
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self._clock = clock
+        self._pace = float(PACE)
+        self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
+
+    async def load(self, *, patience: float = PATIENCE) -> None:
+        """Read what an earlier process left; ``patience`` is in seconds.
+
+        Raises:
+            NotReadable: The API server refused, or did not answer for so long.
+        """
+        deadline = asyncio.get_running_loop().time() + patience
+        await asyncio.gather(*(self._load(shard, deadline) for shard in self._shards))
+
+    async def _load(self, shard: _Shard, deadline: float) -> None:
+        while True:
+            try:
+                await self._read(shard)
+            except NotReadable as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                _log.warning("waiting for the checkpoint: %s", error)
+                await asyncio.sleep(RETRY)
+            else:
+                return
+
+    async def _read(self, shard: _Shard) -> None:
+        match await self._api.call("GET", f"{self._path}/{shard.name}"):
+            case Done(body):
+                shard.records = dict(body.get("data") or {})
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                pass
+            case Refused(_, message) | NoAnswer(message):
+                raise NotReadable(f"the checkpoint {self._path}/{shard.name} could not be read: {message}")
+            case reply:
+                assert_never(reply)
+
+    def recall(self, uid: str) -> str | None:
+        """Give a resource's record, if there is one."""
+        return self._shard(uid).records.get(uid)
+
+    def put(self, uid: str, record: str, within: float) -> None:
+        """Keep a record; it is written ``within`` so many seconds, or later if it cannot be, or just was."""
+        shard = self._shard(uid)
+        if shard.records.get(uid) != record:
+            shard.records[uid] = record
+            self._want(shard, uid, max(min(within, LONGEST_DELAY), shard.rested - self._clock()))
+
+    def drop(self, uid: str) -> None:
+        """Forget a resource's record."""
+        shard = self._shard(uid)
+        if shard.records.pop(uid, None) is not None:
+            self._want(shard, uid, LONGEST_DELAY)
+
+    async def commit(self, uid: str, record: str) -> None:
+        """Keep a record and wait until it is written, together with all that is to be written by then."""
+        shard = self._shard(uid)
+        shard.records[uid] = record
+        await self._written(shard, uid)
+
+    async def forget(self, uid: str) -> None:
+        """Forget a resource's record and wait until that is written; one that was never written is no matter."""
+        self.drop(uid)
+        shard = self._shard(uid)
+        if uid in shard.unwritten or shard.writing:
+            await self._written(shard, uid)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as writers:
+            for shard in self._shards:
+                writers.create_task(self._write_on(shard), name=shard.name)
+
+    async def flush(self) -> None:
+        """Write all that is not written, at once, and wait for it; nothing comes after that."""
+        now, self._pace = self._clock(), math.inf
+        for shard in self._shards:
+            if shard.unwritten:
+                shard.due = now
+                shard.news.set()
+        for shard in self._shards:
+            while shard.unwritten or shard.writing:
+                shard.wrote.clear()
+                await shard.wrote.wait()
+
+    def _shard(self, uid: str) -> _Shard:
+        return self._shards[zlib.crc32(uid.encode()) % SHARDS]
+
+    async def _written(self, shard: _Shard, uid: str) -> None:
+        done = asyncio.get_running_loop().create_future()
+        shard.waiting.append(done)
+        self._want(shard, uid, 0.0)
+        await done
+
+    def _want(self, shard: _Shard, uid: str, within: float) -> None:
+        shard.unwritten.add(uid)
+        due = max(self._clock() + within, shard.free)
+        if due < shard.due:
+            shard.due = due
+            shard.news.set()
+
+    async def _write_on(self, shard: _Shard) -> None:
+        while True:
+            delay = shard.due - self._clock()
+            if delay > 0:
+                shard.news.clear()
+                try:
+                    async with asyncio.timeout(None if delay == float("inf") else delay):
+                        await shard.news.wait()
+                except TimeoutError:
+                    pass
+                continue
+            await self._write(shard)
+
+    async def _write(self, shard: _Shard) -> None:
+        changed, shard.unwritten = shard.unwritten, set()
+        waiting, shard.waiting = shard.waiting, []
+        shard.due, shard.writing = float("inf"), True
+        problem = await self._send(shard, changed)
+        now = self._clock()
+        shard.writing, shard.rested = False, now + REST
+        shard.free = now + sum(map(len, shard.records.values())) / self._pace
+        if problem is None:
+            for done in waiting:
+                if not done.done():
+                    done.set_result(None)
+        else:
+            _log.warning("checkpoint not written, will try again configmap=%s: %s", shard.name, problem)
+            shard.unwritten |= changed
+            shard.waiting = [*waiting, *shard.waiting]
+            shard.due = now + RETRY
+        shard.due = max(shard.due, shard.free)  # also what was wanted meanwhile
+        shard.wrote.set()
+
+    async def _send(self, shard: _Shard, changed: set[str]) -> str | None:
+        """Write the changed records; give what went wrong."""
+        body: dict[str, Any] = {"data": {uid: shard.records.get(uid) for uid in changed}}
+        path = f"{self._path}/{shard.name}"
+        # The answer would be the whole ConfigMap, hundreds of kilobytes for each write.
+        match await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA):
+            case Done():
+                return None
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                return await self._create(shard)
+            case Refused(_, message) | NoAnswer(message):
+                return message
+            case reply:
+                assert_never(reply)
+
+    async def _create(self, shard: _Shard) -> str | None:
+        """Make the ConfigMap with all that it should say: it was never there, or somebody deleted it."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": shard.name, "labels": {"app.kubernetes.io/managed-by": "worklease-operator"}},
+            "data": dict(shard.records),
+        }
+        match await self._api.call("POST", self._path, body=body):
+            case Done():
+                return None
+            case Refused(_, message) | NoAnswer(message):
+                return message
+            case reply:
+                assert_never(reply)

@@ -1,0 +1,268 @@
+"""Sandbox pods: what one looks like and what is said of it, its making and its deletion.
+
+Owns the pod API. A pod is deleted by name only together with its uid as precondition: names are reused, and a
+successor is somebody else's. Must not decide which pod is made or goes when.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.api.models import LONGEST_SANDBOX_MESSAGE
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Pod
+
+DEFAULT_GRACE: Final = 30.0
+"""Seconds that Kubernetes gives a pod which does not say."""
+
+PAGE: Final = 500
+"""Pods listed in one call, as kubectl does."""
+
+PAGE_TRIES: Final = 3
+"""How often a further page is asked for."""
+
+PAGE_RETRY: Final = 1.0
+"""Seconds between these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The pod is no more; a pod of that name that may be there is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The deletion was accepted: the pod ends within its grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotDone:
+    """The call did not do what it should: why."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The API server would make such a pod."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """The API server refuses such a pod: why, in its words."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The pod is there; ``is_new``: by this call."""
+
+    pod: Pod
+    is_new: bool
+
+
+class Sandboxes:
+    """The pods of the cluster, one by one."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+
+    async def rehearse(self, namespace: str, body: Mapping[str, Any]) -> Fit | Unfit | NotDone:
+        """Ask whether a pod would be made, with all that checks it, and make none (``dryRun=All``)."""
+        match await self._api.call("POST", _path(namespace), query={"dryRun": "All"}, body=body):
+            case Done():
+                return Fit()
+            case Refused() as refused if refused.is_by_name:
+                # What checks a pod has let it pass before its name was found to be taken.
+                return Fit()
+            case Refused(status, message) if _is_verdict(status):
+                return Unfit(message)
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | NotDone:
+        """Make a pod; where one of its name is there already, it is given, whoever made it."""
+        name = body["metadata"]["name"]
+        match await self._api.call("POST", _path(namespace), body=body):
+            case Done(made):
+                return Made(read_pod(made), is_new=True)
+            case Refused() as refused if refused.is_by_name:
+                return await self._find(namespace, name, "")
+            case Refused(_, message):
+                return NotDone(message)
+            case NoAnswer(message):
+                # It may have been made all the same.
+                return await self._find(namespace, name, message)
+            case reply:
+                assert_never(reply)
+
+    async def _find(self, namespace: str, name: str, problem: str) -> Made | NotDone:
+        match await self._api.call("GET", _path(namespace, name)):
+            case Done(body):
+                return Made(read_pod(body), is_new=False)
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(problem or message)
+            case reply:
+                assert_never(reply)
+
+    async def pages(self, namespace: str, selector: str) -> AsyncIterator[Sequence[Mapping[str, Any]] | NotDone]:
+        """List the pods whose labels are selected, page by page; ``NotDone``, as the last, if not all could be had.
+
+        A page is asked for again before a long list is given up.
+        """
+        query: dict[str, str] | None = {"labelSelector": selector, "limit": str(PAGE)}
+        refusals = 0
+        while query is not None:
+            match await self._api.call("GET", _path(namespace), query=query):
+                case Done(body):
+                    refusals = 0
+                    yield body.get("items") or ()
+                    token = (body.get("metadata") or {}).get("continue")
+                    query = query | {"continue": token} if token else None
+                case (Refused(_, message) | NoAnswer(message)) as refused:
+                    refusals += 1
+                    is_outdated = isinstance(refused, Refused) and refused.status == HTTPStatus.GONE
+                    if is_outdated or refusals == PAGE_TRIES or "continue" not in query:
+                        yield NotDone(message)
+                        return
+                    await asyncio.sleep(PAGE_RETRY)
+                case reply:
+                    assert_never(reply)
+
+    async def look(self, namespace: str, name: str, uid: str) -> Pod | Gone | NotDone:
+        """Look whether this very pod is there, and how it is."""
+        match await self._api.call("GET", _path(namespace, name)):
+            case Done(body):
+                pod = read_pod(body)
+                return pod if pod.uid == uid else Gone()
+            case Refused() as refused if refused.is_absence:
+                return Gone()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    async def end(self, namespace: str, name: str, uid: str, grace: float | None) -> Gone | Ending | NotDone:
+        """Delete this very pod, with ``grace`` in whole seconds, or its own."""
+        options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        if grace is not None:
+            # Never 0: that removes the object while the container still runs.
+            options["gracePeriodSeconds"] = max(1, int(grace))
+        match await self._api.call("DELETE", _path(namespace, name), body=options):
+            case Done():
+                return Ending()
+            case Refused() as refused if refused.is_absence:
+                return Gone()
+            case Refused() as refused if refused.is_by_uid:
+                # The name is a successor's by now. Any other conflict says nothing of the pod, and is tried again.
+                return Gone()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+
+def _path(namespace: str, name: str = "") -> str:
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    return f"{pods}/{name}" if name else pods
+
+
+def _is_verdict(status: int) -> bool:
+    """Tell whether a refusal is about the pod, not about the API server's own state."""
+    return status in {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+
+
+def read_pod(body: Mapping[str, Any]) -> Pod:
+    """Read a pod as the API server gives it; what it does not say has its default."""
+    metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
+    conditions = {entry.get("type"): entry for entry in status.get("conditions") or ()}
+    shown = _shown(status) or _unscheduled(conditions)
+    disrupted = conditions.get("DisruptionTarget") or {}
+    is_disrupted = disrupted.get("status") == "True"
+    message = status.get("message") or _tail(shown.get("message") or "")
+    return Pod(
+        uid=metadata["uid"],
+        name=metadata["name"],
+        phase=status.get("phase") or "Unknown",
+        reason=status.get("reason") or shown.get("reason") or "",
+        message=message or (disrupted.get("message") or "" if is_disrupted else ""),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        terminating=metadata.get("deletionTimestamp") is not None,
+        grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),
+        exit_code=shown.get("exitCode") if _is_over(status) else None,
+        finish_time=_time(shown.get("finishedAt")) if _is_over(status) else None,
+        restarts=sum(entry.get("restartCount") or 0 for entry in status.get("containerStatuses") or ()),
+        controller=_controller(metadata.get("ownerReferences") or ()),
+        created=_time(metadata.get("creationTimestamp")),
+        ailment=None if _is_over(status) else _ailment(status, conditions),
+        disruption=DISRUPTIONS.get(disrupted.get("reason") or "") if is_disrupted else None,
+    )
+
+
+def _ailment(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Ailment | None:
+    """Say what keeps a pod from running."""
+    waiting = ((state.get("waiting") or {}).get("reason") or "" for state in _states(status))
+    found = next((AILMENTS[reason] for reason in waiting if reason in AILMENTS), None)
+    return Ailment.UNSCHEDULABLE if found is None and _unscheduled(conditions) else found
+
+
+def _unscheduled(conditions: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Give the scheduler's condition of a pod that has no place; empty where it has one, or is on its way."""
+    scheduled = conditions.get("PodScheduled") or {}
+    return scheduled if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable" else {}
+
+
+def _tail(message: str) -> str:
+    """Keep the end of a long message: a termination message ends with what went wrong."""
+    return message if len(message) <= LONGEST_SANDBOX_MESSAGE else f"…{message[1 - LONGEST_SANDBOX_MESSAGE :]}"
+
+
+def _states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Give the containers' states, the initial ones first."""
+    kinds = ("initContainerStatuses", "containerStatuses")
+    return [entry.get("state") or {} for kind in kinds for entry in status.get(kind) or ()]
+
+
+def _is_over(status: Mapping[str, Any]) -> bool:
+    return status.get("phase") in {"Succeeded", "Failed"}
+
+
+def _shown(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the container's state that says most about the pod.
+
+    Of a pod that is over: how a container ended, the failed ones before the others. A container that still waits says
+    nothing then; it waited for one that failed. Of any other pod: what a container waits for, else how one failed; that
+    an initial container is done says nothing.
+    """
+    first, then = (
+        [entry.get("state") or {} for entry in status.get(kind) or ()]
+        for kind in ("initContainerStatuses", "containerStatuses")
+    )
+    waiting = [state["waiting"] for state in first + then if state.get("waiting")]
+    ended = [state["terminated"] for state in then + first if state.get("terminated")]
+    failed = [state for state in ended if state.get("exitCode") != 0]
+    candidates = failed + ended + waiting if _is_over(status) else waiting + failed
+    return next(iter(candidates), {})
+
+
+def _controller(owners: Iterable[Mapping[str, Any]]) -> str:
+    for owner in owners:
+        if owner.get("controller") and owner.get("kind") == "WorkLease":
+            return str(owner.get("uid"))
+    return ""
+
+
+def _time(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None

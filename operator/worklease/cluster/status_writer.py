@@ -1,0 +1,329 @@
+"""The status, for people: written by calls of our own, coalesced, within their budget, never in a beat's way.
+
+Owns the writing and its repetition. Kopf's patch stays empty: a write of Kopf's that fails ends the object's timer.
+Must not decide what a status says.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from http import HTTPStatus
+from typing import Any, Final, Literal, NamedTuple
+
+from worklease.cluster.client import METADATA, RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
+from worklease.telemetry import SILENT, StatusWrite, Telling, Write
+
+IN_FLIGHT: Final = 8
+"""Writes under way at once: one that hangs holds back itself and no other."""
+
+BURST: Final = 20.0
+"""Writes that may go at once after a pause, so that a small fleet's news is not queued."""
+
+ROUTINE_SHARE: Final = 0.5
+"""The part of the budget that another beat of a steady lease may use: a change finds its place free."""
+
+FIRST_RETRY: Final = 0.5
+"""Seconds before a write that was not done is repeated, with the newest state."""
+
+LONGEST_RETRY: Final = 10.0
+"""Seconds between repetitions at most: so soon after an outage the news is there. The budget holds for them too."""
+
+MENDED: Final = 30.0
+"""Seconds after which what the schema refused is tried again as it was: somebody may have mended the schema."""
+
+CONFLICTS: Final = 5
+"""Versions read in a row before a pause: others write at the same moment, as a rule Kopf its finalizer."""
+
+_log = logging.getLogger(__name__)
+
+
+class Gone(Enum):
+    """What a write can find: the object is no more, or its name is a successor's, with another uid."""
+
+    GONE = auto()
+
+
+class Urgency(Enum):
+    """What goes first when there is more to write than may be written."""
+
+    CHANGE = auto()
+    """Something that a person waits for: a condition or the state changed."""
+    ROUTINE = auto()
+    """Another beat of a steady lease."""
+
+
+class Reference(NamedTuple):
+    """One very object: its uid keeps a write off a successor of the same name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def path(self) -> str:
+        """The object's path in the API."""
+        return f"{RESOURCE_PATH}/namespaces/{self.namespace}/workleases/{self.name}"
+
+
+Status = Mapping[str, Any]
+"""The body of a merge patch."""
+
+Maker = Callable[[], Status]
+"""Makes a status when it is to be written, as it is then; one that waits already makes the same as a newer one."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    reference: Reference
+    newest: Status | Maker | None = None
+    """What was published last: wanted, being written, written or refused."""
+    wanted: Status | Maker | None = None
+    """What is to be written and is not being written."""
+    urgency: Urgency = Urgency.ROUTINE
+    """The greatest of all that the next write brings."""
+    failures: int = 0
+    busy: bool = False
+    held_until: float = 0.0
+    version: str | None = None
+    """The resource version that the next write is guarded by; None: to be read first."""
+
+    def saw(self, version: str | None) -> None:
+        """Guard the next write by a version, unless a newer one is known: what tells of it may be late."""
+        known = self.version or ""
+        is_late = version is not None and version.isdecimal() and known.isdecimal() and int(version) < int(known)
+        if not is_late:
+            self.version = version
+
+    def raise_to(self, urgency: Urgency) -> None:
+        """Make the next write at least so urgent."""
+        if urgency is Urgency.CHANGE:
+            self.urgency = urgency
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Uids in the order of their wanting, the changes before the routine."""
+
+    changes: dict[str, None] = field(default_factory=dict)
+    routine: dict[str, None] = field(default_factory=dict)
+
+    def put(self, uid: str, urgency: Urgency) -> None:
+        match urgency:
+            case Urgency.CHANGE:
+                self.routine.pop(uid, None)
+                self.changes.setdefault(uid)
+            case Urgency.ROUTINE if uid not in self.changes:
+                self.routine.setdefault(uid)
+            case Urgency.ROUTINE:
+                pass
+
+    def take(self) -> str | None:
+        for waiting in (self.changes, self.routine):
+            for uid in waiting:
+                del waiting[uid]
+                return uid
+        return None
+
+    def drop(self, uid: str) -> None:
+        self.changes.pop(uid, None)
+        self.routine.pop(uid, None)
+
+
+class _Pace:
+    """Places for writes, at a steady rate after a burst; times are monotonic seconds."""
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate, self._left, self._at = rate, BURST, now
+
+    def take(self, now: float) -> float:
+        """Take the next place, and say how many seconds it is away."""
+        self._left = min(BURST, self._left + (now - self._at) * self._rate) - 1.0
+        self._at = now
+        return max(0.0, -self._left / self._rate)
+
+
+class StatusWriter:
+    """Writes the newest status of each object, and forgets what it overtook."""
+
+    def __init__(
+        self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float], telling: Telling = SILENT
+    ) -> None:
+        self._telling = telling
+        self._api = api
+        self._clock = clock
+        self._pace = _Pace(writes_per_second, clock())
+        self._routine_pace = _Pace(writes_per_second * ROUTINE_SHARE, clock())
+        self._entries: dict[str, _Entry] = {}
+        self._queue = _Queue()
+        self._news = asyncio.Event()
+        self._wrote = asyncio.Event()
+
+    def publish(self, reference: Reference, status: Status | Maker, urgency: Urgency) -> None:
+        """Want ``status``, or what it makes by then, to be written; at once, and without waiting."""
+        entry = self._entries.setdefault(reference.uid, _Entry(reference))
+        if status == entry.newest or (callable(status) and callable(entry.wanted)):
+            return
+        if entry.wanted is not None:
+            self._telling.tell(StatusWrite(Write.COALESCED))
+        entry.newest = entry.wanted = status
+        entry.raise_to(urgency)
+        self._want(entry)
+
+    def saw(self, reference: Reference, version: str) -> None:
+        """Take note of the resource version that an object has, so that nothing is read before it is written to."""
+        self._entries.setdefault(reference.uid, _Entry(reference)).saw(version)
+
+    def forget(self, uid: str) -> None:
+        """Write nothing more about an object that is no more."""
+        self._entries.pop(uid, None)
+        self._queue.drop(uid)
+        self._wrote.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        async with asyncio.TaskGroup() as writers:
+            for number in range(IN_FLIGHT):
+                writers.create_task(self._write_on(), name=f"status writer {number}")
+
+    async def flush(self) -> None:
+        """Wait until all that is wanted is written, or was tried and is to be repeated."""
+        while any((entry.wanted is not None or entry.busy) and entry.failures == 0 for entry in self._entries.values()):
+            self._wrote.clear()
+            await self._wrote.wait()
+
+    async def settle(self, uid: str, *, seconds: float) -> None:
+        """Wait until an object's newest status is written, but no longer than so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                while (entry := self._entries.get(uid)) is not None and (entry.wanted is not None or entry.busy):
+                    self._wrote.clear()
+                    await self._wrote.wait()
+        except TimeoutError:
+            _log.warning("status not written in time: what it was to say first may be lost uid=%s", uid)
+
+    def _want(self, entry: _Entry) -> None:
+        if entry.busy:
+            return  # it is put into the queue again when the write under way has come back
+        wait = entry.held_until - self._clock()
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._put, entry)
+        else:
+            self._put(entry)
+
+    def _put(self, entry: _Entry) -> None:
+        if self._is_known(entry):
+            self._queue.put(entry.reference.uid, entry.urgency)
+            self._news.set()
+
+    def _is_known(self, entry: _Entry) -> bool:
+        """Tell whether nobody has said in the meantime that the object is no more."""
+        return self._entries.get(entry.reference.uid) is entry
+
+    async def _write_on(self) -> None:
+        while True:
+            uid = self._queue.take()
+            if uid is None:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            entry = self._entries[uid]
+            if entry.busy or entry.wanted is None:
+                continue
+            entry.busy = True
+            await self._await_place(entry.urgency)
+            if self._is_known(entry):
+                await self._write(entry)
+
+    async def _await_place(self, urgency: Urgency) -> None:
+        """Wait for a write's place within the budget."""
+        now = self._clock()
+        seconds = self._pace.take(now)
+        if urgency is Urgency.ROUTINE:
+            seconds = max(seconds, self._routine_pace.take(now))
+        if seconds > 0:
+            await asyncio.sleep(seconds)
+
+    async def _write(self, entry: _Entry) -> None:
+        status, entry.wanted = entry.wanted, None
+        urgency, entry.urgency = entry.urgency, Urgency.ROUTINE
+        try:
+            body = status() if callable(status) else status
+        except Exception:  # noqa: BLE001 (told; one object's status that cannot be made holds no other back)
+            _log.exception("status not made, which is a mistake of the operator's name=%s", entry.reference.name)
+            entry.busy = False
+            self._wrote.set()
+            return
+        reply = await self._patch(entry, body)
+        entry.busy = False
+        self._wrote.set()
+        if isinstance(reply, Done):
+            entry.failures = 0
+            self._telling.tell(StatusWrite(Write.WRITTEN))
+        elif reply is Gone.GONE:
+            _log.debug("status not written: the object is gone namespace=%s name=%s", *entry.reference[:2])
+            self.forget(entry.reference.uid)
+            return
+        else:
+            self._failed(entry, reply)
+            entry.raise_to(urgency)
+        if entry.wanted is not None:
+            self._want(entry)
+
+    async def _patch(self, entry: _Entry, status: Status | None) -> Reply | Literal[Gone.GONE]:
+        """Write the status of this very object, and of none that came after it.
+
+        On the status of a custom resource the API server ignores a ``metadata.uid`` that does not match (measured with
+        1.37), but not a ``metadata.resourceVersion``: so the write is guarded by a version that was seen with our uid.
+        As a rule that is the one which our last write made, or which a watch told of, and a write is one call.
+        """
+        reply: Reply = NoAnswer("")
+        for _ in range(CONFLICTS):
+            if entry.version is None:
+                reply = await self._api.call("GET", entry.reference.path)
+                if not isinstance(reply, Done):
+                    break
+                metadata = reply.body.get("metadata") or {}
+                if metadata.get("uid") != entry.reference.uid:
+                    return Gone.GONE
+                entry.saw(metadata["resourceVersion"])
+            body = {"metadata": {"resourceVersion": entry.version}, "status": status}
+            path = f"{entry.reference.path}/status"
+            reply = await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA)
+            if isinstance(reply, Done):
+                entry.saw((reply.body.get("metadata") or {}).get("resourceVersion"))
+            else:
+                entry.version = None
+            if not (isinstance(reply, Refused) and reply.status == HTTPStatus.CONFLICT):
+                break
+        return Gone.GONE if isinstance(reply, Refused) and reply.is_absence else reply
+
+    def _repeat(self, entry: _Entry, refused: Status | Maker | None) -> None:
+        """Want what was refused once more, unless there is something newer."""
+        if self._is_known(entry) and entry.newest is refused and entry.wanted is None and not entry.busy:
+            entry.wanted = refused
+            self._want(entry)
+
+    def _failed(self, entry: _Entry, reply: Reply) -> None:
+        """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so that rarely."""
+        self._telling.tell(StatusWrite(Write.FAILED))
+        entry.failures += 1
+        wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
+        match reply:
+            case Refused(status=HTTPStatus.UNPROCESSABLE_ENTITY):
+                asyncio.get_running_loop().call_later(MENDED, self._repeat, entry, entry.newest)
+            case Refused(retry_after=after):
+                wait = max(wait, after or 0.0)
+                entry.wanted = entry.newest
+            case _:
+                entry.wanted = entry.newest
+        entry.held_until = self._clock() + wait
+        if entry.failures in {1, 5} or entry.failures % 100 == 0:
+            said = reply.message if isinstance(reply, Refused | NoAnswer) else ""
+            _log.warning(
+                "status not written, will try again namespace=%s name=%s failures=%d: %s",
+                *entry.reference[:2],
+                entry.failures,
+                said,
+            )

@@ -1,0 +1,1 @@
+"""Keeps the leases: takes turns, makes calls, publishes what is known."""

@@ -1,0 +1,178 @@
+"""A lease as the checkpoint keeps it: written so that another process, perhaps on another node, can go on with it.
+
+Owns that form and its translation from and to a lease. Times of the monotonic clock are good for one boot of one
+machine; elsewhere they are translated by the wall clock. Values and windows are the server's, and are kept as they are.
+"""
+
+import math
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json
+
+from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words, restore, timeout
+from worklease.rules.pods import Cause, Ending
+from worklease.rules.situation import Attempt
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _this_boot() -> str:
+    """Name this boot of this machine; where the system does not say, no other process shares the name."""
+    return _BOOT_ID.read_text("ascii").strip() if _BOOT_ID.exists() else str(uuid.uuid4())
+
+
+BOOT: Final = _this_boot()
+
+
+class Record(BaseModel):
+    """What a restart needs of one lease. What says nothing is left out: there are thousands of them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    boot: str
+    at: float
+    """When it was written, by the monotonic clock."""
+    wall: float
+    """When it was written, in seconds since the epoch."""
+    value: str | None = None
+    first: str | None = None
+    ttl: float | None = None
+    sent: float | None = None
+    claimed: float | None = None
+    cut: tuple[float, float] | None = None
+    reprieve: float | None = None
+    """Until when the first process that restored the lease may be told: a crash loop does not move it."""
+    stopping: bool = False
+    windows: tuple[tuple[float, float], ...] = ()
+    """Unanswered claims, in the server's time."""
+    tries: tuple[tuple[float, float], ...] = ()
+    """Unanswered claims whose place in the server's time is not known, and the one under way; monotonic."""
+    found: str | None = None
+    """The value that a claim was last refused for."""
+    bound: tuple[tuple[str, str], ...] = ()
+    """The bound pods: uid and name."""
+    attempt: int = 0
+    begins: float | None = None
+    """From when on the attempt's sandbox may be made; monotonic."""
+    settled: tuple[str, ...] = ()
+    """The uids of earlier attempts' pods, as far as the status may show them."""
+    taken: tuple[str, ...] = ()
+    """The uids of pods that were at work when another kind of sandbox was asked for."""
+    ending: tuple[Cause, str, str] | None = None
+    """How the attempt's sandbox ended: cause, message and pod."""
+    fell: bool = False
+    """Whether a sandbox was ended at the fence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandboxes:
+    """What a restart needs of the sandboxes."""
+
+    bound: tuple[tuple[str, str], ...] = ()
+    attempt: Attempt = field(default_factory=Attempt)
+    ending: Ending | None = None
+    fell: bool = False
+
+
+def write(lease: Lease, sandboxes: Sandboxes, *, trying: float | None, now: float, wall: float) -> str:
+    """Write what a restart needs of ``lease``; ``trying``: when a first claim is sent, which is told before it is."""
+    tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > -math.inf]
+    if trying is not None:
+        tries.append((trying, trying))
+    ending = sandboxes.ending
+    said = {
+        "boot": BOOT,
+        "at": now,
+        "wall": wall,
+        "value": lease.value,
+        "first": lease.first,
+        "ttl": lease.ttl,
+        "sent": lease.sent,
+        "claimed": lease.claimed,
+        "cut": None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
+        "reprieve": lease.reprieve,
+        "stopping": lease.stopping_seen,
+        # Of a lease that was held, a start covers all windows since its last value by one of its own.
+        "windows": () if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
+        "tries": () if lease.held else tuple(tries),
+        "found": lease.refused_value,
+        "bound": sandboxes.bound,
+        "attempt": sandboxes.attempt.number or None,
+        "begins": sandboxes.attempt.begins,
+        "settled": tuple(sorted(sandboxes.attempt.settled)),
+        "taken": tuple(sorted(sandboxes.attempt.taken)),
+        "ending": None if ending is None else (ending.cause, ending.message, ending.pod),
+        "fell": sandboxes.fell,
+    }
+    return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
+
+
+def _says_nothing(value: object) -> bool:
+    """Tell whether a record without it says the same; a time of zero says something."""
+    return value is None or value is False or value == ()
+
+
+def read(text: str | None) -> Record | None:
+    """Read a record; None if there is none, or none that this version understands."""
+    if text is None:
+        return None
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Sandboxes:
+    """Go on with the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
+    begins = None if record.begins is None else record.begins + _shift(record, moment)
+    settled, taken = frozenset(record.settled), frozenset(record.taken)
+    return Sandboxes(
+        bound=record.bound,
+        attempt=Attempt(number=record.attempt, begins=begins, settled=settled, taken=taken),
+        ending=None if record.ending is None else Ending(*record.ending),
+        fell=record.fell,
+    )
+
+
+def _shift(record: Record, moment: Callable[[float], float]) -> float:
+    """Say by how much this process's monotonic clock is ahead of the recorded one."""
+    return 0.0 if record.boot == BOOT else moment(record.wall) - record.at
+
+
+def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, moment: Callable[[float], float]) -> Lease:
+    """Go on with a recorded lease; ``moment`` translates seconds since the epoch to the monotonic clock."""
+    shift = _shift(record, moment)
+    if record.value is None or record.sent is None or record.ttl is None:
+        return _resume_claim(record, fresh, shift, now)
+    sent = record.sent + shift
+    said = words or Words(
+        last_heartbeat=record.value, state="active", lease_extended=True, ttl_seconds=record.ttl, at=sent
+    )
+    if record.stopping:
+        said = replace(said, state="stopping", at=sent)
+    claimed = None if record.claimed is None else record.claimed + shift
+    held = restore(fresh, value=record.value, ttl=record.ttl, sent=sent, claimed=claimed, words=said, now=now)
+    if record.cut is not None:
+        ttl, ends = record.cut
+        cut = Cut(ttl, ends + shift)
+        held = replace(held, cut=cut if held.cut is None else Cut(min(held.cut.ttl, ttl), min(held.cut.ends, cut.ends)))
+    reprieve = held.reprieve
+    if reprieve is not None and record.reprieve is not None:
+        reprieve = min(reprieve, record.reprieve + shift)
+    return replace(held, first=record.first, reprieve=reprieve)
+
+
+def _resume_claim(record: Record, fresh: Lease, shift: float, now: float) -> Lease:
+    """Go on with a claim that was not answered yet: each of its tries may have been applied until now."""
+    return replace(
+        fresh,
+        unanswered=tuple(Window(opens, closes) for opens, closes in record.windows),
+        unplaced=tuple(Unplaced(sent + shift, now + timeout(fresh)) for sent, _ in record.tries),
+        refused_value=record.found,
+        due=now,
+    )

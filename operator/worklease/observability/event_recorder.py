@@ -1,0 +1,240 @@
+"""Kubernetes events on the resource: its transitions, for who reads ``kubectl describe``.
+
+Owns the events API (``events.k8s.io/v1``), the events' reasons, and their rate. Listens to what is told; must not be in
+anybody's way: an event that cannot be written in time is dropped, and the log says how many were.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.rules.conditions import Kind, Reason, Verdict
+from worklease.rules.lease import End
+from worklease.rules.pods import Cause
+from worklease.telemetry import (
+    About,
+    BeatEnded,
+    CallRefused,
+    ConditionChanged,
+    DeletionAsked,
+    DeletionRefused,
+    Happening,
+    KopfEnded,
+    LeaseAdopted,
+    LeaseEnded,
+    LeftBehind,
+    LoopLagged,
+    PodSpared,
+    SandboxEnded,
+    SandboxGone,
+    SandboxMade,
+    StatusWrite,
+    StopEnded,
+    TurnGiven,
+)
+
+CONTROLLER: Final = "worklease.dev/operator"
+
+PER_SECOND: Final = 20.0
+"""Events a second at most: as many as status writes, which matter more."""
+
+BURST: Final = 50.0
+"""Events that may go at once after a pause."""
+
+WAITING: Final = 5_000
+"""Events that wait at most; of more than that, the newest are dropped."""
+
+TRIES: Final = 3
+"""How often an event is tried: it is told for people, and the status says all that it does."""
+
+RETRY: Final = 2.0
+"""Seconds between two tries."""
+
+LONGEST_NOTE: Final = 1024
+"""Bytes of a note (events.k8s.io/v1)."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one event says."""
+
+    about: About
+    reason: str
+    action: str
+    note: str
+    is_warning: bool = False
+    pod: str = ""
+    """The related pod's name."""
+
+
+_QUIET_ENDS: Final = {End.STOPPED.value, End.RELEASED.value}
+_QUIET: Final = {Reason.RENEWED, Reason.CLAIMING, Reason.DRAINING, Reason.SUSPENDED} | _QUIET_ENDS
+
+
+def tell(happening: Happening) -> Told | None:
+    """Say which event a happening makes; None for what is no transition that a person waits for."""
+    match happening:
+        case ConditionChanged():
+            return _of_condition(happening)
+        case SandboxMade(about, pod, attempt):
+            which = f", attempt {attempt + 1}" if attempt else ""
+            return Told(about, "SandboxCreated", "Create", f"Pod {pod} was made from the template{which}.", pod=pod)
+        case SandboxEnded(about, pod, cause, message):
+            is_failure = cause != Cause.SUCCEEDED
+            reason = "SandboxFailed" if is_failure else "SandboxSucceeded"
+            note = message if cause.casefold() in message.casefold() else f"{message} ({cause})"
+            return Told(about, reason, "Conclude", note, is_warning=is_failure, pod=pod)
+        case DeletionAsked(about, pod, cause, grace, _):
+            note = f"Pod {pod} is told to end within {grace:.0f} s ({cause})."
+            return Told(about, "TearingDown", "Delete", note, pod=pod)
+        case DeletionRefused(about, pod, message):
+            note = f"The deletion of pod {pod} is refused, and is tried again: {message}"
+            return Told(about, "DeletionRefused", "Delete", note, is_warning=True, pod=pod)
+        case SandboxGone(about, pod):
+            return Told(about, "TornDown", "Delete", f"Pod {pod} is gone.", pod=pod)
+        case PodSpared(about, pod, message):
+            return Told(about, "PodSpared", "Delete", message, is_warning=True, pod=pod)
+        case LeftBehind(about, message):
+            return Told(about, "LeftBehind", "Release", message, is_warning=True)
+        case BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite():
+            return None
+        case StopEnded() | TurnGiven():
+            return None
+        case _:
+            assert_never(happening)
+
+
+def _of_condition(changed: ConditionChanged) -> Told | None:
+    about, reason, message = changed.about, changed.reason, changed.message
+    if changed.type == Kind.SANDBOX_READY and changed.status == Verdict.TRUE:
+        return Told(about, "SandboxStarted", "Start", message)
+    if changed.type != Kind.LEASE_HELD or reason == Reason.CLAIMING:
+        return None
+    if reason == Reason.RENEWED:
+        is_claim = changed.former_status in {None, Verdict.FALSE.value}
+        return Told(about, "Claimed", "Claim", message) if is_claim else Told(about, "Renewed", "Renew", message)
+    action = "Drain" if reason == Reason.DRAINING else "End" if reason in set(End) else "Renew"
+    return Told(about, reason, action, message, is_warning=reason not in _QUIET)
+
+
+class Events:
+    """Writes events, one after the other, within their rate.
+
+    Args:
+        api: The way to the API server.
+        now: The time of day, in UTC.
+    """
+
+    def __init__(self, api: KubernetesApi, now: Callable[[], datetime]) -> None:
+        self._api = api
+        self._now = now
+        self._waiting: deque[tuple[Told, datetime]] = deque()
+        self._news = asyncio.Event()
+        self._dropped = 0
+        self._latest = 0
+        self._instance = f"{socket.gethostname()}-{os.getpid()}"[:128]
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait to be written."""
+        return len(self._waiting)
+
+    def listen(self, happening: Happening) -> None:
+        """Take note of what happened."""
+        told = tell(happening)
+        if told is None:
+            return
+        if len(self._waiting) >= WAITING:
+            self._dropped += 1
+            return
+        self._waiting.append((told, self._now()))
+        self._news.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        loop = asyncio.get_running_loop()
+        allowance, counted_at = BURST, loop.time()
+        while True:
+            while not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            now = loop.time()
+            allowance, counted_at = min(BURST, allowance + (now - counted_at) * PER_SECOND) - 1.0, now
+            if allowance < 0:
+                await asyncio.sleep(-allowance / PER_SECOND)
+            told, at = self._waiting.popleft()
+            await self._write(told, at)
+            if self._dropped and len(self._waiting) < WAITING:
+                _log.warning("events dropped, for too many waited: %d", self._dropped)
+                self._dropped = 0
+
+    async def _write(self, told: Told, at: datetime) -> None:
+        path = f"/apis/events.k8s.io/v1/namespaces/{told.about.namespace}/events"
+        body = self._body(told, at, self._stamp(at))
+        for left in reversed(range(TRIES)):
+            match await self._api.call("POST", path, body=body):
+                case Done():
+                    return
+                case Refused() as refused if refused.is_by_name:
+                    return  # an earlier try was heard, and its answer was not
+                case Refused(status=HTTPStatus.FORBIDDEN | HTTPStatus.NOT_FOUND, message=message):
+                    # A namespace on its way out takes no events; another try is refused as well.
+                    _log.info(
+                        "event not written reason=%s namespace=%s: %s", told.reason, told.about.namespace, message
+                    )
+                    return
+                case Refused(_, message) | NoAnswer(message):
+                    if not left:
+                        _log.warning("event dropped reason=%s name=%s: %s", told.reason, told.about.name, message)
+                        return
+                    await asyncio.sleep(RETRY)
+                case reply:
+                    assert_never(reply)
+
+    def _stamp(self, at: datetime) -> int:
+        """Give an event's time in microseconds, or the next one that no earlier event has."""
+        self._latest = max(self._latest + 1, round(at.timestamp() * 1e6))
+        return self._latest
+
+    def _body(self, told: Told, at: datetime, stamp: int) -> dict[str, Any]:
+        about = told.about
+        body: dict[str, Any] = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            # kubectl describe shows events of this API in the order of their names: so the names tell their time.
+            "metadata": {"name": f"{about.name[:200]}.{stamp:x}", "namespace": about.namespace},
+            "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance,
+            "action": told.action,
+            "reason": told.reason,
+            "type": "Warning" if told.is_warning else "Normal",
+            "note": _cut(told.note),
+            "regarding": {
+                "apiVersion": "worklease.dev/v1alpha1",
+                "kind": "WorkLease",
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
+            },
+        }
+        if told.pod:
+            pod = {"apiVersion": "v1", "kind": "Pod", "namespace": about.namespace, "name": told.pod}
+            body["related"] = pod
+        return body
+
+
+def _cut(note: str) -> str:
+    """Keep a note within its bytes."""
+    raw = note.encode()
+    return note if len(raw) <= LONGEST_NOTE else raw[: LONGEST_NOTE - 3].decode(errors="ignore") + "…"

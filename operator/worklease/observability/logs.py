@@ -1,0 +1,133 @@
+"""The log: how its lines look, and one line for each transition that is told.
+
+Owns the formats and the words of the transitions. A line that is about a resource has the resource as an argument of
+type ``About``: as text it reads ``namespace=... name=...``, as JSON it is fields. Must not be called by anything but
+the composition root: it listens.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from worklease import telemetry as told
+from worklease.rules.conditions import Kind, Reason
+from worklease.telemetry import About
+
+LAGGING: Final = 1.0
+"""Seconds of the event loop's lag that are worth a line: every lease waited so long."""
+
+SHOWN: Final = frozenset({Kind.LEASE_HELD, Kind.SANDBOX_READY})
+"""The conditions whose transitions are logged; the others follow from them."""
+
+GRAVE: Final = frozenset(
+    {
+        *(Reason.FENCED, Reason.EXPIRED, Reason.TAKEN_OVER, Reason.REQUEUED, Reason.NOT_FOUND),
+        *(Reason.UNAUTHORIZED, Reason.CREDENTIALS_MISSING, Reason.REJECTED, Reason.INVALID_SPEC),
+        *(Reason.IN_DOUBT, Reason.UNREACHABLE, Reason.BUDGET_SHORT, Reason.HELD_BY_ANOTHER, Reason.DUPLICATE),
+        *(Reason.FENCE_PENDING, Reason.DELETION_REFUSED),
+    }
+)
+"""Reasons that somebody should look at."""
+
+_log = logging.getLogger(__name__)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object for each line, with what it is about as fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record as JSON."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(argument, About):
+                line |= {
+                    "namespace": argument.namespace,
+                    "name": argument.name,
+                    "uid": argument.uid,
+                    "environment": argument.environment_id,
+                    "work": argument.work_id,
+                }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def listen(happening: told.Happening) -> None:
+    """Log a transition; what a steady fleet does all day is none."""
+    match happening:
+        case told.BeatEnded() | told.TurnGiven() | told.StatusWrite() | told.LeaseEnded():
+            pass  # the first three are no transitions, and the end of a lease is one of its condition
+        case told.LoopLagged(seconds) if seconds >= LAGGING:
+            _log.warning("the event loop stood still for %.1f s: every lease waited", seconds)
+        case told.LoopLagged():
+            pass
+        case told.CallRefused(call, code):
+            _log.debug("call refused call=%s code=%d", call.value, code, extra={"fields": {"code": code}})
+        case told.KopfEnded(why):
+            _log.warning("kopf ended, starting it again: %s", why)
+        case told.ConditionChanged(type=kind) if kind in SHOWN:
+            _log_condition(happening)
+        case told.ConditionChanged():
+            pass
+        case told.LeaseAdopted(about, rule):
+            _line(logging.INFO, "lease adopted %s rule=%s", about, rule.value, rule=rule.value)
+        case _:
+            _log_sandbox(happening)
+
+
+def _log_condition(changed: told.ConditionChanged) -> None:
+    level = logging.WARNING if changed.reason in GRAVE else logging.INFO
+    fields = {"condition": changed.type, "status": changed.status, "reason": changed.reason}
+    if changed.former_reason is not None:
+        fields["formerReason"] = changed.former_reason
+    _log.log(
+        level,
+        "%s=%s %s reason=%s: %s",
+        changed.type,
+        changed.status,
+        changed.about,
+        changed.reason,
+        changed.message,
+        extra={"fields": fields},
+    )
+
+
+def _log_sandbox(
+    happening: told.OfSandboxes,
+) -> None:
+    match happening:
+        case told.SandboxMade(about, pod, attempt):
+            _line(logging.INFO, "sandbox made %s pod=%s attempt=%d", about, pod, attempt, pod=pod, attempt=attempt)
+        case told.SandboxEnded(about, pod, cause, message):
+            _line(
+                logging.INFO, "sandbox ended %s pod=%s reason=%s: %s", about, pod, cause, message, pod=pod, reason=cause
+            )
+        case told.DeletionAsked(about, pod, cause, grace):
+            words = "sandbox ending %s pod=%s reason=%s grace=%g"
+            _line(logging.INFO, words, about, pod, cause, grace, pod=pod, reason=cause, grace=grace)
+        case told.DeletionRefused(about, pod, message):
+            _line(logging.WARNING, "pod not deleted, will try again %s pod=%s: %s", about, pod, message, pod=pod)
+        case told.SandboxGone(about, pod):
+            _line(logging.INFO, "sandbox gone %s pod=%s", about, pod, pod=pod)
+        case told.PodSpared(about, pod, message):
+            _line(logging.WARNING, "pod not touched %s pod=%s: %s", about, pod, message, pod=pod)
+        case told.StopEnded(about, force, is_heard, message) if is_heard:
+            _line(logging.INFO, "stop heard %s force=%s: %s", about, force, message, force=force)
+        case told.StopEnded(about, force, _, message):
+            words = "stop not heard, will try again %s force=%s: %s"
+            _line(logging.WARNING, words, about, force, message, force=force)
+        case told.LeftBehind(about, message):
+            _line(logging.WARNING, "resource let go with something left %s: %s", about, message)
+
+
+def _line(level: int, words: str, *arguments: object, **fields: object) -> None:
+    named: Mapping[str, object] = fields
+    _log.log(level, words, *arguments, extra={"fields": named})

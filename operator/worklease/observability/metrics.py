@@ -1,0 +1,380 @@
+"""The metrics: what happened, counted as it is told, and what the fleet looks like, counted when asked.
+
+Owns the names and units of the metrics, by the Prometheus conventions, with labels from closed sets only: each series
+is there from the start, at zero. Must not be called by anything but the composition root: it listens, and a beat finds
+its series bound already. What can be a stranger's word (a pod's reason, an HTTP status) is counted as ``Other``.
+"""
+
+import asyncio
+import math
+import platform
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Final, TypeVar, assert_never
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from worklease import telemetry as told
+from worklease.keeper.keeper import Keeper
+from worklease.observability.server import Page
+from worklease.rules import lease, outcomes
+from worklease.rules.conditions import Reason
+from worklease.rules.lease import Adoption, End, Lease
+from worklease.rules.pods import Cause
+from worklease.work_api.budget import Budget
+
+OTHER: Final = "Other"
+"""The label's value for a word that is not in the closed set."""
+
+STATES: Final = ("queued", "starting", "active", "stopping", "stopped")
+"""The states of a work item (Record Heartbeat reference)."""
+
+HELD_REASONS: Final = (
+    *(Reason.RENEWED, Reason.CLAIMING, Reason.DRAINING, Reason.FENCED, Reason.IN_DOUBT, Reason.NOT_EXTENDED),
+    *(Reason.THROTTLED, Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.CREDENTIALS_MISSING, Reason.REJECTED),
+    *(Reason.HELD_BY_ANOTHER, Reason.INVALID_SPEC, Reason.SUSPENDED, Reason.BUDGET_SHORT, Reason.DUPLICATE),
+    *(Reason.STOPPED, Reason.REQUEUED, Reason.TAKEN_OVER, Reason.NOT_FOUND, Reason.EXPIRED, Reason.RELEASED),
+)
+"""The reasons that ``LeaseHeld`` may give."""
+
+CODES: Final = ("400", "401", "403", "404", "408", "409", "412", "429", "500", "502", "503", "504", "529")
+"""The refusals that are counted each by itself."""
+
+ENDINGS: Final = tuple(cause.value for cause in Cause)
+"""How sandboxes end by themselves."""
+
+TEARDOWNS: Final = (*(end.value for end in End), "Draining", "Fenced", "ResourceDeleted", "Restarting")
+"""Why sandboxes are made to end."""
+
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Buckets of a call: from a neighbour's answer to the longest time-out."""
+
+LATE: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Buckets of waiting: a lease of 300 s loses nothing by a minute, one of 15 s does by two seconds."""
+
+LAG: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
+"""Buckets of the event loop's lag: a healthy one is below ten milliseconds."""
+
+OVERDUE: Final = 3 / 5
+"""The part of the TTL after which a lease should have been renewed: a third is routine, and so long it may stretch."""
+
+STRETCH: Final = 500
+"""Leases counted in a row; then beats have their turn."""
+
+Child = TypeVar("Child")
+
+
+class Metrics:
+    """All metrics of the process; ``listen`` is told what happens."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        self.registry = registry = CollectorRegistry()
+        self._fleet: Fleet | None = None
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        build = Info("worklease_build", "The version of the operator, and of its Python.", registry=registry)
+        build.info({"version": version("worklease"), "python_version": platform.python_version()})
+        self._leases = _Leases(registry)
+        self._sandboxes = _Sandboxes(registry)
+        self._budget_turns = _bound(
+            _counter(
+                registry,
+                "worklease_budget_turns",
+                "Turns given to calls to the Work API, where their rate is limited.",
+                "rank",
+            ),
+            ("first", "routine"),
+        )
+        self._budget_wait = Histogram(
+            "worklease_budget_wait_seconds",
+            "How long a call to the Work API waited for its turn, where their rate is limited.",
+            buckets=LATE,
+            registry=registry,
+        )
+        refusals = Counter(
+            "worklease_work_api_refusals",
+            "Calls that the Work API answered with an error.",
+            ["call", "code"],
+            registry=registry,
+        )
+        self._refusals = {
+            (call, code): refusals.labels(call.value, code) for call in told.Call for code in (*CODES, OTHER)
+        }
+        self._writes = _bound(
+            _counter(registry, "worklease_status_writes", "Statuses that were to be written.", "result"),
+            tuple(write.value for write in told.Write),
+        )
+        self._kopf = _counter(registry, "worklease_kopf_restarts", "How often Kopf ended and was started again.")
+        self._lag = Histogram(
+            "worklease_event_loop_lag_seconds",
+            "How much later than asked for the event loop wakes.",
+            buckets=LAG,
+            registry=registry,
+        )
+
+    def listen(self, happening: told.Happening) -> None:
+        """Count what happened; the most frequent comes first."""
+        match happening:
+            case told.BeatEnded():
+                self._leases.beat(happening)
+            case told.TurnGiven(rank, waited):
+                self._budget_turns[rank].inc()
+                self._budget_wait.observe(waited)
+            case told.StatusWrite(result):
+                self._writes[result].inc()
+            case told.LoopLagged(seconds):
+                self._lag.observe(seconds)
+            case told.CallRefused(call, code):
+                self._refusals[call, str(code) if str(code) in CODES else OTHER].inc()
+            case told.KopfEnded():
+                self._kopf.inc()
+            case told.ConditionChanged() | told.LeaseAdopted() | told.LeaseEnded():
+                self._leases.count(happening)
+            case _:
+                self._sandboxes.count(happening)
+
+    def watch(self, fleet: "Fleet") -> None:
+        """Show a fleet beside what happened to it."""
+        self._fleet = fleet
+        self.registry.register(fleet)
+
+    async def page(self) -> Page:
+        """Count the fleet, and write the metrics in the text format."""
+        if self._fleet is not None:
+            await self._fleet.count()
+        return Page(generate_latest(self.registry), CONTENT_TYPE_LATEST)
+
+
+class _Leases:
+    """What happened to leases."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._beats = _bound(
+            _counter(registry, "worklease_heartbeats", "Heartbeats by what came of them.", "outcome"), OUTCOMES
+        )
+        self._took = Histogram(
+            "worklease_heartbeat_duration_seconds",
+            "How long a heartbeat's call took, answered or not.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._late = Histogram(
+            "worklease_heartbeat_lateness_seconds",
+            "How much later than due a heartbeat was sent.",
+            buckets=LATE,
+            registry=registry,
+        )
+        self._fences = _counter(
+            registry, "worklease_fences", "Leases that reached their fence: no beat was accepted in time."
+        )
+        self._adoptions = _bound(
+            _counter(registry, "worklease_adoptions", "Values found in a refusal and taken as ours.", "rule"),
+            tuple(Adoption),
+        )
+        self._ends = _bound(
+            _counter(registry, "worklease_leases_ended", "Leases that are over, by how they ended.", "reason"),
+            tuple(End),
+        )
+
+    def beat(self, ended: told.BeatEnded) -> None:
+        self._beats[_name(ended.outcome)].inc()
+        self._took.observe(ended.outcome.exchange.done - ended.outcome.exchange.sent)
+        self._late.observe(ended.late)
+
+    def count(self, happening: told.ConditionChanged | told.LeaseAdopted | told.LeaseEnded) -> None:
+        match happening:
+            case told.LeaseEnded(_, reason):
+                self._ends[reason].inc()
+            case told.LeaseAdopted(_, rule):
+                self._adoptions[rule].inc()
+            case told.ConditionChanged(type="LeaseHeld", reason="Fenced"):
+                self._fences.inc()
+            case told.ConditionChanged():
+                pass
+
+
+class _Sandboxes:
+    """What happened to sandboxes and their items."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._made = _counter(registry, "worklease_sandboxes_made", "Sandbox pods made from a template.")
+        self._ended = _bound(
+            _counter(registry, "worklease_sandboxes_ended", "Sandboxes that ended by themselves.", "cause"),
+            (*ENDINGS, OTHER),
+        )
+        self._torn_down = _bound(
+            _counter(registry, "worklease_sandboxes_torn_down", "Sandbox pods whose deletion was taken.", "cause"),
+            (*TEARDOWNS, OTHER),
+        )
+        self._refused = _counter(registry, "worklease_sandbox_deletions_refused", "Deletions that were refused.")
+        self._stop_to_delete = Histogram(
+            "worklease_stop_to_delete_seconds",
+            "From the beat that said why a sandbox must go to the answer to its deletion.",
+            buckets=LATE,
+            registry=registry,
+        )
+        self._gone = _counter(registry, "worklease_sandboxes_gone", "Sandbox pods that had to go and are gone.")
+        self._spared = _counter(registry, "worklease_pods_spared", "Pods with an item's labels that are not touched.")
+        self._stops = _bound(
+            _counter(registry, "worklease_item_stops", "Stops of work items that were sent.", "result"),
+            ("heard", "unheard"),
+        )
+        self._left = _counter(
+            registry, "worklease_resources_left_behind", "Resources let go of with something of them left."
+        )
+
+    def count(
+        self,
+        happening: told.OfSandboxes,
+    ) -> None:
+        match happening:
+            case told.SandboxMade():
+                self._made.inc()
+            case told.SandboxEnded(cause=cause):
+                _among(self._ended, cause).inc()
+            case told.DeletionAsked(cause=cause, late=late):
+                _among(self._torn_down, cause).inc()
+                if late is not None:
+                    self._stop_to_delete.observe(late)
+            case told.DeletionRefused():
+                self._refused.inc()
+            case told.SandboxGone():
+                self._gone.inc()
+            case told.PodSpared():
+                self._spared.inc()
+            case told.StopEnded(is_heard=is_heard):
+                self._stops["heard" if is_heard else "unheard"].inc()
+            case told.LeftBehind():
+                self._left.inc()
+            case _:
+                assert_never(happening)
+
+
+class Fleet(Collector):
+    """The kept leases and the budget that they share, as they were when they were counted last."""
+
+    def __init__(self, keeper: Keeper, budget: Budget, clock: Callable[[], float]) -> None:
+        self._keeper = keeper
+        self._budget = budget
+        self._clock = clock
+        self._families: tuple[Metric, ...] = ()
+
+    async def count(self) -> None:
+        """Count the fleet as it is now, with pauses in which others have their turn."""
+        now = self._clock()
+        reasons: Tally[str] = Tally(dict.fromkeys(HELD_REASONS, 0))
+        states: Tally[str] = Tally(dict.fromkeys((*STATES, OTHER), 0))
+        doubtful = overdue = 0
+        nearest = math.inf
+        for number, (kept, reason) in enumerate(self._keeper.leases(), start=1):
+            reasons[reason] += 1
+            if kept.words is not None:
+                states[kept.state if kept.state in STATES else OTHER] += 1
+            if kept.held:
+                ends = lease.expiry(kept)
+                nearest = min(nearest, math.inf if ends is None else ends - now)
+                doubtful += bool(kept.unanswered or kept.unplaced)
+                overdue += _is_overdue(kept, now)
+            if number % STRETCH == 0:
+                await asyncio.sleep(0)
+        self._families = (
+            _by("worklease_leases", "Kept leases by the reason of their LeaseHeld condition.", "reason", reasons),
+            _by("worklease_work_items", "Work items of kept leases by the state last said.", "state", states),
+            _gauge("worklease_leases_in_doubt", "Held leases with a beat that was not answered.", doubtful),
+            _gauge("worklease_leases_overdue", "Held leases that should have been renewed long since.", overdue),
+            # No lease, no expiry: then there is no sample.
+            _gauge("worklease_nearest_expiry_seconds", "Time to the end of the lease that ends first.", nearest),
+            _gauge(
+                "worklease_budget_short_leases",
+                "Leases at risk because the request budget is too small for all of them.",
+                reasons["BudgetShort"],
+            ),
+            _gauge(
+                "worklease_budget_waiting_requests",
+                "Requests to the Work API that wait for their turn.",
+                self._budget.waiting,
+            ),
+            _gauge(
+                "worklease_budget_requests_per_minute",
+                "Requests to the Work API that are allowed a minute; 0 is no limit.",
+                self._budget.per_minute,
+            ),
+            _gauge(
+                "worklease_turn_overdue_seconds", "How late the keeper is with a lease's turn.", self._keeper.overdue()
+            ),
+        )
+
+    def collect(self) -> Iterator[Metric]:
+        """Give what was counted last."""
+        yield from self._families
+
+
+def _is_overdue(kept: Lease, now: float) -> bool:
+    """Tell whether a lease that is to be renewed has gone without for longer than the tightest budget would have it."""
+    is_to_be = kept.sent is not None and not kept.suspended and not kept.stopping_seen
+    return is_to_be and now > (kept.sent or 0.0) + kept.ttl * OVERDUE
+
+
+def _gauge(name: str, words: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, words, value=value if math.isfinite(value) else None)
+
+
+def _by(name: str, words: str, label: str, counts: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(name, words, labels=[label])
+    for key in sorted(counts):
+        family.add_metric([key], counts[key])
+    return family
+
+
+def _counter(registry: CollectorRegistry, name: str, words: str, *labels: str) -> Counter:
+    return Counter(name, words, labels, registry=registry)
+
+
+def _bound(counter: Counter, values: Iterable[str]) -> dict[str, Counter]:
+    """Bind the series of a closed set, once."""
+    return {value: counter.labels(value) for value in values}
+
+
+def _among(series: Mapping[str, Child], value: str) -> Child:
+    return series[value] if value in series else series[OTHER]
+
+
+_NAMES: Final[Mapping[type, str]] = {
+    outcomes.Conflicted: "conflicted",
+    outcomes.NotReady: "not_ready",
+    outcomes.Missing: "missing",
+    outcomes.Unauthorized: "unauthorized",
+    outcomes.CredentialsMissing: "credentials_missing",
+    outcomes.Rejected: "rejected",
+    outcomes.Throttled: "throttled",
+    outcomes.Unsent: "unsent",
+    outcomes.Unanswered: "unanswered",
+}
+
+OUTCOMES: Final = ("renewed", "stopping", "stopped", "not_extended", *_NAMES.values())
+"""What can come of a heartbeat."""
+
+
+def _name(outcome: outcomes.Outcome) -> str:
+    match outcome:
+        case outcomes.Answered(state="stopping" | "stopped" as state):
+            return state
+        case outcomes.Answered(lease_extended=extended):
+            return "renewed" if extended else "not_extended"
+        case _:
+            return _NAMES[type(outcome)]

@@ -1,0 +1,390 @@
+"""The conditions that a lease and its sandbox imply, in words for the person who reads them.
+
+Owns the closed list of reasons. Pure. Must not decide what is done about anything: a condition tells, it never acts.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, assert_never
+
+from worklease.rules.lease import Lease, Trouble, expiry, is_fenced
+from worklease.rules.pods import Cause, Pod, cause_of, ending_of, latest
+from worklease.rules.situation import (
+    OnFailure,
+    Situation,
+    alive,
+    begins,
+    current,
+    deadline,
+    is_finished,
+    is_kept,
+    leaving,
+)
+
+LASTING: Final = 2
+"""Failures in a row from which a trouble is shown: a single lost answer is mended by the next beat."""
+
+
+class Verdict(StrEnum):
+    """A condition's status (Kubernetes API conventions)."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Kind(StrEnum):
+    """The condition types of a WorkLease."""
+
+    LEASE_HELD = "LeaseHeld"
+    SANDBOX_READY = "SandboxReady"
+    FINISHED = "Finished"
+    READY = "Ready"
+
+
+class Reason(StrEnum):
+    """Every reason that a condition of a WorkLease may give."""
+
+    # LeaseHeld, while it runs
+    RENEWED = "Renewed"
+    CLAIMING = "Claiming"
+    DRAINING = "Draining"
+    FENCED = "Fenced"
+    IN_DOUBT = "InDoubt"
+    NOT_EXTENDED = "NotExtended"
+    THROTTLED = "Throttled"
+    UNREACHABLE = "Unreachable"
+    UNAUTHORIZED = "Unauthorized"
+    CREDENTIALS_MISSING = "CredentialsMissing"
+    REJECTED = "Rejected"
+    HELD_BY_ANOTHER = "HeldByAnother"
+    INVALID_SPEC = "InvalidSpec"
+    SUSPENDED = "Suspended"
+    BUDGET_SHORT = "BudgetShort"
+    DUPLICATE = "Duplicate"
+    # LeaseHeld and Finished, once it is over
+    STOPPED = "Stopped"
+    REQUEUED = "Requeued"
+    TAKEN_OVER = "TakenOver"
+    NOT_FOUND = "NotFound"
+    EXPIRED = "Expired"
+    RELEASED = "Released"
+    # SandboxReady, while it is on its way or runs
+    RUNNING = "Running"
+    PENDING = "Pending"
+    NOT_READY = "NotReady"
+    NO_POD = "NoPod"
+    CREATING = "Creating"
+    CREATION_REFUSED = "CreationRefused"
+    RESTARTING = "Restarting"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    UNSCHEDULABLE = "Unschedulable"
+    CRASH_LOOP = "CrashLoop"
+    CONFIG_ERROR = "ConfigError"
+    # SandboxReady, once it ended
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    OOM_KILLED = "OOMKilled"
+    EVICTED = "Evicted"
+    PREEMPTED = "Preempted"
+    DELETED = "Deleted"
+    NODE_LOST = "NodeLost"
+    START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
+    ENDING = "Ending"
+    ENDED = "Ended"
+    FENCE_PENDING = "FencePending"
+    DELETION_REFUSED = "DeletionRefused"
+    # Finished and Ready
+    IN_PROGRESS = "InProgress"
+    TEARING_DOWN = "TearingDown"
+    LEASE_NOT_HELD = "LeaseNotHeld"
+    SANDBOX_NOT_READY = "SandboxNotReady"
+    HEALTHY = "Healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition, without the times that only its history knows."""
+
+    kind: Kind
+    verdict: Verdict
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What the messages name, and how they write a moment of the monotonic clock."""
+
+    item: str
+    """Such as ``work item work_1 of environment env_1``."""
+    show: Callable[[float], str]
+    rival: str | None = None
+    """The resource that has this item's lease already, as namespace/name."""
+    problem: str = ""
+    """Why the API server would not make the template's pod."""
+
+
+def imply(situation: Situation, subject: Subject, now: float) -> tuple[Condition, ...]:
+    """Give the conditions of a resource, in the order in which a reader wants them."""
+    held = _lease_held(situation, subject, now)
+    sandbox = _sandbox_ready(situation, subject, now)
+    return (
+        _ready(held, sandbox),
+        held,
+        *(() if sandbox is None else (sandbox,)),
+        _finished(situation, subject),
+    )
+
+
+def invalid(message: str) -> tuple[Condition, ...]:
+    """Give the conditions of a resource whose spec the operator cannot act on."""
+    held = Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.INVALID_SPEC, message)
+    finished = Condition(Kind.FINISHED, Verdict.FALSE, Reason.INVALID_SPEC, "Nothing is done until the spec is mended.")
+    return (_ready(held, None), held, finished)
+
+
+def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition:
+    lease = situation.lease
+    if lease.end is not None:
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason(lease.end.value), _sentence(lease.message))
+    ends = expiry(lease)
+    if ends is None:
+        return _not_yet_held(lease, subject)
+    if lease.reprieve is not None and now >= ends:
+        message = f"The lease held until {subject.show(ends)} as far as is known; whether it still does, a beat shows."
+        return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.IN_DOUBT, _with(message, lease.message))
+    until = f"The lease holds until {subject.show(ends)}"
+    if is_fenced(lease, now):
+        why = "The time to drain is over" if lease.stopping_seen else "No beat was accepted in time"
+        message = f"{why}; the sandbox is ending before the lease can. {until} unless renewed."
+        return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.FENCED, _with(message, lease.message))
+    if lease.suspended:
+        return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.SUSPENDED, f"{until}; no beats are sent by request.")
+    refusal = _refused_stop(situation)
+    if lease.stopping_seen:
+        message = f"{_capital(subject.item)} is stopping: the sandbox finishes, then the stop is confirmed."
+        return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.DRAINING, _with(message, refusal))
+    if lease.trouble is not None and (lease.failures >= LASTING or lease.trouble in _AT_ONCE):
+        return Condition(
+            Kind.LEASE_HELD, Verdict.TRUE, _reason(lease.trouble), _with(f"{until} unless renewed.", lease.message)
+        )
+    return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, _with(f"{until}, and is being renewed.", refusal))
+
+
+def _refused_stop(situation: Situation) -> str:
+    """Tell of a stop that is asked for and not heard: it is what a deletion or the end of a drain waits for."""
+    for asked in (situation.forced_stop, situation.graceful_stop):
+        if asked is not None and asked.refusals > 0:
+            return f"the stop is not heard, and is tried again: {asked.message}"
+    return ""
+
+
+_AT_ONCE: Final = frozenset({Trouble.UNAUTHORIZED, Trouble.CREDENTIALS_MISSING, Trouble.REJECTED, Trouble.BUDGET_SHORT})
+"""Troubles that the next beat will not mend by itself."""
+
+
+def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
+    if subject.rival is not None:
+        message = f"WorkLease {subject.rival} keeps the lease of {subject.item}; this one does nothing while it does."
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.DUPLICATE, message)
+    if subject.problem:
+        message = f"The template's pod is refused, so nothing is claimed: {_sentence(subject.problem)}"
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.INVALID_SPEC, message)
+    if lease.suspended:
+        message = f"{_capital(subject.item)} is not claimed: heartbeats are suspended by request."
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.SUSPENDED, message)
+    if lease.trouble is None:
+        message = f"Claiming the lease of {subject.item}."
+        if lease.state == "stopping":
+            message = f"{_capital(subject.item)} is stopping, and was never ours: waiting until it is stopped."
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.CLAIMING, message)
+    verdict = Verdict.UNKNOWN if lease.trouble is Trouble.IN_DOUBT else Verdict.FALSE
+    return Condition(Kind.LEASE_HELD, verdict, _reason(lease.trouble), _sentence(lease.message))
+
+
+def _reason(trouble: Trouble) -> Reason:
+    match trouble:
+        case Trouble.NOT_ACKNOWLEDGED:
+            return Reason.CLAIMING
+        case (
+            Trouble.IN_DOUBT
+            | Trouble.UNREACHABLE
+            | Trouble.UNAUTHORIZED
+            | Trouble.CREDENTIALS_MISSING
+            | Trouble.REJECTED
+            | Trouble.THROTTLED
+            | Trouble.NOT_EXTENDED
+            | Trouble.HELD_BY_ANOTHER
+            | Trouble.NOT_FOUND
+            | Trouble.BUDGET_SHORT
+        ):
+            return Reason(trouble.value)
+        case _:
+            assert_never(trouble)
+
+
+# --- The sandbox -------------------------------------------------------------------------------------------------
+
+
+def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condition | None:
+    """Tell of the current sandbox; None where the lease alone counts."""
+    for pod in leaving(situation):
+        if (leaves := _leaving(situation, pod, now)) is not None:
+            return leaves
+    if situation.sandbox is None and not situation.bound:
+        return None
+    if situation.lease.end is not None:
+        return _not_ready(Reason.ENDED, _last_words(situation))
+    if situation.ending is not None:
+        return _not_ready(Reason(situation.ending.cause.value), _with_consequence(situation))
+    pods = current(situation)
+    going = [pod for pod in pods if cause_of(pod) is None]
+    if going:
+        return _of_pod(situation, subject, going[-1])
+    if (last := latest(pods)) is not None:
+        if last.gone and last.uid in situation.deletions:
+            return _not_ready(Reason.ENDED, f"Pod {last.name} is gone, as it was told to.")
+        cause = cause_of(last) or Cause.FAILED
+        return _not_ready(Reason(cause.value), ending_of(last, cause).message)
+    return _without_pod(situation, subject, now)
+
+
+def _not_ready(reason: Reason, message: str) -> Condition:
+    return Condition(Kind.SANDBOX_READY, Verdict.FALSE, reason, _sentence(message))
+
+
+def _leaving(situation: Situation, pod: Pod, now: float) -> Condition | None:
+    """Tell of a pod that must go; None where it need not."""
+    asked = situation.deletions.get(pod.uid)
+    refusal = asked.message if asked is not None and asked.refusals > 0 else ""
+    if asked is not None and is_fenced(situation.lease, now):
+        message = f"Pod {pod.name} must be gone before the lease can end, and its deletion is not done yet."
+        return Condition(Kind.SANDBOX_READY, Verdict.UNKNOWN, Reason.FENCE_PENDING, _with(message, refusal))
+    if refusal:
+        message = f"Pod {pod.name} must go, but its deletion is refused, and is tried again."
+        return _not_ready(Reason.DELETION_REFUSED, _with(message, refusal))
+    if asked is not None or (pod.terminating and situation.ending is None):
+        return _not_ready(Reason.ENDING, _with(f"Pod {pod.name} is being deleted.", _why_it_ended(situation)))
+    return None
+
+
+def _why_it_ended(situation: Situation) -> str:
+    return "" if situation.ending is None else situation.ending.message
+
+
+def _last_words(situation: Situation) -> str:
+    """Tell how the sandbox of a lease that is over ended, and whether it is kept."""
+    if situation.ending is not None:
+        told = _sentence(situation.ending.message)
+    elif (last := latest(current(situation))) is not None and last.is_over:
+        told = _sentence(ending_of(last, cause_of(last) or Cause.FAILED).message)
+    else:
+        told = ""
+    kept = [pod.name for pod in alive(situation.bound) if is_kept(situation, pod)]
+    if kept:
+        return f"{told} Pod {', '.join(kept)} is kept for its logs: delete it when they are read.".strip()
+    return f"The sandbox is gone. {told}".strip() if situation.bound else "There was no sandbox."
+
+
+def _with_consequence(situation: Situation) -> str:
+    """Tell how a sandbox ended, and what follows."""
+    ending, policy = situation.ending, situation.sandbox
+    assert ending is not None  # noqa: S101 (told by the caller)
+    consequence = "The work item is being stopped."
+    if ending.cause is not Cause.SUCCEEDED and policy is not None:
+        match policy.on_failure:
+            case OnFailure.STOP:
+                pass
+            case OnFailure.RELEASE:
+                consequence = "The work item is being released."
+            case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
+                consequence = "A new one follows under the same lease."
+            case OnFailure.RESTART:
+                consequence = f"It was made anew {_times(policy.max_restarts)}; the work item is being stopped."
+            case _:
+                assert_never(policy.on_failure)
+    return f"{_sentence(ending.message)} {consequence}"
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _without_pod(situation: Situation, subject: Subject, now: float) -> Condition | None:
+    policy = situation.sandbox
+    if policy is None:
+        return None
+    until = deadline(situation, None)
+    by = f" It counts as failed at {subject.show(until)}." if until < math.inf else ""
+    if situation.making is not None:
+        message = f"The sandbox pod is refused, and is tried again: {_sentence(situation.making.message)}{by}"
+        return _not_ready(Reason.CREATION_REFUSED, message)
+    at = begins(situation)
+    if situation.attempt.number > 0 and at is not None:
+        when = f"at {subject.show(at)}" if now < at else "now"
+        last = latest(situation.bound.values())
+        former = ending_of(last, cause_of(last) or Cause.FAILED).message if last is not None else ""
+        how = "is made" if policy.is_made else "is awaited"
+        count = f"restart {situation.attempt.number} of {policy.max_restarts}"
+        return _not_ready(Reason.RESTARTING, _with(f"Another sandbox {how} {when} ({count}).", former) + by)
+    if policy.is_made:
+        message = (
+            "The sandbox pod is made as soon as the lease is held." if at is None else "The sandbox is being made."
+        )
+        return _not_ready(Reason.CREATING, message)
+    return _not_ready(Reason.NO_POD, f"No pod in this namespace carries both labels of the work item yet.{by}")
+
+
+def _of_pod(situation: Situation, subject: Subject, pod: Pod) -> Condition:
+    if pod.ready:
+        return Condition(Kind.SANDBOX_READY, Verdict.TRUE, Reason.RUNNING, f"Pod {pod.name} is ready.")
+    why = ": ".join(part for part in (pod.reason, pod.message) if part)
+    message = _with(f"Pod {pod.name} is {pod.phase.lower() or 'unknown'}.", why)
+    if pod.restarts:
+        message += f" Its containers were started again {_times(pod.restarts)}."
+    until = deadline(situation, pod)
+    if until < math.inf:
+        message += f" Unless it runs by then, it counts as failed at {subject.show(until)}."
+    if pod.ailment is not None:
+        return _not_ready(Reason(pod.ailment.value), message)
+    return _not_ready(Reason.NOT_READY if pod.phase == "Running" else Reason.PENDING, message)
+
+
+def _finished(situation: Situation, subject: Subject) -> Condition:
+    end = situation.lease.end
+    if end is None:
+        return Condition(Kind.FINISHED, Verdict.FALSE, Reason.IN_PROGRESS, f"{_capital(subject.item)} is not over.")
+    if not is_finished(situation):
+        names = ", ".join(pod.name for pod in leaving(situation))
+        message = (
+            f"The lease is over; still to go: pod {names}." if names else "The lease is over; looking for its pods."
+        )
+        return Condition(Kind.FINISHED, Verdict.FALSE, Reason.TEARING_DOWN, message)
+    message = _with(_sentence(situation.lease.message), _why_it_ended(situation))
+    return Condition(Kind.FINISHED, Verdict.TRUE, Reason(end.value), message)
+
+
+def _ready(held: Condition, sandbox: Condition | None) -> Condition:
+    if held.verdict is not Verdict.TRUE:
+        return Condition(Kind.READY, held.verdict, Reason.LEASE_NOT_HELD, held.message)
+    if sandbox is not None and sandbox.verdict is not Verdict.TRUE:
+        return Condition(Kind.READY, sandbox.verdict, Reason.SANDBOX_NOT_READY, sandbox.message)
+    return Condition(Kind.READY, Verdict.TRUE, Reason.HEALTHY, held.message)
+
+
+def _sentence(text: str) -> str:
+    """Write a cause as a sentence; messages are read by people."""
+    text = _capital(text.strip())
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def _capital(text: str) -> str:
+    """Begin a sentence; what follows the first letter is a name's own matter."""
+    return text[:1].upper() + text[1:]
+
+
+def _with(sentence: str, cause: str) -> str:
+    return f"{sentence} {_sentence(cause)}" if cause else sentence

@@ -1,0 +1,380 @@
+"""What a lease, its pods and the resource together ask for: make, wait, drain, tear down, stop, restart, let go.
+
+Owns the decisions about sandboxes, as values. Pure: no clock, no socket; ``now`` is passed in. Must not know how a
+pod is made or deleted or an item is stopped, only that it should be.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, floor, inf
+from typing import Final, assert_never
+
+from worklease.rules.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
+from worklease.rules.pods import Cause, Ending, Pod
+from worklease.rules.situation import (
+    Asked,
+    Attempt,
+    DeletionPolicy,
+    OnFailure,
+    Policy,
+    Situation,
+    alive,
+    begins,
+    current,
+    deadline,
+    is_running,
+    leaving,
+)
+
+FIRST_RESTART: Final = 2.0
+"""Seconds before a failed sandbox is made again for the first time: the node is to blame as often as the sandbox."""
+
+LONGEST_RESTART: Final = 300.0
+"""Seconds between restarts at most, as the kubelet waits between those of a container."""
+
+FAREWELL: Final = 60.0
+"""Seconds for which a deleted resource whose sandbox is gone waits for its stop to be heard."""
+
+UNRESPONSIVE: Final = 5.0
+"""Seconds beyond its grace after which a pod that is still there has a node that does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndPod:
+    """Delete this very pod, by name and uid; ``grace`` in seconds, None: the pod's own."""
+
+    uid: str
+    name: str
+    grace: float | None
+
+    def grace_of(self, pod: Pod) -> float:
+        """Give the grace in seconds that this grants to ``pod``."""
+        return pod.grace if self.grace is None else self.grace
+
+
+@dataclass(frozen=True, slots=True)
+class StopItem:
+    """Stop the work item: gracefully, or as the confirmation of a stop."""
+
+    force: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MakePod:
+    """Make the sandbox of this attempt from the template."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Begin another attempt under the same lease."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Beat no more: the lease is left to lapse, so that the item is queued again."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inquire:
+    """Beat at once: its answer tells whether a stop that may have been applied was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Muster:
+    """Find the pods that carry the item's labels: some may have come while no process was there to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """Take our finalizer off the resource, whether it is being deleted or not: nothing of it is left to end."""
+
+    left: str = ""
+    """What is left all the same, and what becomes of it; empty: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Delete the resource: it is finished for as long as it was to be kept."""
+
+
+Step = EndPod | StopItem | Inquire | MakePod | Restart | Release | Muster | LetGo | Discard
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, and when to look again if nothing happens before."""
+
+    steps: tuple[Step, ...] = ()
+    look_at: float | None = None
+    holds_until: float = -inf
+    """Until when it stays the plan though the lease is renewed, which moves its fence; by default it does not."""
+
+
+# --- What to do --------------------------------------------------------------------------------------------------
+
+
+def decide(situation: Situation, now: float) -> Plan:
+    """Say what the situation asks for at ``now``."""
+    lease = situation.lease
+    if lease.end is not None:
+        return _after_the_end(situation, now)
+    if lease.stopping_seen:
+        return _drain(situation, now)
+    if is_fenced(lease, now):
+        return _tear_down(situation, leaving(situation), now, fence_grace(lease))
+    if situation.deleting:
+        return _give_up(situation, now)
+    if situation.ending is not None and lease.held:
+        return _act_upon(situation, situation.ending, now)
+    return _go_on(situation, now)
+
+
+def fence_grace(lease: Lease) -> float:
+    """Say what grace, in whole seconds, is left to a pod at the fence; never 0, which would leave its container on."""
+    return max(1.0, float(floor(grace(lease))))
+
+
+def _go_on(situation: Situation, now: float) -> Plan:
+    """Make the sandbox, or wait for it, and for what may become of it."""
+    policy = situation.sandbox
+    if policy is None or not is_running(situation, now) or situation.lease.suspended or situation.is_restarting:
+        return _wait(situation.lease, now)
+    former = [pod for pod in leaving(situation) if pod.uid in situation.attempt.settled]
+    if former:
+        return _tear_down(situation, former, now, None)
+    pods, at = current(situation), begins(situation)
+    looks = [deadline(situation, pod) for pod in pods or (None,)]
+    if not pods and not situation.is_mustered and now >= looks[0]:
+        return _look_again(situation.lease, now, steps=(Muster(),))
+    if policy.is_made and not pods and at is not None:
+        again = at if situation.making is None else max(at, situation.making.again)
+        if now >= again:
+            return _look_again(situation.lease, now, *looks, steps=(MakePod(situation.attempt.number),))
+        looks.append(again)
+    return _wait(situation.lease, now, *(look for look in looks if look > now))
+
+
+def _wait(lease: Lease, now: float, *looks: float) -> Plan:
+    """Plan nothing: only the first of ``looks``, or the lease's own deadlines, can change that."""
+    return Plan(look_at=_look_again(lease, now, *looks).look_at, holds_until=min(looks, default=inf))
+
+
+def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
+    """Do what the resource wants done with a sandbox that ended: stop its item, release it, or begin anew."""
+    policy = situation.sandbox or Policy()
+    if ending.cause is Cause.SUCCEEDED:
+        return _stop_sandbox(situation, now)
+    match policy.on_failure:
+        case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
+            return Plan((Restart(_next_attempt(situation, now)),))
+        case OnFailure.RELEASE:
+            return Plan((Release("the lease is left to lapse, as onFailure asks"),))
+        case OnFailure.STOP | OnFailure.RESTART:
+            return _stop_sandbox(situation, now)
+        case _:
+            assert_never(policy.on_failure)
+
+
+def _next_attempt(situation: Situation, now: float) -> Attempt:
+    number = situation.attempt.number
+    wait = min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(number, 16))
+    settled = situation.attempt.settled | {pod.uid for pod in current(situation)}
+    return Attempt(number=number + 1, begins=now + wait, settled=settled)
+
+
+def _stop_sandbox(situation: Situation, now: float) -> Plan:
+    """Stop the item of a sandbox that ended: gracefully while something of it still runs, else for good."""
+    if any(pod.is_at_work for pod in situation.bound.values()):
+        return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
+    return _stop(situation, situation.forced_stop, StopItem(force=True), now)
+
+
+def _after_the_end(situation: Situation, now: float) -> Plan:
+    """Tear down what is bound: with its own grace if the item was stopped or released, with the lease's if it was lost.
+
+    A grace of its own ends before the lease would have all the same: a stopped item may be queued and held again.
+    """
+    lease, pods = situation.lease, leaving(situation)
+    if pods or not situation.is_mustered:
+        is_ours = lease.end in {End.STOPPED, End.RELEASED} and not is_fenced(lease, now)
+        plan = _tear_down(situation, pods, now, None if is_ours else fence_grace(lease))
+        return plan if situation.is_mustered else Plan((*plan.steps, Muster()), plan.look_at)
+    if situation.guarded or situation.discard_at is None or situation.deleting:
+        return Plan((LetGo(_left_lapsed(situation)),))
+    return Plan((Discard(),)) if now >= situation.discard_at else Plan(look_at=situation.discard_at)
+
+
+def _drain(situation: Situation, now: float) -> Plan:
+    """Let the sandbox finish while beats go on; when nothing is at work, confirm the stop while that is ours to say."""
+    lease = situation.lease
+    working = [pod for pod in alive(situation.bound) if pod.is_at_work]
+    if working:
+        allowed = fence_grace(lease) if is_fenced(lease, now) else situation.drain_seconds
+        plan = _tear_down(situation, working, now, allowed)
+        return _confirm_in_time(situation, working, plan, now)
+    return _confirm(situation, now)
+
+
+def _confirm_in_time(situation: Situation, working: Sequence[Pod], plan: Plan, now: float) -> Plan:
+    """Confirm the stop before it is no longer ours to say, though a pod is there that a dead node will not end."""
+    lease, ends = situation.lease, expiry(situation.lease)
+    overdue = [_overdue(pod, situation.deletions.get(pod.uid)) for pod in working]
+    if ends is None or inf in overdue:
+        return plan
+    at = max(*overdue, ends - 2 * timeout(lease))
+    if now < at:
+        return replace(plan, look_at=at if plan.look_at is None else min(at, plan.look_at))
+    last = _confirm(situation, now)
+    looks = [look for look in (plan.look_at, last.look_at) if look is not None]
+    return Plan((*plan.steps, *last.steps), min(looks, default=None))
+
+
+def _overdue(pod: Pod, asked: Asked | None) -> float:
+    """Say from when on a pod that was told to end must be taken for unresponsive; infinite if it was not told."""
+    if asked is None or asked.first is None:
+        return inf
+    return asked.first + (pod.grace if asked.grace is None else asked.grace) + UNRESPONSIVE
+
+
+def _confirm(situation: Situation, now: float) -> Plan:
+    """Stop the item for good; a deleted resource does not wait for ever until that is heard."""
+    until = _patience(situation)
+    if now >= until:
+        return Plan((LetGo(_left_running(situation)),))
+    return _within(_stop(situation, situation.forced_stop, StopItem(force=True), now), until)
+
+
+def _patience(situation: Situation) -> float:
+    """Say until when a deleted resource waits for its stop to be heard; infinite for any other."""
+    return inf if not situation.deleting or situation.emptied is None else situation.emptied + FAREWELL
+
+
+def _within(plan: Plan, until: float) -> Plan:
+    return plan if until == inf else replace(plan, look_at=min(until, until if plan.look_at is None else plan.look_at))
+
+
+def _left_running(situation: Situation) -> str:
+    asked = situation.forced_stop or situation.graceful_stop
+    why = f": {asked.message}" if asked is not None and asked.message else ""
+    return f"the stop of the work item was not heard{why}; it is not beaten any more, and its lease lapses"
+
+
+def _left_lapsed(situation: Situation) -> str:
+    """Tell of an item that a deleted resource should have stopped, and whose lease ended before that was heard."""
+    tried = [asked for asked in (situation.forced_stop, situation.graceful_stop) if asked is not None and asked.message]
+    if not situation.deleting or situation.lease.end is not End.EXPIRED or not tried:
+        return ""
+    return f"the stop of the work item was not heard: {tried[0].message}; its lease has lapsed"
+
+
+def _give_up(situation: Situation, now: float) -> Plan:
+    """The resource is being deleted while the lease runs: stop the item, or leave it to be queued again.
+
+    The sandbox is told to end as soon as a stop was tried, heard or not: it has to go in any case.
+    """
+    lease = situation.lease
+    working = [pod for pod in alive(situation.bound) if pod.is_at_work]
+    if not lease.held or situation.deletion_policy is DeletionPolicy.RELEASE:
+        return _leave(situation, working, now)
+    if not working:
+        return _confirm(situation, now)
+    plan = _stop(situation, situation.graceful_stop, StopItem(force=False), now)
+    if situation.graceful_stop is None and may_stop(lease, now):
+        return plan
+    ending = _tear_down(situation, working, now, situation.drain_seconds)
+    looks = [look for look in (plan.look_at, ending.look_at) if look is not None]
+    together = Plan((*plan.steps, *ending.steps), min(looks, default=None))
+    return _confirm_in_time(situation, working, together, now)
+
+
+def _leave(situation: Situation, working: Sequence[Pod], now: float) -> Plan:
+    """Delete the pods, and leave the item alone: beats go on only for as long as anything can be at work."""
+    pods = leaving(situation)
+    if not pods:
+        return Plan((LetGo(),))
+    plan = _tear_down(situation, pods, now, None, inf)
+    until = max((_overdue(pod, situation.deletions.get(pod.uid)) for pod in working), default=now)
+    if not situation.lease.held or until == inf:
+        return plan
+    if now >= until:
+        return Plan((*plan.steps, Release("the lease is left to lapse, as deletionPolicy asks")), plan.look_at)
+    return replace(plan, look_at=until if plan.look_at is None else min(until, plan.look_at))
+
+
+def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float) -> Plan:
+    """Stop the item, again where that was not heard; only while we hold, less a time-out for the stop's own way."""
+    if not may_stop(situation.lease, now):
+        return _look_again(situation.lease, now)
+    if asked is not None and now < asked.again:
+        return _look_again(situation.lease, now, asked.again)
+    if asked is not None and asked.in_doubt is not None and not _has_told(situation.lease, asked.in_doubt):
+        # Where beats fail already, the lease's own next try is as soon as can be.
+        is_soon = situation.lease.failures > 0 or situation.lease.due <= now
+        return _look_again(situation.lease, now, steps=() if is_soon else (Inquire(),))
+    return _look_again(situation.lease, now, steps=(step,))
+
+
+def _has_told(lease: Lease, since: float) -> bool:
+    """Tell whether a beat that was sent after ``since`` was answered."""
+    return lease.words is not None and lease.words.at >= since
+
+
+def _tear_down(
+    situation: Situation, pods: Iterable[Pod], now: float, allowed: float | None, left: float | None = None
+) -> Plan:
+    """Ask for the deletion of ``pods``, again where it was refused, is overdue, or must go faster than asked.
+
+    ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is for how long from now on any
+    may run: by default what is left of the lease.
+    """
+    left = time_left(situation.lease, now) if left is None else left
+    steps: list[Step] = []
+    looks: list[float] = []
+    for pod in pods:
+        asked = situation.deletions.get(pod.uid)
+        step = _end(pod, asked, allowed, left)
+        if asked is None or now >= asked.again or _is_urgent(situation.lease, pod, asked, step, now):
+            steps.append(step)
+        else:
+            looks.append(asked.again)
+    return _look_again(situation.lease, now, *looks, steps=tuple(steps))
+
+
+def _is_urgent(lease: Lease, pod: Pod, asked: Asked, step: EndPod, now: float) -> bool:
+    """Tell whether to ask before it is time to ask again: to end sooner than granted, or because the fence has come."""
+    before, at = _asked_grace(pod, asked), fence(lease)
+    if before is not None:
+        return step.grace_of(pod) + 1.0 < before
+    return at is not None and asked.at < at <= now
+
+
+def _asked_grace(pod: Pod, asked: Asked | None) -> float | None:
+    """Give the grace of a deletion that is under way, in seconds; None where none was granted yet."""
+    if asked is None or (asked.refusals > 0 and not pod.terminating):
+        return None
+    return pod.grace if asked.grace is None else asked.grace
+
+
+def _end(pod: Pod, asked: Asked | None, allowed: float | None, left: float) -> EndPod:
+    """Give the deletion to ask for. What is under way is not given less time only because time goes by.
+
+    The API server counts a shorter grace from the first deletion, so the time that went by would count twice. What is
+    left is rounded up, which the fence's margin covers: it holds more than a second.
+    """
+    before, most = _asked_grace(pod, asked), pod.grace if allowed is None else allowed
+    wanted = max(1.0, float(floor(most)) if most <= left else float(ceil(left)))
+    if before is not None:
+        wanted = max(1.0, min(before, float(floor(most))))
+    return EndPod(pod.uid, pod.name, None if allowed is None and wanted == pod.grace else wanted)
+
+
+def _look_again(lease: Lease, now: float, *looks: float, steps: tuple[Step, ...] = ()) -> Plan:
+    """Plan ``steps``, and to look again when the lease changes what its pods may do, or at the first of ``looks``."""
+    changes = (at for at in (fence(lease), expiry(lease), giving_up(lease)) if at is not None and at > now)
+    return Plan(steps, min((*looks, *changes), default=None))

@@ -1,0 +1,271 @@
+"""The situation of a resource: its lease, its pods and what it asks for, and what can be read from them together.
+
+Owns these facts as one value, and the questions to them: which pods are the sandbox, how long they are waited for, and
+how a sandbox ended. Pure: no clock, no socket; ``now`` is passed in. Must not say what to do: ``lifecycle`` does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from math import inf
+from typing import Final
+
+from worklease.rules.lease import Lease, is_fenced
+from worklease.rules.pods import Cause, Ending, Pod, cause_of, ending_of, ending_without_pod, latest
+
+RECHECK: Final = 5.0
+"""Seconds after which a deletion that was asked for is asked for again: its event may have been missed."""
+
+FIRST_RETRY: Final = 0.5
+"""Seconds before a refused deletion or stop is repeated for the first time."""
+
+LONGEST_RETRY: Final = 10.0
+"""Seconds between repetitions at most: what is refused for a reason is not mended faster by asking more."""
+
+
+RECOVERED: Final = 600.0
+"""Seconds without an ailment after which an earlier one is forgotten, as the kubelet forgets a crash."""
+
+
+class DeletionPolicy(StrEnum):
+    """What deleting the resource does to an item whose lease we hold."""
+
+    STOP = "Stop"
+    RELEASE = "Release"
+
+
+class OnFailure(StrEnum):
+    """What a failed sandbox does to its item."""
+
+    STOP = "Stop"
+    RELEASE = "Release"
+    RESTART = "Restart"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the resource asks of its sandbox; times are seconds."""
+
+    is_made: bool = False
+    """Whether the operator makes the pod, from a template."""
+    start_deadline: float = 600.0
+    drain: float = 30.0
+    on_failure: OnFailure = OnFailure.STOP
+    max_restarts: int = 3
+    keeps_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """Which sandbox is the lease's: the first, or one made in its stead; times are monotonic."""
+
+    number: int = 0
+    begins: float | None = None
+    """From when on it may begin; None: from the claim."""
+    settled: frozenset[str] = frozenset()
+    """The uids of earlier attempts' pods: their end has had its consequence."""
+    taken: frozenset[str] = frozenset()
+    """The uids of pods that were at work when the resource began to ask for a sandbox of another kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ailing:
+    """How long something has kept a pod from running; times are monotonic."""
+
+    since: float
+    until: float | None = None
+    """None: it still does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A deletion or a stop that was asked for: when, and how often in a row it was refused."""
+
+    at: float
+    refusals: int = 0
+    message: str = ""
+    grace: float | None = None
+    """The grace asked for with a deletion, in seconds; None: the pod's own."""
+    first: float | None = None
+    """When a deletion was taken for the first time; its grace counts from then."""
+    in_doubt: float | None = None
+    """Since when a stop may have been applied: the item may be another's by now, which a beat tells that is sent later.
+
+    None: it surely was not applied.
+    """
+
+    @property
+    def again(self) -> float:
+        """When to ask again, if it is not done by then."""
+        if self.refusals == 0:
+            return self.at + RECHECK
+        return self.at + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self.refusals - 1, 16))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that a decision is made from; times are monotonic."""
+
+    uid: str
+    lease: Lease
+    bound: Mapping[str, Pod] = field(default_factory=dict)
+    """The pods that were found to be this item's while its lease was held, by uid."""
+    deletions: Mapping[str, Asked] = field(default_factory=dict)
+    graceful_stop: Asked | None = None
+    forced_stop: Asked | None = None
+    sandbox: Policy | None = None
+    """None: the lease alone counts, whatever becomes of its pods."""
+    attempt: Attempt = field(default_factory=Attempt)
+    making: Asked | None = None
+    """A pod that was asked for and refused."""
+    ailing: Mapping[str, Ailing] = field(default_factory=dict)
+    is_restarting: bool = False
+    """Whether the attempt is being written down: before that nothing is made or deleted for it."""
+    ending: Ending | None = None
+    """How this attempt's sandbox ended, once that was concluded."""
+    deletion_policy: DeletionPolicy = DeletionPolicy.STOP
+    deleting: bool = False
+    emptied: float | None = None
+    """Since when nothing is at work any more, of a resource that is being deleted."""
+    fence_fell: bool = False
+    """Whether a sandbox was ended at the fence: should the lease be ours again, it counts as failed."""
+    is_mustered: bool = True
+    """Whether every pod that carried the item's labels before this process's start was told of."""
+    discard_at: float | None = None
+    """When the finished resource is to be deleted; None: never."""
+    guarded: bool = True
+    """Whether our finalizer is on the resource."""
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long a sandbox may finish once its item is stopping."""
+        return (self.sandbox or Policy()).drain
+
+
+def is_bindable(pod: Pod, uid: str, lease: Lease, claimed: datetime | None = None) -> bool:
+    """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it.
+
+    A pod that this resource controls is its own, held or not. A restored lease whose time is up binds nothing new
+    before a beat was accepted: the pod may be the next holder's. What was there before the item was ``claimed`` and is
+    over, or on its way out, worked for an earlier delivery.
+    """
+    if pod.controller == uid:
+        return True
+    is_ending = pod.is_over or pod.terminating
+    if is_ending and claimed is not None and (pod.created is None or pod.created < claimed):
+        return False
+    return lease.held and lease.reprieve is None and not pod.controller
+
+
+def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:
+    """Give the bound pods that are not known to be gone."""
+    return tuple(pod for pod in bound.values() if not pod.gone)
+
+
+def is_kept(situation: Situation, pod: Pod) -> bool:
+    """Tell whether a pod stays for its logs: it failed, and nothing of it runs any more.
+
+    One that somebody else deletes, as who has read the logs does, needs nothing from us.
+    """
+    policy, is_ours_to_end = situation.sandbox, pod.terminating and pod.uid in situation.deletions
+    return policy is not None and policy.keeps_failed and pod.phase == "Failed" and not is_ours_to_end
+
+
+def leaving(situation: Situation) -> tuple[Pod, ...]:
+    """Give the bound pods that are there and must not stay."""
+    return tuple(pod for pod in alive(situation.bound) if not is_kept(situation, pod))
+
+
+def is_finished(situation: Situation) -> bool:
+    """Tell whether the lease is over and nothing that was bound to it is left."""
+    return situation.lease.end is not None and situation.is_mustered and not leaving(situation)
+
+
+def ail(before: Ailing | None, pod: Pod, now: float) -> Ailing | None:
+    """Take note of whether something keeps a pod from running; a crash loop runs a little in between."""
+    if pod.ailment is not None:
+        is_new = before is None or (before.until is not None and now - before.until > RECOVERED)
+        return Ailing(now if before is None or is_new else before.since)
+    if before is None or before.until is not None:
+        return before
+    return Ailing(before.since, now)
+
+
+# --- What became of the sandbox ----------------------------------------------------------------------------------
+
+
+def current(situation: Situation) -> tuple[Pod, ...]:
+    """Give the pods of this attempt, the latest bound last: with a template those that we made, else all."""
+    policy, attempt = situation.sandbox, situation.attempt
+    is_any = policy is None or not policy.is_made
+    return tuple(
+        pod
+        for pod in situation.bound.values()
+        if pod.uid not in attempt.settled and (is_any or pod.controller == situation.uid or pod.uid in attempt.taken)
+    )
+
+
+def begins(situation: Situation) -> float | None:
+    """Say from when on this attempt's sandbox is waited for; None before the claim."""
+    at = situation.attempt.begins
+    return situation.lease.claimed if at is None else at
+
+
+def deadline(situation: Situation, pod: Pod | None) -> float:
+    """Say when a pod that does not run, or that never came, counts as failed; infinite for one that runs."""
+    at, policy = begins(situation), situation.sandbox
+    if at is None or policy is None:
+        return inf
+    if pod is None or (pod.phase == "Pending" and not pod.is_remembered):
+        return at + policy.start_deadline
+    ailing = situation.ailing.get(pod.uid)
+    if pod.ailment is None or ailing is None:
+        return inf
+    return max(at, ailing.since) + policy.start_deadline
+
+
+def conclude(situation: Situation, now: float) -> Ending | None:
+    """Say how this attempt's sandbox ended; None while it goes on, or while something else decides.
+
+    As long as one pod of several goes on, so does the sandbox; then the one that was bound last speaks for it.
+    """
+    lease, policy = situation.lease, situation.sandbox
+    if policy is None or not is_running(situation, now):
+        return None
+    pods = current(situation)
+    if situation.fence_fell:
+        return ending_of(latest(situation.bound.values()) or Pod(uid="", name="unknown"), Cause.FENCED)
+    if lease.suspended:
+        return None
+    going = [pod for pod in pods if cause_of(pod) is None]
+    if any(now < deadline(situation, pod) for pod in going):
+        return None
+    if going:
+        return ending_of(going[-1], Cause.NOT_STARTED)
+    last = latest(pods)
+    if last is not None and (cause := cause_of(last)) is not None:
+        return ending_of(last, cause)
+    if now < deadline(situation, None) or not situation.is_mustered:
+        return None
+    return ending_without_pod(policy.start_deadline, _in_the_way(situation))
+
+
+def _in_the_way(situation: Situation) -> str:
+    """Say what kept the sandbox from being made."""
+    if situation.making is not None:
+        return situation.making.message
+    former = [pod.name for pod in leaving(situation) if pod.uid in situation.attempt.settled]
+    return f"pod {', '.join(former)} of an earlier attempt is still there" if former else ""
+
+
+def is_running(situation: Situation, now: float) -> bool:
+    """Tell whether the lease is ours and nothing else asks for the sandbox's end."""
+    lease = situation.lease
+    return (
+        lease.held
+        and lease.reprieve is None
+        and not lease.stopping_seen
+        and not is_fenced(lease, now)
+        and not situation.deleting
+    )

@@ -1,0 +1,1 @@
+"""What Kubernetes tells: watches, timers and the first list, through Kopf."""

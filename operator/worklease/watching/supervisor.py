@@ -1,0 +1,143 @@
+"""Kopf under supervision: in a thread and a loop of its own, and started again should it end.
+
+Owns Kopf's life. Kopf ends by a watch's error, cancels at its end every task of its loop that is younger than itself,
+takes the process's signals, and idles for ever where the resource was not served when it started. So its loop is not
+the keeper's, its thread not the main one, and it is started when there is something to watch, and anew when it missed
+something. What it did not tell of is found by the census.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import kopf
+
+from worklease.telemetry import SILENT, KopfEnded, Telling
+from worklease.watching.handlers import Bridge, register, settings
+
+PAUSE: Final = 1.0
+"""Seconds before Kopf is started again; until then the keeper beats on by itself."""
+
+HEAD_START: Final = 0.001
+"""Seconds for each resource that is there at the start, in which the interpreter is its beats' alone: Kopf waits."""
+
+FAREWELL: Final = 8.0
+"""Seconds that Kopf may take to end."""
+
+INSISTENCE: Final = 1.0
+"""Seconds after which a task of Kopf's that did not end is told so again."""
+
+_log = logging.getLogger(__name__)
+
+
+async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = SILENT) -> None:
+    """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
+    await bridge.census.until_served()
+    await asyncio.sleep(HEAD_START * await bridge.find())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(bridge.census.run(), name="census")
+        while True:
+            # With scanning off Kopf looks once, at its start, whether there is a resource to watch.
+            await bridge.census.until_served()
+            why = await _run_once(bridge, namespaces)
+            telling.tell(KopfEnded(why))
+            bridge.census.want()
+            await asyncio.sleep(PAUSE)
+
+
+async def end(tasks: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
+    """Cancel tasks until all have ended.
+
+    They are asked for each time: a watch of Kopf's makes new tasks while it ends, and waits for them whatever it is
+    told; one that waits in its turn for a task that was cancelled already ends by its own cancellation only.
+    """
+    while pending := {task for task in tasks() if not task.done()}:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=INSISTENCE)
+
+
+def _others() -> set[asyncio.Task[Any]]:
+    """Give all tasks of the loop but the current one."""
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+async def _run_once(bridge: Bridge, namespaces: tuple[str, ...]) -> str:
+    """Run Kopf until it ends or must; returns why."""
+    run = _Run(bridge, namespaces)
+    missed = asyncio.create_task(bridge.census.until_missed(), name="look for what Kopf missed")
+    try:
+        await asyncio.wait({run.ending, missed}, return_when=asyncio.FIRST_COMPLETED)
+        return run.ending.result() if run.ending.done() else missed.result()
+    finally:
+        missed.cancel()
+        await run.end()
+
+
+class _Run:
+    """One run of Kopf, in a thread of its own."""
+
+    def __init__(self, bridge: Bridge, namespaces: tuple[str, ...]) -> None:
+        self.ending: asyncio.Future[str] = bridge.loop.create_future()
+        """Is done when Kopf ends, and says why."""
+        self._ended = asyncio.Event()
+        self._bridge = bridge
+        self._namespaces = namespaces
+        self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
+        threading.Thread(target=self._run, name="kopf", daemon=True).start()
+
+    async def end(self) -> None:
+        """Tell Kopf to end, and wait until it has."""
+        self._stop.set_result(None)
+        try:
+            async with asyncio.timeout(FAREWELL):
+                await self._ended.wait()
+        except TimeoutError:
+            _log.warning("kopf did not end within %.0f s, and is left to itself", FAREWELL)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._operate())
+        except BaseException as error:  # noqa: BLE001 (whatever ends Kopf, the supervisor tells it and goes on)
+            self._tell(self._settle, _in_words(error))
+        finally:
+            self._tell(self._ended.set)
+
+    async def _operate(self) -> None:
+        """Run Kopf until it ends or is to end.
+
+        Not by its ``stop_flag``: Kopf waits for one in a thread that nothing wakes when Kopf ends by itself, and at its
+        end the loop waits for that thread for ever. Nor by its ``run_tasks``, which cancels each task once: that of a
+        watch may swallow it, ask for a login that nobody answers any more, and be waited for as long.
+        """
+        roots = await kopf.spawn_tasks(
+            registry=register(self._bridge),
+            settings=settings(),
+            namespaces=self._namespaces,
+            clusterwide=not self._namespaces,
+            standalone=True,
+        )
+        stop = asyncio.wrap_future(self._stop)
+        any_of: set[asyncio.Future[Any]] = {*roots, stop}
+        ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+        errors = [root.exception() for root in ended - {stop} if not root.cancelled()]
+        self._tell(self._settle, next((_in_words(error) for error in errors if error is not None), "it was stopped"))
+        for root in roots:
+            root.cancel()
+        await asyncio.wait(roots, timeout=INSISTENCE)  # Kopf ends in order, as a rule
+        await end(_others)
+
+    def _tell(self, what: Callable[..., None], *arguments: str) -> None:
+        """Have something done in the keeper's loop."""
+        self._bridge.loop.call_soon_threadsafe(what, *arguments)
+
+    def _settle(self, why: str) -> None:
+        if not self.ending.done():
+            self.ending.set_result(why)
+
+
+def _in_words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,54 @@
+"""The list of an environment's work items, as the neutral read: asked once for all leases that are in doubt.
+
+Owns the sharing of one list among those who ask at the same time. Must not know what it is asked for. Whoever asks
+gets a list that was begun after the asking: an older one may not show yet what the doubt is about.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import SecretStr
+
+from worklease.rules.outcomes import Seen
+from worklease.work_api.budget import Budget, Request
+from worklease.work_api.client import WorkApi
+
+TIMEOUT: Final = 10.0
+"""Seconds for all pages of a list."""
+
+Found = Mapping[str, Seen] | None
+
+
+class Listing:
+    """The lists under way, by environment and key."""
+
+    def __init__(self, work_api: WorkApi, budget: Budget) -> None:
+        self._work_api = work_api
+        self._budget = budget
+        self._running: dict[tuple[str, str], asyncio.Task[Found]] = {}
+        self._next: dict[tuple[str, str], asyncio.Task[Found]] = {}
+
+    async def ask(self, environment_id: str, key: SecretStr, request: Request) -> Found:
+        """Give the environment's items, or None if they cannot be had; ``request`` is for the call's turn."""
+        place = (environment_id, key.get_secret_value())
+        task = self._next.get(place)
+        if task is None:
+            task = asyncio.create_task(
+                self._fetch(place, environment_id, key, request), name=f"list of {environment_id}"
+            )
+            self._next[place] = task
+        # Shielded: the list is shared, and outlives one of those who wait for it.
+        return await asyncio.shield(task)
+
+    async def _fetch(self, place: tuple[str, str], environment_id: str, key: SecretStr, request: Request) -> Found:
+        before = self._running.get(place)
+        if before is not None:
+            await asyncio.wait({before})
+        await self._budget.turn(request)
+        # From here on it is too late to join.
+        self._running[place] = self._next.pop(place)
+        try:
+            return await self._work_api.items(environment_id, key, timeout=TIMEOUT)
+        finally:
+            del self._running[place]
