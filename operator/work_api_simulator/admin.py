@@ -5,7 +5,7 @@ This module owns the reading of requests and the rendering of answers. It must n
 
 The body's keys may be left out, but for those marked *. Calls on an item answer with the item.
 
-| Call | Body | Answer, effect |
+| Operation | Body | Answer, effect |
 |---|---|---|
 | GET `/` | | addresses, profile, environments, number of items, `outage`, `last_seq` of the history |
 | PUT `/environments/{id}/keys` | `keys`* | creates the environment, or rotates or revokes (an empty list) its keys |
@@ -40,7 +40,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from work_api_simulator import wire
-from work_api_simulator.credentials import Call
+from work_api_simulator.credentials import Operation
 from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
 from work_api_simulator.items import Item, State, StopMode
 from work_api_simulator.profiles import RetryAfter
@@ -207,7 +207,7 @@ class AdminRoutes:
         fault = self._simulation.faults.add(
             kind,
             _effect(kind, body),
-            None if call is None else _member(Call, call),
+            None if call is None else _member(Operation, call),
             _optional(body, "item", str),
             times,
         )

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from work_api_simulator import items, wire
-from work_api_simulator.credentials import Call, Caller, Keyring
-from work_api_simulator.items import Answered, Item, StopAnswered, StopMode
+from work_api_simulator.credentials import Caller, Keyring, Operation
+from work_api_simulator.items import HeartbeatAccepted, Item, StopAnswered, StopMode
 from work_api_simulator.limits import Allowance
 from work_api_simulator.profiles import EmptyPoll, Profile, StopAnswer
 from work_api_simulator.refusals import Refusal, RefusalKind
@@ -20,14 +20,14 @@ from work_api_simulator.wire import Answer, Touched
 
 DEFAULT_RECLAIM_MS = 5000  # "`reclaim_older_than_ms` (default 5000, un-acked items only)"
 DEFAULT_PAGE, GREATEST_PAGE = 20, 100  # unknown; small, so that clients must page
-READS = frozenset({Call.POLL, Call.GET, Call.LIST, Call.STATS})
+READS = frozenset({Operation.POLL, Operation.GET, Operation.LIST, Operation.STATS})
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One request, stripped of HTTP. A call that names no item has an empty `item_id`."""
 
-    call: Call
+    call: Operation
     caller: Caller
     environment_id: str
     item_id: str
@@ -45,15 +45,15 @@ class WorkCalls:
         self._keyring = keyring
         self._writes = Allowance(profile.writes_per_minute)
         self._reads = Allowance(profile.reads_per_minute)
-        self._calls: dict[Call, Callable[[Ask, int], Answer | Refusal]] = {
-            Call.HEARTBEAT: self._heartbeat,
-            Call.STOP: self._stop,
-            Call.ACK: self._ack,
-            Call.POLL: self._poll,
-            Call.GET: self._get,
-            Call.METADATA: self._metadata,
-            Call.LIST: self._list,
-            Call.STATS: self._stats,
+        self._calls: dict[Operation, Callable[[Ask, int], Answer | Refusal]] = {
+            Operation.HEARTBEAT: self._heartbeat,
+            Operation.STOP: self._stop,
+            Operation.ACK: self._ack,
+            Operation.POLL: self._poll,
+            Operation.GET: self._get,
+            Operation.METADATA: self._metadata,
+            Operation.LIST: self._list,
+            Operation.STATS: self._stats,
         }
 
     def answer(self, ask: Ask, now: int) -> Answer | Refusal:
@@ -82,7 +82,7 @@ class WorkCalls:
         expected = ask.query.get("expected_last_heartbeat")
         result = items.beat(item, now, self._profile, expected=expected, desired=desired)
         match result:
-            case Answered(after, extended, ttl):
+            case HeartbeatAccepted(after, extended, ttl):
                 if after is not item:
                     self._store.put(after, now)
                 return Answer(200, wire.heartbeat(result), Touched(item, after, ttl, extended))

@@ -25,7 +25,7 @@ DEMO_ITEMS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SimulatorOptions:
     """What the command line asked for."""
 
     listen: Address
@@ -81,14 +81,14 @@ class _AddressParameter(click.ParamType[Address]):
 @click.option("--until-stdin-closes", is_flag=True, help="End with the process that holds the other end of the pipe.")
 def simulate(**options: object) -> None:
     """Run a Work API to try the operator against: items, leases, faults, and no account."""
-    asked = Options(**options)  # type: ignore[arg-type]  # click has converted each by its type
+    asked = SimulatorOptions(**options)  # type: ignore[arg-type]  # click has converted each by its type
     try:
         asyncio.run(_serve(asked))
     except OSError as error:
         raise click.ClickException(error.strerror or str(error)) from error
 
 
-async def _serve(options: Options) -> None:
+async def _serve(options: SimulatorOptions) -> None:
     profile = PROFILES[options.profile_name]
     if options.ttl is not None:
         profile = profile.with_default_ttl(options.ttl)
@@ -127,7 +127,7 @@ def demo_items(environment_id: str) -> Iterator[NewItem]:
         )
 
 
-def _announce(options: Options, server: SimulatorServer) -> None:
+def _announce(options: SimulatorOptions, server: SimulatorServer) -> None:
     """Tell where it listens: on the terminal for people, in the ready file for programs."""
     work, admin = server.work.url, server.admin.url
     click.echo(f"The Work API listens on      {work}  (profile {options.profile_name})")

@@ -12,7 +12,7 @@ from work_api_simulator.profiles import Profile, WrongEnvironment
 from work_api_simulator.refusals import Refusal, RefusalKind
 
 
-class Call(StrEnum):
+class Operation(StrEnum):
     """The calls of the Work API."""
 
     HEARTBEAT = "heartbeat"
@@ -25,7 +25,7 @@ class Call(StrEnum):
     STATS = "stats"
 
 
-class Credentials(StrEnum):
+class CredentialsKind(StrEnum):
     """What a caller showed."""
 
     NONE = "none"
@@ -35,15 +35,17 @@ class Credentials(StrEnum):
     SESSIONS_TOKEN = "sessions-token"  # noqa: S105 - the name of a kind, not a token
 
 
-ADMITTED: Mapping[Call, frozenset[Credentials]] = {
-    Call.HEARTBEAT: frozenset({Credentials.ENVIRONMENT_KEY, Credentials.SESSIONS_TOKEN}),
-    Call.STOP: frozenset({Credentials.API_KEY, Credentials.ENVIRONMENT_KEY, Credentials.SESSIONS_TOKEN}),
-    Call.POLL: frozenset({Credentials.ENVIRONMENT_KEY}),
-    Call.ACK: frozenset({Credentials.ENVIRONMENT_KEY}),
-    Call.LIST: frozenset({Credentials.ENVIRONMENT_KEY}),
-    Call.GET: frozenset({Credentials.API_KEY}),
-    Call.METADATA: frozenset({Credentials.API_KEY}),
-    Call.STATS: frozenset({Credentials.API_KEY, Credentials.ENVIRONMENT_KEY}),
+ADMITTED: Mapping[Operation, frozenset[CredentialsKind]] = {
+    Operation.HEARTBEAT: frozenset({CredentialsKind.ENVIRONMENT_KEY, CredentialsKind.SESSIONS_TOKEN}),
+    Operation.STOP: frozenset(
+        {CredentialsKind.API_KEY, CredentialsKind.ENVIRONMENT_KEY, CredentialsKind.SESSIONS_TOKEN}
+    ),
+    Operation.POLL: frozenset({CredentialsKind.ENVIRONMENT_KEY}),
+    Operation.ACK: frozenset({CredentialsKind.ENVIRONMENT_KEY}),
+    Operation.LIST: frozenset({CredentialsKind.ENVIRONMENT_KEY}),
+    Operation.GET: frozenset({CredentialsKind.API_KEY}),
+    Operation.METADATA: frozenset({CredentialsKind.API_KEY}),
+    Operation.STATS: frozenset({CredentialsKind.API_KEY, CredentialsKind.ENVIRONMENT_KEY}),
 }
 
 
@@ -51,7 +53,7 @@ ADMITTED: Mapping[Call, frozenset[Credentials]] = {
 class Caller:
     """Who calls: the kind of credentials, and what they are good for."""
 
-    kind: Credentials
+    kind: CredentialsKind
     environments: frozenset[str] = frozenset()
     item_id: str | None = None
 
@@ -82,7 +84,7 @@ class Keyring:
             for key in environment_keys:
                 environments.setdefault(key, set()).add(environment)
         self._callers = {
-            key: Caller(Credentials.ENVIRONMENT_KEY, frozenset(names)) for key, names in environments.items()
+            key: Caller(CredentialsKind.ENVIRONMENT_KEY, frozenset(names)) for key, names in environments.items()
         }
 
     def set_token(self, item_id: str, environment_id: str, token: str | None, *, old: str | None = None) -> None:
@@ -90,7 +92,7 @@ class Keyring:
         if old is not None:
             self._tokens.pop(old, None)
         if token is not None:
-            self._tokens[token] = Caller(Credentials.SESSIONS_TOKEN, frozenset({environment_id}), item_id)
+            self._tokens[token] = Caller(CredentialsKind.SESSIONS_TOKEN, frozenset({environment_id}), item_id)
 
     def identify(self, authorization: str | None, api_key: str | None) -> Caller:
         """Tell who calls: `Authorization: Bearer` for environment keys and tokens, `x-api-key` for an API key.
@@ -100,27 +102,27 @@ class Keyring:
         if authorization is not None:
             scheme, _, secret = authorization.partition(" ")
             if scheme.lower() != "bearer":
-                return Caller(Credentials.UNKNOWN)
+                return Caller(CredentialsKind.UNKNOWN)
             return self._callers.get(secret) or self._tokens.get(secret) or self._owner(secret)
-        return Caller(Credentials.NONE) if api_key is None else self._owner(api_key)
+        return Caller(CredentialsKind.NONE) if api_key is None else self._owner(api_key)
 
     def _owner(self, api_key: str) -> Caller:
         """An API key is good for every environment of the organization."""
         if api_key not in self._api_keys:
-            return Caller(Credentials.UNKNOWN)
-        return Caller(Credentials.API_KEY, frozenset(self._environment_keys))
+            return Caller(CredentialsKind.UNKNOWN)
+        return Caller(CredentialsKind.API_KEY, frozenset(self._environment_keys))
 
     def admit(
-        self, call: Call, caller: Caller, environment_id: str, item_id: str | None, profile: Profile
+        self, call: Operation, caller: Caller, environment_id: str, item_id: str | None, profile: Profile
     ) -> Refusal | None:
         """Refuse a caller who may not make this call.
 
         "401 the key is garbage or revoked (checked on every request)"; "403 `permission_error`: the key is of another
         environment, or the environment does not exist (not told apart)".
         """
-        if caller.kind is Credentials.NONE:
+        if caller.kind is CredentialsKind.NONE:
             return Refusal(RefusalKind.UNAUTHENTICATED, "Authentication is required: no credentials were sent")
-        if caller.kind is Credentials.UNKNOWN:
+        if caller.kind is CredentialsKind.UNKNOWN:
             return Refusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
         if environment_id not in caller.environments:
             wrong = profile.wrong_environment is WrongEnvironment.UNAUTHENTICATED

@@ -7,7 +7,7 @@ This module owns the kinds of fault and the matching. It must not carry them out
 from dataclasses import dataclass
 from enum import StrEnum
 
-from work_api_simulator.credentials import Call
+from work_api_simulator.credentials import Operation
 from work_api_simulator.profiles import RetryAfter
 
 
@@ -68,7 +68,7 @@ class Fault:
     id: int
     kind: str
     effect: Effect
-    call: Call | None
+    call: Operation | None
     item_id: str | None
     times: int | None
     lifted: bool = False
@@ -82,7 +82,7 @@ class Faults:
         self._faults: dict[int, Fault] = {}
         self._next_id = 1
 
-    def add(self, kind: str, effect: Effect, call: Call | None, item_id: str | None, times: int | None) -> Fault:
+    def add(self, kind: str, effect: Effect, call: Operation | None, item_id: str | None, times: int | None) -> Fault:
         """Set a fault."""
         fault = Fault(self._next_id, kind, effect, call, item_id, times)
         self._next_id += 1
@@ -106,7 +106,7 @@ class Faults:
         """The faults that are set; one that is used up stays until it is removed, for what hangs by it."""
         return tuple(self._faults.values())
 
-    def take(self, call: Call, item_id: str | None) -> Fault | None:
+    def take(self, call: Operation, item_id: str | None) -> Fault | None:
         """The first fault that this request meets, one of its times used up."""
         for fault in self._faults.values():
             if fault.call in (None, call) and fault.item_id in (None, item_id) and fault.times != 0:

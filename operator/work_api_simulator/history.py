@@ -12,20 +12,20 @@ from typing import Any
 
 from work_api_simulator import instants
 from work_api_simulator.clock import Clock
-from work_api_simulator.credentials import Call, Credentials
+from work_api_simulator.credentials import CredentialsKind, Operation
 from work_api_simulator.items import Item
 from work_api_simulator.store import Change
 
 
 @dataclass(slots=True)
-class Request:
+class RecordedRequest:
     """One request: what was asked and by whom, what became of it, and the item on both sides of it."""
 
     seq: int
-    call: Call
+    call: Operation
     environment_id: str
     item_id: str | None
-    credentials: Credentials
+    credentials: CredentialsKind
     agent: str | None
     worker_id: str | None
     arrived: int
@@ -63,18 +63,18 @@ class History:
 
     def __init__(self, clock: Clock, limit: int | None = None) -> None:
         self._clock = clock
-        self._entries: deque[Request | Happening] = deque(maxlen=limit)
+        self._entries: deque[RecordedRequest | Happening] = deque(maxlen=limit)
         self._seq = 0
         self._order = 0
 
-    def arrived(self, request: Request) -> Request:
+    def arrived(self, request: RecordedRequest) -> RecordedRequest:
         """Record a request's arrival."""
         self._seq += 1
         request.seq = self._seq
         self._entries.append(request)
         return request
 
-    def applied(self, request: Request, now: int) -> None:
+    def applied(self, request: RecordedRequest, now: int) -> None:
         """Record that a request took effect, or was refused, now."""
         self._order += 1
         request.order = self._order
@@ -111,7 +111,7 @@ class History:
             if entry.seq <= since:
                 continue
             match entry:
-                case Request():
+                case RecordedRequest():
                     if item_id in (None, entry.item_id):
                         yield self._request(entry)
                 case Happening():
@@ -119,7 +119,7 @@ class History:
                     if item_id is None or not names or item_id in names:
                         yield self._happening(entry)
 
-    def _request(self, entry: Request) -> dict[str, Any]:
+    def _request(self, entry: RecordedRequest) -> dict[str, Any]:
         return {
             "seq": entry.seq,
             "event": "request",

@@ -97,7 +97,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class HeartbeatAccepted:
     """A heartbeat that was answered 200."""
 
     item: Item
@@ -117,7 +117,9 @@ def default_ttl(item: Item, profile: Profile) -> int:
     return profile.default_ttl if item.ttl_default is None else item.ttl_default
 
 
-def beat(item: Item, now: int, profile: Profile, *, expected: str | None, desired: int | None) -> Answered | Refusal:
+def beat(
+    item: Item, now: int, profile: Profile, *, expected: str | None, desired: int | None
+) -> HeartbeatAccepted | Refusal:
     """Record a heartbeat.
 
     "Each later one echoes the server's previous `last_heartbeat` exactly, byte for byte. A mismatch answers 412 and
@@ -143,14 +145,14 @@ def beat(item: Item, now: int, profile: Profile, *, expected: str | None, desire
             assert_never(item.state)
 
 
-def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | None) -> Answered | Refusal:
+def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | None) -> HeartbeatAccepted | Refusal:
     """Answer a beat on an item that is `stopping` or `stopped`.
 
     "In `stopping` and `stopped` a beat is answered 200, `lease_extended: false`, without comparison, and extends
     nothing (recorded; a never-beaten `stopping` item answers `last_heartbeat: ""`). Some clones do compare there, and
     two move the value."
     """
-    unextended = Answered(item, extended=False, ttl=_unextended_ttl(item, profile))
+    unextended = HeartbeatAccepted(item, extended=False, ttl=_unextended_ttl(item, profile))
     match profile.beat_after_stop:
         case BeatAfterStop.UNCOMPARED:
             return unextended
@@ -166,12 +168,12 @@ def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | Non
             assert_never(profile.beat_after_stop)
 
 
-def _extend(item: Item, now: int, profile: Profile, desired: int | None) -> Answered:
+def _extend(item: Item, now: int, profile: Profile, desired: int | None) -> HeartbeatAccepted:
     """Accept a beat: a new value, the lease anew from now, and the item `active`."""
     ttl = effective_ttl(item, profile, desired)
     asked = desired if desired is not None and profile.ttl_memory is TtlMemory.STICKY else item.ttl_asked
     beaten = replace(_stamped(item, now, profile), state=State.ACTIVE, ttl=ttl, ttl_asked=asked, beaten_at=now)
-    return Answered(beaten, extended=True, ttl=ttl)
+    return HeartbeatAccepted(beaten, extended=True, ttl=ttl)
 
 
 def _stamped(item: Item, now: int, profile: Profile) -> Item:

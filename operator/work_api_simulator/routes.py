@@ -16,9 +16,9 @@ from aiohttp import hdrs, web
 
 from work_api_simulator import wire
 from work_api_simulator.calls import Ask, poll_block_ms
-from work_api_simulator.credentials import Call
+from work_api_simulator.credentials import Operation
 from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
-from work_api_simulator.history import Request
+from work_api_simulator.history import RecordedRequest
 from work_api_simulator.instants import MILLISECOND, SECOND
 from work_api_simulator.profiles import Header, RetryAfter
 from work_api_simulator.refusals import Refusal
@@ -79,14 +79,14 @@ class WorkRoutes:
         item = work + "/{work_id}"
         application.add_routes(
             [
-                web.post(item + "/heartbeat", self._handler(Call.HEARTBEAT)),
-                web.post(item + "/stop", self._handler(Call.STOP)),
-                web.post(item + "/ack", self._handler(Call.ACK)),
-                web.get(work + "/poll", self._handler(Call.POLL)),
-                web.get(work + "/stats", self._handler(Call.STATS)),
-                web.get(item, self._handler(Call.GET)),
-                web.post(item, self._handler(Call.METADATA)),
-                web.get(work, self._handler(Call.LIST)),
+                web.post(item + "/heartbeat", self._handler(Operation.HEARTBEAT)),
+                web.post(item + "/stop", self._handler(Operation.STOP)),
+                web.post(item + "/ack", self._handler(Operation.ACK)),
+                web.get(work + "/poll", self._handler(Operation.POLL)),
+                web.get(work + "/stats", self._handler(Operation.STATS)),
+                web.get(item, self._handler(Operation.GET)),
+                web.post(item, self._handler(Operation.METADATA)),
+                web.get(work, self._handler(Operation.LIST)),
             ]
         )
         application.router.add_route("*", "/{anything:.*}", self._unknown_path)
@@ -99,13 +99,13 @@ class WorkRoutes:
         for event in self._arrivals.get(environment_id, ()):
             event.set()
 
-    def _handler(self, call: Call) -> Handler:
+    def _handler(self, call: Operation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             return await self._serve(call, request)
 
         return handle
 
-    async def _serve(self, call: Call, request: web.Request) -> web.StreamResponse:
+    async def _serve(self, call: Operation, request: web.Request) -> web.StreamResponse:
         record = self._arrived(call, request)
         if self.outage is not Outage.OFF:
             return self._end(request, record, _Dropped("outage"))
@@ -119,11 +119,11 @@ class WorkRoutes:
             reply = await self._after(fault, request, applied)
         return self._end(request, record, reply)
 
-    def _arrived(self, call: Call, request: web.Request) -> Request:
+    def _arrived(self, call: Operation, request: web.Request) -> RecordedRequest:
         path, headers = request.match_info, request.headers
         caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
         return self._history.arrived(
-            Request(
+            RecordedRequest(
                 seq=0,
                 call=call,
                 environment_id=path["environment_id"],
@@ -137,7 +137,7 @@ class WorkRoutes:
             )
         )
 
-    async def _apply(self, call: Call, request: web.Request, record: Request) -> _Raw:
+    async def _apply(self, call: Operation, request: web.Request, record: RecordedRequest) -> _Raw:
         """Do what is asked; credentials are looked up now, for a delayed request may meet a revoked key."""
         body = await request.read() if request.can_read_body else b""
         headers = request.headers
@@ -146,7 +146,7 @@ class WorkRoutes:
         now = self._clock.now()
         before = self._calls.touched(ask, now)
         result = self._calls.answer(ask, now)
-        if call is Call.POLL and isinstance(result, Answer) and result.touched is None:
+        if call is Operation.POLL and isinstance(result, Answer) and result.touched is None:
             result = await self._wait_for_work(ask, now, result)
             now = self._clock.now()
         self._history.applied(record, now)
@@ -239,7 +239,7 @@ class WorkRoutes:
 
     # -- answers
 
-    def _request_id(self, record: Request) -> str:
+    def _request_id(self, record: RecordedRequest) -> str:
         return f"{self._request_prefix}{record.seq:08x}"
 
     def _raw(self, status: int, text: str, request_id: str, retry_after: int | None) -> _Raw:
@@ -263,7 +263,7 @@ class WorkRoutes:
             case _:
                 assert_never(chosen)
 
-    def _end(self, request: web.Request, record: Request, reply: _Raw | _Dropped) -> web.StreamResponse:
+    def _end(self, request: web.Request, record: RecordedRequest, reply: _Raw | _Dropped) -> web.StreamResponse:
         record.answered = self._clock.now()
         match reply:
             case _Dropped(outcome):

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from work_api_simulator import instants, wire
-from work_api_simulator.credentials import Caller, Credentials
+from work_api_simulator.credentials import Caller, CredentialsKind
 from work_api_simulator.items import Item
 from work_api_simulator.refusals import Refusal, RefusalKind
 from work_api_simulator.simulation import Simulation
@@ -96,7 +96,7 @@ class Sessions:
         """Refuse who may not see the session; whether it exists is not told to those."""
         headers = request.headers
         caller = self._simulation.keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
-        if caller.kind in (Credentials.NONE, Credentials.UNKNOWN):
+        if caller.kind in (CredentialsKind.NONE, CredentialsKind.UNKNOWN):
             return Refusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
         item = self.item_of(request.match_info["session_id"])
         if item is None or not _may_see(caller, item):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from work_api_simulator import instants
-from work_api_simulator.items import Answered, Item
+from work_api_simulator.items import HeartbeatAccepted, Item
 from work_api_simulator.profiles import Profile, Secret
 from work_api_simulator.refusals import Refusal
 from work_api_simulator.store import QueueStats
@@ -50,7 +50,7 @@ class Answer:
     retry_after: int | None = None
 
 
-def heartbeat(answered: Answered) -> str:
+def heartbeat(answered: HeartbeatAccepted) -> str:
     """A recorded heartbeat: `last_heartbeat` is "" if none has been recorded."""
     return json.dumps(
         {

@@ -21,35 +21,35 @@ from worklease.cli.command import explain, status
 from worklease.cluster.checkpoint import Checkpoint, NotReadable
 from worklease.cluster.client import KubernetesApi, NotConfigured
 from worklease.cluster.credentials import Credentials
-from worklease.cluster.pods import Sandboxes
-from worklease.cluster.shared_pod_list import Roster
+from worklease.cluster.pods import Pods
+from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
-from worklease.keeper.calls import Rooms
+from worklease.keeper.calls import Clients
 from worklease.keeper.keeper import Keeper
-from worklease.keeper.kept import Options, Wall
+from worklease.keeper.kept import ClockPair, LeaseOptions
 from worklease.observability import logs
-from worklease.observability.event_recorder import Events
-from worklease.observability.health import Health, Verdict
+from worklease.observability.event_recorder import EventRecorder
+from worklease.observability.health import Health, ProbeResult
 from worklease.observability.metrics import Fleet, Metrics
 from worklease.observability.server import AddressInUse, Page, serve
-from worklease.preflight import NotReady, check
-from worklease.process import spare_the_living
+from worklease.preflight import PreflightFailed, check
+from worklease.process import tune_gc
 from worklease.settings import InvalidSettings, Settings
 from worklease.suspends import notice_suspends
-from worklease.telemetry import Telling
+from worklease.telemetry import Publisher
 from worklease.uninstall import NotReleased, end_operator, release
 from worklease.watching.census import Census
 from worklease.watching.handlers import Bridge
 from worklease.watching.supervisor import watch
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
-from worklease.work_api.shared_list import Listing
+from worklease.work_api.shared_list import SharedList
 
-SWITCH: Final = 0.0005
+SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread lets another one go on. Kopf lists thousands of objects in a thread beside the leases';
 by Python's default of 5 ms each call of a beat into the system would wait as long for its turn."""
 
-FLUSH: Final = 5.0
+FLUSH_TIMEOUT: Final = 5.0
 """Seconds that the last status writes may take at the end; beats go on meanwhile."""
 
 _log = logging.getLogger("worklease")
@@ -63,9 +63,9 @@ def monotonic() -> float:
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-def wall() -> Wall:
+def wall() -> ClockPair:
     """Read both clocks at once."""
-    return Wall(monotonic(), datetime.now(UTC))
+    return ClockPair(monotonic(), datetime.now(UTC))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,10 +87,10 @@ def run() -> None:
         raise click.ClickException(str(error)) from error
     _set_up_logging(settings)
     try:
-        sys.setswitchinterval(SWITCH)
-        spare_the_living()
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        tune_gc()
         asyncio.run(operate(settings))
-    except (NotConfigured, NotReady, NotReadable, AddressInUse) as error:
+    except (NotConfigured, PreflightFailed, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -150,14 +150,14 @@ async def operate(settings: Settings) -> None:
 
     Raises:
         NotConfigured: There is no cluster to talk to.
-        NotReady: The cluster lacks the CRD or a right.
+        PreflightFailed: The cluster lacks the CRD or a right.
         NotReadable: The checkpoint cannot be read.
         AddressInUse: The metrics cannot be served where they should be.
     """
     stop = _stop_signal()
     metrics = Metrics()
-    telling = Telling(metrics.listen, logs.listen)
-    health = Health(telling)
+    publisher = Publisher(metrics.listen, logs.listen)
+    health = Health(publisher)
     async with AsyncExitStack() as opened:
         pulse = asyncio.create_task(health.run(), name="pulse")
         opened.callback(pulse.cancel)
@@ -167,30 +167,30 @@ async def operate(settings: Settings) -> None:
         own = settings.namespace or kubernetes.namespace or "default"
         health.say("looking whether the cluster has the CRD and grants the rights")
         await check(kubernetes, settings.namespaces, own)
-        events = Events(kubernetes, lambda: datetime.now(UTC))
-        telling.join(events.listen)
+        events = EventRecorder(kubernetes, lambda: datetime.now(UTC))
+        publisher.add(events.listen)
         health.say("reading the checkpoint")
-        rooms = await _open_rooms(settings, kubernetes, own, telling, opened)
-        options = Options(
+        clients = await _open_clients(settings, kubernetes, own, publisher, opened)
+        options = LeaseOptions(
             interval=settings.max_heartbeat_interval,
             credentials_secret=settings.credentials_secret,
         )
-        keeper = Keeper(rooms, options, monotonic, wall)
-        metrics.watch(Fleet(keeper, rooms.budget, monotonic))
+        keeper = Keeper(clients, options, monotonic, wall)
+        metrics.watch(Fleet(keeper, clients.budget, monotonic))
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(events.run(), name="events")
-            checkpointing = tasks.create_task(rooms.checkpoint.run(), name="checkpoint")
+            checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")
             noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
-            watching = tasks.create_task(watch(bridge, settings.namespaces, telling), name="watches")
-            writing = tasks.create_task(_write(rooms.status, bridge.found), name="status")
+            watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
+            writing = tasks.create_task(_write(clients.status, bridge.found), name="status")
             health.attend(keeper.overdue, census.awaited)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
             _log.info("operator stopping: the leases are left to the next process")
             health.say("stopping")
-            await _end(rooms, keeper, watching)
+            await _end(clients, keeper, watching)
             for task in (noticing, writing, reporting, checkpointing):
                 task.cancel()
 
@@ -201,19 +201,19 @@ async def _write(status: StatusWriter, found: asyncio.Event) -> None:
     await status.run()
 
 
-async def _end(rooms: Rooms, keeper: Keeper, watching: "asyncio.Task[None]") -> None:
+async def _end(clients: Clients, keeper: Keeper, watching: "asyncio.Task[None]") -> None:
     """Write the last news while beats go on, then break off what is under way."""
     watching.cancel()
     await asyncio.wait({watching})
-    await _flush(rooms.checkpoint, rooms.status)
+    await _flush(clients.checkpoint, clients.status)
     await keeper.close()
-    await _flush(rooms.checkpoint)
+    await _flush(clients.checkpoint)
 
 
 def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyncContextManager[str]:
     """Serve the probes and the metrics, from before the first step of the start to after the last of the end."""
 
-    def probe(verdict: Callable[[], Verdict]) -> Callable[[], Page]:
+    def probe(verdict: Callable[[], ProbeResult]) -> Callable[[], Page]:
         def page() -> Page:
             told = verdict()
             status = HTTPStatus.OK if told.is_good else HTTPStatus.SERVICE_UNAVAILABLE
@@ -225,34 +225,34 @@ def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyn
     return serve(settings.http_host, settings.http_port, probes, {"/metrics": metrics.page})
 
 
-async def _open_rooms(
-    settings: Settings, kubernetes: KubernetesApi, own: str, telling: Telling, opened: AsyncExitStack
-) -> Rooms:
+async def _open_clients(
+    settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher, opened: AsyncExitStack
+) -> Clients:
     """Open what the keeper performs with; ``own`` is the namespace of the checkpoint, which is read first."""
-    work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic, telling))
-    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, telling)
+    work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic, publisher))
+    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, publisher)
     checkpoint = Checkpoint(kubernetes, own, monotonic)
     await checkpoint.load()
-    budget = Budget(settings.requests_per_minute, monotonic, telling)
-    sandboxes = Sandboxes(kubernetes)
-    return Rooms(
+    budget = Budget(settings.requests_per_minute, monotonic, publisher)
+    sandboxes = Pods(kubernetes)
+    return Clients(
         kubernetes=kubernetes,
         work_api=work_api,
         credentials=Credentials(kubernetes, monotonic),
         sandboxes=sandboxes,
         status=status,
         budget=budget,
-        listing=Listing(work_api, budget),
-        roster=Roster(sandboxes),
+        listing=SharedList(work_api, budget),
+        shared_pod_list=SharedPodList(sandboxes),
         checkpoint=checkpoint,
-        telling=telling,
+        publisher=publisher,
     )
 
 
-async def _flush(*rooms: Checkpoint | StatusWriter) -> None:
+async def _flush(*clients: Checkpoint | StatusWriter) -> None:
     """Write what is not written yet, within bounds: a hanging API server must not keep the process."""
-    flushing = {asyncio.create_task(room.flush()) for room in rooms}
-    _, late = await asyncio.wait(flushing, timeout=FLUSH)
+    flushing = {asyncio.create_task(room.flush()) for room in clients}
+    _, late = await asyncio.wait(flushing, timeout=FLUSH_TIMEOUT)
     for task in late:
         _log.warning("not all was written before the end: the next process goes on from what is there")
         task.cancel()

@@ -11,16 +11,16 @@ from typing import Final, assert_never
 
 from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
 
-PATIENCE: Final = 60.0
+START_TIMEOUT: Final = 60.0
 """Seconds to wait for an API server that does not answer: it may be starting too."""
 
-PAUSE: Final = 1.0
+RETRY: Final = 1.0
 """Seconds between two tries."""
 
 _log = logging.getLogger(__name__)
 
 
-class NotReady(Exception):
+class PreflightFailed(Exception):
     """The cluster is not prepared for the operator: what is missing, and how to provide it."""
 
 
@@ -63,11 +63,11 @@ OWN_RIGHTS: Final = (
 """What is used in the operator's own namespace: the checkpoint."""
 
 
-async def check(api: KubernetesApi, namespaces: tuple[str, ...], own: str, *, patience: float = PATIENCE) -> None:
+async def check(api: KubernetesApi, namespaces: tuple[str, ...], own: str, *, patience: float = START_TIMEOUT) -> None:
     """Look whether the cluster is ready for the operator, which lives in ``own``; ``patience`` is in seconds.
 
     Raises:
-        NotReady: It is not; the message says what is missing.
+        PreflightFailed: It is not; the message says what is missing.
     """
     deadline = asyncio.get_running_loop().time() + patience
     await _find_resource(api, deadline)
@@ -80,7 +80,9 @@ async def check(api: KubernetesApi, namespaces: tuple[str, ...], own: str, *, pa
         if not is_granted
     ]
     if missing:
-        raise NotReady(f"missing rights: the operator may not {', '.join(missing)}; grant them to its service account")
+        raise PreflightFailed(
+            f"missing rights: the operator may not {', '.join(missing)}; grant them to its service account"
+        )
 
 
 async def _find_resource(api: KubernetesApi, deadline: float) -> None:
@@ -88,9 +90,11 @@ async def _find_resource(api: KubernetesApi, deadline: float) -> None:
         case Done(body) if any(entry.get("name") == "workleases" for entry in body.get("resources") or ()):
             return
         case Done() | Refused(status=HTTPStatus.NOT_FOUND):
-            raise NotReady("the WorkLease CRD is not installed: kubectl apply -f crds/workleases.yaml")
+            raise PreflightFailed("the WorkLease CRD is not installed: kubectl apply -f crds/workleases.yaml")
         case Refused(_, message):
-            raise NotReady(f"the Kubernetes API at {api.server} does not say whether WorkLeases exist: {message}")
+            raise PreflightFailed(
+                f"the Kubernetes API at {api.server} does not say whether WorkLeases exist: {message}"
+            )
 
 
 async def _ask(api: KubernetesApi, deadline: float, method: str, path: str, body: object = None) -> Done | Refused:
@@ -98,14 +102,16 @@ async def _ask(api: KubernetesApi, deadline: float, method: str, path: str, body
     while True:
         match await api.call(method, path, body=body):
             case Refused(status=HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN, message=message):
-                raise NotReady(f"the Kubernetes API at {api.server} refuses the operator's credentials: {message}")
+                raise PreflightFailed(
+                    f"the Kubernetes API at {api.server} refuses the operator's credentials: {message}"
+                )
             case Done() | Refused(status=HTTPStatus.NOT_FOUND | HTTPStatus.BAD_REQUEST) as verdict:
                 return verdict
             case Refused(_, message) | NoAnswer(message):
                 if asyncio.get_running_loop().time() > deadline:
-                    raise NotReady(message)
+                    raise PreflightFailed(message)
                 _log.warning("waiting for the Kubernetes API: %s", message)
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(RETRY)
             case reply:
                 assert_never(reply)
 
@@ -127,6 +133,6 @@ async def _is_granted(api: KubernetesApi, deadline: float, right: Right, namespa
         case Done(body):
             return bool((body.get("status") or {}).get("allowed"))
         case Refused(_, message):
-            raise NotReady(f"the operator's rights could not be checked: {message}")
+            raise PreflightFailed(f"the operator's rights could not be checked: {message}")
         case reply:
             assert_never(reply)

@@ -20,7 +20,7 @@ START: Final = 300.0
 """Seconds in which all that comes is set aside and not looked at again: a whole fleet is found, and it stays."""
 
 
-class _Sparing:
+class _FreezeSurvivors:
     """Sets aside what a look at everything has left, until that has doubled: then all is looked at once more."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -41,7 +41,7 @@ class _Sparing:
             self._again = 0
 
 
-def spare_the_living(clock: Callable[[], float] = time.monotonic) -> None:
+def tune_gc(clock: Callable[[], float] = time.monotonic) -> None:
     """Have each object looked at once, not at every full collection, from now on."""
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
-    gc.callbacks.append(_Sparing(clock))
+    gc.callbacks.append(_FreezeSurvivors(clock))

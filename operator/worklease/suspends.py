@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-LOOK: Final = 1.0
+POLL_INTERVAL: Final = 1.0
 """Seconds between two looks at the two clocks: so late is a fence at most after a suspend."""
 
 SUSPENDED: Final = 0.5
@@ -17,7 +17,9 @@ SUSPENDED: Final = 0.5
 _log = logging.getLogger(__name__)
 
 
-async def notice_suspends(clock: Callable[[], float], wake_all: Callable[[], None], *, every: float = LOOK) -> None:
+async def notice_suspends(
+    clock: Callable[[], float], wake_all: Callable[[], None], *, every: float = POLL_INTERVAL
+) -> None:
     """Wake everything, until cancelled, after each suspend; ``clock`` goes on meanwhile, the loop's own does not."""
     loop = asyncio.get_running_loop()
     known = clock() - loop.time()

@@ -122,7 +122,7 @@ class SandboxGone:
 
 
 @dataclass(frozen=True, slots=True)
-class PodSpared:
+class PodIgnored:
     """A pod carries the item's labels and is not touched: why."""
 
     about: About
@@ -136,19 +136,19 @@ class StopEnded:
 
     about: About
     force: bool
-    is_heard: bool
+    is_acknowledged: bool
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class LeftBehind:
+class Orphaned:
     """The resource was let go of with something left: what, and what becomes of it."""
 
     about: About
     message: str
 
 
-class Call(StrEnum):
+class WorkApiCall(StrEnum):
     """The calls to the Work API."""
 
     HEARTBEAT = "heartbeat"
@@ -160,7 +160,7 @@ class Call(StrEnum):
 class CallRefused:
     """The Work API answered a call with an error."""
 
-    call: Call
+    call: WorkApiCall
     code: int
     """HTTP's."""
 
@@ -205,12 +205,12 @@ class LoopLagged:
     seconds: float
 
 
-OfSandboxes = (
-    SandboxMade | SandboxEnded | DeletionAsked | DeletionRefused | SandboxGone | PodSpared | StopEnded | LeftBehind
+SandboxEvent = (
+    SandboxMade | SandboxEnded | DeletionAsked | DeletionRefused | SandboxGone | PodIgnored | StopEnded | Orphaned
 )
 """What happens to a lease's sandboxes, and to its item for their sake."""
 
-Happening = (
+TelemetryEvent = (
     BeatEnded
     | TurnGiven
     | StatusWrite
@@ -225,28 +225,28 @@ Happening = (
     | DeletionAsked
     | DeletionRefused
     | SandboxGone
-    | PodSpared
+    | PodIgnored
     | StopEnded
-    | LeftBehind
+    | Orphaned
 )
-Listener = Callable[[Happening], None]
+Listener = Callable[[TelemetryEvent], None]
 
 
-class Telling:
-    """Tells each happening to all who listen, in the order in which they were given."""
+class Publisher:
+    """Tells each event to all who listen, in the order in which they were given."""
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
 
-    def join(self, listener: Listener) -> None:
+    def add(self, listener: Listener) -> None:
         """Have another one listen, from now on."""
         self._listeners = (*self._listeners, listener)
 
-    def tell(self, happening: Happening) -> None:
+    def publish(self, event: TelemetryEvent) -> None:
         """Tell all listeners."""
         for listener in self._listeners:
-            listener(happening)
+            listener(event)
 
 
-SILENT: Final = Telling()
+SILENT: Final = Publisher()
 """Tells nobody."""

@@ -12,8 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final, assert_never
 
 from worklease.cluster import finalizer
-from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
-from worklease.cluster.pods import Gone, NotDone
+from worklease.cluster.client import RESOURCE_PATH, Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.status_writer import Reference
 from worklease.watching.handlers import TIMER_FINALIZER
 

@@ -15,7 +15,7 @@ from work_api_simulator.command import simulate
 from worklease import __main__ as program
 from worklease.cluster.checkpoint import SHARDS
 from worklease.settings import PREFIX, Settings
-from worklease.watching import supervisor as watches
+from worklease.watching import supervisor
 
 ROOT_README = CHART.parents[1] / "README.md"
 OTHER_SETTINGS: dict[str, Any] = {
@@ -91,7 +91,7 @@ def test_one_operator_ends_before_the_next_begins(helm: Helm) -> None:
 
 def test_the_pods_grace_covers_the_farewell(helm: Helm) -> None:
     # Kopf's end, the flush of checkpoint and status, and the checkpoint once more.
-    longest = watches.FAREWELL + 2 * program.FLUSH
+    longest = supervisor.SHUTDOWN_TIMEOUT + 2 * program.FLUSH_TIMEOUT
     assert pod_spec(pick(helm.render(), "Deployment", RELEASE))["terminationGracePeriodSeconds"] > longest
 
 

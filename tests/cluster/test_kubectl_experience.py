@@ -15,9 +15,9 @@ from controlplane import ControlPlane, KubectlError
 from worklease.api.models import (
     ENVIRONMENT_LABEL,
     WORK_LABEL,
-    Condition,
     ConditionStatus,
     SandboxStatus,
+    StatusCondition,
     WorkLeaseSpec,
     WorkLeaseStatus,
 )
@@ -70,8 +70,8 @@ def _manifest(spec: object) -> str:
     return json.dumps(kind | {"metadata": {"name": "demo"}, "spec": spec})
 
 
-def _condition(kind: str, status: ConditionStatus, reason: str) -> Condition:
-    return Condition(
+def _condition(kind: str, status: ConditionStatus, reason: str) -> StatusCondition:
+    return StatusCondition(
         type=kind, status=status, reason=reason, message="For this test.", last_transition_time=datetime.now(UTC)
     )
 

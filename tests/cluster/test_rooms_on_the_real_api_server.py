@@ -13,12 +13,12 @@ import pytest
 from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
 from worklease.cluster.checkpoint import Checkpoint
-from worklease.cluster.client import Done, KubernetesApi, NoAnswer, PatchType, Refused
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
 from worklease.cluster.finalizer import FINALIZER, Set, put_on, take_off
-from worklease.cluster.pods import Ending, Gone, NotDone, Sandboxes
+from worklease.cluster.pods import DeletionAccepted, Pods
 from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
-from worklease.preflight import NotReady, check
+from worklease.preflight import PreflightFailed, check
 
 LEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
 FOREIGN_UID = "6f5c2a1e-0000-0000-0000-000000000001"
@@ -87,12 +87,12 @@ async def make_pod(api: KubernetesApi, namespace: str, **spec: Any) -> str:
 
 
 async def test_a_pod_is_looked_at_ended_and_gone(api: KubernetesApi, namespace: str) -> None:
-    sandboxes = Sandboxes(api)
+    sandboxes = Pods(api)
     uid = await make_pod(api, namespace, terminationGracePeriodSeconds=45)
     pod = await sandboxes.look(namespace, "sandbox", uid)
     assert not isinstance(pod, Gone | NotDone)
     assert (pod.uid, pod.name, pod.grace, pod.terminating) == (uid, "sandbox", 45.0, False)
-    assert await sandboxes.end(namespace, "sandbox", uid, 1) == Ending()
+    assert await sandboxes.end(namespace, "sandbox", uid, 1) == DeletionAccepted()
 
     async def is_gone() -> bool:
         return await sandboxes.look(namespace, "sandbox", uid) == Gone()
@@ -102,7 +102,7 @@ async def test_a_pod_is_looked_at_ended_and_gone(api: KubernetesApi, namespace: 
 
 
 async def test_a_successor_of_the_same_name_survives(api: KubernetesApi, namespace: str) -> None:
-    sandboxes = Sandboxes(api)
+    sandboxes = Pods(api)
     uid = await make_pod(api, namespace)
     for grace in (None, 1, 30):
         assert await sandboxes.end(namespace, "sandbox", FOREIGN_UID, grace) == Gone()
@@ -114,12 +114,12 @@ async def test_a_successor_of_the_same_name_survives(api: KubernetesApi, namespa
 
 async def test_the_grace_of_a_deletion_is_the_pods(api: KubernetesApi, namespace: str) -> None:
     uid = await make_pod(api, namespace, nodeName="no-such-node", terminationGracePeriodSeconds=45)
-    assert await Sandboxes(api).end(namespace, "sandbox", uid, 7.9) == Ending()
+    assert await Pods(api).end(namespace, "sandbox", uid, 7.9) == DeletionAccepted()
     path = f"/api/v1/namespaces/{namespace}/pods/sandbox"
     reply = await api.call("GET", path)
     assert isinstance(reply, Done), "a pod whose node does not answer stays for its grace"
     assert reply.body["metadata"]["deletionGracePeriodSeconds"] == 7
-    pod = await Sandboxes(api).look(namespace, "sandbox", uid)
+    pod = await Pods(api).look(namespace, "sandbox", uid)
     assert not isinstance(pod, Gone | NotDone)
     assert pod.terminating
 
@@ -130,8 +130,8 @@ async def test_a_deletion_that_may_not_be_is_not_done_with_the_servers_words(
     uid = await make_pod(api, namespace)
     async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
         for outcome in (
-            await Sandboxes(limited).end(namespace, "sandbox", uid, 1),
-            await Sandboxes(limited).look(namespace, "sandbox", uid),
+            await Pods(limited).end(namespace, "sandbox", uid, 1),
+            await Pods(limited).look(namespace, "sandbox", uid),
         ):
             assert isinstance(outcome, NotDone)
             assert 'pods "sandbox" is forbidden' in outcome.message
@@ -349,14 +349,14 @@ async def test_an_account_with_just_the_rights_in_its_namespace_is_ready_there_o
     grant(control_plane, namespace, account, *NEEDED)
     async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
         await check(limited, (namespace,), namespace)
-        with pytest.raises(NotReady, match="delete pods in all namespaces"):
+        with pytest.raises(PreflightFailed, match="delete pods in all namespaces"):
             await check(limited, (), namespace)
 
 
 async def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: str, account: Account) -> None:
     grant(control_plane, namespace, account, NEEDED[0], *NEEDED[2:])
     async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
-        with pytest.raises(NotReady) as missing:
+        with pytest.raises(PreflightFailed) as missing:
             await check(limited, (namespace,), namespace)
     lacking = f"the operator may not patch workleases.worklease.dev/status in namespace {namespace}; grant"
     assert lacking in str(missing.value)
@@ -364,7 +364,7 @@ async def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: 
 
 async def test_a_token_that_is_none_is_said_at_once(control_plane: ControlPlane) -> None:
     async with kubernetes_at(control_plane.url, token="nonsense", ca=control_plane.ca) as stranger:
-        with pytest.raises(NotReady, match="refuses the operator's credentials: Unauthorized"):
+        with pytest.raises(PreflightFailed, match="refuses the operator's credentials: Unauthorized"):
             await check(stranger, (), "default")
 
 

@@ -83,9 +83,9 @@ def test_a_pod_of_another_worklease_carries_the_labels(leases: Leases, simulator
     leases.await_condition(ITEM, "Finished", "True", "Stopped")
     assert set(leases.pods()) == {"of-another"}
     assert not leases.pods()["of-another"]["metadata"].get("deletionTimestamp")
-    spared = await_event(leases, "PodSpared")
-    assert spared["related"]["name"] == "of-another"
-    assert "another WorkLease" in spared["note"]
+    ignored = await_event(leases, "PodIgnored")
+    assert ignored["related"]["name"] == "of-another"
+    assert "another WorkLease" in ignored["note"]
 
 
 def test_a_successor_has_the_pod_s_name(
@@ -115,8 +115,8 @@ def test_a_pod_comes_after_the_end(leases: Leases, simulator: Simulator, proxy: 
     simulator.stop_item(ITEM, force=True)
     leases.await_condition(ITEM, "Finished", "True", "Stopped")
     leases.apply(leases.pod("late", ITEM))
-    spared = await_event(leases, "PodSpared")
-    assert "delete it if nobody needs it" in spared["note"]
+    ignored = await_event(leases, "PodIgnored")
+    assert "delete it if nobody needs it" in ignored["note"]
     leases.await_running("late")
     assert deletions(proxy, "late") == []
     assert [entry["podName"] for entry in leases.status(ITEM)["sandboxes"]] == [pod]

@@ -77,7 +77,7 @@ def leaves_behind_after_a_minute(
             what="a message that tells of the stop",
         )
         await_let_go(leases, seconds=FAREWELL + 40)
-        left, gone = await_event(leases, "LeftBehind"), await_event(leases, "TornDown")
+        left, gone = await_event(leases, "Orphaned"), await_event(leases, "TornDown")
         assert left["type"] == "Warning"
         assert words in left["note"]
         assert "its lease lapses" in left["note"]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from controlplane import ControlPlane
 from support.worklease_strategies import heartbeats, identifiers, mutated_specs, mutated_statuses, specs, statuses
-from worklease.api.models import Condition, PodTemplate, WorkLeaseSpec, WorkLeaseStatus
+from worklease.api.models import PodTemplate, StatusCondition, WorkLeaseSpec, WorkLeaseStatus
 
 CRD: Final = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 MINIMAL: Final = {"environmentID": "env_demo", "workID": "work_demo1"}
@@ -329,5 +329,5 @@ def test_conditions_are_a_list_map_by_type() -> None:
     assert conditions["x-kubernetes-list-type"] == "map"
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
     assert set(conditions["items"]["properties"]) == {
-        shape.alias or name for name, shape in Condition.model_fields.items()
+        shape.alias or name for name, shape in StatusCondition.model_fields.items()
     }

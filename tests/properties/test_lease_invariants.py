@@ -136,7 +136,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     def _may_restart(self) -> bool:
         world = self.world
-        return world.lease.held and bool(world.snapshots) and not self.unseen and not world.let_go
+        return world.lease.held and bool(world.snapshots) and not self.unseen and not world.done
 
     @rule(wish=WISHES, fate=FATES, in_flight=st.booleans())
     def the_wish_is_edited(self, wish: int | None, fate: Fate, *, in_flight: bool) -> None:
@@ -188,7 +188,7 @@ class LeaseMachine(RuleBasedStateMachine):
         for _ in range(4):
             self._beat(Fate.ANSWERED)
             world.advance(world.now + 61.0)
-        if world.let_go:
+        if world.done:
             return
         assert not world.lease.held, "a lease that lasts longer than its item"
         world.advance(world.now + 700.0)

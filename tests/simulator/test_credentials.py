@@ -5,35 +5,35 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from support.served import API_KEY, BEARER, ENVIRONMENT, KEY, X_API_KEY, Served
-from work_api_simulator.credentials import Call
+from work_api_simulator.credentials import Operation
 
 Serve = Callable[..., Awaitable[Served]]
 
-REQUESTS: dict[Call, tuple[str, str]] = {
-    Call.HEARTBEAT: ("POST", "/work_1/heartbeat"),
-    Call.STOP: ("POST", "/work_1/stop"),
-    Call.ACK: ("POST", "/work_1/ack"),
-    Call.POLL: ("GET", "/poll"),
-    Call.GET: ("GET", "/work_1"),
-    Call.METADATA: ("POST", "/work_1"),
-    Call.LIST: ("GET", ""),
-    Call.STATS: ("GET", "/stats"),
+REQUESTS: dict[Operation, tuple[str, str]] = {
+    Operation.HEARTBEAT: ("POST", "/work_1/heartbeat"),
+    Operation.STOP: ("POST", "/work_1/stop"),
+    Operation.ACK: ("POST", "/work_1/ack"),
+    Operation.POLL: ("GET", "/poll"),
+    Operation.GET: ("GET", "/work_1"),
+    Operation.METADATA: ("POST", "/work_1"),
+    Operation.LIST: ("GET", ""),
+    Operation.STATS: ("GET", "/stats"),
 }
 # "Who may call what": API key, environment key, the item's sessions token.
 TABLE = {
-    Call.HEARTBEAT: (False, True, True),
-    Call.STOP: (True, True, True),
-    Call.POLL: (False, True, False),
-    Call.ACK: (False, True, False),
-    Call.LIST: (False, True, False),
-    Call.GET: (True, False, False),
-    Call.METADATA: (True, False, False),
-    Call.STATS: (True, True, False),
+    Operation.HEARTBEAT: (False, True, True),
+    Operation.STOP: (True, True, True),
+    Operation.POLL: (False, True, False),
+    Operation.ACK: (False, True, False),
+    Operation.LIST: (False, True, False),
+    Operation.GET: (True, False, False),
+    Operation.METADATA: (True, False, False),
+    Operation.STATS: (True, True, False),
 }
 
 
-@pytest.mark.parametrize("call", list(Call))
-async def test_each_call_admits_the_credentials_of_the_table_and_no_others(served: Served, call: Call) -> None:
+@pytest.mark.parametrize("call", list(Operation))
+async def test_each_call_admits_the_credentials_of_the_table_and_no_others(served: Served, call: Operation) -> None:
     token = served.create().sessions_token
     method, path = REQUESTS[call]
     shown = [X_API_KEY, BEARER, {"Authorization": f"Bearer {token}"}]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.work_items import T0, item
 from work_api_simulator import instants, items
 from work_api_simulator.instants import SECOND
-from work_api_simulator.items import Answered, Item, State, StopMode
+from work_api_simulator.items import HeartbeatAccepted, Item, State, StopMode
 from work_api_simulator.profiles import PROFILES, BeatAfterStop, Profile
 from work_api_simulator.refusals import Refusal
 
@@ -35,7 +35,7 @@ def _beat(choice: str, desired: int | None) -> Step:
     return step
 
 
-def _check_answer(before: Item, result: Answered, expected: str, profile: Profile) -> None:
+def _check_answer(before: Item, result: HeartbeatAccepted, expected: str, profile: Profile) -> None:
     if result.extended:
         assert expected == (before.value or items.NO_HEARTBEAT), "nobody extends without the value"
         assert before.state not in (State.STOPPING, State.STOPPED), "a stop is final"

@@ -10,39 +10,39 @@ from datetime import UTC, datetime
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
-from worklease.cluster.pods import Sandboxes
-from worklease.cluster.shared_pod_list import Roster
+from worklease.cluster.pods import Pods
+from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
-from worklease.keeper.calls import Rooms
-from worklease.keeper.kept import Wall
-from worklease.telemetry import SILENT, Telling
+from worklease.keeper.calls import Clients
+from worklease.keeper.kept import ClockPair
+from worklease.telemetry import SILENT, Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
-from worklease.work_api.shared_list import Listing
+from worklease.work_api.shared_list import SharedList
 
 
-def rooms(
+def clients(
     api: KubernetesApi,
     work_api: WorkApi,
-    telling: Telling = SILENT,
+    publisher: Publisher = SILENT,
     clock: Callable[[], float] = time.monotonic,
-) -> Rooms:
-    """Give the rooms of an operator whose own namespace is ``own``; neither checkpoint nor status runs yet."""
-    budget, sandboxes = Budget(0, clock), Sandboxes(api)
-    return Rooms(
+) -> Clients:
+    """Give the clients of an operator whose own namespace is ``own``; neither checkpoint nor status runs yet."""
+    budget, sandboxes = Budget(0, clock), Pods(api)
+    return Clients(
         kubernetes=api,
         work_api=work_api,
         credentials=Credentials(api, time.monotonic),
         sandboxes=sandboxes,
         status=StatusWriter(api, 1000.0, time.monotonic),
         budget=budget,
-        listing=Listing(work_api, budget),
-        roster=Roster(sandboxes),
+        listing=SharedList(work_api, budget),
+        shared_pod_list=SharedPodList(sandboxes),
         checkpoint=Checkpoint(api, "own", time.monotonic),
-        telling=telling,
+        publisher=publisher,
     )
 
 
-def wall() -> Wall:
+def wall() -> ClockPair:
     """Read both clocks."""
-    return Wall(time.monotonic(), datetime.now(UTC))
+    return ClockPair(time.monotonic(), datetime.now(UTC))

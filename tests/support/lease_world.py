@@ -13,7 +13,7 @@ from math import inf
 from support.server_model import Holder, OtherWorker, Reply, ServerModel
 from worklease.rules import lease as core
 from worklease.rules.lease import Beat, End, Lease, Wait, Words, expiry, instant, is_fenced
-from worklease.rules.lifecycle import EndPod, Inquire, LetGo, Step, StopItem, decide
+from worklease.rules.lifecycle import EndPod, Inquire, RemoveFinalizer, Step, StopItem, decide
 from worklease.rules.outcomes import (
     Answered,
     Conflicted,
@@ -92,7 +92,7 @@ class World:
     forced_stop: Asked | None = None
     deleting: bool = False
     policy: DeletionPolicy = DeletionPolicy.STOP
-    let_go: bool = False
+    done: bool = False
     kubernetes_answers: bool = True
     stops_are_heard: bool = True
     frozen: bool = False
@@ -164,7 +164,7 @@ class World:
 
     def turn(self) -> float:
         """Take one turn and say when the next one is due."""
-        if self.let_go:
+        if self.done:
             return inf
         self.lease = core.lapse(self.lease, self.now)
         for real in self.pods.values():
@@ -176,7 +176,7 @@ class World:
             plan = decide(self.situation(), self.now)
             for step in plan.steps:
                 self._perform(step)
-            if not plan.steps or self.let_go:
+            if not plan.steps or self.done:
                 assert plan.look_at is None or plan.look_at > self.now, "a look in the past never ends"
                 return inf if plan.look_at is None else plan.look_at
         raise AssertionError("the same steps are asked for again and again")
@@ -204,10 +204,10 @@ class World:
             case StopItem(force):
                 self._stop(force=force)
             case Inquire():
-                self.lease = core.hasten(self.lease, self.now)
-            case LetGo():
+                self.lease = core.beat_at_once(self.lease, self.now)
+            case RemoveFinalizer():
                 assert not [uid for uid in self.bound if uid in self.pods], "let go with a sandbox left"
-                self.let_go = True
+                self.done = True
             case _:
                 raise AssertionError(f"{step} is asked for without a sandbox in the spec")
 
@@ -236,7 +236,7 @@ class World:
         if self.stops_are_heard:
             asked = Asked(self.now)
             state = self.server.stop(force=force)
-            self.lease = core.stopped(self.lease) if state == "stopped" else core.hasten(self.lease, self.now)
+            self.lease = core.stopped(self.lease) if state == "stopped" else core.beat_at_once(self.lease, self.now)
         if force:
             self.forced_stop = asked
         else:
@@ -248,9 +248,9 @@ class World:
         """Wait until a beat is due and send it; tell whether there was one."""
         for _ in range(8):
             match core.decide(self.lease, self.now):
-                case Wait(until) if until < inf and not self.let_go:
+                case Wait(until) if until < inf and not self.done:
                     self.advance(until)
-                case Beat() as beat if not self.let_go and (self.lease.held or not self.deleting):
+                case Beat() as beat if not self.done and (self.lease.held or not self.deleting):
                     self._send(beat, fate)
                     return True
                 case _:
@@ -417,7 +417,7 @@ class World:
     def is_early(self) -> bool:
         """Tell whether a sandbox that starts now could be told to end in time."""
         longest = replace(self.lease, pod_grace=inf)
-        return not self.let_go and self.lease.held and self.lease.reprieve is None and not is_fenced(longest, self.now)
+        return not self.done and self.lease.held and self.lease.reprieve is None and not is_fenced(longest, self.now)
 
 
 def _read(exchange: Exchange, reply: Reply, *, mute: bool) -> Outcome:

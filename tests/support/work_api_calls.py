@@ -8,10 +8,10 @@ from pydantic import SecretStr
 from support.scripted_server import Answer
 from worklease.rules.lease import Beat
 from worklease.rules.outcomes import Answered, Conflicted, Outcome
-from worklease.work_api.client import Item, StopHeard, StopUnheard
+from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, WorkItem
 
 KEY = "sk-ant-oat01-a-key-that-nobody-may-see"
-ITEM = Item("env_1", "work_1", SecretStr(KEY))
+ITEM = WorkItem("env_1", "work_1", SecretStr(KEY))
 VALUE = "2026-11-22T03:52:26.172343Z"
 RENEWED = {
     "type": "work_heartbeat",
@@ -37,8 +37,8 @@ def refusal(status: int, message: str = "no", **headers: str) -> Answer:
     return Answer(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def message_of(outcome: Outcome | StopHeard | StopUnheard) -> str:
-    assert not isinstance(outcome, Answered | Conflicted | StopHeard)
+def message_of(outcome: Outcome | StopAcknowledged | StopNotAcknowledged) -> str:
+    assert not isinstance(outcome, Answered | Conflicted | StopAcknowledged)
     return outcome.message
 
 

@@ -2,7 +2,7 @@
 
 from work_api_simulator import items
 from work_api_simulator.instants import SECOND
-from work_api_simulator.items import Answered, Item, State
+from work_api_simulator.items import HeartbeatAccepted, Item, State
 from work_api_simulator.profiles import HOSTED, Profile
 from work_api_simulator.refusals import Refusal
 
@@ -26,14 +26,14 @@ def item(state: State = State.STARTING) -> Item:
 
 def beat(
     before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
-) -> Answered | Refusal:
+) -> HeartbeatAccepted | Refusal:
     """Beat an item."""
     return items.beat(before, at, profile, expected=expected, desired=desired)
 
 
 def accepted(
     before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
-) -> Answered:
+) -> HeartbeatAccepted:
     """Beat an item; the beat must be answered 200."""
     answered = beat(before, expected, at=at, profile=profile, desired=desired)
     if isinstance(answered, Refusal):
@@ -44,7 +44,7 @@ def accepted(
 def refused(before: Item, expected: str | None, *, profile: Profile = HOSTED, desired: int | None = None) -> Refusal:
     """Beat an item; the beat must be refused."""
     refusal = beat(before, expected, profile=profile, desired=desired)
-    if isinstance(refusal, Answered):
+    if isinstance(refusal, HeartbeatAccepted):
         raise TypeError(f"The beat was answered 200: {refusal}")
     return refusal
 

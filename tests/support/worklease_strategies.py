@@ -20,9 +20,9 @@ from worklease.api.models import (
     LONGEST_MESSAGE,
     MOST_SANDBOXES,
     WORK_LABEL,
-    Condition,
     ConditionStatus,
     SandboxStatus,
+    StatusCondition,
     WorkLeaseStatus,
 )
 
@@ -298,7 +298,7 @@ def sandbox_statuses() -> st.SearchStrategy[SandboxStatus]:
     ).map(SandboxStatus.model_validate)
 
 
-def conditions() -> st.SearchStrategy[list[Condition]]:
+def conditions() -> st.SearchStrategy[list[StatusCondition]]:
     """Conditions, each type once."""
     one = st.fixed_dictionaries(
         {
@@ -309,7 +309,7 @@ def conditions() -> st.SearchStrategy[list[Condition]]:
             "last_transition_time": times(),
             "observed_generation": _maybe(st.integers(0, LARGEST_INTEGER)),
         }
-    ).map(Condition.model_validate)
+    ).map(StatusCondition.model_validate)
     return st.lists(one, unique_by=lambda condition: condition.type, max_size=4)
 
 

@@ -9,7 +9,7 @@ from benchmark.figures import Row, Spread, Window, lateness, percentile
 from support.work_items import beat, item
 from work_api_simulator import items
 from work_api_simulator.instants import SECOND
-from work_api_simulator.items import Answered, Item
+from work_api_simulator.items import HeartbeatAccepted, Item
 from work_api_simulator.profiles import HOSTED
 
 TTL = 90.0
@@ -32,7 +32,7 @@ class Simulated:
     def beat(self, expected: str, now: float) -> tuple[int, str, bool]:
         at = self.item.created_at + int(now * SECOND)
         answered = beat(self.item, expected, at=at, desired=int(TTL))
-        if not isinstance(answered, Answered):
+        if not isinstance(answered, HeartbeatAccepted):
             return 412, self.item.state.value, False
         self.item = answered.item
         return 200, self.item.state.value, answered.extended

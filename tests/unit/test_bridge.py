@@ -9,7 +9,7 @@ import pytest
 
 from worklease.keeper.keeper import Keeper
 from worklease.watching.census import Census
-from worklease.watching.handlers import HEARD_AT_ONCE, Bridge
+from worklease.watching.handlers import AT_ONCE, Bridge
 
 
 class Carrier:
@@ -33,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.timeout(30)
 async def test_what_another_thread_tells_is_heard_in_its_order() -> None:
-    bridge, heard, number = bridge_to(Carrier()), list[int](), 10 * HEARD_AT_ONCE + 1
+    bridge, heard, number = bridge_to(Carrier()), list[int](), 10 * AT_ONCE + 1
 
     def tell() -> None:
         for each in range(number):
@@ -49,12 +49,12 @@ async def test_what_another_thread_tells_is_heard_in_its_order() -> None:
 @pytest.mark.timeout(30)
 async def test_a_long_list_leaves_the_loop_to_others_meanwhile() -> None:
     bridge, heard = bridge_to(Carrier()), list[int]()
-    for each in range(5 * HEARD_AT_ONCE):
+    for each in range(5 * AT_ONCE):
         bridge.tell(heard.append, each)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert 0 < len(heard) < 5 * HEARD_AT_ONCE
-    await until(lambda: len(heard) == 5 * HEARD_AT_ONCE)
+    assert 0 < len(heard) < 5 * AT_ONCE
+    await until(lambda: len(heard) == 5 * AT_ONCE)
 
 
 @pytest.mark.timeout(30)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from worklease.work_api.budget import REOPENED, REOPENED_BURST, WAY, Budget, Rank, Request
+from worklease.work_api.budget import AFTER_HOLD_BURST, AFTER_HOLD_RATE, CALL_TIME, Budget, BudgetRequest, Rank
 
 
 class Clock:
@@ -17,12 +17,12 @@ class Clock:
         return self.now
 
 
-def routine(key: str, *, fence: float, end: float = math.inf, urgent: float = math.inf) -> Request:
-    return Request(key=key, rank=Rank.ROUTINE, fence=fence, end=end, urgent=urgent)
+def routine(key: str, *, fence: float, end: float = math.inf, urgent: float = math.inf) -> BudgetRequest:
+    return BudgetRequest(key=key, rank=Rank.ROUTINE, fence=fence, end=end, urgent=urgent)
 
 
-def first(key: str, *, fence: float = math.inf, end: float = math.inf) -> Request:
-    return Request(key=key, rank=Rank.FIRST, fence=fence, end=end, urgent=math.inf)
+def first(key: str, *, fence: float = math.inf, end: float = math.inf) -> BudgetRequest:
+    return BudgetRequest(key=key, rank=Rank.FIRST, fence=fence, end=end, urgent=math.inf)
 
 
 class Queue:
@@ -34,11 +34,11 @@ class Queue:
         self.order: list[str] = []
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def ask(self, *requests: Request) -> None:
+    async def ask(self, *requests: BudgetRequest) -> None:
         self.tasks += [asyncio.create_task(self._turn(request)) for request in requests]
         await self.settle()
 
-    async def _turn(self, request: Request) -> None:
+    async def _turn(self, request: BudgetRequest) -> None:
         await self.budget.turn(request)
         self.order.append(request.key)
 
@@ -132,7 +132,7 @@ async def test_a_turn_that_would_come_too_late_for_the_answer_is_somebody_elses(
     queue = queue_of(60)
     await queue.ask(first("spends the burst"))
     turn = queue.clock.now + 61 / 60  # the next one
-    await queue.ask(first("at the brink", fence=turn + WAY / 2, end=1020), first("to be saved", fence=turn + 5))
+    await queue.ask(first("at the brink", fence=turn + CALL_TIME / 2, end=1020), first("to be saved", fence=turn + 5))
     await queue.pass_time(2.5)
     assert queue.order == ["spends the burst", "to be saved", "at the brink"]
 
@@ -262,7 +262,7 @@ async def test_who_gives_up_waiting_takes_nobodys_turn(queue_of: Make) -> None:
 async def test_after_a_hold_thousands_are_let_go_by_their_deadlines_and_not_in_one_go(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(10)
-    number, burst = int(REOPENED), int(REOPENED * REOPENED_BURST)
+    number, burst = int(AFTER_HOLD_RATE), int(AFTER_HOLD_RATE * AFTER_HOLD_BURST)
     fences = [5000.0 + (7 * each) % number for each in range(number)]
     await queue.ask(*(routine(f"{fence}", fence=fence) for fence in fences))
     queue.clock.now += 10
@@ -280,7 +280,7 @@ async def test_after_a_hold_thousands_are_let_go_by_their_deadlines_and_not_in_o
 async def test_what_was_let_through_a_hold_delays_nobody_after_it(queue_of: Make) -> None:
     queue = queue_of(0)
     queue.budget.hold(1)
-    number = 3 * int(REOPENED)
+    number = 3 * int(AFTER_HOLD_RATE)
     await queue.ask(*(routine(f"{each}", fence=1000.5, urgent=999.0) for each in range(number)))
     assert len(queue.order) == number
     await queue.ask(routine("waits", fence=2000.0))

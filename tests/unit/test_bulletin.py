@@ -8,19 +8,19 @@ from support.lease_samples import AHEAD, answered, refused, stamp
 from worklease.api.models import WorkLease
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
-from worklease.keeper.kept import Kept, Options, Wall, fresh_lease, resume
-from worklease.keeper.publisher import SOON, Bulletin
+from worklease.keeper.kept import ClockPair, Kept, LeaseOptions, fresh_lease, resume
+from worklease.keeper.publisher import URGENT_DELAY, StatusPublisher
 from worklease.rules.lease import edit, is_adopted, observe
 from worklease.rules.pods import Pod
-from worklease.telemetry import Telling
+from worklease.telemetry import Publisher
 
 START = 1000.0
 TTL = 90.0
-OPTIONS = Options(interval=30.0, credentials_secret="keys")
+OPTIONS = LeaseOptions(interval=30.0, credentials_secret="keys")
 
 
-def wall() -> Wall:
-    return Wall(START, datetime.fromtimestamp(AHEAD + START, UTC))
+def wall() -> ClockPair:
+    return ClockPair(START, datetime.fromtimestamp(AHEAD + START, UTC))
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Told:
         del uid, record
         self.within.append(within)
 
-    def bulletin(self) -> Bulletin:
-        return Bulletin(cast("StatusWriter", self), cast("Checkpoint", self), Telling(), wall)
+    def publisher(self) -> StatusPublisher:
+        return StatusPublisher(cast("StatusWriter", self), cast("Checkpoint", self), Publisher(), wall)
 
 
 def resource(status: dict[str, Any] | None = None) -> WorkLease:
@@ -66,63 +66,63 @@ def started_again(after: float) -> Kept:
 
 def test_a_start_tells_nothing_of_a_lease_in_order_before_its_first_beat() -> None:
     told, kept = Told(), started_again(after=10)
-    bulletin = told.bulletin()
+    publisher = told.publisher()
     for now in (START + 10, START + 11):
-        assert not bulletin.tell(kept, now)
+        assert not publisher.publish(kept, now)
     assert (told.urgencies, told.within) == ([], [])
     kept.lease = observe(kept.lease, answered(START + 12, ttl=TTL))
-    assert bulletin.tell(kept, START + 13)
+    assert publisher.publish(kept, START + 13)
     assert told.urgencies == [Urgency.ROUTINE]
     assert told.within == [TTL / 3]
     kept.lease = observe(kept.lease, answered(START + 42, ttl=TTL))
-    assert bulletin.tell_renewal(kept, START + 43)
+    assert publisher.publish_renewal(kept, START + 43)
 
 
 def test_a_start_tells_what_happens_to_a_lease_in_order_before_its_first_beat() -> None:
     told, kept = Told(), started_again(after=10)
-    bulletin = told.bulletin()
-    assert not bulletin.tell(kept, START + 10)
+    publisher = told.publisher()
+    assert not publisher.publish(kept, START + 10)
     kept.bound["pod-1"] = Pod(uid="pod-1", name="sandbox", phase="Running", ready=True)
-    assert bulletin.tell(kept, START + 11)
+    assert publisher.publish(kept, START + 11)
     assert told.urgencies == [Urgency.CHANGE]
 
 
 def test_a_start_tells_at_once_that_another_resource_keeps_the_lease() -> None:
     told, kept = Told(), started_again(after=10)
     kept.rival = "sandboxes/lease-2"  # so no beat is to come
-    assert told.bulletin().tell(kept, START + 10)
+    assert told.publisher().publish(kept, START + 10)
 
 
 def test_a_start_tells_of_an_edit_before_the_first_beat() -> None:
     told, kept = Told(), started_again(after=10)
-    bulletin = told.bulletin()
-    assert not bulletin.tell(kept, START + 10)
-    kept.lease = edit(kept.lease, fresh_lease(kept.resource, Options(interval=5.0, credentials_secret="keys")))
-    assert bulletin.tell(kept, START + 11)
+    publisher = told.publisher()
+    assert not publisher.publish(kept, START + 10)
+    kept.lease = edit(kept.lease, fresh_lease(kept.resource, LeaseOptions(interval=5.0, credentials_secret="keys")))
+    assert publisher.publish(kept, START + 11)
 
 
 def test_a_lease_that_only_a_reprieve_keeps_is_told_of_at_a_start_and_its_renewal_written_soon() -> None:
     told, kept = Told(), started_again(after=85)
-    bulletin = told.bulletin()
+    publisher = told.publisher()
     assert kept.lease.reprieve is not None
-    assert bulletin.tell(kept, START + 85)
+    assert publisher.publish(kept, START + 85)
     assert told.within == [TTL / 3]
     kept.lease = observe(kept.lease, answered(START + 86, ttl=TTL))
-    assert bulletin.tell(kept, START + 87)
-    assert told.within == [TTL / 3, SOON]
+    assert publisher.publish(kept, START + 87)
+    assert told.within == [TTL / 3, URGENT_DELAY]
     kept.lease = observe(kept.lease, answered(START + 116, ttl=TTL))
-    assert bulletin.tell_renewal(kept, START + 117)
-    assert told.within == [TTL / 3, SOON, TTL / 3]
+    assert publisher.publish_renewal(kept, START + 117)
+    assert told.within == [TTL / 3, URGENT_DELAY, TTL / 3]
 
 
 def test_an_adoption_is_written_soon_and_so_is_the_answer_to_the_beat_that_follows() -> None:
     told, kept = Told(), started_again(after=40)
-    bulletin = told.bulletin()
+    publisher = told.publisher()
     assert kept.lease.reprieve is None
-    assert not bulletin.tell(kept, START + 40)
+    assert not publisher.publish(kept, START + 40)
     kept.lease = observe(kept.lease, refused(START + 41, stamp(START + 20)))
     assert is_adopted(kept.lease)
-    assert bulletin.tell(kept, START + 41)
+    assert publisher.publish(kept, START + 41)
     kept.lease = observe(kept.lease, answered(START + 42, ttl=TTL))
-    assert bulletin.tell(kept, START + 43)
-    assert told.within == [SOON, SOON]
+    assert publisher.publish(kept, START + 43)
+    assert told.within == [URGENT_DELAY, URGENT_DELAY]

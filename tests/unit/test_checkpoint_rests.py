@@ -3,7 +3,7 @@
 import asyncio
 
 from support.scripted_server import Answer, always, kubernetes_at, serving, until
-from worklease.cluster.checkpoint import PACE, Checkpoint
+from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, Checkpoint
 from worklease.cluster.client import METADATA
 
 
@@ -33,8 +33,11 @@ async def test_a_large_one_is_written_less_often_even_for_who_waits_but_at_once_
         server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
         checkpoint = Checkpoint(api, "own", lambda: now[0])
         writing = asyncio.create_task(checkpoint.run())
-        await checkpoint.commit("uid-1", "x" * 5 * PACE)
-        commits = [asyncio.create_task(checkpoint.commit("uid-1", f"{'y' * 5 * PACE}{each}")) for each in range(3)]
+        await checkpoint.commit("uid-1", "x" * 5 * CHARACTERS_PER_SECOND)
+        commits = [
+            asyncio.create_task(checkpoint.commit("uid-1", f"{'y' * 5 * CHARACTERS_PER_SECOND}{each}"))
+            for each in range(3)
+        ]
         now[0] += 4.9
         await asyncio.sleep(0.1)
         assert len(server.seen) == 1, "five seconds' worth was written"

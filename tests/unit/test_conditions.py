@@ -7,7 +7,7 @@ import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
 from worklease.rules.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
-from worklease.rules.lease import End, Lease, Trouble, edit, lapse, observe, release, starve, stopped
+from worklease.rules.lease import End, Lease, Trouble, edit, lapse, note_budget_short, observe, release, stopped
 from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
 from worklease.rules.pods import Ailment, Cause, Ending, Pod
 from worklease.rules.situation import Asked, Attempt, Policy, Situation
@@ -97,7 +97,7 @@ CASES = {
         situation(observe(held(), Rejected(exchange(110), "400"))), HELD, YES, Reason.REJECTED
     ),
     "a budget too small is shown at once": Case(
-        situation(starve(held(), "the budget is short")), HELD, YES, Reason.BUDGET_SHORT
+        situation(note_budget_short(held(), "the budget is short")), HELD, YES, Reason.BUDGET_SHORT
     ),
     "a suspended lease holds until it lapses": Case(
         situation(edit(held(), Lease(suspended=True))), HELD, YES, Reason.SUSPENDED

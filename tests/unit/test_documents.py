@@ -75,7 +75,7 @@ def test_the_fences_that_the_concepts_reckon_up_are_those_of_the_rule(ttl: float
 
 
 def told_events() -> set[str]:
-    """Read which events there are from where they are made: the reasons of `Told`, literal or by a name."""
+    """Read which events there are from where they are made: the reasons of `KubernetesEvent`, literal or by a name."""
     found: set[str] = set()
     for function in ast.parse((PACKAGE / "observability" / "event_recorder.py").read_text("utf-8")).body:
         if not isinstance(function, ast.FunctionDef):
@@ -88,7 +88,7 @@ def told_events() -> set[str]:
             if isinstance(target, ast.Name)
         }
         for call in ast.walk(function):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Told":
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "KubernetesEvent":
                 reason = call.args[1]
                 named = assigned.get(reason.id, reason) if isinstance(reason, ast.Name) else reason
                 constants = [node.value for node in ast.walk(named) if isinstance(node, ast.Constant)]
@@ -99,7 +99,7 @@ def told_events() -> set[str]:
 def test_every_event_has_its_entry() -> None:
     # Those of the lease have the names of its condition's reasons, but for the claim, which says nothing.
     made = told_events() | {reason.value for reason in HELD_REASONS if reason is not Reason.CLAIMING}
-    assert {"SandboxCreated", "SandboxFailed", "Claimed", "LeftBehind"} <= made
+    assert {"SandboxCreated", "SandboxFailed", "Claimed", "Orphaned"} <= made
     rows = re.findall(r"^\| (`[^|]+) \| (?:Normal|Warning) \|", (DOCS / "events.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(made)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.observability.event_recorder import BURST, WAITING, Events, tell
+from worklease.observability.event_recorder import BURST, WAITING, EventRecorder, kubernetes_event
 from worklease.rules.outcomes import Exchange, Unsent
 from worklease.telemetry import (
     About,
@@ -16,13 +16,13 @@ from worklease.telemetry import (
     ConditionChanged,
     DeletionAsked,
     DeletionRefused,
-    Happening,
-    LeftBehind,
-    PodSpared,
+    Orphaned,
+    PodIgnored,
     SandboxEnded,
     SandboxGone,
     SandboxMade,
     StopEnded,
+    TelemetryEvent,
 )
 
 ABOUT = About("sandboxes", "lease-1", "uid-1", "env_1", "work_1")
@@ -34,7 +34,7 @@ def held(status: str, reason: str, *, former: str | None = "False") -> Condition
 
 
 @pytest.mark.parametrize(
-    ("happening", "reason", "warns"),
+    ("event", "reason", "warns"),
     [
         (held("True", "Renewed"), "Claimed", False),
         (held("True", "Renewed", former=None), "Claimed", False),
@@ -56,14 +56,14 @@ def held(status: str, reason: str, *, former: str | None = "False") -> Condition
         (DeletionAsked(ABOUT, "pod-1", "Stopped", 10.0, 0.05), "TearingDown", False),
         (DeletionRefused(ABOUT, "pod-1", "forbidden"), "DeletionRefused", True),
         (SandboxGone(ABOUT, "pod-1"), "TornDown", False),
-        (PodSpared(ABOUT, "pod-1", "It is another's."), "PodSpared", True),
-        (LeftBehind(ABOUT, "the item runs on"), "LeftBehind", True),
-        (StopEnded(ABOUT, force=True, is_heard=True, message=""), None, False),
+        (PodIgnored(ABOUT, "pod-1", "It is another's."), "PodIgnored", True),
+        (Orphaned(ABOUT, "the item runs on"), "Orphaned", True),
+        (StopEnded(ABOUT, force=True, is_acknowledged=True, message=""), None, False),
         (BeatEnded(ABOUT, Unsent(Exchange(sent=1.0, done=1.0), "no"), late=0.0, took=0.1), None, False),
     ],
 )
-def test_each_happening_makes_its_event_or_none(happening: Happening, reason: str | None, *, warns: bool) -> None:
-    told = tell(happening)
+def test_each_happening_makes_its_event_or_none(event: TelemetryEvent, reason: str | None, *, warns: bool) -> None:
+    told = kubernetes_event(event)
     if reason is None:
         assert told is None
     else:
@@ -80,7 +80,7 @@ def test_each_happening_makes_its_event_or_none(happening: Happening, reason: st
     ],
 )
 def test_a_note_names_the_cause_once(cause: str, message: str, note: str) -> None:
-    told = tell(SandboxEnded(ABOUT, "pod-1", cause, message))
+    told = kubernetes_event(SandboxEnded(ABOUT, "pod-1", cause, message))
     assert told is not None
     assert told.note == note
 
@@ -92,9 +92,9 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
-async def events(server: ScriptedServer) -> AsyncIterator[Events]:
+async def events(server: ScriptedServer) -> AsyncIterator[EventRecorder]:
     async with kubernetes_at(server.url) as api:
-        written = Events(api, lambda: NOW)
+        written = EventRecorder(api, lambda: NOW)
         running = asyncio.create_task(written.run())
         yield written
         running.cancel()
@@ -108,7 +108,7 @@ async def seen(server: ScriptedServer, count: int) -> list[dict[str, Any]]:
     return [each.json for each in server.seen]
 
 
-async def test_an_event_regards_the_resource_and_names_the_pod(server: ScriptedServer, events: Events) -> None:
+async def test_an_event_regards_the_resource_and_names_the_pod(server: ScriptedServer, events: EventRecorder) -> None:
     server.script = always(Answer(status=201, body={"kind": "Event"}))
     events.listen(SandboxEnded(ABOUT, "pod-1", "OOMKilled", "It died."))
     (body,) = await seen(server, 1)
@@ -121,7 +121,7 @@ async def test_an_event_regards_the_resource_and_names_the_pod(server: ScriptedS
 
 
 async def test_names_are_in_the_order_in_which_things_happened_though_it_was_at_the_same_moment(
-    server: ScriptedServer, events: Events
+    server: ScriptedServer, events: EventRecorder
 ) -> None:
     server.script = always(Answer(status=201, body={"kind": "Event"}))
     for pod in ("pod-3", "pod-2", "pod-1"):
@@ -132,16 +132,16 @@ async def test_names_are_in_the_order_in_which_things_happened_though_it_was_at_
     assert len({body["metadata"]["name"] for body in bodies}) == 3
 
 
-async def test_a_long_note_is_cut_to_its_bytes(server: ScriptedServer, events: Events) -> None:
+async def test_a_long_note_is_cut_to_its_bytes(server: ScriptedServer, events: EventRecorder) -> None:
     server.script = always(Answer(status=201, body={"kind": "Event"}))
-    events.listen(LeftBehind(ABOUT, "ä" * 2000))
+    events.listen(Orphaned(ABOUT, "ä" * 2000))
     (body,) = await seen(server, 1)
     assert len(body["note"].encode()) <= 1024
     assert body["note"].endswith("…")
 
 
 async def test_an_event_that_is_refused_is_tried_again_and_holds_no_other_up_for_ever(
-    server: ScriptedServer, events: Events
+    server: ScriptedServer, events: EventRecorder
 ) -> None:
     server.script = always(Answer(status=403, body={"kind": "Status", "message": "the namespace is being terminated"}))
     events.listen(SandboxGone(ABOUT, "pod-1"))
@@ -150,7 +150,7 @@ async def test_an_event_that_is_refused_is_tried_again_and_holds_no_other_up_for
     assert (first["related"]["name"], second["related"]["name"]) == ("pod-1", "pod-2")
 
 
-async def test_an_event_whose_answer_was_lost_is_written_once(server: ScriptedServer, events: Events) -> None:
+async def test_an_event_whose_answer_was_lost_is_written_once(server: ScriptedServer, events: EventRecorder) -> None:
     server.script = always(Answer(fault=Fault.RESET))
     events.listen(SandboxGone(ABOUT, "pod-1"))
     await seen(server, 1)
@@ -160,7 +160,7 @@ async def test_an_event_whose_answer_was_lost_is_written_once(server: ScriptedSe
     assert first["metadata"]["name"] == second["metadata"]["name"]
 
 
-async def test_no_more_events_go_at_once_than_the_burst(server: ScriptedServer, events: Events) -> None:
+async def test_no_more_events_go_at_once_than_the_burst(server: ScriptedServer, events: EventRecorder) -> None:
     server.script = always(Answer(status=201, body={"kind": "Event"}))
     started = asyncio.get_running_loop().time()
     for _ in range(int(BURST) + 10):
@@ -170,7 +170,7 @@ async def test_no_more_events_go_at_once_than_the_burst(server: ScriptedServer, 
 
 
 async def test_what_waits_is_bounded() -> None:
-    waiting = Events(None, lambda: NOW)  # type: ignore[arg-type]  # nothing is written before it runs
+    waiting = EventRecorder(None, lambda: NOW)  # type: ignore[arg-type]  # nothing is written before it runs
     for _ in range(WAITING + 5):
         waiting.listen(SandboxGone(ABOUT, "pod-1"))
     assert waiting.waiting == WAITING

@@ -11,7 +11,7 @@ import pytest
 from controlplane import wait_for
 from worklease.observability.health import STANDSTILL, Health
 from worklease.observability.server import AddressInUse, Page, serve
-from worklease.telemetry import Happening, LoopLagged, Telling
+from worklease.telemetry import LoopLagged, Publisher, TelemetryEvent
 
 
 class Clock:
@@ -24,7 +24,7 @@ class Clock:
 
 def test_a_loop_that_stands_still_is_ill_and_says_for_how_long() -> None:
     clock = Clock()
-    health = Health(Telling(), clock)
+    health = Health(Publisher(), clock)
     clock.now += STANDSTILL
     assert health.alive().is_good
     clock.now += 1
@@ -33,7 +33,7 @@ def test_a_loop_that_stands_still_is_ill_and_says_for_how_long() -> None:
 
 
 def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
-    health = Health(Telling(), Clock())
+    health = Health(Publisher(), Clock())
     health.attend(lambda: STANDSTILL, lambda: 0)
     assert health.alive().is_good
     health.attend(lambda: STANDSTILL + 1, lambda: 0)
@@ -41,7 +41,7 @@ def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
 
 
 def test_ready_is_who_has_the_first_list_and_was_told_of_all_of_it() -> None:
-    health = Health(Telling(), Clock())
+    health = Health(Publisher(), Clock())
     health.say("reading the checkpoint")
     assert health.ready().reason == "not ready: reading the checkpoint"
     for awaited, reason in ((None, "the first list of WorkLeases is not in"), (3, "3 WorkLeases of the first list")):
@@ -55,14 +55,14 @@ def test_ready_is_who_has_the_first_list_and_was_told_of_all_of_it() -> None:
 
 
 async def test_the_pulse_measures_the_loop_and_tells_it() -> None:
-    heard: list[Happening] = []
+    heard: list[TelemetryEvent] = []
     beats = asyncio.Event()
 
-    def listen(happening: Happening) -> None:
+    def listen(happening: TelemetryEvent) -> None:
         heard.append(happening)
         beats.set()
 
-    health = Health(Telling(listen))
+    health = Health(Publisher(listen))
     pulse = asyncio.create_task(health.run())
     async with asyncio.timeout(10):
         await beats.wait()

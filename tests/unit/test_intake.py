@@ -9,7 +9,7 @@ import aiohttp
 import kopf
 
 from support.scripted_server import Answer, ScriptedServer, always, serving, until
-from worklease.watching.paced_session import PAGE, Intake
+from worklease.watching.paced_session import PAGE, PacedSession
 
 
 @dataclass
@@ -24,7 +24,7 @@ async def asking(keeper: Keeper, patience: float) -> AsyncIterator[tuple[Scripte
     async with serving() as server:
         server.script = always(Answer(body={"items": []}))
         found = kopf.ConnectionInfo(server=server.url, token="the-token")
-        opened = await Intake(lambda: keeper.heard, patience).open(found)
+        opened = await PacedSession(lambda: keeper.heard, patience).open(found)
         assert opened.server == server.url
         async with opened.aiohttp_session as session:
             yield server, session

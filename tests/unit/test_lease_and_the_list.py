@@ -4,7 +4,7 @@ import pytest
 
 from support.lease_samples import exchange, held, refused, stamp, unanswered
 from worklease.rules.lease import End, Trouble, is_doubtful, observe
-from worklease.rules.outcomes import Conflicted, NotReady, Seen
+from worklease.rules.outcomes import Conflicted, ListedItem, NotReady
 
 
 def test_the_list_is_asked_before_an_adoption() -> None:
@@ -25,7 +25,7 @@ def test_the_list_is_not_asked_where_nothing_is_in_doubt() -> None:
 
 def test_the_same_delivery_is_adopted() -> None:
     lease = observe(held(), unanswered(130))
-    lease = observe(lease, refused(141, stamp(130.2)), Seen("active", stamp(10)))
+    lease = observe(lease, refused(141, stamp(130.2)), ListedItem("active", stamp(10)))
     assert lease.end is None
     assert lease.value == stamp(130.2)
 
@@ -33,28 +33,28 @@ def test_the_same_delivery_is_adopted() -> None:
 @pytest.mark.parametrize("state", ["active", "stopping"])
 def test_what_was_queued_after_our_first_value_and_taken_is_another_delivery(state: str) -> None:
     lease = observe(held(), unanswered(130))
-    lease = observe(lease, refused(141, stamp(130.2)), Seen(state, stamp(129.9)))
+    lease = observe(lease, refused(141, stamp(130.2)), ListedItem(state, stamp(129.9)))
     assert lease.end is End.TAKEN_OVER
 
 
 @pytest.mark.parametrize("state", ["queued", "starting"])
 def test_what_waits_in_the_queue_again_is_requeued(state: str) -> None:
-    lease = observe(held(), Conflicted(exchange(130), None), Seen(state, stamp(129.9)))
+    lease = observe(held(), Conflicted(exchange(130), None), ListedItem(state, stamp(129.9)))
     assert lease.end is End.REQUEUED
 
 
 def test_what_the_list_shows_as_stopped_is_over() -> None:
-    assert observe(held(), Conflicted(exchange(130), None), Seen("stopped", stamp(10))).end is End.STOPPED
+    assert observe(held(), Conflicted(exchange(130), None), ListedItem("stopped", stamp(10))).end is End.STOPPED
 
 
 @pytest.mark.parametrize("started", [None, "", "yesterday", "2026-11-22T03:00:00"])
 def test_a_list_that_does_not_tell_the_delivery_leaves_it_to_the_windows(started: str | None) -> None:
     lease = observe(held(), unanswered(130))
-    assert observe(lease, refused(141, stamp(130.2)), Seen("active", started)).value == stamp(130.2)
+    assert observe(lease, refused(141, stamp(130.2)), ListedItem("active", started)).value == stamp(130.2)
 
 
 def test_a_mute_412_and_a_list_of_the_same_delivery_decide_nothing() -> None:
-    lease = observe(held(), Conflicted(exchange(130), None), Seen("active", stamp(10)))
+    lease = observe(held(), Conflicted(exchange(130), None), ListedItem("active", stamp(10)))
     assert lease.end is None
     assert lease.trouble is Trouble.IN_DOUBT
     assert lease.value == held().value
@@ -63,29 +63,31 @@ def test_a_mute_412_and_a_list_of_the_same_delivery_decide_nothing() -> None:
 def test_a_value_that_only_the_list_names_is_adopted_like_one_of_a_412() -> None:
     lease = observe(held(), unanswered(130))
     mute = Conflicted(exchange(141), None)
-    assert observe(lease, mute, Seen("active", stamp(10), stamp(130.2))).value == stamp(130.2)
-    assert observe(lease, mute, Seen("active", stamp(10), stamp(400))).value == held().value
-    assert observe(held(), mute, Seen("active", stamp(10), stamp(130.2))).value == held().value
+    assert observe(lease, mute, ListedItem("active", stamp(10), stamp(130.2))).value == stamp(130.2)
+    assert observe(lease, mute, ListedItem("active", stamp(10), stamp(400))).value == held().value
+    assert observe(held(), mute, ListedItem("active", stamp(10), stamp(130.2))).value == held().value
 
 
 def test_a_409_while_we_hold_is_read_by_the_list() -> None:
     refusal = NotReady(exchange(130), "not now")
     assert is_doubtful(held(), refusal)
-    stopping = observe(held(), refusal, Seen("stopping", stamp(10)))
+    stopping = observe(held(), refusal, ListedItem("stopping", stamp(10)))
     assert stopping.stopping_seen
     assert stopping.end is None
-    assert observe(held(), refusal, Seen("stopped", stamp(10))).end is End.STOPPED
-    assert observe(held(), refusal, Seen("starting", stamp(120))).end is End.REQUEUED
-    assert observe(held(), refusal, Seen("active", stamp(10))).trouble is Trouble.REJECTED
+    assert observe(held(), refusal, ListedItem("stopped", stamp(10))).end is End.STOPPED
+    assert observe(held(), refusal, ListedItem("starting", stamp(120))).end is End.REQUEUED
+    assert observe(held(), refusal, ListedItem("active", stamp(10))).trouble is Trouble.REJECTED
 
 
 def test_a_409_past_the_fence_is_no_stop_of_ours_to_confirm() -> None:
-    assert not observe(held(100, ttl=90), NotReady(exchange(189), "not now"), Seen("stopping", stamp(10))).stopping_seen
+    assert not observe(
+        held(100, ttl=90), NotReady(exchange(189), "not now"), ListedItem("stopping", stamp(10))
+    ).stopping_seen
 
 
 def test_what_the_list_says_of_a_stopping_item_is_a_word_of_the_server() -> None:
     """Some servers answer a beat with 409 then: a stop that may have been applied waits for such a word."""
-    listed = observe(held(), NotReady(exchange(120), "the item is stopping"), Seen("stopping", stamp(90)))
+    listed = observe(held(), NotReady(exchange(120), "the item is stopping"), ListedItem("stopping", stamp(90)))
     assert listed.stopping_seen
     assert listed.words is not None
     assert (listed.words.state, listed.words.lease_extended, listed.words.at) == ("stopping", False, 120)

@@ -10,7 +10,7 @@ import pytest
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
 from worklease.rules import lease as core
 from worklease.rules.lease import NO_HEARTBEAT, Adoption, Beat, End, Lease, Trouble, adoption, decide, expiry, observe
-from worklease.rules.outcomes import Answered, Conflicted, Seen
+from worklease.rules.outcomes import Answered, Conflicted, ListedItem
 
 
 def test_an_unanswered_beat_is_repeated_with_the_same_value() -> None:
@@ -163,7 +163,7 @@ def test_an_adoption_has_its_rule() -> None:
     doubted = observe(held(), unanswered(130))
     found = refused(141, stamp(130.2))
     assert adoption(doubted, found, observe(doubted, found)) is Adoption.UNANSWERED_BEAT
-    mute, listed = Conflicted(exchange(141), None), Seen("active", stamp(50), stamp(130.2))
+    mute, listed = Conflicted(exchange(141), None), ListedItem("active", stamp(50), stamp(130.2))
     assert adoption(doubted, mute, observe(doubted, mute, listed)) is Adoption.LISTED
 
 

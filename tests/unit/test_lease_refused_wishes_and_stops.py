@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
-from worklease.rules.lease import Beat, End, Lease, decide, edit, latest, may_stop, observe, stop_heard
-from worklease.rules.outcomes import Rejected, Seen
+from worklease.rules.lease import Beat, End, Lease, decide, edit, latest, may_stop, observe, stop_acknowledged
+from worklease.rules.outcomes import ListedItem, Rejected
 
 
 def wish_of(lease: Lease, now: float) -> int | None:
@@ -46,24 +46,24 @@ def test_a_stop_is_ours_to_send_while_we_hold_less_a_time_out() -> None:
 
 
 def test_the_answer_to_our_stop_tells_that_the_item_is_stopping() -> None:
-    lease = stop_heard(held(), "stopping", 110)
+    lease = stop_acknowledged(held(), "stopping", 110)
     assert lease.stopping_seen
     assert lease.due == 110
 
 
 def test_the_answer_to_a_stop_proves_nothing_of_a_lease_that_we_do_not_hold() -> None:
-    assert not stop_heard(Lease(), "stopping", 110).stopping_seen
+    assert not stop_acknowledged(Lease(), "stopping", 110).stopping_seen
 
 
 @pytest.mark.parametrize("state", [None, "active", "queued"])
 def test_an_answer_that_does_not_say_it_is_stopped_leaves_it_to_the_next_beat(state: str | None) -> None:
-    lease = stop_heard(held(), state, 110)
+    lease = stop_acknowledged(held(), state, 110)
     assert lease.end is None
     assert lease.due == 110
 
 
 def test_the_answer_to_a_stop_that_says_stopped_ends_the_lease() -> None:
-    assert stop_heard(held(), "stopped", 110).end is End.STOPPED
+    assert stop_acknowledged(held(), "stopped", 110).end is End.STOPPED
 
 
 def test_a_routine_beat_may_be_stretched_to_three_fifths_of_the_ttl_or_two_time_outs_before_the_fence() -> None:
@@ -74,5 +74,5 @@ def test_a_routine_beat_may_be_stretched_to_three_fifths_of_the_ttl_or_two_time_
 
 def test_the_list_rules_out_another_delivery_even_if_only_the_last_value_is_known() -> None:
     lease = replace(observe(held(), unanswered(130)), first=None)
-    lease = observe(lease, refused(141, stamp(130.2)), Seen("active", stamp(120)))
+    lease = observe(lease, refused(141, stamp(130.2)), ListedItem("active", stamp(120)))
     assert lease.end is End.TAKEN_OVER

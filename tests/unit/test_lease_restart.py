@@ -115,7 +115,9 @@ def after_an_outage(now: float) -> Lease:
 
 
 @pytest.mark.parametrize("crowd", [lambda now: restored(now, ttl=300), after_an_outage])
-def test_what_was_beaten_together_is_spread_evenly_over_the_interval_again(crowd: Callable[[float], Lease]) -> None:
+def test_what_was_beaten_together_is_spread_evenly_over_the_interval_again(
+    crowd: Callable[[float], Lease],
+) -> None:
     number = 2000
     seeds = random.Random(7)  # noqa: S311
     leases = [replace(crowd(110), seed=seeds.getrandbits(32), due=110 + each / number) for each in range(number)]

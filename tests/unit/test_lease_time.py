@@ -12,12 +12,12 @@ from worklease.rules.lease import (
     Rest,
     Trouble,
     Wait,
+    beat_at_once,
     decide,
     edit,
     expiry,
     fence,
     grace,
-    hasten,
     is_fenced,
     lapse,
     observe,
@@ -248,8 +248,8 @@ def test_an_edit_reaches_the_next_beat() -> None:
 
 
 def test_a_hastened_beat_is_due_now_and_none_is_put_off() -> None:
-    assert hasten(held(100), 105).due == 105
-    assert hasten(held(100), 155).due == 130
+    assert beat_at_once(held(100), 105).due == 105
+    assert beat_at_once(held(100), 155).due == 130
 
 
 def test_no_time_is_left_to_a_sandbox_after_the_end() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
 from worklease.rules.lease import End, Lease, lapse, observe
-from worklease.rules.lifecycle import EndPod, LetGo, Plan, StopItem, decide
+from worklease.rules.lifecycle import EndPod, Plan, RemoveFinalizer, StopItem, decide
 from worklease.rules.pods import Pod
 from worklease.rules.situation import Asked, DeletionPolicy, Policy, Situation, is_bindable, is_finished
 
@@ -156,7 +156,7 @@ def test_no_stop_is_confirmed_from_one_time_out_before_the_end() -> None:
 @pytest.mark.parametrize("end", list(End))
 def test_no_stop_is_sent_once_the_lease_is_over(end: End) -> None:
     over = replace(stopping(held()), end=end)
-    assert decide(situation(over, deleting=True), 140).steps == (LetGo(),)
+    assert decide(situation(over, deleting=True), 140).steps == (RemoveFinalizer(),)
 
 
 # --- Over --------------------------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_a_lost_lease_takes_its_sandbox_down_with_the_grace_of_the_fence(end: En
 
 def test_the_resource_is_let_go_when_nothing_is_left() -> None:
     over = situation(replace(held(), end=End.STOPPED), replace(POD, gone=True))
-    assert decide(over, 130).steps == (LetGo(),)
+    assert decide(over, 130).steps == (RemoveFinalizer(),)
     assert is_finished(over)
     assert not is_finished(situation(replace(held(), end=End.STOPPED), POD))
 
@@ -211,7 +211,7 @@ def test_deletion_asks_again_for_a_stop_and_does_not_miss_the_fence() -> None:
 def test_deletion_with_release_ends_the_sandbox_and_leaves_the_item_alone() -> None:
     release = situation(lease_with(POD), POD, deleting=True, deletion_policy=DeletionPolicy.RELEASE)
     assert decide(release, 110).steps == (EndPod("pod1", "sandbox", None),)
-    assert decide(replace(release, bound={}), 110).steps == (LetGo(),)
+    assert decide(replace(release, bound={}), 110).steps == (RemoveFinalizer(),)
 
 
 def test_release_lets_a_slow_sandbox_finish_while_beats_go_on_and_hurries_it_at_the_fence() -> None:
@@ -226,7 +226,7 @@ def test_release_lets_a_slow_sandbox_finish_while_beats_go_on_and_hurries_it_at_
     "lease", [Lease(), observe(Lease(), unanswered(100)), observe(Lease(), refused(100, stamp(95)))]
 )
 def test_deletion_stops_nothing_that_we_never_held(lease: Lease) -> None:
-    assert decide(situation(lease, deleting=True), 110).steps == (LetGo(),)
+    assert decide(situation(lease, deleting=True), 110).steps == (RemoveFinalizer(),)
 
 
 def test_deletion_stops_nothing_whose_lease_was_over_when_we_started() -> None:

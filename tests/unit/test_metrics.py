@@ -9,7 +9,7 @@ from typing import Any, cast, get_args
 import pytest
 
 from support.lease_samples import answered, held, refused, stamp, throttled, unanswered, unsent
-from worklease import telemetry as told
+from worklease import telemetry
 from worklease.keeper.keeper import Keeper
 from worklease.observability.metrics import HELD_REASONS, OUTCOMES, Fleet, Metrics
 from worklease.rules import outcomes
@@ -32,12 +32,12 @@ def samples(metrics: Metrics) -> dict[str, float]:
     return found
 
 
-def moved(*happenings: told.Happening) -> dict[str, float]:
+def moved(*happenings: telemetry.TelemetryEvent) -> dict[str, float]:
     """Give what is counted of these, without buckets and what the process says of itself."""
     metrics = Metrics()
     before = samples(metrics)
-    for happening in happenings:
-        metrics.listen(happening)
+    for event in happenings:
+        metrics.listen(event)
     return {
         name: value - before[name]
         for name, value in samples(metrics).items()
@@ -45,8 +45,8 @@ def moved(*happenings: told.Happening) -> dict[str, float]:
     }
 
 
-def beat(outcome: Outcome, late: float = 0.5) -> told.BeatEnded:
-    return told.BeatEnded(ABOUT, outcome, late=late, took=0.1)
+def beat(outcome: Outcome, late: float = 0.5) -> telemetry.BeatEnded:
+    return telemetry.BeatEnded(ABOUT, outcome, late=late, took=0.1)
 
 
 @pytest.mark.parametrize(
@@ -82,26 +82,26 @@ def test_a_beat_is_timed_from_its_sending_and_late_from_when_it_was_due() -> Non
 
 
 @pytest.mark.parametrize(
-    ("happening", "series"),
+    ("event", "series"),
     [
-        (told.LeaseAdopted(ABOUT, Adoption.LISTED), {"worklease_adoptions_total{rule=Listed}": 1}),
-        (told.LeaseEnded(ABOUT, "TakenOver"), {"worklease_leases_ended_total{reason=TakenOver}": 1}),
+        (telemetry.LeaseAdopted(ABOUT, Adoption.LISTED), {"worklease_adoptions_total{rule=Listed}": 1}),
+        (telemetry.LeaseEnded(ABOUT, "TakenOver"), {"worklease_leases_ended_total{reason=TakenOver}": 1}),
         (
-            told.ConditionChanged(ABOUT, "LeaseHeld", "Unknown", "Fenced", "No beat.", "Unreachable"),
+            telemetry.ConditionChanged(ABOUT, "LeaseHeld", "Unknown", "Fenced", "No beat.", "Unreachable"),
             {"worklease_fences_total": 1},
         ),
-        (told.ConditionChanged(ABOUT, "LeaseHeld", "True", "Renewed", "It holds.", "Claiming"), {}),
-        (told.SandboxMade(ABOUT, "pod-1", 0), {"worklease_sandboxes_made_total": 1}),
+        (telemetry.ConditionChanged(ABOUT, "LeaseHeld", "True", "Renewed", "It holds.", "Claiming"), {}),
+        (telemetry.SandboxMade(ABOUT, "pod-1", 0), {"worklease_sandboxes_made_total": 1}),
         (
-            told.SandboxEnded(ABOUT, "pod-1", "OOMKilled", "Out of memory."),
+            telemetry.SandboxEnded(ABOUT, "pod-1", "OOMKilled", "Out of memory."),
             {"worklease_sandboxes_ended_total{cause=OOMKilled}": 1},
         ),
         (
-            told.SandboxEnded(ABOUT, "pod-1", "AWordOfTheKubelet", "It ended."),
+            telemetry.SandboxEnded(ABOUT, "pod-1", "AWordOfTheKubelet", "It ended."),
             {"worklease_sandboxes_ended_total{cause=Other}": 1},
         ),
         (
-            told.DeletionAsked(ABOUT, "pod-1", "Stopped", 30.0, 1.5),
+            telemetry.DeletionAsked(ABOUT, "pod-1", "Stopped", 30.0, 1.5),
             {
                 "worklease_sandboxes_torn_down_total{cause=Stopped}": 1,
                 "worklease_stop_to_delete_seconds_count": 1,
@@ -109,60 +109,67 @@ def test_a_beat_is_timed_from_its_sending_and_late_from_when_it_was_due() -> Non
             },
         ),
         (
-            told.DeletionAsked(ABOUT, "pod-1", "Fenced", 30.0, None),
+            telemetry.DeletionAsked(ABOUT, "pod-1", "Fenced", 30.0, None),
             {"worklease_sandboxes_torn_down_total{cause=Fenced}": 1},
         ),
-        (told.DeletionRefused(ABOUT, "pod-1", "no"), {"worklease_sandbox_deletions_refused_total": 1}),
-        (told.SandboxGone(ABOUT, "pod-1"), {"worklease_sandboxes_gone_total": 1}),
-        (told.PodSpared(ABOUT, "pod-1", "another's"), {"worklease_pods_spared_total": 1}),
-        (told.StopEnded(ABOUT, force=True, is_heard=True, message=""), {"worklease_item_stops_total{result=heard}": 1}),
+        (telemetry.DeletionRefused(ABOUT, "pod-1", "no"), {"worklease_sandbox_deletions_refused_total": 1}),
+        (telemetry.SandboxGone(ABOUT, "pod-1"), {"worklease_sandboxes_gone_total": 1}),
+        (telemetry.PodIgnored(ABOUT, "pod-1", "another's"), {"worklease_pods_spared_total": 1}),
         (
-            told.StopEnded(ABOUT, force=False, is_heard=False, message="no"),
+            telemetry.StopEnded(ABOUT, force=True, is_acknowledged=True, message=""),
+            {"worklease_item_stops_total{result=heard}": 1},
+        ),
+        (
+            telemetry.StopEnded(ABOUT, force=False, is_acknowledged=False, message="no"),
             {"worklease_item_stops_total{result=unheard}": 1},
         ),
-        (told.LeftBehind(ABOUT, "a pod"), {"worklease_resources_left_behind_total": 1}),
+        (telemetry.Orphaned(ABOUT, "a pod"), {"worklease_resources_left_behind_total": 1}),
         (
-            told.CallRefused(told.Call.STOP, 503),
+            telemetry.CallRefused(telemetry.WorkApiCall.STOP, 503),
             {"worklease_work_api_refusals_total{call=stop,code=503}": 1},
         ),
         (
-            told.CallRefused(told.Call.LIST, 418),
+            telemetry.CallRefused(telemetry.WorkApiCall.LIST, 418),
             {"worklease_work_api_refusals_total{call=list,code=Other}": 1},
         ),
-        (told.StatusWrite(told.Write.COALESCED), {"worklease_status_writes_total{result=coalesced}": 1}),
+        (telemetry.StatusWrite(telemetry.Write.COALESCED), {"worklease_status_writes_total{result=coalesced}": 1}),
         (
-            told.TurnGiven("routine", 2.0),
+            telemetry.TurnGiven("routine", 2.0),
             {
                 "worklease_budget_turns_total{rank=routine}": 1,
                 "worklease_budget_wait_seconds_count": 1,
                 "worklease_budget_wait_seconds_sum": 2.0,
             },
         ),
-        (told.KopfEnded("a watch's error"), {"worklease_kopf_restarts_total": 1}),
+        (telemetry.KopfEnded("a watch's error"), {"worklease_kopf_restarts_total": 1}),
         (
-            told.LoopLagged(0.5),
+            telemetry.LoopLagged(0.5),
             {"worklease_event_loop_lag_seconds_count": 1, "worklease_event_loop_lag_seconds_sum": 0.5},
         ),
     ],
 )
-def test_a_happening_moves_its_own_series_and_no_other(happening: told.Happening, series: dict[str, float]) -> None:
-    assert moved(happening) == series
+def test_a_happening_moves_its_own_series_and_no_other(
+    event: telemetry.TelemetryEvent, series: dict[str, float]
+) -> None:
+    assert moved(event) == series
 
 
 @pytest.mark.parametrize("reason", list(End))
 def test_every_end_of_a_lease_is_counted(reason: End) -> None:
-    assert moved(told.LeaseEnded(ABOUT, reason.value)) == {f"worklease_leases_ended_total{{reason={reason.value}}}": 1}
+    assert moved(telemetry.LeaseEnded(ABOUT, reason.value)) == {
+        f"worklease_leases_ended_total{{reason={reason.value}}}": 1
+    }
 
 
 def test_every_kind_of_happening_can_be_listened_to() -> None:
     """What is told for the first time in an emergency must not be an error there."""
     metrics = Metrics()
-    for kind in get_args(told.Happening):
+    for kind in get_args(telemetry.TelemetryEvent):
         metrics.listen(made(kind))
 
 
 def made(kind: type) -> Any:
-    """Make a happening of a kind out of plain values for its fields' types."""
+    """Make a event of a kind out of plain values for its fields' types."""
     return kind(*(_plain(field.name, field.type) for field in fields(kind)))
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from support.keeping import rooms, wall
+from support.keeping import clients, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, in_turn, kubernetes_at, serving, until
-from worklease.cluster.pods import NotDone, Sandboxes
-from worklease.cluster.shared_pod_list import FEW, REST, Roster
+from worklease.cluster.client import NotDone
+from worklease.cluster.pods import Pods
+from worklease.cluster.shared_pod_list import FEW, GAP_FACTOR, SharedPodList
 from worklease.keeper.keeper import Keeper
-from worklease.keeper.kept import Options
+from worklease.keeper.kept import LeaseOptions
 from worklease.keeper.pod_index import Address
 from worklease.work_api.client import WorkApi
 
@@ -68,14 +69,16 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
-async def roster(server: ScriptedServer) -> AsyncIterator[Roster]:
+async def shared_pod_list(server: ScriptedServer) -> AsyncIterator[SharedPodList]:
     async with kubernetes_at(server.url) as api:
-        yield Roster(Sandboxes(api))
+        yield SharedPodList(Pods(api))
 
 
-async def test_many_that_end_together_share_one_list_of_all(server: ScriptedServer, roster: Roster) -> None:
+async def test_many_that_end_together_share_one_list_of_all(
+    server: ScriptedServer, shared_pod_list: SharedPodList
+) -> None:
     server.script = in_turn(pods(0, 1, 77, token="more"), pods(2, 3))
-    found = await asyncio.gather(*(roster.ask(item(number)) for number in range(FEW + 1)))
+    found = await asyncio.gather(*(shared_pod_list.ask(item(number)) for number in range(FEW + 1)))
     assert selectors(server) == [LABELS, LABELS]
     assert [seen.query.get("continue") for seen in server.seen] == [None, ["more"]]
     assert [[each.name for each in of] for of in found if not isinstance(of, NotDone)] == [
@@ -83,8 +86,10 @@ async def test_many_that_end_together_share_one_list_of_all(server: ScriptedServ
     ]
 
 
-async def test_each_namespace_has_lists_by_how_many_ask_there(server: ScriptedServer, roster: Roster) -> None:
-    asks = [roster.ask(item(number)) for number in range(FEW + 1)] + [roster.ask(item(1, "others"))]
+async def test_each_namespace_has_lists_by_how_many_ask_there(
+    server: ScriptedServer, shared_pod_list: SharedPodList
+) -> None:
+    asks = [shared_pod_list.ask(item(number)) for number in range(FEW + 1)] + [shared_pod_list.ask(item(1, "others"))]
     await asyncio.gather(*asks)
     assert [(seen.path, seen.query["labelSelector"]) for seen in server.seen] == [
         ("/api/v1/namespaces/agents/pods", [LABELS]),
@@ -92,9 +97,11 @@ async def test_each_namespace_has_lists_by_how_many_ask_there(server: ScriptedSe
     ]
 
 
-async def test_few_have_a_list_of_their_own(server: ScriptedServer, roster: Roster) -> None:
+async def test_few_have_a_list_of_their_own(server: ScriptedServer, shared_pod_list: SharedPodList) -> None:
     server.script = lambda seen: pods(int(seen.query["labelSelector"][0].rpartition("_")[2]))
-    found = await asyncio.gather(roster.ask(item(4)), roster.ask(item(5)), roster.ask(item(4)))
+    found = await asyncio.gather(
+        shared_pod_list.ask(item(4)), shared_pod_list.ask(item(5)), shared_pod_list.ask(item(4))
+    )
     assert sorted(selectors(server)) == [
         f"worklease.dev/environment-id=env_1,worklease.dev/work-id=work_{number}" for number in (4, 5)
     ]
@@ -106,13 +113,13 @@ async def test_few_have_a_list_of_their_own(server: ScriptedServer, roster: Rost
 
 
 async def test_who_asks_while_a_list_is_under_way_gets_one_that_was_begun_afterwards(
-    server: ScriptedServer, roster: Roster
+    server: ScriptedServer, shared_pod_list: SharedPodList
 ) -> None:
     may_answer = asyncio.Event()
     server.script = in_turn(pods(until=may_answer), pods(7))
-    first = asyncio.create_task(roster.ask(item(7)))
+    first = asyncio.create_task(shared_pod_list.ask(item(7)))
     await server.until_seen(1)
-    second = asyncio.create_task(roster.ask(item(7)))
+    second = asyncio.create_task(shared_pod_list.ask(item(7)))
     await asyncio.sleep(0)
     may_answer.set()
     assert await first == []
@@ -121,47 +128,53 @@ async def test_who_asks_while_a_list_is_under_way_gets_one_that_was_begun_afterw
     assert [each.name for each in found] == ["pod-7"]
 
 
-async def test_the_next_list_waits_for_longer_than_the_last_one_took(server: ScriptedServer, roster: Roster) -> None:
+async def test_the_next_list_waits_for_longer_than_the_last_one_took(
+    server: ScriptedServer, shared_pod_list: SharedPodList
+) -> None:
     may_answer = asyncio.Event()
     server.script = in_turn(pods(until=may_answer), pods())
-    asking = asyncio.create_task(roster.ask(item(1)))
+    asking = asyncio.create_task(shared_pod_list.ask(item(1)))
     await server.until_seen(1)
     await asyncio.sleep(0.1)
     answered = time.monotonic()
     may_answer.set()
     await asking
-    await roster.ask(item(1))
-    assert time.monotonic() - answered >= REST * 0.1
+    await shared_pod_list.ask(item(1))
+    assert time.monotonic() - answered >= GAP_FACTOR * 0.1
 
 
 @pytest.mark.parametrize("asked", [1, FEW + 1])
 async def test_what_cannot_be_listed_to_its_end_is_said_to_all(
-    server: ScriptedServer, roster: Roster, asked: int
+    server: ScriptedServer, shared_pod_list: SharedPodList, asked: int
 ) -> None:
     server.script = in_turn(pods(0, token="more"), AWAY)
-    found = await asyncio.gather(*(roster.ask(item(number)) for number in range(asked)))
+    found = await asyncio.gather(*(shared_pod_list.ask(item(number)) for number in range(asked)))
     assert all(isinstance(each, NotDone) and "away" in each.message for each in found)
 
 
-async def test_a_page_that_is_refused_once_costs_no_new_beginning(server: ScriptedServer, roster: Roster) -> None:
+async def test_a_page_that_is_refused_once_costs_no_new_beginning(
+    server: ScriptedServer, shared_pod_list: SharedPodList
+) -> None:
     server.script = in_turn(pods(0, token="more"), AWAY, pods(1))
-    found = await asyncio.gather(*(roster.ask(item(number)) for number in range(FEW + 1)))
+    found = await asyncio.gather(*(shared_pod_list.ask(item(number)) for number in range(FEW + 1)))
     assert [seen.query.get("continue") for seen in server.seen] == [None, ["more"], ["more"]]
     assert not any(isinstance(each, NotDone) for each in found)
 
 
 async def test_a_place_in_a_list_that_the_server_has_forgotten_is_not_asked_for_again(
-    server: ScriptedServer, roster: Roster
+    server: ScriptedServer, shared_pod_list: SharedPodList
 ) -> None:
     server.script = in_turn(pods(0, token="more"), Answer(status=410, body={"kind": "Status", "message": "expired"}))
-    assert isinstance(await roster.ask(item(0)), NotDone)
+    assert isinstance(await shared_pod_list.ask(item(0)), NotDone)
     assert len(server.seen) == 2
 
 
-async def test_who_asks_no_longer_takes_the_list_from_nobody(server: ScriptedServer, roster: Roster) -> None:
+async def test_who_asks_no_longer_takes_the_list_from_nobody(
+    server: ScriptedServer, shared_pod_list: SharedPodList
+) -> None:
     may_answer = asyncio.Event()
     server.script = in_turn(pods(1, until=may_answer))
-    first, second = (asyncio.create_task(roster.ask(item(number))) for number in (1, 2))
+    first, second = (asyncio.create_task(shared_pod_list.ask(item(number))) for number in (1, 2))
     await server.until_seen(1)
     first.cancel()
     may_answer.set()
@@ -235,8 +248,8 @@ async def keeping(server: ScriptedServer, *beats: dict[str, Any]) -> AsyncIterat
         WorkApi(remote.url, time.monotonic) as work_api,
     ):
         remote.script = in_turn(*(Answer(body=beat) for beat in beats))
-        used = rooms(api, work_api)
-        keeper = Keeper(used, Options(interval=30, credentials_secret="keys"), time.monotonic, wall)
+        used = clients(api, work_api)
+        keeper = Keeper(used, LeaseOptions(interval=30, credentials_secret="keys"), time.monotonic, wall)
         tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
         yield keeper
         for task in tasks:

@@ -15,11 +15,11 @@ from worklease.api.models import (
     LONGEST_SANDBOX_MESSAGE,
     MOST_SANDBOXES,
     WORK_LABEL,
-    Condition,
     ConditionStatus,
     HeartbeatMode,
     InvalidResource,
     SandboxStatus,
+    StatusCondition,
     WorkLease,
     WorkLeaseSpec,
     WorkLeaseStatus,
@@ -248,7 +248,7 @@ def test_a_patch_keeps_no_null_inside_a_list() -> None:
 
 
 def test_a_condition_is_written_as_kubernetes_shapes_it() -> None:
-    condition = Condition(
+    condition = StatusCondition(
         type="LeaseHeld",
         status=ConditionStatus.TRUE,
         reason="Renewed",
@@ -279,7 +279,7 @@ def test_a_time_without_a_zone_is_refused() -> None:
 
 
 def test_a_text_for_people_is_cut_to_fit() -> None:
-    condition = Condition(
+    condition = StatusCondition(
         type="Ready",
         status=ConditionStatus.FALSE,
         reason="Rejected",
@@ -302,7 +302,7 @@ def test_a_pod_is_listed_once() -> None:
 
 
 def test_a_type_of_condition_is_listed_once() -> None:
-    ready = Condition(
+    ready = StatusCondition(
         type="Ready", status=ConditionStatus.TRUE, reason="Renewed", message="", last_transition_time=NOON
     )
     with pytest.raises(ValidationError, match="each type of condition once"):

@@ -9,15 +9,15 @@ import pytest
 from support.lease_samples import AHEAD, answered
 from worklease.api.models import WorkLease
 from worklease.cluster.pod_template import pod_name
-from worklease.keeper.kept import Kept, Options, Wall, fresh_lease, resume
+from worklease.keeper.kept import ClockPair, Kept, LeaseOptions, fresh_lease, resume
 from worklease.rules.lease import fence, observe, stopped
-from worklease.rules.lifecycle import EndPod, LetGo, MakePod, Plan, Release, Restart, StopItem, decide
+from worklease.rules.lifecycle import EndPod, MakePod, Plan, Release, RemoveFinalizer, Restart, StopItem, decide
 from worklease.rules.pods import Cause, Pod
 from worklease.rules.situation import Asked, conclude, current, is_bindable, is_finished
 
 START = 1000.0
-WALL = Wall(START, datetime.fromtimestamp(AHEAD + START, UTC))
-OPTIONS = Options(interval=30.0, credentials_secret="keys")
+WALL = ClockPair(START, datetime.fromtimestamp(AHEAD + START, UTC))
+OPTIONS = LeaseOptions(interval=30.0, credentials_secret="keys")
 TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
 POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True, created=WALL.utc + timedelta(seconds=1))
 
@@ -38,7 +38,9 @@ def resource(sandbox: dict[str, Any] | None, status: dict[str, Any] | None = Non
 def kept(sandbox: dict[str, Any] | None, *pods: Pod, **spec: Any) -> Kept:
     """Give a resource whose lease was claimed at the start, with a TTL of an hour."""
     asked = resource(sandbox, **spec)
-    held = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=3600)), guarded=True)
+    held = Kept(
+        resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=3600)), has_finalizer=True
+    )
     held.note_claim(WALL)
     for pod in pods:
         held.bind(pod, START + 1)
@@ -153,7 +155,7 @@ def test_a_kept_pod_that_somebody_deletes_does_not_take_the_end_back() -> None:
     assert is_finished(over.situation())
     over.bind(replace(POD, phase="Failed", exit_code=1, terminating=True), START + 9)
     assert is_finished(over.situation())
-    assert decide(over.situation(), START + 9).steps == (LetGo(),)
+    assert decide(over.situation(), START + 9).steps == (RemoveFinalizer(),)
 
 
 def test_a_release_does_not_beat_for_a_pod_that_cannot_go() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.cluster.pods import Ending, Gone, NotDone, Sandboxes, read_pod
+from worklease.cluster.client import Gone, NotDone
+from worklease.cluster.pods import DeletionAccepted, Pods, read_pod
 from worklease.rules.pods import Pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
@@ -146,27 +147,27 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 
 @pytest.fixture
-async def sandboxes(server: ScriptedServer) -> AsyncIterator[Sandboxes]:
+async def sandboxes(server: ScriptedServer) -> AsyncIterator[Pods]:
     async with kubernetes_at(server.url) as api:
-        yield Sandboxes(api)
+        yield Pods(api)
 
 
 def refused(status: int, message: str = "in the server's words") -> Answer:
     return Answer(status=status, body={"kind": "Status", "message": message})
 
 
-async def test_a_look_gives_the_pod(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+async def test_a_look_gives_the_pod(server: ScriptedServer, sandboxes: Pods) -> None:
     server.script = always(Answer(body=body()))
     assert await sandboxes.look(*NAMED) == read_pod(body())
     assert (server.seen[0].method, server.seen[0].target) == ("GET", PATH)
 
 
-async def test_a_look_at_a_successor_finds_the_pod_gone(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+async def test_a_look_at_a_successor_finds_the_pod_gone(server: ScriptedServer, sandboxes: Pods) -> None:
     server.script = always(Answer(body=body()))
     assert await sandboxes.look("sandboxes", "sandbox-1", "another") == Gone()
 
 
-async def test_a_look_at_nothing_finds_the_pod_gone(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+async def test_a_look_at_nothing_finds_the_pod_gone(server: ScriptedServer, sandboxes: Pods) -> None:
     server.script = always(refused(404))
     assert await sandboxes.look(*NAMED) == Gone()
 
@@ -180,23 +181,23 @@ TROUBLE = [
 
 
 @pytest.mark.parametrize("answer", TROUBLE)
-async def test_a_look_that_failed_says_why(server: ScriptedServer, sandboxes: Sandboxes, answer: Answer) -> None:
+async def test_a_look_that_failed_says_why(server: ScriptedServer, sandboxes: Pods, answer: Answer) -> None:
     server.script = always(answer)
     outcome = await sandboxes.look(*NAMED)
     assert isinstance(outcome, NotDone)
     assert outcome.message
 
 
-async def test_a_deletion_carries_the_uid_and_the_grace(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+async def test_a_deletion_carries_the_uid_and_the_grace(server: ScriptedServer, sandboxes: Pods) -> None:
     server.script = always(Answer(body=body()))
-    assert await sandboxes.end(*NAMED, 7.9) == Ending()
+    assert await sandboxes.end(*NAMED, 7.9) == DeletionAccepted()
     (seen,) = server.seen
     assert (seen.method, seen.target) == ("DELETE", PATH)
     assert seen.json["preconditions"] == {"uid": UID}
     assert seen.json["gracePeriodSeconds"] == 7
 
 
-async def test_a_deletion_without_a_grace_leaves_the_pod_its_own(server: ScriptedServer, sandboxes: Sandboxes) -> None:
+async def test_a_deletion_without_a_grace_leaves_the_pod_its_own(server: ScriptedServer, sandboxes: Pods) -> None:
     server.script = always(Answer(body=body()))
     await sandboxes.end(*NAMED, None)
     assert "gracePeriodSeconds" not in server.seen[0].json
@@ -204,7 +205,7 @@ async def test_a_deletion_without_a_grace_leaves_the_pod_its_own(server: Scripte
 
 @pytest.mark.parametrize("grace", [0.0, 0.9, -3.0])
 async def test_no_deletion_removes_the_object_before_the_container(
-    server: ScriptedServer, sandboxes: Sandboxes, grace: float
+    server: ScriptedServer, sandboxes: Pods, grace: float
 ) -> None:
     server.script = always(Answer(body=body()))
     await sandboxes.end(*NAMED, grace)
@@ -212,22 +213,20 @@ async def test_no_deletion_removes_the_object_before_the_container(
 
 
 @pytest.mark.parametrize("answer", [refused(404), refused(409, OTHER_UID)])
-async def test_a_pod_that_is_no_more_is_gone(server: ScriptedServer, sandboxes: Sandboxes, answer: Answer) -> None:
+async def test_a_pod_that_is_no_more_is_gone(server: ScriptedServer, sandboxes: Pods, answer: Answer) -> None:
     server.script = always(answer)
     assert await sandboxes.end(*NAMED, 5) == Gone()
 
 
 async def test_a_conflict_about_something_else_does_not_make_a_pod_gone(
-    server: ScriptedServer, sandboxes: Sandboxes
+    server: ScriptedServer, sandboxes: Pods
 ) -> None:
     server.script = always(refused(409, 'Operation cannot be fulfilled on pods "fluid-uid": the object was modified'))
     assert isinstance(await sandboxes.end(*NAMED, 5), NotDone)
 
 
 @pytest.mark.parametrize("answer", TROUBLE)
-async def test_a_deletion_that_was_not_done_says_why(
-    server: ScriptedServer, sandboxes: Sandboxes, answer: Answer
-) -> None:
+async def test_a_deletion_that_was_not_done_says_why(server: ScriptedServer, sandboxes: Pods, answer: Answer) -> None:
     server.script = always(answer)
     outcome = await sandboxes.end(*NAMED, 5)
     assert isinstance(outcome, NotDone)

@@ -13,10 +13,10 @@ from worklease.rules.lifecycle import (
     Discard,
     EndPod,
     Inquire,
-    LetGo,
+    ListPods,
     MakePod,
-    Muster,
     Release,
+    RemoveFinalizer,
     Restart,
     Step,
     StopItem,
@@ -112,7 +112,7 @@ CONCLUSIONS = {
     "it did not start by its deadline": Row(situation(PENDING, start_deadline=5), Cause.NOT_STARTED),
     "none came yet": Row(situation(), None),
     "none came by the deadline": Row(situation(start_deadline=5), Cause.NOT_STARTED),
-    "none came that was looked for": Row(replace(situation(start_deadline=5), is_mustered=False), None),
+    "none came that was looked for": Row(replace(situation(start_deadline=5), are_pods_listed=False), None),
     "the lease alone counts": Row(replace(situation(FAILED), sandbox=None), None),
     "it finished": Row(situation(SUCCEEDED), Cause.SUCCEEDED),
     "it failed": Row(situation(FAILED), Cause.FAILED),
@@ -251,7 +251,7 @@ def anew(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
         (anew(replace(FAILED, gone=True)), 112, (MakePod(1),)),
         (anew(replace(FAILED, gone=True), OTHER), 112, ()),
         (replace(anew(FAILED), sandbox=Policy(is_made=True, keeps_failed=True)), 112, (MakePod(1),)),
-        (replace(situation(start_deadline=5), is_mustered=False), 106, (Muster(),)),
+        (replace(situation(start_deadline=5), are_pods_listed=False), 106, (ListPods(),)),
     ],
 )
 def test_a_sandbox_is_made_while_the_lease_is_held_and_none_is_there(
@@ -263,7 +263,7 @@ def test_a_sandbox_is_made_while_the_lease_is_held_and_none_is_there(
 def test_a_kept_pod_is_one_that_failed_and_runs_no_more() -> None:
     over = replace(held(100, ttl=3000), end=End.STOPPED)
     kept = situation(FAILED, lease=over, keeps_failed=True)
-    assert decide(kept, 110).steps == (LetGo(),)
+    assert decide(kept, 110).steps == (RemoveFinalizer(),)
     assert is_finished(kept)
     for pod in (RUNNING, SUCCEEDED, PENDING):
         assert decide(situation(pod, lease=over, keeps_failed=True), 110).steps == (EndPod("pod1", "sandbox", None),)
@@ -291,24 +291,24 @@ def test_a_pod_that_a_dead_node_does_not_end_keeps_no_stop_from_being_confirmed_
 
 
 def test_what_came_unseen_is_looked_for_before_the_end_is_told() -> None:
-    over = replace(situation(lease=replace(held(), end=End.STOPPED)), is_mustered=False)
-    assert decide(over, 110).steps == (Muster(),)
+    over = replace(situation(lease=replace(held(), end=End.STOPPED)), are_pods_listed=False)
+    assert decide(over, 110).steps == (ListPods(),)
     assert not is_finished(over)
 
 
 def test_a_finished_resource_is_deleted_when_it_has_been_kept_long_enough() -> None:
-    over = replace(situation(lease=replace(held(), end=End.STOPPED)), discard_at=200.0, guarded=False)
+    over = replace(situation(lease=replace(held(), end=End.STOPPED)), discard_at=200.0, has_finalizer=False)
     assert decide(over, 199).look_at == 200
     assert decide(over, 199).steps == ()
     assert decide(over, 200).steps == (Discard(),)
-    assert decide(replace(over, guarded=True), 199).steps == (LetGo(),)
-    assert decide(replace(over, deleting=True), 201).steps == (LetGo(),)
+    assert decide(replace(over, has_finalizer=True), 199).steps == (RemoveFinalizer(),)
+    assert decide(replace(over, deleting=True), 201).steps == (RemoveFinalizer(),)
 
 
 def test_a_released_item_is_beaten_no_more_and_its_pods_go_with_their_own_grace() -> None:
     released = situation(RUNNING, lease=release(held(100, ttl=3000), "left to lapse"))
     assert decide(released, 110).steps == (EndPod("pod1", "sandbox", None),)
-    assert decide(situation(GONE, lease=release(held(), "left to lapse")), 110).steps == (LetGo(),)
+    assert decide(situation(GONE, lease=release(held(), "left to lapse")), 110).steps == (RemoveFinalizer(),)
 
 
 def deleted(*pods: Pod, **more: Any) -> Situation:
@@ -326,7 +326,7 @@ def test_a_deleted_resource_waits_a_minute_for_its_stop_and_says_what_it_leaves(
     waiting = deleted(GONE, graceful_stop=unheard, forced_stop=unheard, emptied=110.0)
     assert decide(waiting, 169.9).steps == ()
     (step,) = decide(waiting, 170).steps
-    assert isinstance(step, LetGo)
+    assert isinstance(step, RemoveFinalizer)
     assert "the Work API is away" in step.left
     drained = replace(waiting, lease=STOPPING)
     assert decide(drained, 170).steps == (step,), "the same while the item is stopping"
@@ -335,7 +335,7 @@ def test_a_deleted_resource_waits_a_minute_for_its_stop_and_says_what_it_leaves(
 def test_a_deleted_resource_whose_lease_lapsed_unheard_says_so() -> None:
     lapsed = deleted(GONE, lease=replace(held(), end=End.EXPIRED), graceful_stop=Asked(110, 3, "the key is revoked"))
     (step,) = decide(lapsed, 200).steps
-    assert isinstance(step, LetGo)
+    assert isinstance(step, RemoveFinalizer)
     assert "the key is revoked" in step.left
 
 

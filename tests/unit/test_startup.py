@@ -10,7 +10,7 @@ import pytest
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
-from worklease.preflight import CHECKPOINT, OWN_RIGHTS, RIGHTS, NotReady, check
+from worklease.preflight import CHECKPOINT, OWN_RIGHTS, RIGHTS, PreflightFailed, check
 
 DISCOVERY = "/apis/worklease.dev/v1alpha1"
 RESOURCES = {"kind": "APIResourceList", "resources": [{"name": "workleases"}, {"name": "workleases/status"}]}
@@ -41,7 +41,7 @@ def attributes(seen: Seen) -> dict[str, Any]:
 
 
 async def problem(kubernetes: KubernetesApi, *namespaces: str, patience: float = 0.0) -> str:
-    with pytest.raises(NotReady) as missing:
+    with pytest.raises(PreflightFailed) as missing:
         await check(kubernetes, namespaces, "home", patience=patience)
     message = str(missing.value)
     assert "\n" not in message

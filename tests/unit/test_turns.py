@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from support.keeping import rooms, wall
+from support.keeping import clients, wall
 from support.lease_objects import lease
 from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
 from worklease.cluster.finalizer import FINALIZER
 from worklease.keeper.keeper import Keeper
-from worklease.keeper.kept import Options
-from worklease.keeper.turn_queue import AT_ONCE, Line, Wake
+from worklease.keeper.kept import LeaseOptions
+from worklease.keeper.turn_queue import AT_ONCE, TurnEntry, TurnQueue
 from worklease.work_api.client import WorkApi
 
 
@@ -24,7 +24,7 @@ from worklease.work_api.client import WorkApi
 async def keeping() -> AsyncIterator[tuple[Keeper, ScriptedServer]]:
     async with serving() as server, kubernetes_at(server.url) as api, WorkApi(server.url, time.monotonic) as work_api:
         server.script = always(Answer(status=503, body={"message": "away"}))
-        keeper = Keeper(rooms(api, work_api), Options(interval=30, credentials_secret="s"), time.monotonic, wall)
+        keeper = Keeper(clients(api, work_api), LeaseOptions(interval=30, credentials_secret="s"), time.monotonic, wall)
         yield keeper, server
         await keeper.close()
 
@@ -61,60 +61,60 @@ def turns() -> list[bool]:
 
 
 @pytest.fixture
-async def wake(turns: list[bool]) -> Wake:
+async def wake(turns: list[bool]) -> TurnEntry:
     """Has taken its first turn; each turn wants the next one in an hour."""
-    wake = Wake()
+    turn = TurnEntry()
 
     def take(*, is_news: bool) -> None:
         turns.append(is_news)
-        wake.strike_after(3600.0)
+        turn.add_after(3600.0)
 
-    wake.begin(take, Line())
+    turn.begin(take, TurnQueue())
     await asyncio.sleep(0)
     assert turns == [True]
     turns.clear()
-    return wake
+    return turn
 
 
-async def test_what_happens_brings_one_turn_about_however_often_it_happens(wake: Wake, turns: list[bool]) -> None:
-    wake.set()
-    wake.set()
-    assert turns == [], "a turn is taken by the loop, not by who wakes"
+async def test_what_happens_brings_one_turn_about_however_often_it_happens(turn: TurnEntry, turns: list[bool]) -> None:
+    turn.add()
+    turn.add()
+    assert turns == [], "a turn is taken by the loop, not by whoever adds it"
     await asyncio.sleep(0.01)
     assert turns == [True]
 
 
-async def test_a_turn_whose_time_has_come_knows_that_nothing_happened(wake: Wake, turns: list[bool]) -> None:
-    wake.set()
+async def test_a_turn_whose_time_has_come_knows_that_nothing_happened(turn: TurnEntry, turns: list[bool]) -> None:
+    turn.add()
     await asyncio.sleep(0)
-    wake.strike_after(0.01)
+    turn.add_after(0.01)
     await until(lambda: turns == [True, False], "a turn by its time")
 
 
 async def test_what_happens_in_a_turn_brings_the_next_about_at_once() -> None:
-    wake, turns = Wake(), list[bool]()
+    turn, turns = TurnEntry(), list[bool]()
 
     def take(*, is_news: bool) -> None:
         turns.append(is_news)
         if len(turns) < 3:
-            wake.set()
-        wake.strike_after(3600.0)
+            turn.add()
+        turn.add_after(3600.0)
 
-    wake.begin(take, Line())
+    turn.begin(take, TurnQueue())
     await asyncio.sleep(0.01)
     assert turns == [True, True, True]
 
 
-async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(wake: Wake, turns: list[bool]) -> None:
-    wake.set()
-    wake.end()
-    wake.set()
+async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(turn: TurnEntry, turns: list[bool]) -> None:
+    turn.add()
+    turn.end()
+    turn.add()
     await asyncio.sleep(0.01)
     assert turns == []
-    assert wake.due == math.inf
-    line = Line()
-    wake.begin(lambda *, is_news: turns.append(is_news), line)
-    wake.begin(lambda *, is_news: turns.append(not is_news), line)
+    assert turn.due == math.inf
+    line = TurnQueue()
+    turn.begin(lambda *, is_news: turns.append(is_news), line)
+    turn.begin(lambda *, is_news: turns.append(not is_news), line)
     await asyncio.sleep(0.01)
     assert turns == [True]
 
@@ -126,64 +126,64 @@ def taken() -> list[int]:
 
 
 @pytest.fixture
-async def fleet(taken: list[int]) -> list[Wake]:
+async def fleet(taken: list[int]) -> list[TurnEntry]:
     """Many that share a line, and have taken their first turns."""
-    line, wakes = Line(), [Wake() for _ in range(5 * AT_ONCE)]
-    for number, wake in enumerate(wakes):
-        wake.begin(lambda *, is_news, number=number: taken.append(number) if is_news else None, line)
+    line, wakes = TurnQueue(), [TurnEntry() for _ in range(5 * AT_ONCE)]
+    for number, turn in enumerate(wakes):
+        turn.begin(lambda *, is_news, number=number: taken.append(number) if is_news else None, line)
     await until(lambda: taken == list(range(len(wakes))), "the first turns, in their order")
     taken.clear()
     return wakes
 
 
 async def test_the_news_of_a_whole_fleet_leave_the_loop_to_others_meanwhile(
-    fleet: list[Wake], taken: list[int]
+    fleet: list[TurnEntry], taken: list[int]
 ) -> None:
-    for wake in fleet:
-        wake.set()
+    for turn in fleet:
+        turn.add()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert 0 < len(taken) < len(fleet)
     await until(lambda: taken == list(range(len(fleet))), "all turns, in their order")
 
 
-async def test_what_has_to_be_done_by_its_time_goes_ahead_of_all_news(fleet: list[Wake], taken: list[int]) -> None:
+async def test_what_has_to_be_done_by_its_time_goes_ahead_of_all_news(fleet: list[TurnEntry], taken: list[int]) -> None:
     pressing = fleet[-AT_ONCE - 1 :]
-    for wake in fleet[: -AT_ONCE - 1]:
-        wake.set()
-    for wake in pressing:
-        wake.press()
+    for turn in fleet[: -AT_ONCE - 1]:
+        turn.add()
+    for turn in pressing:
+        turn.add_urgent()
     await until(lambda: len(taken) == len(fleet), "all turns")
     first, number = len(fleet) - AT_ONCE - 1, len(fleet)
     # One of the others is taken in each pass all the same.
     assert taken == [*range(first, number - 1), 0, number - 1, *range(1, first)]
 
 
-class Endless(Line):
+class EndlessBackoff(TurnQueue):
     """A line in which the turn of what has news never comes."""
 
-    def join(self, wake: Wake) -> None:
+    def join(self, turn: TurnEntry) -> None:
         """Wait for ever."""
 
 
 async def test_a_turn_whose_time_has_come_is_taken_however_long_the_line_is(turns: list[bool]) -> None:
-    wake = Wake()
-    wake.begin(lambda *, is_news: turns.append(is_news), Endless())
+    turn = TurnEntry()
+    turn.begin(lambda *, is_news: turns.append(is_news), EndlessBackoff())
     await until(lambda: turns == [True], "its first turn")
-    wake.set()
-    wake.strike_after(0.01)
+    turn.add()
+    turn.add_after(0.01)
     await until(lambda: turns == [True, True], "the next, and what happened is told")
 
 
 async def test_a_turn_that_fails_keeps_no_other_of_the_line_from_its_own(turns: list[bool]) -> None:
-    line, failed = Line(), list[str]()
+    line, failed = TurnQueue(), list[str]()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(str(context["exception"])))
 
     def fail(*, is_news: bool) -> None:
         raise ValueError(f"a mistake {is_news=}")
 
-    Wake().begin(fail, line)
-    Wake().begin(lambda *, is_news: turns.append(is_news), line)
+    TurnEntry().begin(fail, line)
+    TurnEntry().begin(lambda *, is_news: turns.append(is_news), line)
     await until(lambda: turns == [True], "the turn behind")
     assert failed == ["a mistake is_news=True"]
     await until(lambda: line.due == math.inf, "the line's end")
@@ -218,7 +218,7 @@ async def test_a_refused_beat_is_repeated_in_time_however_long_the_line_is() -> 
             return sum(seen.path.endswith("/heartbeat") for seen in server.seen)
 
         await until(lambda: beats() == 1, "the first beat")
-        keeper._kept["uid-demo"].wake._line = Endless()
+        keeper._kept["uid-demo"].turn._queue = EndlessBackoff()
         await until(lambda: beats() >= 4, "its repetitions")
 
 
@@ -227,8 +227,8 @@ async def test_what_follows_from_the_time_waits_for_no_news_of_others() -> None:
         keeper.see(held_since_long(19))
         await server.until_seen(1)
         kept = keeper._kept["uid-demo"]
-        await until(lambda: not (kept.wake.is_news or kept.calls), "a pause between two beats")
-        kept.wake._line = Endless()
+        await until(lambda: not (kept.turn.is_news or kept.calls), "a pause between two beats")
+        kept.turn._queue = EndlessBackoff()
         kept.look_at = -math.inf
-        kept.wake.strike_after(0.0)
+        kept.turn.add_after(0.0)
         await until(lambda: kept.look_at > -math.inf, "the whole turn")

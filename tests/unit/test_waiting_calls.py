@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from support.keeping import rooms, wall
+from support.keeping import clients, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving, until
-from worklease.keeper.calls import REHEARSED
+from worklease.keeper.calls import DRY_RUN_RETRY
 from worklease.keeper.keeper import Keeper
-from worklease.keeper.kept import Options
+from worklease.keeper.kept import LeaseOptions
 from worklease.rules.lease import Lease
-from worklease.telemetry import Happening, LeftBehind, Telling
+from worklease.telemetry import Orphaned, Publisher, TelemetryEvent
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
 
@@ -54,7 +54,7 @@ class House:
     kubernetes: ScriptedServer
     work_api: ScriptedServer
     budget: Budget
-    told: list[Happening]
+    told: list[TelemetryEvent]
     looks: list[float]
     """When anybody looked at the clock."""
     ahead: list[float]
@@ -83,9 +83,9 @@ async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[Ho
         WorkApi(remote.url, clock) as work_api,
     ):
         kubernetes.script = kubernetes_script
-        told: list[Happening] = []
-        used = rooms(api, work_api, Telling(told.append), clock)
-        keeper = Keeper(used, Options(interval=30, credentials_secret="keys"), clock, wall)
+        told: list[TelemetryEvent] = []
+        used = clients(api, work_api, Publisher(told.append), clock)
+        keeper = Keeper(used, LeaseOptions(interval=30, credentials_secret="keys"), clock, wall)
         tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
         yield House(keeper, kubernetes, remote, used.budget, told, looks, ahead)
         for task in tasks:
@@ -114,7 +114,7 @@ async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
         there.keeper.carry("uid-1")
         await until(lambda: "Exceeded quota" in repr(there.asked("PATCH", "/status")), "the refusal, in the status")
         there.kubernetes.script = kubernetes(configmaps=Answer(), pods=away)
-        there.ahead.append(REHEARSED + 1)
+        there.ahead.append(DRY_RUN_RETRY + 1)
         looked = body(sandbox=TEMPLATE)
         looked["metadata"]["finalizers"] = []
         there.keeper.see(looked)  # the same generation, so the same template; it only wakes the turn
@@ -223,5 +223,5 @@ async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:
     async with house(kubernetes(configmaps=Answer())) as there:
         there.keeper.see(body(deleting=True, fieldOfALaterVersion=True))
         await until(there.is_let_go, "the end of the finalizer")
-        (left,) = [each for each in there.told if isinstance(each, LeftBehind)]
+        (left,) = [each for each in there.told if isinstance(each, Orphaned)]
         assert left.about.name == "lease-1"

@@ -6,13 +6,13 @@ from typing import Any
 
 from worklease.api.models import WorkLease
 from worklease.cluster.pod_template import pod_name
-from worklease.keeper.kept import Kept, Options, Wall, resume
+from worklease.keeper.kept import ClockPair, Kept, LeaseOptions, resume
 from worklease.rules.lifecycle import MakePod, decide
 from worklease.rules.pods import Cause, Pod
 from worklease.rules.situation import conclude
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
-WALL = Wall(monotonic=100.0, utc=NOW)
+WALL = ClockPair(monotonic=100.0, utc=NOW)
 
 
 def told(seconds: float) -> str:
@@ -48,7 +48,7 @@ def body() -> dict[str, Any]:
 def resumed(pod: str) -> Kept:
     resource = body()
     resource["status"]["sandboxes"] = [{"podUID": "pod1", "podName": pod, "phase": "Running"}]
-    options = Options(interval=30.0, credentials_secret="worklease-credentials")
+    options = LeaseOptions(interval=30.0, credentials_secret="worklease-credentials")
     return resume(WorkLease.parse(resource), options, None, WALL, 100.0)
 
 
@@ -100,7 +100,11 @@ def test_a_pod_of_a_finished_resource_is_taken_for_gone_until_a_watch_shows_it()
     resource["status"]["conditions"] = [finished | {"lastTransitionTime": told(-1)}]
     resource["status"]["sandboxes"] = [{"podUID": "pod1", "podName": made(), "phase": "Failed"}]
     kept = resume(
-        WorkLease.parse(resource), Options(interval=30.0, credentials_secret="worklease-credentials"), None, WALL, 100.0
+        WorkLease.parse(resource),
+        LeaseOptions(interval=30.0, credentials_secret="worklease-credentials"),
+        None,
+        WALL,
+        100.0,
     )
     assert kept.bound["pod1"].gone
     kept.bind(Pod(uid="pod1", name=made(), phase="Failed", controller="resource"), 101.0)

@@ -12,9 +12,9 @@ from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at,
 from support.work_api_calls import ITEM, beat, refusal, renewed
 from worklease.api.models import ENVIRONMENT_LABEL
 from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
-from worklease.telemetry import Call, CallRefused, Happening, StatusWrite, Telling, TurnGiven, Write
+from worklease.telemetry import CallRefused, Publisher, StatusWrite, TelemetryEvent, TurnGiven, WorkApiCall, Write
 from worklease.watching.census import Census
-from worklease.work_api.budget import Budget, Rank, Request
+from worklease.work_api.budget import Budget, BudgetRequest, Rank
 from worklease.work_api.client import WorkApi
 
 
@@ -32,22 +32,22 @@ class Nobody:
 
 
 @pytest.fixture
-def heard() -> list[Happening]:
+def heard() -> list[TelemetryEvent]:
     return []
 
 
 @pytest.fixture
-def telling(heard: list[Happening]) -> Telling:
-    return Telling(heard.append)
+def publisher(heard: list[TelemetryEvent]) -> Publisher:
+    return Publisher(heard.append)
 
 
 async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
-    heard: list[Happening], telling: Telling
+    heard: list[TelemetryEvent], publisher: Publisher
 ) -> None:
     now = [100.0]
-    budget = Budget(0, lambda: now[0], telling)
+    budget = Budget(0, lambda: now[0], publisher)
     budget.hold(10.0)
-    request = Request(key="a", rank=Rank.ROUTINE, fence=math.inf, end=math.inf, urgent=math.inf)
+    request = BudgetRequest(key="a", rank=Rank.ROUTINE, fence=math.inf, end=math.inf, urgent=math.inf)
     turn = asyncio.create_task(budget.turn(request))
     await asyncio.sleep(0)
     assert heard == []
@@ -59,9 +59,9 @@ async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
 
 
 async def test_a_refusal_is_told_with_its_call_and_code_and_an_answer_is_not(
-    heard: list[Happening], telling: Telling
+    heard: list[TelemetryEvent], publisher: Publisher
 ) -> None:
-    async with serving() as server, WorkApi(server.url, time.monotonic, telling) as api:
+    async with serving() as server, WorkApi(server.url, time.monotonic, publisher) as api:
         server.script = lambda _: renewed()
         await api.heartbeat(ITEM, beat())
         assert heard == []
@@ -70,10 +70,12 @@ async def test_a_refusal_is_told_with_its_call_and_code_and_an_answer_is_not(
             await api.heartbeat(ITEM, beat())
             await api.stop(ITEM, force=True, timeout=5)
             await api.items(ITEM.environment_id, ITEM.key, timeout=5)
-    assert heard == [CallRefused(call, code) for code in (412, 401, 503) for call in Call]
+    assert heard == [CallRefused(call, code) for code in (412, 401, 503) for call in WorkApiCall]
 
 
-async def test_a_status_is_told_as_written_coalesced_or_failed(heard: list[Happening], telling: Telling) -> None:
+async def test_a_status_is_told_as_written_coalesced_or_failed(
+    heard: list[TelemetryEvent], publisher: Publisher
+) -> None:
     answers = [Answer(status=500, body={"message": "no"})]
 
     def answer(seen: Seen) -> Answer:
@@ -84,7 +86,7 @@ async def test_a_status_is_told_as_written_coalesced_or_failed(heard: list[Happe
     reference = Reference("team", "demo", "uid-1")
     async with serving() as server, kubernetes_at(server.url) as api:
         server.script = answer
-        writer = StatusWriter(api, 1000.0, time.monotonic, telling)
+        writer = StatusWriter(api, 1000.0, time.monotonic, publisher)
         for state in ("starting", "active"):
             writer.publish(reference, {"state": state}, Urgency.CHANGE)
         writing = asyncio.create_task(writer.run())

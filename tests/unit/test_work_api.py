@@ -31,16 +31,23 @@ from worklease.rules.outcomes import (
     Answered,
     Conflicted,
     Current,
+    ListedItem,
     Missing,
     NotReady,
     Outcome,
     Rejected,
-    Seen,
     Throttled,
     Unanswered,
     Unauthorized,
 )
-from worklease.work_api.client import LONGEST_ANSWER, MOST_PAGES, Item, StopHeard, StopUnheard, WorkApi
+from worklease.work_api.client import (
+    LONGEST_ANSWER,
+    MOST_PAGES,
+    StopAcknowledged,
+    StopNotAcknowledged,
+    WorkApi,
+    WorkItem,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +99,7 @@ async def test_an_address_with_a_path_keeps_it(server: ScriptedServer) -> None:
 
 async def test_ids_are_escaped_in_the_path(server: ScriptedServer, api: WorkApi) -> None:
     server.script = always(renewed())
-    await api.heartbeat(Item("env/../x", "work 1?#%2F+ä", SecretStr(KEY)), beat())
+    await api.heartbeat(WorkItem("env/../x", "work 1?#%2F+ä", SecretStr(KEY)), beat())
     path = "/v1/environments/env%2F..%2Fx/work/work%201%3F%23%252F%2B%C3%A4/heartbeat"
     assert server.seen[0].path == path
 
@@ -140,7 +147,7 @@ async def test_any_value_comes_and_goes_byte_for_byte(values: list[str]) -> None
 
 async def test_a_stop_says_whether_it_is_forced(server: ScriptedServer, api: WorkApi) -> None:
     server.script = always(Answer(body={"id": "work_1", "state": "stopping"}))
-    assert await api.stop(ITEM, force=False, timeout=20) == StopHeard("stopping")
+    assert await api.stop(ITEM, force=False, timeout=20) == StopAcknowledged("stopping")
     await api.stop(ITEM, force=True, timeout=20)
     assert [seen.json for seen in server.seen] == [{"force": False}, {"force": True}]
     assert server.seen[0].path == "/v1/environments/env_1/work/work_1/stop"
@@ -418,18 +425,18 @@ async def test_a_date_to_retry_after_means_nothing_without_the_servers_time(
 @pytest.mark.parametrize(
     ("status", "body", "outcome"),
     [
-        (200, {"id": "work_1", "state": "stopped"}, StopHeard("stopped")),
-        (200, {"id": "work_1", "state": "a_new_state"}, StopHeard("a_new_state")),
-        (200, {}, StopHeard(None)),
-        (200, {"state": 5}, StopHeard(None)),
-        (200, b"", StopHeard(None)),
-        (200, b"[" * 60_000, StopHeard(None)),
-        (204, b"", StopHeard(None)),
-        (409, {"error": {"message": "already stopped"}}, StopHeard(None)),
+        (200, {"id": "work_1", "state": "stopped"}, StopAcknowledged("stopped")),
+        (200, {"id": "work_1", "state": "a_new_state"}, StopAcknowledged("a_new_state")),
+        (200, {}, StopAcknowledged(None)),
+        (200, {"state": 5}, StopAcknowledged(None)),
+        (200, b"", StopAcknowledged(None)),
+        (200, b"[" * 60_000, StopAcknowledged(None)),
+        (204, b"", StopAcknowledged(None)),
+        (409, {"error": {"message": "already stopped"}}, StopAcknowledged(None)),
     ],
 )
 async def test_a_stop_is_heard(
-    server: ScriptedServer, api: WorkApi, status: int, body: Mapping[str, object] | bytes, outcome: StopHeard
+    server: ScriptedServer, api: WorkApi, status: int, body: Mapping[str, object] | bytes, outcome: StopAcknowledged
 ) -> None:
     server.script = always(Answer(status=status, body=body))
     assert await api.stop(ITEM, force=True, timeout=20) == outcome
@@ -441,7 +448,7 @@ async def test_a_stop_is_heard(
 async def test_a_stop_is_not_heard(server: ScriptedServer, api: WorkApi, status: int, *, unauthorized: bool) -> None:
     server.script = in_turn(refusal(status, "in the server's words"))
     outcome = await api.stop(ITEM, force=False, timeout=20)
-    assert isinstance(outcome, StopUnheard)
+    assert isinstance(outcome, StopNotAcknowledged)
     assert outcome.unauthorized is unauthorized
     assert "in the server's words" in outcome.message
 
@@ -459,7 +466,7 @@ async def test_the_list_is_read_page_by_page(server: ScriptedServer, api: WorkAp
     second = {"id": "work_2", "state": "a_new_state"}
     server.script = in_turn(page(LISTED, following="p+2"), page(second))
     found = await api.items("env/1", SecretStr(KEY), timeout=20)
-    assert found == {"work_1": Seen("active", VALUE), "work_2": Seen("a_new_state", None)}
+    assert found == {"work_1": ListedItem("active", VALUE), "work_2": ListedItem("a_new_state", None)}
     assert [(seen.method, seen.path) for seen in server.seen] == [("GET", "/v1/environments/env%2F1/work")] * 2
     assert [seen.query.get("page") for seen in server.seen] == [None, ["p+2"]]
     assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"

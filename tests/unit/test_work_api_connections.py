@@ -31,7 +31,7 @@ from worklease.rules.outcomes import (
     Unanswered,
     Unsent,
 )
-from worklease.work_api.client import Item, StopUnheard, WorkApi
+from worklease.work_api.client import StopNotAcknowledged, WorkApi, WorkItem
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ async def test_a_host_that_has_no_address_is_unsent(host: str) -> None:
 async def test_a_refused_connection_is_unsent() -> None:
     async with WorkApi(f"http://{LOOPBACK}:{free_port()}", time.monotonic) as api:
         assert isinstance(await api.heartbeat(ITEM, beat()), Unsent)
-        assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopUnheard)
+        assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopNotAcknowledged)
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_refused_before_the_key_is_sent() -> None:
@@ -96,10 +96,10 @@ A_BEAT = """
 import asyncio, sys, time
 from pydantic import SecretStr
 from worklease.rules.lease import Beat
-from worklease.work_api.client import Item, WorkApi
+from worklease.work_api.client import WorkItem, WorkApi
 async def main():
     async with WorkApi(sys.argv[1], time.monotonic) as api:
-        print(await api.heartbeat(Item("env_1", "work_1", SecretStr("key")), Beat("NO_HEARTBEAT", None, 20.0)))
+        print(await api.heartbeat(WorkItem("env_1", "work_1", SecretStr("key")), Beat("NO_HEARTBEAT", None, 20.0)))
 asyncio.run(main())
 """
 
@@ -125,7 +125,7 @@ async def test_a_connection_that_breaks_after_sending_is_unanswered(
     assert isinstance(outcome, Unanswered)
     assert server.url in outcome.message
     assert len(server.seen) == 1, "a beat is sent once: the lease sets the pace"
-    assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopUnheard)
+    assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopNotAcknowledged)
 
 
 async def test_a_connection_that_breaks_before_anything_is_read_is_unanswered(
@@ -162,14 +162,14 @@ async def test_a_call_that_hangs_is_given_up_in_time(server: ScriptedServer, api
     assert "no answer within 0.2 s" in outcome.message
     assert 0.2 <= outcome.exchange.done - outcome.exchange.sent < 5
     stop = await api.stop(ITEM, force=True, timeout=0.2)
-    assert isinstance(stop, StopUnheard)
+    assert isinstance(stop, StopNotAcknowledged)
     assert "no answer within 0.2 s" in stop.message
 
 
 async def test_a_call_that_hangs_delays_no_other(server: ScriptedServer, api: WorkApi) -> None:
     hanging = Answer(fault=Fault.HANG)
     server.script = lambda seen: hanging if "work_hangs" in seen.path else renewed()
-    slow = Item("env_1", "work_hangs", SecretStr(KEY))
+    slow = WorkItem("env_1", "work_hangs", SecretStr(KEY))
     async with asyncio.TaskGroup() as calls:
         stuck = [calls.create_task(api.heartbeat(slow, beat())) for _ in range(150)]
         await server.until_seen(150)
@@ -209,7 +209,7 @@ async def test_a_redirect_is_not_followed_and_takes_no_key_with_it(
     async with serving() as elsewhere:
         server.script = always(refusal(status, Location=f"{elsewhere.url}/v1"))
         assert isinstance(await api.heartbeat(ITEM, beat()), Rejected)
-        assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopUnheard)
+        assert isinstance(await api.stop(ITEM, force=True, timeout=20), StopNotAcknowledged)
         assert elsewhere.seen == []
     assert len(server.seen) == 2
 

@@ -12,7 +12,17 @@ from enum import StrEnum
 from typing import Final
 
 from worklease.rules.conditions import Kind, Reason, Subject, Verdict, imply
-from worklease.rules.lease import Lease, fence, giving_up, is_fenced, lapse, observe, release, restore, starve
+from worklease.rules.lease import (
+    Lease,
+    fence,
+    giving_up,
+    is_fenced,
+    lapse,
+    note_budget_short,
+    observe,
+    release,
+    restore,
+)
 from worklease.rules.outcomes import (
     Answered,
     Conflicted,
@@ -186,7 +196,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "429": _throttled,
     "no connection": _fails(Unsent),
     "no answer": _unanswered,
-    "the budget is short": lambda moment: replace(moment, lease=starve(moment.lease, "why")),
+    "the budget is short": lambda moment: replace(moment, lease=note_budget_short(moment.lease, "why")),
     "heartbeats are suspended": lambda moment: replace(moment, lease=replace(moment.lease, suspended=True)),
     "onFailure releases it": lambda moment: (
         replace(moment, lease=release(moment.lease, "why")) if moment.lease.held else None

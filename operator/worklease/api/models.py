@@ -159,7 +159,7 @@ class _Open(_Object):
     model_config = ConfigDict(extra="allow")
 
 
-class _Read(_Object):
+class _StatusPart(_Object):
     """Part of a status: a field that a newer operator wrote does no harm."""
 
     model_config = ConfigDict(extra="ignore")
@@ -298,7 +298,7 @@ class WorkLeaseSpec(_Closed):
         return self
 
 
-class SandboxStatus(_Read):
+class SandboxStatus(_StatusPart):
     """A sandbox pod and what became of it."""
 
     pod_uid: Annotated[str, Field(alias="podUID", min_length=1, max_length=128)]
@@ -311,7 +311,7 @@ class SandboxStatus(_Read):
     finish_time: Time | None = None
 
 
-class Condition(_Read):
+class StatusCondition(_StatusPart):
     """One aspect of the lease or its sandbox, as the Kubernetes API conventions shape it."""
 
     type: Annotated[
@@ -343,13 +343,13 @@ def _each_pod_once(sandboxes: tuple[SandboxStatus, ...]) -> tuple[SandboxStatus,
     return sandboxes
 
 
-def _each_type_once(conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+def _each_type_once(conditions: tuple[StatusCondition, ...]) -> tuple[StatusCondition, ...]:
     if len({condition.type for condition in conditions}) < len(conditions):
         raise PydanticCustomError("duplicate", "Input should list each type of condition once")
     return conditions
 
 
-class WorkLeaseStatus(_Read):
+class WorkLeaseStatus(_StatusPart):
     """What the operator last saw, for people; and the fallback of a restart whose checkpoint is gone."""
 
     last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)] | None = None
@@ -367,7 +367,7 @@ class WorkLeaseStatus(_Read):
         AfterValidator(_each_pod_once),
     ] = ()
     restarts: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), _INTEGRAL] | None = None
-    conditions: Annotated[tuple[Condition, ...], Field(max_length=16), AfterValidator(_each_type_once)] = ()
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=16), AfterValidator(_each_type_once)] = ()
     observed_generation: Annotated[int, Field(strict=True, ge=0, le=LARGEST_INTEGER), _INTEGRAL] | None = None
 
     def as_merge_patch(self) -> dict[str, Any]:
@@ -377,7 +377,7 @@ class WorkLeaseStatus(_Read):
         return absent | said
 
 
-class _Metadata(_Read):
+class _Metadata(_StatusPart):
     """The metadata that the operator goes by."""
 
     name: str

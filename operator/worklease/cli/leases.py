@@ -72,7 +72,7 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class LeaseView:
     """One WorkLease."""
 
     namespace: str
@@ -149,7 +149,7 @@ class Judgement:
     message: str
 
 
-def judge(seen: Seen, now: datetime) -> Judgement:
+def judge(seen: LeaseView, now: datetime) -> Judgement:
     """Say whether somebody should look at a lease."""
     held, sandbox = seen.held, seen.sandbox
     if seen.is_finished:
@@ -171,17 +171,17 @@ def judge(seen: Seen, now: datetime) -> Judgement:
     return Judgement(level, held.reason, held.message)
 
 
-def _stale(seen: Seen, now: datetime) -> str:
+def _stale(seen: LeaseView, now: datetime) -> str:
     if not seen.conditions:
         return "No operator has looked at it: is one running, and does it watch this namespace?"
     ago = (now - seen.expiry).total_seconds() if seen.expiry is not None else 0.0
     return f"The lease was held until {ago:.0f} s ago, and nobody wrote since: is the operator running?"
 
 
-def read(body: Mapping[str, Any]) -> Seen:
+def read(body: Mapping[str, Any]) -> LeaseView:
     """Read a WorkLease from the API server's answer."""
     metadata, status = body["metadata"], body.get("status") or {}
-    return Seen(
+    return LeaseView(
         namespace=metadata["namespace"],
         name=metadata["name"],
         uid=metadata["uid"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.cli.leases import Seen, read
+from worklease.cli.leases import LeaseView, read
 from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
 
 PAGE: Final = "500"
@@ -24,7 +24,7 @@ class Reader:
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
 
-    async def leases(self, namespace: str | None, selector: str | None = None) -> list[Seen]:
+    async def leases(self, namespace: str | None, selector: str | None = None) -> list[LeaseView]:
         """List the leases of a namespace, or of all of them.
 
         Raises:
@@ -33,7 +33,7 @@ class Reader:
         path = f"{RESOURCE_PATH}/workleases" if namespace is None else f"{_in(namespace)}/workleases"
         return [read(body) for body in await self._list(path, {"labelSelector": selector} if selector else {})]
 
-    async def lease(self, namespace: str, name: str) -> Seen:
+    async def lease(self, namespace: str, name: str) -> LeaseView:
         """Read one lease.
 
         Raises:

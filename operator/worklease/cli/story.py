@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from worklease.cli.leases import Judgement, Sandbox, Seen, duration, judge
+from worklease.cli.leases import Judgement, LeaseView, Sandbox, duration, judge
 from worklease.rules.conditions import Reason
 from worklease.rules.pods import Cause
 
@@ -29,7 +29,7 @@ class Moment:
 class Story:
     """What is told of one lease."""
 
-    seen: Seen
+    seen: LeaseView
     judgement: Judgement
     now: tuple[str, ...]
     """What is so."""
@@ -130,7 +130,7 @@ LOST: Final = "Nothing: the server knows the work item no more. It may offer it 
 
 
 def tell(
-    seen: Seen, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
+    seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
 ) -> Story:
     """Tell the story of a lease.
 
@@ -151,7 +151,7 @@ def tell(
     )
 
 
-def _now(seen: Seen, judgement: Judgement, pod: Mapping[str, Any] | None, now: datetime) -> Iterator[str]:
+def _now(seen: LeaseView, judgement: Judgement, pod: Mapping[str, Any] | None, now: datetime) -> Iterator[str]:
     yield judgement.message or "Nothing is known yet."
     if seen.held.message and seen.held.message != judgement.message and not seen.is_finished:
         yield seen.held.message
@@ -193,7 +193,7 @@ def _of_containers(status: Mapping[str, Any]) -> Iterator[str]:
             yield f"; container {each['name']} was restarted {each['restartCount']} times"
 
 
-def _past(seen: Seen, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None) -> Iterator[Moment]:
+def _past(seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None) -> Iterator[Moment]:
     # Most times are of whole seconds; within one the causes come first.
     yield Moment(seen.created, "The resource was created.")
     if seen.claimed is not None:
@@ -229,7 +229,7 @@ def _of_event(event: Mapping[str, Any]) -> Iterator[Moment]:
     yield Moment(datetime.fromisoformat(at), what, event.get("type") == "Warning")
 
 
-def _future(seen: Seen, judgement: Judgement, now: datetime, default: str) -> Iterator[str]:
+def _future(seen: LeaseView, judgement: Judgement, now: datetime, default: str) -> Iterator[str]:
     words = _words(seen, now, default)
     if seen.is_finished or seen.finished.reason == Reason.TEARING_DOWN:
         if not seen.is_finished:
@@ -252,7 +252,7 @@ _ON_FAILURE: Final = {
 }
 
 
-def _sandbox_next(seen: Seen) -> str:
+def _sandbox_next(seen: LeaseView) -> str:
     """Say what a sandbox that is not ready comes to, by the spec."""
     spec = seen.spec.get("sandbox") or {}
     policy = spec.get("onFailure", "Stop")
@@ -275,7 +275,7 @@ def _sandbox_next(seen: Seen) -> str:
             )
 
 
-def _policies(seen: Seen) -> Iterator[str]:
+def _policies(seen: LeaseView) -> Iterator[str]:
     if seen.deleting is not None:
         if seen.spec.get("deletionPolicy", "Stop") == "Stop":
             yield "Because the resource is being deleted, the work item is stopped first, while its lease is held."
@@ -283,7 +283,7 @@ def _policies(seen: Seen) -> Iterator[str]:
             yield "Because the resource is being deleted, the sandbox is ended and the lease left to lapse."
 
 
-def _after_the_end(seen: Seen) -> Iterator[str]:
+def _after_the_end(seen: LeaseView) -> Iterator[str]:
     seconds = seen.spec.get("ttlSecondsAfterFinished")
     if seconds is None:
         yield f"The resource stays until somebody deletes it: kubectl delete worklease -n {seen.namespace} {seen.name}"
@@ -291,7 +291,7 @@ def _after_the_end(seen: Seen) -> Iterator[str]:
         yield f"The resource is deleted {duration(seconds)} after it finished (ttlSecondsAfterFinished)."
 
 
-def _words(seen: Seen, now: datetime, default: str) -> dict[str, str]:
+def _words(seen: LeaseView, now: datetime, default: str) -> dict[str, str]:
     spec = seen.spec.get("sandbox") or {}
     secret = (seen.spec.get("credentialsSecretRef") or {}).get("name") or default
     expiry = "an unknown time"

@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from worklease.cli.leases import Judgement, Level, Seen, duration, judge
+from worklease.cli.leases import Judgement, LeaseView, Level, duration, judge
 
 BAR: Final = 10
 """Cells of the bar: a whole one is a lease that was renewed just now."""
@@ -40,17 +40,22 @@ WORDS: Final = {
     Level.OVER: "finished",
 }
 
-Row = tuple[Seen, Judgement]
+Row = tuple[LeaseView, Judgement]
 
 
-def ranked(leases: Sequence[Seen], now: datetime) -> list[Row]:
+def ranked(leases: Sequence[LeaseView], now: datetime) -> list[Row]:
     """Put what wants to be looked at first, then by name."""
     rows = [(seen, judge(seen, now)) for seen in leases]
     return sorted(rows, key=lambda row: (row[1].level, row[0].namespace, row[0].name))
 
 
 def picture(
-    leases: Sequence[Seen], now: datetime, *, namespaces: bool = False, wide: bool = False, height: int | None = None
+    leases: Sequence[LeaseView],
+    now: datetime,
+    *,
+    namespaces: bool = False,
+    wide: bool = False,
+    height: int | None = None,
 ) -> RenderableType:
     """Draw the table; with ``height``, no higher than so many lines."""
     if not leases:
@@ -113,11 +118,11 @@ def _table(rows: Sequence[Row], now: datetime, *, namespaces: bool, wide: bool) 
     return table
 
 
-def _held(seen: Seen) -> str:
+def _held(seen: LeaseView) -> str:
     return {"True": "yes", "False": "no"}.get(seen.held.status, "unknown")
 
 
-def _sandbox(seen: Seen) -> str:
+def _sandbox(seen: LeaseView) -> str:
     if seen.sandbox is None:
         return "-"
     return seen.sandbox.reason
@@ -134,7 +139,7 @@ def _why(judgement: Judgement) -> Text:
     return Text.assemble((judgement.reason, style), words)
 
 
-def _bar(seen: Seen, now: datetime) -> Text:
+def _bar(seen: LeaseView, now: datetime) -> Text:
     """Draw how much is left of a lease, and write it beside."""
     left = seen.left(now)
     if left is None or not seen.ttl or seen.is_finished:
@@ -170,12 +175,12 @@ def _summary(rows: Sequence[Row]) -> Text:
     return line
 
 
-def as_json(leases: Sequence[Seen], now: datetime) -> dict[str, Any]:
+def as_json(leases: Sequence[LeaseView], now: datetime) -> dict[str, Any]:
     """Give what the table shows, for programs."""
     return {"leases": [_entry(seen, judgement, now) for seen, judgement in ranked(leases, now)]}
 
 
-def _entry(seen: Seen, judgement: Judgement, now: datetime) -> dict[str, Any]:
+def _entry(seen: LeaseView, judgement: Judgement, now: datetime) -> dict[str, Any]:
     left = seen.left(now)
     pod = seen.sandboxes[0] if seen.sandboxes else None
     return {

@@ -21,14 +21,14 @@ SHARDS: Final = 16
 LONGEST_DELAY: Final = 10.0
 """Seconds for which a change is held back at most, so that many share a write."""
 
-REST: Final = 1.0
+MINIMUM_GAP: Final = 1.0
 """Seconds after a write in which only what is waited for is written: a start may adopt hundreds of values."""
 
-PACE: Final = 65_536
+CHARACTERS_PER_SECOND: Final = 65_536
 """Characters a second that one ConfigMap is written at most, whoever waits: each write makes all of it anew, and etcd
 keeps what it was for minutes. Thousands of claims at once would fill it; they share fewer writes instead."""
 
-PATIENCE: Final = 60.0
+START_TIMEOUT: Final = 60.0
 """Seconds to wait for an API server that refuses or is silent: without its checkpoint the operator knows less."""
 
 RETRY: Final = 1.0
@@ -66,10 +66,10 @@ class Checkpoint:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._clock = clock
-        self._pace = float(PACE)
+        self._pace = float(CHARACTERS_PER_SECOND)
         self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
 
-    async def load(self, *, patience: float = PATIENCE) -> None:
+    async def load(self, *, patience: float = START_TIMEOUT) -> None:
         """Read what an earlier process left; ``patience`` is in seconds.
 
         Raises:
@@ -184,7 +184,7 @@ class Checkpoint:
         shard.due, shard.writing = float("inf"), True
         problem = await self._send(shard, changed)
         now = self._clock()
-        shard.writing, shard.rested = False, now + REST
+        shard.writing, shard.rested = False, now + MINIMUM_GAP
         shard.free = now + sum(map(len, shard.records.values())) / self._pace
         if problem is None:
             for done in waiting:

@@ -22,7 +22,7 @@ from pydantic_core import from_json
 CALL_TIMEOUT: Final = 10.0
 """Seconds after which a call is given up: a healthy API server takes far less, and every call is repeated."""
 
-AT_LEISURE: Final = 16
+LOW_PRIORITY_CALLS: Final = 16
 """Calls under way at once of a kind that all leases of a fleet may make at its start: none may time out in a queue."""
 
 OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -92,6 +92,18 @@ class NoAnswer:
 Reply = Done | Refused | NoAnswer
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The object does not exist any more; an object of that name that may be there is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotDone:
+    """The call did not do what it should: why."""
+
+    message: str
+
+
 class NotConfigured(Exception):
     """There is no cluster to talk to: neither a service account nor a kubeconfig."""
 
@@ -106,7 +118,7 @@ class KubernetesApi:
         self._call_timeout = call_timeout
         self.namespace = namespace
         """The namespace that the credentials name as their own, if they do."""
-        self.leisure = asyncio.Semaphore(AT_LEISURE)
+        self.leisure = asyncio.Semaphore(LOW_PRIORITY_CALLS)
         """To be held around calls that thousands may want to make at once, and that nobody waits for urgently."""
 
     @classmethod

@@ -39,7 +39,7 @@ class NoKey:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _CachedKey:
     found: Key | NoKey
     at: float
 
@@ -54,7 +54,7 @@ class Credentials:
     def __init__(self, api: KubernetesApi, clock: Callable[[], float]) -> None:
         self._api = api
         self._clock = clock
-        self._known: dict[Name, _Read] = {}
+        self._known: dict[Name, _CachedKey] = {}
         self._last: dict[Name, Key] = {}
         self._reading: dict[Name, asyncio.Task[Key | NoKey]] = {}
 
@@ -111,7 +111,7 @@ class Credentials:
         ):
             # The API server has nothing to say just now; the key that was good stays in use.
             found = known.found
-        self._known[at] = _Read(found, self._clock())
+        self._known[at] = _CachedKey(found, self._clock())
         if isinstance(found, Key):
             self._last[at] = found
         return found

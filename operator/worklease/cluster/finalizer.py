@@ -7,8 +7,7 @@ timer's handler returns, so ours is what a teardown hangs on.
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.cluster.client import Done, KubernetesApi, NoAnswer, PatchType, Refused
-from worklease.cluster.pods import Gone, NotDone
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.status_writer import Reference
 
 FINALIZER: Final = "worklease.dev/lease"

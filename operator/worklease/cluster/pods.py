@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final, assert_never
 
 from worklease.api.models import LONGEST_SANDBOX_MESSAGE
-from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Pod
 
 DEFAULT_GRACE: Final = 30.0
@@ -29,29 +29,17 @@ PAGE_RETRY: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
-    """The pod is no more; a pod of that name that may be there is another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
+class DeletionAccepted:
     """The deletion was accepted: the pod ends within its grace."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotDone:
-    """The call did not do what it should: why."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
+class DryRunAccepted:
     """The API server would make such a pod."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unfit:
+class DryRunRejected:
     """The API server refuses such a pod: why, in its words."""
 
     message: str
@@ -65,22 +53,22 @@ class Made:
     is_new: bool
 
 
-class Sandboxes:
+class Pods:
     """The pods of the cluster, one by one."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
 
-    async def rehearse(self, namespace: str, body: Mapping[str, Any]) -> Fit | Unfit | NotDone:
+    async def dry_run(self, namespace: str, body: Mapping[str, Any]) -> DryRunAccepted | DryRunRejected | NotDone:
         """Ask whether a pod would be made, with all that checks it, and make none (``dryRun=All``)."""
         match await self._api.call("POST", _path(namespace), query={"dryRun": "All"}, body=body):
             case Done():
-                return Fit()
+                return DryRunAccepted()
             case Refused() as refused if refused.is_by_name:
                 # What checks a pod has let it pass before its name was found to be taken.
-                return Fit()
+                return DryRunAccepted()
             case Refused(status, message) if _is_verdict(status):
-                return Unfit(message)
+                return DryRunRejected(message)
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(message)
             case reply:
@@ -148,7 +136,7 @@ class Sandboxes:
             case reply:
                 assert_never(reply)
 
-    async def end(self, namespace: str, name: str, uid: str, grace: float | None) -> Gone | Ending | NotDone:
+    async def end(self, namespace: str, name: str, uid: str, grace: float | None) -> Gone | DeletionAccepted | NotDone:
         """Delete this very pod, with ``grace`` in whole seconds, or its own."""
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         if grace is not None:
@@ -156,7 +144,7 @@ class Sandboxes:
             options["gracePeriodSeconds"] = max(1, int(grace))
         match await self._api.call("DELETE", _path(namespace, name), body=options):
             case Done():
-                return Ending()
+                return DeletionAccepted()
             case Refused() as refused if refused.is_absence:
                 return Gone()
             case Refused() as refused if refused.is_by_uid:

@@ -11,33 +11,34 @@ from operator import itemgetter
 from typing import Final
 
 from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
-from worklease.cluster.pods import NotDone, Sandboxes, read_pod
+from worklease.cluster.client import NotDone
+from worklease.cluster.pods import Pods, read_pod
 from worklease.keeper.pod_index import Address, address
 from worklease.rules.pods import Pod
 
 FEW: Final = 10
 """Items of a namespace at most that each have a list of their own; it is short, but costs a look at every pod."""
 
-REST: Final = 4.0
+GAP_FACTOR: Final = 4.0
 """How many times as long as the last lists took nothing is listed."""
 
-LONGEST_REST: Final = 10.0
+LONGEST_GAP: Final = 10.0
 """Seconds of such a rest at most."""
 
-Found = Sequence[Pod] | NotDone
+ListedPods = Sequence[Pod] | NotDone
 
 
-class Roster:
+class SharedPodList:
     """One round of lists at a time, for all that were asked for by its beginning."""
 
-    def __init__(self, sandboxes: Sandboxes) -> None:
+    def __init__(self, sandboxes: Pods) -> None:
         self._sandboxes = sandboxes
         self._wanted: set[Address] = set()
-        self._next: asyncio.Task[Mapping[Address, Found]] | None = None
+        self._next: asyncio.Task[Mapping[Address, ListedPods]] | None = None
         self._round = asyncio.Lock()
         self._rests_until = 0.0
 
-    async def ask(self, item: Address) -> Found:
+    async def ask(self, item: Address) -> ListedPods:
         """Give the pods of an item, or why they cannot be had."""
         self._wanted.add(item)
         if self._next is None or self._next.done():
@@ -45,7 +46,7 @@ class Roster:
         # Shielded: the lists are shared, and outlive one of those who wait for them.
         return (await asyncio.shield(self._next))[item]
 
-    async def _fetch(self) -> Mapping[Address, Found]:
+    async def _fetch(self) -> Mapping[Address, ListedPods]:
         loop = asyncio.get_running_loop()
         async with self._round:
             await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
@@ -55,11 +56,11 @@ class Roster:
             try:
                 return await self._list(items)
             finally:
-                self._rests_until = loop.time() + min(LONGEST_REST, REST * (loop.time() - began))
+                self._rests_until = loop.time() + min(LONGEST_GAP, GAP_FACTOR * (loop.time() - began))
 
-    async def _list(self, items: set[Address]) -> Mapping[Address, Found]:
+    async def _list(self, items: set[Address]) -> Mapping[Address, ListedPods]:
         """List one after the other; where one list cannot be had, the others are not asked for."""
-        found: dict[Address, Found] = {}
+        found: dict[Address, ListedPods] = {}
         for namespace, there in groupby(sorted(items), itemgetter(0)):
             for selector, some in _lists(list(there)):
                 pods = await self._find(namespace, selector, some)
@@ -68,7 +69,9 @@ class Roster:
                 found |= pods
         return found
 
-    async def _find(self, namespace: str, selector: str, items: list[Address]) -> Mapping[Address, Found] | NotDone:
+    async def _find(
+        self, namespace: str, selector: str, items: list[Address]
+    ) -> Mapping[Address, ListedPods] | NotDone:
         found: dict[Address, list[Pod]] = {item: [] for item in items}
         async for page in self._sandboxes.pages(namespace, selector):
             if isinstance(page, NotDone):

@@ -10,10 +10,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from worklease.cluster.client import METADATA, RESOURCE_PATH, Done, KubernetesApi, NoAnswer, PatchType, Refused, Reply
-from worklease.telemetry import SILENT, StatusWrite, Telling, Write
+from worklease.cluster.client import (
+    METADATA,
+    RESOURCE_PATH,
+    Done,
+    Gone,
+    KubernetesApi,
+    NoAnswer,
+    PatchType,
+    Refused,
+    Reply,
+)
+from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
 IN_FLIGHT: Final = 8
 """Writes under way at once: one that hangs holds back itself and no other."""
@@ -30,19 +40,13 @@ FIRST_RETRY: Final = 0.5
 LONGEST_RETRY: Final = 10.0
 """Seconds between repetitions at most: so soon after an outage the news is there. The budget holds for them too."""
 
-MENDED: Final = 30.0
+SCHEMA_RETRY: Final = 30.0
 """Seconds after which what the schema refused is tried again as it was: somebody may have mended the schema."""
 
 CONFLICTS: Final = 5
 """Versions read in a row before a pause: others write at the same moment, as a rule Kopf its finalizer."""
 
 _log = logging.getLogger(__name__)
-
-
-class Gone(Enum):
-    """What a write can find: the object is no more, or its name is a successor's, with another uid."""
-
-    GONE = auto()
 
 
 class Urgency(Enum):
@@ -148,9 +152,9 @@ class StatusWriter:
     """Writes the newest status of each object, and forgets what it overtook."""
 
     def __init__(
-        self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float], telling: Telling = SILENT
+        self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float], publisher: Publisher = SILENT
     ) -> None:
-        self._telling = telling
+        self._publisher = publisher
         self._api = api
         self._clock = clock
         self._pace = _Pace(writes_per_second, clock())
@@ -166,7 +170,7 @@ class StatusWriter:
         if status == entry.newest or (callable(status) and callable(entry.wanted)):
             return
         if entry.wanted is not None:
-            self._telling.tell(StatusWrite(Write.COALESCED))
+            self._publisher.publish(StatusWrite(Write.COALESCED))
         entry.newest = entry.wanted = status
         entry.raise_to(urgency)
         self._want(entry)
@@ -260,8 +264,8 @@ class StatusWriter:
         self._wrote.set()
         if isinstance(reply, Done):
             entry.failures = 0
-            self._telling.tell(StatusWrite(Write.WRITTEN))
-        elif reply is Gone.GONE:
+            self._publisher.publish(StatusWrite(Write.WRITTEN))
+        elif isinstance(reply, Gone):
             _log.debug("status not written: the object is gone namespace=%s name=%s", *entry.reference[:2])
             self.forget(entry.reference.uid)
             return
@@ -271,7 +275,7 @@ class StatusWriter:
         if entry.wanted is not None:
             self._want(entry)
 
-    async def _patch(self, entry: _Entry, status: Status | None) -> Reply | Literal[Gone.GONE]:
+    async def _patch(self, entry: _Entry, status: Status | None) -> Reply | Gone:
         """Write the status of this very object, and of none that came after it.
 
         On the status of a custom resource the API server ignores a ``metadata.uid`` that does not match (measured with
@@ -286,7 +290,7 @@ class StatusWriter:
                     break
                 metadata = reply.body.get("metadata") or {}
                 if metadata.get("uid") != entry.reference.uid:
-                    return Gone.GONE
+                    return Gone()
                 entry.saw(metadata["resourceVersion"])
             body = {"metadata": {"resourceVersion": entry.version}, "status": status}
             path = f"{entry.reference.path}/status"
@@ -297,7 +301,7 @@ class StatusWriter:
                 entry.version = None
             if not (isinstance(reply, Refused) and reply.status == HTTPStatus.CONFLICT):
                 break
-        return Gone.GONE if isinstance(reply, Refused) and reply.is_absence else reply
+        return Gone() if isinstance(reply, Refused) and reply.is_absence else reply
 
     def _repeat(self, entry: _Entry, refused: Status | Maker | None) -> None:
         """Want what was refused once more, unless there is something newer."""
@@ -307,12 +311,12 @@ class StatusWriter:
 
     def _failed(self, entry: _Entry, reply: Reply) -> None:
         """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so that rarely."""
-        self._telling.tell(StatusWrite(Write.FAILED))
+        self._publisher.publish(StatusWrite(Write.FAILED))
         entry.failures += 1
         wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
         match reply:
             case Refused(status=HTTPStatus.UNPROCESSABLE_ENTITY):
-                asyncio.get_running_loop().call_later(MENDED, self._repeat, entry, entry.newest)
+                asyncio.get_running_loop().call_later(SCHEMA_RETRY, self._repeat, entry, entry.newest)
             case Refused(retry_after=after):
                 wait = max(wait, after or 0.0)
                 entry.wanted = entry.newest

@@ -19,11 +19,11 @@ from worklease.api.models import InvalidResource, WorkLease
 from worklease.cluster import finalizer
 from worklease.cluster.pods import read_pod
 from worklease.cluster.status_writer import Reference, Urgency
-from worklease.keeper.calls import Errands, Rooms
-from worklease.keeper.kept import Kept, Options, Rehearsal, Wall, resume
-from worklease.keeper.pod_index import NOWHERE, Address, Sightings, address, drop
-from worklease.keeper.publisher import Bulletin
-from worklease.keeper.turn_queue import Line
+from worklease.keeper.calls import Calls, Clients
+from worklease.keeper.kept import ClockPair, DryRun, Kept, LeaseOptions, resume
+from worklease.keeper.pod_index import NOWHERE, Address, PodIndex, address, drop
+from worklease.keeper.publisher import StatusPublisher
+from worklease.keeper.turn_queue import TurnQueue
 from worklease.rules import lease
 from worklease.rules.conditions import Kind, invalid
 from worklease.rules.lease import Beat, Lease, Rest, Wait
@@ -31,10 +31,10 @@ from worklease.rules.lifecycle import (
     Discard,
     EndPod,
     Inquire,
-    LetGo,
+    ListPods,
     MakePod,
-    Muster,
     Release,
+    RemoveFinalizer,
     Restart,
     Step,
     StopItem,
@@ -42,18 +42,18 @@ from worklease.rules.lifecycle import (
 )
 from worklease.rules.pods import Pod
 from worklease.rules.situation import Situation, conclude
-from worklease.telemetry import PodSpared, SandboxEnded
+from worklease.telemetry import PodIgnored, SandboxEnded
 
 LONGEST_WAIT: Final = 3600.0
 """Seconds that a turn waits at most, so that even a mistaken wait ends."""
 
-ORPHANED: Final = 1.0
+TIMER_GRACE: Final = 1.0
 """Seconds after which a resource's turns begin without its timer: Kopf may be away."""
 
-FAREWELL: Final = 1.0
+SHUTDOWN_TIMEOUT: Final = 1.0
 """Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
 
-MISTAKEN: Final = 5.0
+BUG_RETRY: Final = 5.0
 """Seconds until the turn of a resource is tried again after a mistake of ours ended it."""
 
 _log = logging.getLogger(__name__)
@@ -62,19 +62,21 @@ _log = logging.getLogger(__name__)
 class Keeper:
     """All kept leases of this process."""
 
-    def __init__(self, rooms: Rooms, options: Options, clock: Callable[[], float], wall: Callable[[], Wall]) -> None:
-        self._rooms = rooms
-        self._errands = Errands(rooms, clock, wall, options.credentials_secret)
-        self._bulletin = Bulletin(rooms.status, rooms.checkpoint, rooms.telling, wall)
+    def __init__(
+        self, clients: Clients, options: LeaseOptions, clock: Callable[[], float], wall: Callable[[], ClockPair]
+    ) -> None:
+        self._clients = clients
+        self._calls = Calls(clients, clock, wall, options.credentials_secret)
+        self._status_publisher = StatusPublisher(clients.status, clients.checkpoint, clients.publisher, wall)
         self._options = options
         self._clock = clock
         self._wall = wall
         self._kept: dict[str, Kept] = {}
         self._by_work: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
-        self._sightings = Sightings()
+        self._pod_index = PodIndex()
         self._is_closed = False
-        self._line = Line()
+        self._queue = TurnQueue()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- What is told by the watches ---------------------------------------------------------------------------
@@ -84,7 +86,7 @@ class Keeper:
         metadata = body["metadata"]
         kept = self._kept.get(metadata["uid"])
         if kept is not None:
-            self._rooms.status.saw(kept.reference, metadata["resourceVersion"])
+            self._clients.status.saw(kept.reference, metadata["resourceVersion"])
             if not _is_news(kept.resource, metadata):
                 return
         try:
@@ -97,11 +99,11 @@ class Keeper:
         if kept is not None:
             kept.edited(resource, self._options, self._clock())
             # Never back: an event may be older than our own write.
-            kept.guarded = kept.guarded or finalizer.FINALIZER in resource.finalizers
-            if kept.let_go and kept.lease.end is not None and resource.spec.ttl_seconds_after_finished is not None:
-                kept.let_go = False  # it was finished for good; now it is not to be kept
+            kept.has_finalizer = kept.has_finalizer or finalizer.FINALIZER in resource.finalizers
+            if kept.done and kept.lease.end is not None and resource.spec.ttl_seconds_after_finished is not None:
+                kept.done = False  # it was finished for good; now it is not to be kept
                 self.carry(resource.uid)
-            kept.wake.set()
+            kept.turn.add()
             return
         self._keep(resource, metadata["resourceVersion"])
 
@@ -109,37 +111,37 @@ class Keeper:
         """Hear the deletion of what cannot be read: what is kept stays as it was, and nothing else is held up."""
         if kept is not None:
             kept.resource = replace(kept.resource, deletion_timestamp=self._wall().utc)
-            kept.wake.set()
+            kept.turn.add()
         elif finalizer.FINALIZER in (metadata.get("finalizers") or ()):
             reference = Reference(metadata["namespace"], metadata["name"], metadata["uid"])
-            task = asyncio.create_task(self._errands.abandon(reference), name=f"abandon {reference.name}")
+            task = asyncio.create_task(self._calls.abandon(reference), name=f"abandon {reference.name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def unsee(self, uid: str) -> None:
         """Take note that a resource is no more: nothing further is done for it."""
-        self._rooms.status.forget(uid)
+        self._clients.status.forget(uid)
         kept = self._kept.pop(uid, None)
         if kept is None:
             return
         drop(self._by_item, kept.item, uid)
         drop(self._by_work, kept.item[1:], uid)
         self._wake_rivals(kept)
-        self._rooms.checkpoint.drop(uid)
-        kept.let_go = True
-        kept.wake.end()
+        self._clients.checkpoint.drop(uid)
+        kept.done = True
+        kept.turn.end()
         _log.info("resource gone %s", kept.who)
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Take note of a pod that carries the labels of a work item."""
         pod = read_pod(body)
-        item, before = self._sightings.see(pod, address(body))
+        item, before = self._pod_index.see(pod, address(body))
         for kept in {
             id(each): each for place in (item, before) for each in self._by_item.get(place, {}).values()
         }.values():
             if kept.item == item or pod.uid in kept.bound:
                 self._bind(kept, pod, self._clock())
-                kept.wake.set()
+                kept.turn.add()
 
     def unsee_pod(self, body: Mapping[str, Any]) -> None:
         """Look after a pod that a watch reports as deleted: it may only have lost a label.
@@ -147,14 +149,14 @@ class Keeper:
         The event has its last state, which says how it ended.
         """
         pod = read_pod(body)
-        for kept in self._by_item.get(self._sightings.place(pod.uid), {}).values():
+        for kept in self._by_item.get(self._pod_index.place(pod.uid), {}).values():
             if pod.uid in kept.bound and not kept.bound[pod.uid].gone:
                 kept.bind(pod, self._clock())
         self.lose_pod(pod.uid)
 
     def lose_pod(self, uid: str) -> None:
         """Look after a pod that is not found any more under the labels that it had."""
-        for kept in self._by_item.get(self._sightings.lose(uid), {}).values():
+        for kept in self._by_item.get(self._pod_index.lose(uid), {}).values():
             self._look_at(kept, uid)
 
     def count_pods(self, there: Collection[str]) -> None:
@@ -164,28 +166,30 @@ class Keeper:
                 if pod.is_remembered and pod.uid not in there:
                     self._look_at(kept, pod.uid)
 
-    def _spare(self, kept: Kept, pod: Pod) -> None:
+    def _note_ignored(self, kept: Kept, pod: Pod) -> None:
         """Tell once of a pod that carries the item's labels and is not touched."""
-        if pod.uid in kept.bound or pod.uid in kept.spared or pod.gone or not pod.is_at_work:
+        if pod.uid in kept.bound or pod.uid in kept.ignored or pod.gone or not pod.is_at_work:
             return
-        if pod.controller not in {"", kept.resource.uid} and not kept.let_go:
+        if pod.controller not in {"", kept.resource.uid} and not kept.done:
             why = f"another WorkLease (uid {pod.controller}) controls it"
-        elif kept.let_go and kept.lease.end is not None and not self._is_anybodys(kept.item):
+        elif kept.done and kept.lease.end is not None and not self._is_anybodys(kept.item):
             why = "it came after this lease had finished; delete it if nobody needs it"
         else:
             return
-        kept.spared |= {pod.uid}
+        kept.ignored |= {pod.uid}
         message = f"Pod {pod.name} carries the labels of this work item and is left alone: {why}."
-        self._rooms.telling.tell(PodSpared(kept.about, pod.name, message))
+        self._clients.publisher.publish(PodIgnored(kept.about, pod.name, message))
 
     def _is_anybodys(self, item: Address) -> bool:
         """Tell whether a resource keeps the item's lease, or is about to."""
         return any(each.lease.end is None for each in self._by_item.get(item, {}).values())
 
     def _keep(self, resource: WorkLease, version: str) -> None:
-        kept = resume(resource, self._options, self._rooms.checkpoint.recall(resource.uid), self._wall(), self._clock())
-        kept.guarded = finalizer.FINALIZER in resource.finalizers
-        self._rooms.status.saw(kept.reference, version)
+        kept = resume(
+            resource, self._options, self._clients.checkpoint.recall(resource.uid), self._wall(), self._clock()
+        )
+        kept.has_finalizer = finalizer.FINALIZER in resource.finalizers
+        self._clients.status.saw(kept.reference, version)
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
         self._by_work[kept.item[1:]][resource.uid] = kept
         self._wake_rivals(kept)
@@ -194,7 +198,7 @@ class Keeper:
         if is_resumed:
             self.carry(resource.uid)  # its lease runs already
         else:
-            asyncio.get_running_loop().call_later(ORPHANED, self.carry, resource.uid)
+            asyncio.get_running_loop().call_later(TIMER_GRACE, self.carry, resource.uid)
 
     def _refuse(self, body: Mapping[str, Any], message: str) -> None:
         """Tell the author of a spec that the API server took and the operator cannot act on."""
@@ -211,12 +215,12 @@ class Keeper:
             }
             for condition in invalid(message)
         ]
-        self._rooms.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
+        self._clients.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
 
     def overdue(self) -> float:
         """Say by how many seconds the most overdue of all turns is late."""
-        next_turn = min((kept.wake.due for kept in self._kept.values()), default=math.inf)
-        return max(0.0, asyncio.get_running_loop().time() - min(next_turn, self._line.due))
+        next_turn = min((kept.turn.due for kept in self._kept.values()), default=math.inf)
+        return max(0.0, asyncio.get_running_loop().time() - min(next_turn, self._queue.due))
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Give each kept lease, and the reason of its ``LeaseHeld`` as it was last told."""
@@ -228,21 +232,21 @@ class Keeper:
     def carry(self, uid: str) -> None:
         """Have a resource's turns taken, one after the other, until it is let go; if they are not already."""
         kept = self._kept.get(uid)
-        if kept is not None and not kept.let_go and not self._is_closed:
-            kept.wake.begin(partial(self._take_turn, kept), self._line)
+        if kept is not None and not kept.done and not self._is_closed:
+            kept.turn.begin(partial(self._take_turn, kept), self._queue)
 
     def wake_all(self) -> None:
         """Look at every resource now."""
         for kept in self._kept.values():
-            kept.wake.set()
+            kept.turn.add()
 
     def _take_turn(self, kept: Kept, *, is_news: bool) -> None:
         """Take a turn, and have the next one taken."""
         until = self._guarded_turn(kept, is_news=is_news)
-        if kept.let_go:
-            kept.wake.end()
+        if kept.done:
+            kept.turn.end()
         else:
-            kept.wake.strike_after(min(max(0.0, until - self._clock()), LONGEST_WAIT))
+            kept.turn.add_after(min(max(0.0, until - self._clock()), LONGEST_WAIT))
 
     # --- One turn ----------------------------------------------------------------------------------------------
 
@@ -253,7 +257,7 @@ class Keeper:
         except Exception:  # noqa: BLE001 (told, and tried again: nothing is swallowed)
             _log.exception("turn failed, which is a mistake of the operator's %s", kept.who)
             kept.look_at = kept.holds_until = -math.inf
-            return self._clock() + MISTAKEN
+            return self._clock() + BUG_RETRY
 
     def _turn(self, kept: Kept, *, is_news: bool) -> float:
         """Do what is due, and say when to take the next turn if nothing happens before. Never waits.
@@ -263,15 +267,15 @@ class Keeper:
         now = self._clock()
         if not is_news:
             if now >= kept.look_at:
-                kept.wake.press()  # a whole turn, which waits for its place: thousands may have to take one at once
+                kept.turn.add_urgent()  # a whole turn, which waits for its place: thousands may take one at once
                 return math.inf
             if not kept.queued:
                 return min(kept.look_at, self._beat_if_due(kept, now))
-            kept.wake.set()
+            kept.turn.add()
             return math.inf
         kept.look_at = self._follow(kept, now)
         until = min(kept.look_at, self._beat_if_due(kept, now))
-        if self._bulletin.tell(kept, now) and kept.lease.end is not None:
+        if self._status_publisher.publish(kept, now) and kept.lease.end is not None:
             self._wake_rivals(kept)
         return until
 
@@ -291,18 +295,18 @@ class Keeper:
         return LONGEST_WAIT + now if plan.look_at is None else plan.look_at
 
     def _bind_pods(self, kept: Kept, now: float) -> None:
-        if not kept.lease.held and kept.let_go:
+        if not kept.lease.held and kept.done:
             return
-        for pod in self._sightings.of(kept.item):
+        for pod in self._pod_index.of(kept.item):
             if pod.uid not in kept.bound:
                 self._bind(kept, pod, now)
 
     def _bind(self, kept: Kept, pod: Pod, now: float) -> None:
         """Let a resource bind a pod, unless it is another one's still: that of an earlier delivery, which ends it."""
         is_known = pod.uid in kept.bound
-        if not kept.let_go and (is_known or not self._is_anothers(kept, pod)) and kept.bind(pod, now) and not is_known:
-            self._errands.note_seen(kept, pod)
-        self._spare(kept, pod)
+        if not kept.done and (is_known or not self._is_anothers(kept, pod)) and kept.bind(pod, now) and not is_known:
+            self._calls.note_seen(kept, pod)
+        self._note_ignored(kept, pod)
 
     def _is_anothers(self, kept: Kept, pod: Pod) -> bool:
         """Tell whether another resource has bound a pod that is there."""
@@ -319,16 +323,16 @@ class Keeper:
         if kept.ending is not None or (ending := conclude(situation, now)) is None:
             return situation
         kept.ending = ending
-        self._rooms.telling.tell(SandboxEnded(kept.about, ending.pod, ending.cause.value, ending.message))
+        self._clients.publisher.publish(SandboxEnded(kept.about, ending.pod, ending.cause.value, ending.message))
         return replace(situation, ending=ending)
 
-    def _is_rehearsed(self, kept: Kept, now: float) -> bool:
+    def _is_dry_run_accepted(self, kept: Kept, now: float) -> bool:
         """Tell whether the API server would make the template's pod; asks it if that is not known."""
-        match kept.rehearsal:
-            case Rehearsal(generation, problem, again) if generation == kept.resource.generation and now < again:
+        match kept.dry_run:
+            case DryRun(generation, problem, again) if generation == kept.resource.generation and now < again:
                 return not problem
             case _:
-                self._start(kept, "rehearse", self._errands.rehearse(kept))
+                self._start(kept, "dry run", self._calls.dry_run(kept))
                 return False
 
     def _beat_if_due(self, kept: Kept, now: float) -> float:
@@ -336,23 +340,23 @@ class Keeper:
         if kept.queued and kept.lease.end is not None:
             kept.calls["beat"].cancel()  # it waits for a turn that it needs no more
         elif kept.queued:
-            return self._starving(kept, now)
-        if "beat" in kept.calls or kept.let_go or kept.lease.end is not None:
+            return self._note_if_budget_short(kept, now)
+        if "beat" in kept.calls or kept.done or kept.lease.end is not None:
             return math.inf
         is_claim = kept.lease.sent is None and kept.resource.deletion_timestamp is None and kept.rival is None
-        if is_claim and kept.makes_pods and not self._is_rehearsed(kept, now):
+        if is_claim and kept.makes_pods and not self._is_dry_run_accepted(kept, now):
             # While it is being asked, the answer wakes the next turn.
-            return math.inf if "rehearse" in kept.calls or kept.rehearsal is None else kept.rehearsal.again
+            return math.inf if "dry run" in kept.calls or kept.dry_run is None else kept.dry_run.again
         was_beaten = kept.lease.sent is not None
-        if not kept.guarded and (kept.lease.held or not was_beaten) and kept.resource.deletion_timestamp is None:
+        if not kept.has_finalizer and (kept.lease.held or not was_beaten) and kept.resource.deletion_timestamp is None:
             # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first. What is
             # held already lost it when an earlier installation was removed: there no beat waits for it.
-            self._start(kept, "finalizer", self._errands.guard(kept))
+            self._start(kept, "finalizer", self._calls.add_finalizer(kept))
             if not was_beaten:
                 return math.inf
         match lease.decide(kept.lease, now):
             case Beat() if kept.rival is None and (kept.lease.held or kept.resource.deletion_timestamp is None):
-                self._start(kept, "beat", self._errands.beat(kept))
+                self._start(kept, "beat", self._calls.beat(kept))
                 return lease.latest(kept.lease)
             case Wait(until):
                 return until
@@ -361,11 +365,11 @@ class Keeper:
             case action:
                 assert_never(action)
 
-    def _starving(self, kept: Kept, now: float) -> float:
+    def _note_if_budget_short(self, kept: Kept, now: float) -> float:
         """Say so on a lease whose beat waits for its turn longer than it may, before the lease is lost by it."""
         latest = lease.latest(kept.lease)
         if now >= latest and kept.lease.trouble is None:
-            kept.lease = lease.starve(kept.lease, self._rooms.budget.shortage(now))
+            kept.lease = lease.note_budget_short(kept.lease, self._clients.budget.shortage(now))
         return latest if now < latest else math.inf
 
     def _yield_to_rival(self, kept: Kept) -> None:
@@ -374,7 +378,7 @@ class Keeper:
         if len(same) <= 1:
             kept.rival = None
             return
-        alive = [each for each in same.values() if each.lease.end is None and not each.let_go]
+        alive = [each for each in same.values() if each.lease.end is None and not each.done]
         first = min(alive, key=lambda each: each.seniority, default=kept)
         has_rival = first is not kept and kept.lease.end is None
         kept.rival = f"{first.reference.namespace}/{first.reference.name}" if has_rival else None
@@ -382,39 +386,39 @@ class Keeper:
     def _wake_rivals(self, kept: Kept) -> None:
         for other in self._by_work.get(kept.item[1:], {}).values():
             if other is not kept:
-                other.wake.set()
+                other.turn.add()
 
     def _perform(self, kept: Kept, step: Step) -> None:
         match step:
             case EndPod(uid):
-                self._start(kept, f"end {uid}", self._errands.end(kept, step))
+                self._start(kept, f"end {uid}", self._calls.end(kept, step))
             case StopItem(force):
-                self._start(kept, "stop", self._errands.stop(kept, force=force))
+                self._start(kept, "stop", self._calls.stop(kept, force=force))
             case Inquire():
-                kept.lease = lease.hasten(kept.lease, self._clock())
+                kept.lease = lease.beat_at_once(kept.lease, self._clock())
             case MakePod(attempt):
-                self._start(kept, "make", self._errands.make(kept, attempt))
+                self._start(kept, "make", self._calls.make(kept, attempt))
             case Restart(attempt):
-                self._start(kept, "restart", self._errands.restart(kept, attempt))
+                self._start(kept, "restart", self._calls.restart(kept, attempt))
             case Release(message):
                 kept.lease = lease.release(kept.lease, message)
-                kept.wake.set()
-            case Muster():
-                self._start(kept, "muster", self._errands.muster(kept, partial(self._is_anothers, kept)))
+                kept.turn.add()
+            case ListPods():
+                self._start(kept, "list pods", self._calls.list_pods(kept, partial(self._is_anothers, kept)))
             case Discard():
-                self._start(kept, "discard", self._errands.discard(kept))
-            case LetGo() if "make" in kept.calls or ("beat" in kept.calls and kept.lease.sent is None):
+                self._start(kept, "discard", self._calls.discard(kept))
+            case RemoveFinalizer() if "make" in kept.calls or ("beat" in kept.calls and kept.lease.sent is None):
                 # A claim or a pod is under way: what it brings must be known, and given back. What only waits is not.
                 for what in kept.unsent & {"beat", "make"}:
                     kept.calls[what].cancel()
-            case LetGo(left) if kept.guarded:
-                self._start(kept, "finalizer", self._errands.release(kept, left))
-            case LetGo():
-                kept.let_go = not self._is_to_be_discarded(kept)
-                if kept.let_go:
+            case RemoveFinalizer(left) if kept.has_finalizer:
+                self._start(kept, "finalizer", self._calls.release(kept, left))
+            case RemoveFinalizer():
+                kept.done = not self._is_to_be_discarded(kept)
+                if kept.done:
                     self._wake_rivals(kept)
                 else:
-                    kept.wake.set()
+                    kept.turn.add()
             case _:
                 assert_never(step)
 
@@ -439,38 +443,38 @@ class Keeper:
             if not task.cancelled() and (error := task.exception()) is not None:
                 _log.error("%s failed, which is a mistake of the operator's %s", what, kept.who, exc_info=error)
                 # Not at once: what fails for a mistake fails again, and would slow every other lease.
-                asyncio.get_running_loop().call_later(MISTAKEN, again)
+                asyncio.get_running_loop().call_later(BUG_RETRY, again)
             else:
                 again()
 
         def again() -> None:
             del kept.calls[what]
-            if what == "beat" and not kept.wake.is_news and self._bulletin.tell_renewal(kept, self._clock()):
+            if what == "beat" and not kept.turn.is_news and self._status_publisher.publish_renewal(kept, self._clock()):
                 kept.renewed()
-                kept.wake.strike()  # what was decided before holds on
+                kept.turn.take_now()  # what was decided before holds on
             else:
                 if what == "beat" and kept.lease.end is None:
                     # However many have news, the next beat is sent in time.
-                    kept.wake.strike_after(max(0.0, kept.lease.due - self._clock()))
-                kept.wake.set()
+                    kept.turn.add_after(max(0.0, kept.lease.due - self._clock()))
+                kept.turn.add()
 
         task.add_done_callback(ended)
 
     def _look_at(self, kept: Kept, uid: str) -> None:
         pod = kept.bound.get(uid)
         if pod is not None and not pod.gone:
-            in_sight = lambda: self._sightings.place(uid) != NOWHERE  # noqa: E731 (nobody else asks)
-            self._start(kept, f"look {uid}", self._errands.look(kept, pod, in_sight))
+            in_sight = lambda: self._pod_index.place(uid) != NOWHERE  # noqa: E731 (nobody else asks)
+            self._start(kept, f"look {uid}", self._calls.look(kept, pod, in_sight))
 
     async def close(self) -> None:
         """End what is under way, or break it off; the leases are left to the next process."""
         self._is_closed = True
         for kept in self._kept.values():
-            kept.wake.end()
+            kept.turn.end()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FAREWELL)
+            await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT)
         for kept in self._kept.values():
-            self._bulletin.remember(kept, self._clock())
+            self._status_publisher.remember(kept, self._clock())
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -12,12 +12,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from worklease.api.models import MOST_SANDBOXES, ConditionStatus, SandboxStatus, WorkLease, WorkLeaseStatus
-from worklease.api.models import Condition as ShownCondition
+from worklease.api.models import (
+    MOST_SANDBOXES,
+    ConditionStatus,
+    SandboxStatus,
+    StatusCondition,
+    WorkLease,
+    WorkLeaseStatus,
+)
 from worklease.cluster.pod_template import pod_name
 from worklease.cluster.status_writer import Reference
 from worklease.keeper import record
-from worklease.keeper.turn_queue import Wake
+from worklease.keeper.turn_queue import TurnEntry
 from worklease.rules.conditions import Condition, Kind, Subject, Verdict, imply
 from worklease.rules.lease import End, Lease, Words, edit, expiry, fence, restore
 from worklease.rules.pods import Ending, Pod
@@ -32,7 +38,7 @@ _UNSAID: Final = WorkLeaseStatus()
 
 
 @dataclass(slots=True, kw_only=True)
-class Options:
+class LeaseOptions:
     """What the settings say of every lease."""
 
     interval: float
@@ -42,7 +48,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Wall:
+class ClockPair:
     """Writes a moment of the monotonic clock as a time of day; the two were read at the same moment."""
 
     monotonic: float
@@ -62,7 +68,7 @@ class Wall:
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
+class DryRun:
     """What the API server said of the template's pod, which it was asked for and did not make."""
 
     generation: int
@@ -102,12 +108,12 @@ class Kept:
     """How this attempt's sandbox ended, once that was concluded."""
     emptied: float | None = None
     """Since when nothing is at work any more, of a resource that is being deleted."""
-    is_mustered: bool = True
+    are_pods_listed: bool = True
     """Whether every pod that carried the item's labels before this process's start was told of."""
-    rehearsal: Rehearsal | None = None
-    spared: frozenset[str] = frozenset()
+    dry_run: DryRun | None = None
+    ignored: frozenset[str] = frozenset()
     """The uids of pods that carry the labels and are not touched, as it was told."""
-    final: tuple[ShownCondition, ...] = ()
+    final: tuple[StatusCondition, ...] = ()
     """What an earlier process said last of a resource that it had finished."""
 
     fence_fell: bool = False
@@ -116,11 +122,11 @@ class Kept:
     """The resource that has this item's lease already, as namespace/name: this one does nothing."""
     queued: bool = False
     """Whether a beat waits for its turn within the budget."""
-    guarded: bool = False
+    has_finalizer: bool = False
     """Whether our finalizer is on the resource: before that nothing is claimed."""
-    let_go: bool = False
+    done: bool = False
     """Whether nothing is left to do for the resource, for good."""
-    wake: Wake = field(default_factory=Wake)
+    turn: TurnEntry = field(default_factory=TurnEntry)
     look_at: float = -math.inf
     """When the situation is to be looked at again though nothing happened."""
     holds_until: float = -math.inf
@@ -153,9 +159,9 @@ class Kept:
         """Rank resources for the same work item: who holds comes first, then who is older."""
         return (not self.lease.held, self.resource.creation_timestamp, self.resource.uid)
 
-    def record(self, *, trying: float | None, wall: Wall, now: float) -> str:
+    def record(self, *, trying: float | None, wall: ClockPair, now: float) -> str:
         """Write what a restart needs."""
-        sandboxes = record.Sandboxes(
+        sandboxes = record.RecordedSandboxes(
             bound=tuple((pod.uid, pod.name) for pod in alive(self.bound)),
             attempt=self.attempt,
             ending=self.ending,
@@ -198,12 +204,12 @@ class Kept:
             deleting=self.resource.deletion_timestamp is not None,
             emptied=self.emptied,
             fence_fell=self.fence_fell,
-            is_mustered=self.is_mustered,
+            are_pods_listed=self.are_pods_listed,
             discard_at=discard_at,
-            guarded=self.guarded,
+            has_finalizer=self.has_finalizer,
         )
 
-    def discard_at(self, wall: Wall) -> float | None:
+    def discard_at(self, wall: ClockPair) -> float | None:
         """Say when a finished resource is to be deleted, if it is."""
         keep = self.resource.spec.ttl_seconds_after_finished
         verdict, since = self.flips.get(Kind.FINISHED, (None, None))
@@ -211,7 +217,7 @@ class Kept:
             return None
         return wall.moment(since) + keep
 
-    def edited(self, resource: WorkLease, options: Options, now: float) -> None:
+    def edited(self, resource: WorkLease, options: LeaseOptions, now: float) -> None:
         """Take over a newer version of the resource; running work is not touched.
 
         Who asks for a sandbox, or for one of another kind, while the lease is held, has it waited for from now on; what
@@ -238,7 +244,7 @@ class Kept:
         self.bound[pod.uid] = pod
         if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
             self.ailing[pod.uid] = ailing
-        self.regrace()
+        self.update_pod_grace()
         return True
 
     def bind_answer(self, pod: Pod, before: Mapping[str, Pod], now: float) -> bool:
@@ -261,7 +267,7 @@ class Kept:
         pod = self.bound.get(uid)
         if pod is not None:
             self.bound[uid] = _gone(pod)
-            self.regrace()
+            self.update_pod_grace()
 
     def begin(self, attempt: Attempt) -> None:
         """Begin another attempt: what became of the one before has had its consequence.
@@ -272,9 +278,9 @@ class Kept:
         self.bound = {uid: pod for uid, pod in self.bound.items() if uid in shown or not pod.gone}
         attempt = replace(attempt, settled=attempt.settled & self.bound.keys())
         self.attempt, self.ending, self.making, self.fence_fell = attempt, None, None, False
-        self.regrace()
+        self.update_pod_grace()
 
-    def regrace(self) -> None:
+    def update_pod_grace(self) -> None:
         """Take over the longest grace of the bound pods: the fence goes by it, and does not move back once it fell."""
         longest = max((pod.grace for pod in self.bound.values() if pod.is_at_work), default=0.0)
         if self.fence_fell:
@@ -282,7 +288,7 @@ class Kept:
         if longest != self.lease.pod_grace:
             self.lease = replace(self.lease, pod_grace=longest)
 
-    def conditions(self, wall: Wall, now: float) -> tuple[ShownCondition, ...]:
+    def conditions(self, wall: ClockPair, now: float) -> tuple[StatusCondition, ...]:
         """Give the conditions as they are shown, each with the time of its last flip."""
         if self.final:
             newest = {"observed_generation": self.resource.generation}
@@ -291,12 +297,12 @@ class Kept:
         subject = Subject(
             item=f"work item {spec.work_id} of environment {spec.environment_id}",
             rival=self.rival,
-            problem=self.rehearsal.problem if self.rehearsal is not None else "",
+            problem=self.dry_run.problem if self.dry_run is not None else "",
             show=lambda moment: wall.time(moment).strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
         return self.show(imply(self.situation(), subject, now), wall, now)
 
-    def show(self, implied: tuple[Condition, ...], wall: Wall, now: float) -> tuple[ShownCondition, ...]:
+    def show(self, implied: tuple[Condition, ...], wall: ClockPair, now: float) -> tuple[StatusCondition, ...]:
         """Give conditions the times that only their history knows."""
         shown = []
         for condition in implied:
@@ -305,7 +311,7 @@ class Kept:
                 since = wall.time(now)
             self.flips[condition.kind] = (condition.verdict, since)
             shown.append(
-                ShownCondition(
+                StatusCondition(
                     type=condition.kind.value,
                     status=ConditionStatus(condition.verdict.value),
                     reason=condition.reason.value,
@@ -316,12 +322,12 @@ class Kept:
             )
         return tuple(shown)
 
-    def note_claim(self, wall: Wall) -> None:
+    def note_claim(self, wall: ClockPair) -> None:
         """Take note of the time of day at which the lease was first held."""
         if self.claim_time is None and self.lease.claimed is not None:
             self.claim_time = wall.time(self.lease.claimed).replace(microsecond=0)
 
-    def status(self, wall: Wall, now: float) -> WorkLeaseStatus:
+    def status(self, wall: ClockPair, now: float) -> WorkLeaseStatus:
         """Tell what is known, for people; the server's own words verbatim."""
         words, ends = self.lease.words, expiry(self.lease)
         return WorkLeaseStatus(
@@ -345,7 +351,7 @@ def _gone(pod: Pod) -> Pod:
     return replace(pod, gone=True, ready=False, is_remembered=False, ailment=None, reason=reason)
 
 
-def fresh_lease(resource: WorkLease, options: Options) -> Lease:
+def fresh_lease(resource: WorkLease, options: LeaseOptions) -> Lease:
     """Give the lease of a resource that nobody kept before."""
     return Lease(
         desired_ttl=resource.spec.ttl_seconds,
@@ -355,7 +361,7 @@ def fresh_lease(resource: WorkLease, options: Options) -> Lease:
     )
 
 
-def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wall, now: float) -> Kept:
+def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wall: ClockPair, now: float) -> Kept:
     """Go on from what an earlier process left: its checkpoint, else what it wrote into the resource's status."""
     status, fresh = resource.status, fresh_lease(resource, options)
     kept = Kept(resource=resource, lease=fresh, claim_time=status.claim_time)
@@ -382,7 +388,7 @@ def resume(resource: WorkLease, options: Options, recorded: str | None, wall: Wa
     else:
         kept.lease = _newest(fresh, found, status, words, wall=wall, now=now)
     _resume_sandboxes(kept, found, wall, now)
-    kept.regrace()
+    kept.update_pod_grace()
     kept.resource = _without_status(resource)
     return kept
 
@@ -392,7 +398,7 @@ def _without_status(resource: WorkLease) -> WorkLease:
     return replace(resource, status=_UNSAID)
 
 
-def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: Wall, now: float) -> None:
+def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: ClockPair, now: float) -> None:
     """Go on with the sandboxes, from the checkpoint, else from the status.
 
     What was asked of the server before is not known: a stop may have been applied, and pods may have come unseen.
@@ -416,11 +422,17 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: Wall, now: 
     if kept.lease.held:
         kept.graceful_stop = kept.forced_stop = Asked(now - RECHECK, in_doubt=now)
     # Whoever holds since before the start may have pods that nobody here was told of.
-    kept.is_mustered = claimed is None and status.claim_time is None
+    kept.are_pods_listed = claimed is None and status.claim_time is None
 
 
 def _newest(
-    fresh: Lease, found: record.Record | None, status: WorkLeaseStatus, words: Words | None, *, wall: Wall, now: float
+    fresh: Lease,
+    found: record.Record | None,
+    status: WorkLeaseStatus,
+    words: Words | None,
+    *,
+    wall: ClockPair,
+    now: float,
 ) -> Lease:
     """Go on from the checkpoint or from the status, whichever knows the later beat: each may lag behind the other.
 
@@ -450,7 +462,7 @@ def _kind(resource: WorkLease) -> tuple[bool, bool]:
     return (sandbox is not None, sandbox is not None and sandbox.template is not None)
 
 
-def _ended(status: WorkLeaseStatus, shown: Mapping[str, ShownCondition]) -> ShownCondition | None:
+def _ended(status: WorkLeaseStatus, shown: Mapping[str, StatusCondition]) -> StatusCondition | None:
     """Find the condition that says that the lease is over: ``Finished``, or ``LeaseHeld`` of one that was held."""
     finished = shown.get(Kind.FINISHED.value)
     if finished is not None and finished.status is ConditionStatus.TRUE:
@@ -461,7 +473,7 @@ def _ended(status: WorkLeaseStatus, shown: Mapping[str, ShownCondition]) -> Show
     return held if held.reason in set(End) else None
 
 
-def _words(status: WorkLeaseStatus, wall: Wall) -> Words | None:
+def _words(status: WorkLeaseStatus, wall: ClockPair) -> Words | None:
     """Read the server's last words back; None where the status does not have them all."""
     if status.last_heartbeat is None or status.observed_time is None or status.ttl_seconds is None:
         return None

@@ -26,7 +26,7 @@ def address(body: Mapping[str, Any]) -> Address:
     return (metadata["namespace"], labels.get(ENVIRONMENT_LABEL, ""), labels.get(WORK_LABEL, ""))
 
 
-class Sightings:
+class PodIndex:
     """The pods as they were last told of."""
 
     def __init__(self) -> None:

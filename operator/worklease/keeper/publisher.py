@@ -7,31 +7,31 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from worklease.api.models import Condition
+from worklease.api.models import StatusCondition
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import StatusWriter, Urgency
-from worklease.keeper.kept import Kept, Wall
+from worklease.keeper.kept import ClockPair, Kept
 from worklease.rules import lease
 from worklease.rules.conditions import Kind, Reason
 from worklease.rules.lease import Lease
-from worklease.telemetry import ConditionChanged, LeaseEnded, Telling
+from worklease.telemetry import ConditionChanged, LeaseEnded, Publisher
 
-SOON: Final = 0.25
+URGENT_DELAY: Final = 0.25
 """Seconds within which an adoption is in the checkpoint: as a rule with the answer to the beat that follows it."""
 
 
-class Bulletin:
+class StatusPublisher:
     """The way from what is kept to who reads of it."""
 
     def __init__(
-        self, status: StatusWriter, checkpoint: Checkpoint, telling: Telling, wall: Callable[[], Wall]
+        self, status: StatusWriter, checkpoint: Checkpoint, publisher: Publisher, wall: Callable[[], ClockPair]
     ) -> None:
         self._status = status
         self._checkpoint = checkpoint
-        self._telling = telling
+        self._publisher = publisher
         self._wall = wall
 
-    def tell(self, kept: Kept, now: float) -> bool:
+    def publish(self, kept: Kept, now: float) -> bool:
         """Publish the status if anything that it is made from has changed; returns whether it has."""
         if kept.final and kept.resource.status.observed_generation == kept.resource.generation:
             return False  # an earlier process said it all
@@ -45,8 +45,8 @@ class Bulletin:
             kept.attempt,
             kept.making,
             kept.ending,
-            kept.rehearsal,
-            kept.is_mustered,
+            kept.dry_run,
+            kept.are_pods_listed,
             tuple((asked.refusals, asked.message) for asked in (kept.graceful_stop, kept.forced_stop) if asked),
             _is_overdue(kept.lease, now),
         )
@@ -62,12 +62,12 @@ class Bulletin:
         if made_from == told and former is not None and _is_renewal(former, kept.lease):
             self._refresh(kept)
         else:
-            self._publish(kept, now)
+            self._write_now(kept, now)
         kept.told, kept.told_lease = made_from, kept.lease
         kept.is_steady = not (lease.is_fenced(kept.lease, now) or _is_overdue(kept.lease, now))
         return True
 
-    def tell_renewal(self, kept: Kept, now: float) -> bool:
+    def publish_renewal(self, kept: Kept, now: float) -> bool:
         """Tell of a renewal of a steady lease, provided that nothing else happened; returns whether it is just that."""
         if not kept.is_steady or kept.told_lease is None or not _is_renewal(kept.told_lease, kept.lease):
             return False
@@ -79,15 +79,15 @@ class Bulletin:
     def _refresh(self, kept: Kept) -> None:
         self._status.publish(kept.reference, partial(self._write, kept), Urgency.ROUTINE)
 
-    def _publish(self, kept: Kept, now: float) -> None:
+    def _write_now(self, kept: Kept, now: float) -> None:
         """Make the status now, and tell of what changed in it."""
         status = kept.status(self._wall(), now)
         shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
         is_news = (status.state, shown) != (kept.shown_state, kept.shown)
         for condition in status.conditions:
-            self._tell_of(kept, condition)
+            self._publish_change(kept, condition)
         if kept.lease.end is not None and kept.reason(Kind.FINISHED) == Reason.IN_PROGRESS:
-            self._telling.tell(LeaseEnded(kept.about, kept.lease.end.value))
+            self._publisher.publish(LeaseEnded(kept.about, kept.lease.end.value))
         kept.shown_state, kept.shown = status.state, shown
         urgency = Urgency.CHANGE if is_news else Urgency.ROUTINE
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)
@@ -97,13 +97,13 @@ class Bulletin:
         wall = self._wall()
         return kept.status(wall, wall.monotonic).as_merge_patch()
 
-    def _tell_of(self, kept: Kept, condition: Condition) -> None:
+    def _publish_change(self, kept: Kept, condition: StatusCondition) -> None:
         """Tell who listens of a condition that is not what it was."""
         shown = (condition.status.value, condition.reason)
         if (before := kept.shown.get(condition.type)) != shown:
             status, reason = before or (None, None)
             changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, reason, status)
-            self._telling.tell(changed)
+            self._publisher.publish(changed)
 
     def remember(self, kept: Kept, now: float) -> None:
         """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none.
@@ -119,7 +119,7 @@ class Bulletin:
             is_urgent = lease.is_adopted(kept.lease) or (
                 former is not None and (former.reprieve is not None or lease.is_adopted(former))
             )
-            self._checkpoint.put(kept.resource.uid, text, within=SOON if is_urgent else kept.lease.ttl / 3)
+            self._checkpoint.put(kept.resource.uid, text, within=URGENT_DELAY if is_urgent else kept.lease.ttl / 3)
 
 
 def _is_overdue(lease_: Lease, now: float) -> bool:

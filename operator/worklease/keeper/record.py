@@ -70,7 +70,7 @@ class Record(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sandboxes:
+class RecordedSandboxes:
     """What a restart needs of the sandboxes."""
 
     bound: tuple[tuple[str, str], ...] = ()
@@ -79,7 +79,7 @@ class Sandboxes:
     fell: bool = False
 
 
-def write(lease: Lease, sandboxes: Sandboxes, *, trying: float | None, now: float, wall: float) -> str:
+def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, now: float, wall: float) -> str:
     """Write what a restart needs of ``lease``; ``trying``: when a first claim is sent, which is told before it is."""
     tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > -math.inf]
     if trying is not None:
@@ -127,11 +127,11 @@ def read(text: str | None) -> Record | None:
         return None
 
 
-def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Sandboxes:
+def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> RecordedSandboxes:
     """Go on with the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
     begins = None if record.begins is None else record.begins + _shift(record, moment)
     settled, taken = frozenset(record.settled), frozenset(record.taken)
-    return Sandboxes(
+    return RecordedSandboxes(
         bound=record.bound,
         attempt=Attempt(number=record.attempt, begins=begins, settled=settled, taken=taken),
         ending=None if record.ending is None else Ending(*record.ending),

@@ -12,14 +12,14 @@ AT_ONCE: Final = 5
 """Turns taken in one pass of the loop for what happened: some milliseconds, in which no beat is sent."""
 
 
-class Turn(Protocol):
+class TakeTurn(Protocol):
     """Takes a resource's turn."""
 
     def __call__(self, *, is_news: bool) -> None:
         """Take it; ``is_news``: something happened, else only its time has come."""
 
 
-class Line:
+class TurnQueue:
     """Where resources wait for a whole turn: few are taken in one pass of the loop, those that press before the others.
 
     As a rule nobody waits. But a whole fleet may have news at once, and to take all their turns takes many seconds, in
@@ -27,19 +27,19 @@ class Line:
     """
 
     def __init__(self) -> None:
-        self._pressing: deque[Wake] = deque()
-        self._waiting: deque[Wake] = deque()
+        self._urgent: deque[TurnEntry] = deque()
+        self._waiting: deque[TurnEntry] = deque()
         self.due = math.inf
         """When it moves on, by the loop's clock; that it is long is no standstill."""
 
-    def join(self, wake: "Wake") -> None:
+    def add(self, entry: "TurnEntry") -> None:
         """Wait for a turn behind all who wait."""
-        self._waiting.append(wake)
+        self._waiting.append(entry)
         self._move_soon()
 
-    def press(self, wake: "Wake") -> None:
+    def add_urgent(self, entry: "TurnEntry") -> None:
         """Wait for a turn behind those only who press as well."""
-        self._pressing.append(wake)
+        self._urgent.append(entry)
         self._move_soon()
 
     def _move_soon(self) -> None:
@@ -51,77 +51,77 @@ class Line:
     def _move(self) -> None:
         try:
             # One of the others moves all the same: there may be no end of those that press.
-            for waiting, most in (self._pressing, AT_ONCE), (self._waiting, 1 if self._pressing else AT_ONCE):
+            for waiting, most in (self._urgent, AT_ONCE), (self._waiting, 1 if self._urgent else AT_ONCE):
                 for _ in range(min(most, len(waiting))):
-                    waiting.popleft().come()
+                    waiting.popleft().pop()
         finally:
             self.due = math.inf
-            if self._pressing or self._waiting:
+            if self._urgent or self._waiting:
                 self._move_soon()
 
 
-class Wake:
+class TurnEntry:
     """What brings a resource's next turn about: something happened, or its time has come.
 
     A handle of the loop's and no task: there are thousands, and as a rule nothing happens to them.
     """
 
-    __slots__ = ("_line", "_next", "_turn", "due", "is_news")
+    __slots__ = ("_next", "_queue", "_turn", "due", "is_news")
 
     def __init__(self) -> None:
-        self._turn: Turn | None = None
-        self._line: Line | None = None
+        self._turn: TakeTurn | None = None
+        self._queue: TurnQueue | None = None
         self._next: asyncio.Handle | None = None
         self.is_news = True
         """Whether anything happened that no turn has been taken for yet."""
         self.due = math.inf
         """When its time comes, by the loop's clock."""
 
-    def begin(self, turn: Turn, line: Line) -> None:
+    def begin(self, turn: TakeTurn, queue: TurnQueue) -> None:
         """Have turns taken from now on, the first ahead of others' news; who has begun goes on."""
         if self._turn is None:
-            self._turn, self._line, self.is_news = turn, line, True
-            line.press(self)
+            self._turn, self._queue, self.is_news = turn, queue, True
+            queue.add_urgent(self)
 
     def end(self) -> None:
         """Have no more turns taken."""
-        self._turn, self._line, self.due = None, None, math.inf
+        self._turn, self._queue, self.due = None, None, math.inf
         self._cancel()
 
-    def set(self) -> None:
-        """Wake the resource: something happened."""
+    def add(self) -> None:
+        """TurnEntry the resource: something happened."""
         if not self.is_news:
             self.is_news = True
-            if self._line is not None:
-                self._line.join(self)
+            if self._queue is not None:
+                self._queue.add(self)
 
-    def press(self) -> None:
-        """Wake the resource: a time has come after which something else follows, which is more than a beat."""
+    def add_urgent(self) -> None:
+        """TurnEntry the resource: a time has come after which something else follows, which is more than a beat."""
         self.is_news = True
-        if self._line is not None:
-            self._line.press(self)
+        if self._queue is not None:
+            self._queue.add_urgent(self)
 
-    def strike(self) -> None:
+    def take_now(self) -> None:
         """Have a turn taken now, as if its time had come; not if something happened: then one is about to be."""
         if self._turn is not None and not self.is_news:
             self._cancel()
-            self._strike()
+            self._take()
 
-    def strike_after(self, seconds: float) -> None:
+    def add_after(self, seconds: float) -> None:
         """Have a turn taken after so long: at the latest, whatever happens before and however long the line is."""
         if self._turn is not None:
             self._cancel()
             loop = asyncio.get_running_loop()
             self.due = loop.time() + seconds
-            self._next = loop.call_at(self.due, self._strike)
+            self._next = loop.call_at(self.due, self._take)
 
-    def come(self) -> None:
+    def pop(self) -> None:
         """Take the turn that was waited for in the line, unless its time has come before."""
         if self.is_news and self._turn is not None:
             self._cancel()
-            self._strike()
+            self._take()
 
-    def _strike(self) -> None:
+    def _take(self) -> None:
         is_news, self.is_news, self._next = self.is_news, False, None
         if self._turn is not None:
             self._turn(is_news=is_news)

@@ -26,18 +26,18 @@ from worklease.telemetry import (
     ConditionChanged,
     DeletionAsked,
     DeletionRefused,
-    Happening,
     KopfEnded,
     LeaseAdopted,
     LeaseEnded,
-    LeftBehind,
     LoopLagged,
-    PodSpared,
+    Orphaned,
+    PodIgnored,
     SandboxEnded,
     SandboxGone,
     SandboxMade,
     StatusWrite,
     StopEnded,
+    TelemetryEvent,
     TurnGiven,
 )
 
@@ -65,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class KubernetesEvent:
     """What one event says."""
 
     about: About
@@ -81,53 +81,59 @@ _QUIET_ENDS: Final = {End.STOPPED.value, End.RELEASED.value}
 _QUIET: Final = {Reason.RENEWED, Reason.CLAIMING, Reason.DRAINING, Reason.SUSPENDED} | _QUIET_ENDS
 
 
-def tell(happening: Happening) -> Told | None:
-    """Say which event a happening makes; None for what is no transition that a person waits for."""
-    match happening:
+def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
+    """Say which event a event makes; None for what is no transition that a person waits for."""
+    match event:
         case ConditionChanged():
-            return _of_condition(happening)
+            return _of_condition(event)
         case SandboxMade(about, pod, attempt):
             which = f", attempt {attempt + 1}" if attempt else ""
-            return Told(about, "SandboxCreated", "Create", f"Pod {pod} was made from the template{which}.", pod=pod)
+            return KubernetesEvent(
+                about, "SandboxCreated", "Create", f"Pod {pod} was made from the template{which}.", pod=pod
+            )
         case SandboxEnded(about, pod, cause, message):
             is_failure = cause != Cause.SUCCEEDED
             reason = "SandboxFailed" if is_failure else "SandboxSucceeded"
             note = message if cause.casefold() in message.casefold() else f"{message} ({cause})"
-            return Told(about, reason, "Conclude", note, is_warning=is_failure, pod=pod)
+            return KubernetesEvent(about, reason, "Conclude", note, is_warning=is_failure, pod=pod)
         case DeletionAsked(about, pod, cause, grace, _):
             note = f"Pod {pod} is told to end within {grace:.0f} s ({cause})."
-            return Told(about, "TearingDown", "Delete", note, pod=pod)
+            return KubernetesEvent(about, "TearingDown", "Delete", note, pod=pod)
         case DeletionRefused(about, pod, message):
             note = f"The deletion of pod {pod} is refused, and is tried again: {message}"
-            return Told(about, "DeletionRefused", "Delete", note, is_warning=True, pod=pod)
+            return KubernetesEvent(about, "DeletionRefused", "Delete", note, is_warning=True, pod=pod)
         case SandboxGone(about, pod):
-            return Told(about, "TornDown", "Delete", f"Pod {pod} is gone.", pod=pod)
-        case PodSpared(about, pod, message):
-            return Told(about, "PodSpared", "Delete", message, is_warning=True, pod=pod)
-        case LeftBehind(about, message):
-            return Told(about, "LeftBehind", "Release", message, is_warning=True)
+            return KubernetesEvent(about, "TornDown", "Delete", f"Pod {pod} is gone.", pod=pod)
+        case PodIgnored(about, pod, message):
+            return KubernetesEvent(about, "PodIgnored", "Delete", message, is_warning=True, pod=pod)
+        case Orphaned(about, message):
+            return KubernetesEvent(about, "Orphaned", "Release", message, is_warning=True)
         case BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite():
             return None
         case StopEnded() | TurnGiven():
             return None
         case _:
-            assert_never(happening)
+            assert_never(event)
 
 
-def _of_condition(changed: ConditionChanged) -> Told | None:
+def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:
     about, reason, message = changed.about, changed.reason, changed.message
     if changed.type == Kind.SANDBOX_READY and changed.status == Verdict.TRUE:
-        return Told(about, "SandboxStarted", "Start", message)
+        return KubernetesEvent(about, "SandboxStarted", "Start", message)
     if changed.type != Kind.LEASE_HELD or reason == Reason.CLAIMING:
         return None
     if reason == Reason.RENEWED:
         is_claim = changed.former_status in {None, Verdict.FALSE.value}
-        return Told(about, "Claimed", "Claim", message) if is_claim else Told(about, "Renewed", "Renew", message)
+        return (
+            KubernetesEvent(about, "Claimed", "Claim", message)
+            if is_claim
+            else KubernetesEvent(about, "Renewed", "Renew", message)
+        )
     action = "Drain" if reason == Reason.DRAINING else "End" if reason in set(End) else "Renew"
-    return Told(about, reason, action, message, is_warning=reason not in _QUIET)
+    return KubernetesEvent(about, reason, action, message, is_warning=reason not in _QUIET)
 
 
-class Events:
+class EventRecorder:
     """Writes events, one after the other, within their rate.
 
     Args:
@@ -138,7 +144,7 @@ class Events:
     def __init__(self, api: KubernetesApi, now: Callable[[], datetime]) -> None:
         self._api = api
         self._now = now
-        self._waiting: deque[tuple[Told, datetime]] = deque()
+        self._waiting: deque[tuple[KubernetesEvent, datetime]] = deque()
         self._news = asyncio.Event()
         self._dropped = 0
         self._latest = 0
@@ -149,9 +155,9 @@ class Events:
         """How many events wait to be written."""
         return len(self._waiting)
 
-    def listen(self, happening: Happening) -> None:
+    def listen(self, event: TelemetryEvent) -> None:
         """Take note of what happened."""
-        told = tell(happening)
+        told = kubernetes_event(event)
         if told is None:
             return
         if len(self._waiting) >= WAITING:
@@ -178,7 +184,7 @@ class Events:
                 _log.warning("events dropped, for too many waited: %d", self._dropped)
                 self._dropped = 0
 
-    async def _write(self, told: Told, at: datetime) -> None:
+    async def _write(self, told: KubernetesEvent, at: datetime) -> None:
         path = f"/apis/events.k8s.io/v1/namespaces/{told.about.namespace}/events"
         body = self._body(told, at, self._stamp(at))
         for left in reversed(range(TRIES)):
@@ -206,7 +212,7 @@ class Events:
         self._latest = max(self._latest + 1, round(at.timestamp() * 1e6))
         return self._latest
 
-    def _body(self, told: Told, at: datetime, stamp: int) -> dict[str, Any]:
+    def _body(self, told: KubernetesEvent, at: datetime, stamp: int) -> dict[str, Any]:
         about = told.about
         body: dict[str, Any] = {
             "apiVersion": "events.k8s.io/v1",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from worklease.telemetry import LoopLagged, Telling
+from worklease.telemetry import LoopLagged, Publisher
 
 PULSE: Final = 0.5
 """Seconds between two measurements: many within the time that a standstill may take."""
@@ -19,7 +19,7 @@ PULSE: Final = 0.5
 STANDSTILL: Final = 10.0
 """Seconds after which the event loop, or a turn that is due, stands still. No call of ours blocks for so long."""
 
-LOOK: Final = 5.0
+POLL_INTERVAL: Final = 5.0
 """Seconds between two looks at the turns, of which there is one for each lease."""
 
 STALL: Final = 1.0
@@ -27,7 +27,7 @@ STALL: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ProbeResult:
     """An answer to a probe, and its reason for people."""
 
     is_good: bool
@@ -37,8 +37,8 @@ class Verdict:
 class Health:
     """What the probes are told, from the first moment of the process to its last."""
 
-    def __init__(self, telling: Telling, clock: Callable[[], float] = time.monotonic) -> None:
-        self._telling = telling
+    def __init__(self, publisher: Publisher, clock: Callable[[], float] = time.monotonic) -> None:
+        self._publisher = publisher
         self._clock = clock
         self._at = clock()
         self._step = "the start"
@@ -71,13 +71,13 @@ class Health:
             await asyncio.sleep(PULSE)
             self._at = self._clock()
             lag = max(0.0, self._at - wanted)
-            self._telling.tell(LoopLagged(lag))
+            self._publisher.publish(LoopLagged(lag))
             if lag < STALL:
                 self._look()
 
     def _look(self) -> None:
         if self._overdue is not None and self._at >= self._look_at:
-            self._turn_overdue, self._look_at = self._overdue(), self._at + LOOK
+            self._turn_overdue, self._look_at = self._overdue(), self._at + POLL_INTERVAL
         if self._awaited is None:
             return
         match self._awaited():
@@ -88,19 +88,19 @@ class Health:
             case count:
                 self._missing = f"{count} WorkLeases of the first list are not seen by the watch yet"
 
-    def alive(self) -> Verdict:
+    def alive(self) -> ProbeResult:
         """Say whether the process does anything at all."""
         still = self._clock() - self._at
         if still > STANDSTILL:
-            return Verdict(is_good=False, reason=f"the event loop stands still for {still:.0f} s")
+            return ProbeResult(is_good=False, reason=f"the event loop stands still for {still:.0f} s")
         if self._turn_overdue > STANDSTILL:
-            return Verdict(is_good=False, reason=f"a lease's turn is overdue for {self._turn_overdue:.0f} s")
-        return Verdict(is_good=True, reason="the event loop and the keeper's turns go on")
+            return ProbeResult(is_good=False, reason=f"a lease's turn is overdue for {self._turn_overdue:.0f} s")
+        return ProbeResult(is_good=True, reason="the event loop and the keeper's turns go on")
 
-    def ready(self) -> Verdict:
+    def ready(self) -> ProbeResult:
         """Say whether the process keeps all the leases that there are."""
         if self._missing is None:
-            return Verdict(is_good=False, reason=f"not ready: {self._step}")
+            return ProbeResult(is_good=False, reason=f"not ready: {self._step}")
         if self._missing:
-            return Verdict(is_good=False, reason=self._missing)
-        return Verdict(is_good=True, reason="the first list is in")
+            return ProbeResult(is_good=False, reason=self._missing)
+        return ProbeResult(is_good=True, reason="the first list is in")

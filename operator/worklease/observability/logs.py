@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from worklease import telemetry as told
+from worklease import telemetry
 from worklease.rules.conditions import Kind, Reason
 from worklease.telemetry import About
 
@@ -60,30 +60,30 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def listen(happening: told.Happening) -> None:
+def listen(event: telemetry.TelemetryEvent) -> None:
     """Log a transition; what a steady fleet does all day is none."""
-    match happening:
-        case told.BeatEnded() | told.TurnGiven() | told.StatusWrite() | told.LeaseEnded():
+    match event:
+        case telemetry.BeatEnded() | telemetry.TurnGiven() | telemetry.StatusWrite() | telemetry.LeaseEnded():
             pass  # the first three are no transitions, and the end of a lease is one of its condition
-        case told.LoopLagged(seconds) if seconds >= LAGGING:
+        case telemetry.LoopLagged(seconds) if seconds >= LAGGING:
             _log.warning("the event loop stood still for %.1f s: every lease waited", seconds)
-        case told.LoopLagged():
+        case telemetry.LoopLagged():
             pass
-        case told.CallRefused(call, code):
+        case telemetry.CallRefused(call, code):
             _log.debug("call refused call=%s code=%d", call.value, code, extra={"fields": {"code": code}})
-        case told.KopfEnded(why):
+        case telemetry.KopfEnded(why):
             _log.warning("kopf ended, starting it again: %s", why)
-        case told.ConditionChanged(type=kind) if kind in SHOWN:
-            _log_condition(happening)
-        case told.ConditionChanged():
+        case telemetry.ConditionChanged(type=kind) if kind in SHOWN:
+            _log_condition(event)
+        case telemetry.ConditionChanged():
             pass
-        case told.LeaseAdopted(about, rule):
+        case telemetry.LeaseAdopted(about, rule):
             _line(logging.INFO, "lease adopted %s rule=%s", about, rule.value, rule=rule.value)
         case _:
-            _log_sandbox(happening)
+            _log_sandbox(event)
 
 
-def _log_condition(changed: told.ConditionChanged) -> None:
+def _log_condition(changed: telemetry.ConditionChanged) -> None:
     level = logging.WARNING if changed.reason in GRAVE else logging.INFO
     fields = {"condition": changed.type, "status": changed.status, "reason": changed.reason}
     if changed.former_reason is not None:
@@ -101,30 +101,30 @@ def _log_condition(changed: told.ConditionChanged) -> None:
 
 
 def _log_sandbox(
-    happening: told.OfSandboxes,
+    event: telemetry.SandboxEvent,
 ) -> None:
-    match happening:
-        case told.SandboxMade(about, pod, attempt):
+    match event:
+        case telemetry.SandboxMade(about, pod, attempt):
             _line(logging.INFO, "sandbox made %s pod=%s attempt=%d", about, pod, attempt, pod=pod, attempt=attempt)
-        case told.SandboxEnded(about, pod, cause, message):
+        case telemetry.SandboxEnded(about, pod, cause, message):
             _line(
                 logging.INFO, "sandbox ended %s pod=%s reason=%s: %s", about, pod, cause, message, pod=pod, reason=cause
             )
-        case told.DeletionAsked(about, pod, cause, grace):
+        case telemetry.DeletionAsked(about, pod, cause, grace):
             words = "sandbox ending %s pod=%s reason=%s grace=%g"
             _line(logging.INFO, words, about, pod, cause, grace, pod=pod, reason=cause, grace=grace)
-        case told.DeletionRefused(about, pod, message):
+        case telemetry.DeletionRefused(about, pod, message):
             _line(logging.WARNING, "pod not deleted, will try again %s pod=%s: %s", about, pod, message, pod=pod)
-        case told.SandboxGone(about, pod):
+        case telemetry.SandboxGone(about, pod):
             _line(logging.INFO, "sandbox gone %s pod=%s", about, pod, pod=pod)
-        case told.PodSpared(about, pod, message):
+        case telemetry.PodIgnored(about, pod, message):
             _line(logging.WARNING, "pod not touched %s pod=%s: %s", about, pod, message, pod=pod)
-        case told.StopEnded(about, force, is_heard, message) if is_heard:
+        case telemetry.StopEnded(about, force, is_acknowledged, message) if is_acknowledged:
             _line(logging.INFO, "stop heard %s force=%s: %s", about, force, message, force=force)
-        case told.StopEnded(about, force, _, message):
+        case telemetry.StopEnded(about, force, _, message):
             words = "stop not heard, will try again %s force=%s: %s"
             _line(logging.WARNING, words, about, force, message, force=force)
-        case told.LeftBehind(about, message):
+        case telemetry.Orphaned(about, message):
             _line(logging.WARNING, "resource let go with something left %s: %s", about, message)
 
 

@@ -28,7 +28,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from worklease import telemetry as told
+from worklease import telemetry
 from worklease.keeper.keeper import Keeper
 from worklease.observability.server import Page
 from worklease.rules import lease, outcomes
@@ -113,11 +113,13 @@ class Metrics:
             registry=registry,
         )
         self._refusals = {
-            (call, code): refusals.labels(call.value, code) for call in told.Call for code in (*CODES, OTHER)
+            (call, code): refusals.labels(call.value, code)
+            for call in telemetry.WorkApiCall
+            for code in (*CODES, OTHER)
         }
         self._writes = _bound(
             _counter(registry, "worklease_status_writes", "Statuses that were to be written.", "result"),
-            tuple(write.value for write in told.Write),
+            tuple(write.value for write in telemetry.Write),
         )
         self._kopf = _counter(registry, "worklease_kopf_restarts", "How often Kopf ended and was started again.")
         self._lag = Histogram(
@@ -127,26 +129,26 @@ class Metrics:
             registry=registry,
         )
 
-    def listen(self, happening: told.Happening) -> None:
+    def listen(self, event: telemetry.TelemetryEvent) -> None:
         """Count what happened; the most frequent comes first."""
-        match happening:
-            case told.BeatEnded():
-                self._leases.beat(happening)
-            case told.TurnGiven(rank, waited):
+        match event:
+            case telemetry.BeatEnded():
+                self._leases.beat(event)
+            case telemetry.TurnGiven(rank, waited):
                 self._budget_turns[rank].inc()
                 self._budget_wait.observe(waited)
-            case told.StatusWrite(result):
+            case telemetry.StatusWrite(result):
                 self._writes[result].inc()
-            case told.LoopLagged(seconds):
+            case telemetry.LoopLagged(seconds):
                 self._lag.observe(seconds)
-            case told.CallRefused(call, code):
+            case telemetry.CallRefused(call, code):
                 self._refusals[call, str(code) if str(code) in CODES else OTHER].inc()
-            case told.KopfEnded():
+            case telemetry.KopfEnded():
                 self._kopf.inc()
-            case told.ConditionChanged() | told.LeaseAdopted() | told.LeaseEnded():
-                self._leases.count(happening)
+            case telemetry.ConditionChanged() | telemetry.LeaseAdopted() | telemetry.LeaseEnded():
+                self._leases.count(event)
             case _:
-                self._sandboxes.count(happening)
+                self._sandboxes.count(event)
 
     def watch(self, fleet: "Fleet") -> None:
         """Show a fleet beside what happened to it."""
@@ -191,20 +193,20 @@ class _Leases:
             tuple(End),
         )
 
-    def beat(self, ended: told.BeatEnded) -> None:
+    def beat(self, ended: telemetry.BeatEnded) -> None:
         self._beats[_name(ended.outcome)].inc()
         self._took.observe(ended.outcome.exchange.done - ended.outcome.exchange.sent)
         self._late.observe(ended.late)
 
-    def count(self, happening: told.ConditionChanged | told.LeaseAdopted | told.LeaseEnded) -> None:
-        match happening:
-            case told.LeaseEnded(_, reason):
+    def count(self, event: telemetry.ConditionChanged | telemetry.LeaseAdopted | telemetry.LeaseEnded) -> None:
+        match event:
+            case telemetry.LeaseEnded(_, reason):
                 self._ends[reason].inc()
-            case told.LeaseAdopted(_, rule):
+            case telemetry.LeaseAdopted(_, rule):
                 self._adoptions[rule].inc()
-            case told.ConditionChanged(type="LeaseHeld", reason="Fenced"):
+            case telemetry.ConditionChanged(type="LeaseHeld", reason="Fenced"):
                 self._fences.inc()
-            case told.ConditionChanged():
+            case telemetry.ConditionChanged():
                 pass
 
 
@@ -229,7 +231,7 @@ class _Sandboxes:
             registry=registry,
         )
         self._gone = _counter(registry, "worklease_sandboxes_gone", "Sandbox pods that had to go and are gone.")
-        self._spared = _counter(registry, "worklease_pods_spared", "Pods with an item's labels that are not touched.")
+        self._ignored = _counter(registry, "worklease_pods_spared", "Pods with an item's labels that are not touched.")
         self._stops = _bound(
             _counter(registry, "worklease_item_stops", "Stops of work items that were sent.", "result"),
             ("heard", "unheard"),
@@ -240,29 +242,29 @@ class _Sandboxes:
 
     def count(
         self,
-        happening: told.OfSandboxes,
+        event: telemetry.SandboxEvent,
     ) -> None:
-        match happening:
-            case told.SandboxMade():
+        match event:
+            case telemetry.SandboxMade():
                 self._made.inc()
-            case told.SandboxEnded(cause=cause):
+            case telemetry.SandboxEnded(cause=cause):
                 _among(self._ended, cause).inc()
-            case told.DeletionAsked(cause=cause, late=late):
+            case telemetry.DeletionAsked(cause=cause, late=late):
                 _among(self._torn_down, cause).inc()
                 if late is not None:
                     self._stop_to_delete.observe(late)
-            case told.DeletionRefused():
+            case telemetry.DeletionRefused():
                 self._refused.inc()
-            case told.SandboxGone():
+            case telemetry.SandboxGone():
                 self._gone.inc()
-            case told.PodSpared():
-                self._spared.inc()
-            case told.StopEnded(is_heard=is_heard):
-                self._stops["heard" if is_heard else "unheard"].inc()
-            case told.LeftBehind():
+            case telemetry.PodIgnored():
+                self._ignored.inc()
+            case telemetry.StopEnded(is_acknowledged=is_acknowledged):
+                self._stops["heard" if is_acknowledged else "unheard"].inc()
+            case telemetry.Orphaned():
                 self._left.inc()
             case _:
-                assert_never(happening)
+                assert_never(event)
 
 
 class Fleet(Collector):

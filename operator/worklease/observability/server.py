@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-PATIENCE: Final = 8.0
+PAGE_TIMEOUT: Final = 8.0
 """Seconds that a page may take which is made in the keeper's loop: less than Prometheus waits for it."""
 
-FAREWELL: Final = 2.0
+SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds that answers under way may take at the end."""
 
 PLAIN: Final = "text/plain; charset=utf-8"
@@ -79,7 +79,7 @@ class _Serving:
     def end(self) -> None:
         """Stop listening, and wait until it is done."""
         self._stop.set_result(None)
-        self._thread.join(2 * FAREWELL)
+        self._thread.join(2 * SHUTDOWN_TIMEOUT)
 
     def _run(self) -> None:
         try:
@@ -90,7 +90,7 @@ class _Serving:
             self.listening.set_exception(error)
 
     async def _serve(self) -> None:
-        runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=FAREWELL)
+        runner = web.AppRunner(self._application, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
         await runner.setup()
         try:
             try:
@@ -119,9 +119,9 @@ def _answer_report(report: Report, loop: asyncio.AbstractEventLoop) -> _Handler:
     async def handle(_: web.Request) -> web.StreamResponse:
         making = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(report(), loop))
         try:
-            return _response(await asyncio.wait_for(making, PATIENCE))
+            return _response(await asyncio.wait_for(making, PAGE_TIMEOUT))
         except TimeoutError:
-            body = f"not made within {PATIENCE:.0f} s: the event loop has too much to do\n".encode()
+            body = f"not made within {PAGE_TIMEOUT:.0f} s: the event loop has too much to do\n".encode()
             return _response(Page(body, status=HTTPStatus.SERVICE_UNAVAILABLE))
 
     return handle

@@ -21,11 +21,11 @@ from worklease.rules.outcomes import (
     CredentialsMissing,
     Current,
     Exchange,
+    ListedItem,
     Missing,
     NotReady,
     Outcome,
     Rejected,
-    Seen,
     Throttled,
     Unanswered,
     Unauthorized,
@@ -44,10 +44,10 @@ LONGEST_TIMEOUT: Final = 10.0
 FIRST_RETRY: Final = 0.25
 """Seconds before the first retry: most failures are one lost connection."""
 
-LOOKED_AFTER: Final = 5.0
+RESTART_SPREAD: Final = 5.0
 """Seconds after a start within which every restored lease is beaten, as far as the budget allows."""
 
-SOONEST: Final = 1 / 3
+SHORTEST_GAP: Final = 1 / 3
 """Part of an interval that is between two routine beats at least."""
 
 LONGEST_UNCLAIMED_RETRY: Final = 8.0
@@ -309,7 +309,7 @@ def restore(
         stopping_seen=words.state == "stopping" and words.at < earliest,
         reprieve=told if earliest < told else None,
         # Until a beat tells, nobody knows whether the lease is still ours: so soon, what is due first first.
-        due=now + max(0.0, sent + _routine(kept) - now) * min(1.0, LOOKED_AFTER / _routine(kept)),
+        due=now + max(0.0, sent + _routine(kept) - now) * min(1.0, RESTART_SPREAD / _routine(kept)),
         is_crowded=True,
     )
 
@@ -500,12 +500,12 @@ def lapse(lease: Lease, now: float) -> Lease:
     return _over(lease, End.EXPIRED, "no beat was accepted before the lease ended")
 
 
-def hasten(lease: Lease, now: float) -> Lease:
+def beat_at_once(lease: Lease, now: float) -> Lease:
     """Let the next beat be due at once: something happened that it will tell about."""
     return replace(lease, due=min(lease.due, now))
 
 
-def crowd(lease: Lease) -> Lease:
+def note_crowded(lease: Lease) -> Lease:
     """Note that the next beat is sent together with many others, as after a hold."""
     return replace(lease, is_crowded=True)
 
@@ -524,7 +524,7 @@ def adoption(before: Lease, outcome: Outcome, after: Lease) -> Adoption | None:
     return Adoption.LISTED if outcome.current is None else Adoption.UNANSWERED_BEAT
 
 
-def starve(lease: Lease, message: str) -> Lease:
+def note_budget_short(lease: Lease, message: str) -> Lease:
     """Note that a beat waits for its turn longer than is good for the lease; its next answer clears that."""
     return replace(lease, trouble=Trouble.BUDGET_SHORT, message=message)
 
@@ -541,15 +541,15 @@ def edit(lease: Lease, fresh: Lease) -> Lease:
     )
 
 
-def stop_heard(lease: Lease, state: str | None, now: float) -> Lease:
+def stop_acknowledged(lease: Lease, state: str | None, now: float) -> Lease:
     """Read the answer to a stop that we sent while we held: its body's state is proof; else the next beat tells."""
     match state:
         case "stopped":
             return stopped(lease)
         case "stopping" if lease.held:
-            return replace(hasten(lease, now), stopping_seen=True)
+            return replace(beat_at_once(lease, now), stopping_seen=True)
         case _:
-            return hasten(lease, now)
+            return beat_at_once(lease, now)
 
 
 def stopped(lease: Lease) -> Lease:
@@ -575,7 +575,7 @@ def is_doubtful(lease: Lease, outcome: Outcome) -> bool:
     return lease.held and isinstance(outcome, Conflicted | NotReady) and observe(lease, outcome).end is None
 
 
-def observe(lease: Lease, outcome: Outcome, seen: Seen | None = None) -> Lease:
+def observe(lease: Lease, outcome: Outcome, seen: ListedItem | None = None) -> Lease:
     """Give the lease as it is after ``outcome``; ``seen`` is what the list shows of the item, if it was asked."""
     if lease.end is not None:
         return lease
@@ -682,9 +682,9 @@ def _rhythm(lease: Lease, sent: float, ttl: float) -> tuple[float, bool]:
         return interval, False
     own = zlib.crc32(f"{lease.seed}".encode()) / 2**32
     part = (own - sent / interval) % 1.0
-    if part < SOONEST:
+    if part < SHORTEST_GAP:
         # Stretched over all that is left, so that these do not crowd in their turn.
-        return interval * (SOONEST + part * (1 - SOONEST) / SOONEST), True
+        return interval * (SHORTEST_GAP + part * (1 - SHORTEST_GAP) / SHORTEST_GAP), True
     return interval * part, False
 
 
@@ -724,7 +724,7 @@ def _stopping(lease: Lease, answer: Answered) -> Lease:
     )
 
 
-def _conflicted(lease: Lease, answer: Conflicted, seen: Seen | None) -> Lease:
+def _conflicted(lease: Lease, answer: Conflicted, seen: ListedItem | None) -> Lease:
     """Read a 412 as an observation: only a beat of ours that was not answered can make it ours.
 
     The list overrules: what is stopped, or entered the queue after our first accepted value, is not what we hold.
@@ -754,7 +754,7 @@ def _conflicted(lease: Lease, answer: Conflicted, seen: Seen | None) -> Lease:
     return _over(lease, End.TAKEN_OVER, f"another worker holds the lease since {current.last_heartbeat}")
 
 
-def _overruled(lease: Lease, seen: Seen) -> Lease | None:
+def _overruled(lease: Lease, seen: ListedItem) -> Lease | None:
     """End a lease that the list shows to be over; None where it does not."""
     if seen.state == "stopped":
         return _over(lease, End.STOPPED, STOPPED_MESSAGE)
@@ -765,7 +765,7 @@ def _overruled(lease: Lease, seen: Seen) -> Lease | None:
     return _over(lease, End.TAKEN_OVER, f"the work item was queued again at {seen.started_at}, and taken")
 
 
-def _listed(lease: Lease, answer: NotReady, seen: Seen) -> Lease:
+def _listed(lease: Lease, answer: NotReady, seen: ListedItem) -> Lease:
     """Read a 409 to a beat of a lease that we hold by the list: some servers answer so once the item is stopping."""
     over = _overruled(lease, seen)
     if over is not None:
@@ -778,7 +778,7 @@ def _listed(lease: Lease, answer: NotReady, seen: Seen) -> Lease:
     return _failed(lease, Trouble.REJECTED, answer.exchange, answer.message)
 
 
-def _is_another_delivery(lease: Lease, seen: Seen) -> bool:
+def _is_another_delivery(lease: Lease, seen: ListedItem) -> bool:
     """Tell whether the item entered the queue after we first held it; its id recurs, its delivery does not."""
     # A lease that was restored from a status knows its last value only; that is later, and rules out as surely.
     queued, first = instant(seen.started_at), instant(lease.first or lease.value)

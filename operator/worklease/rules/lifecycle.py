@@ -32,7 +32,7 @@ FIRST_RESTART: Final = 2.0
 LONGEST_RESTART: Final = 300.0
 """Seconds between restarts at most, as the kubelet waits between those of a container."""
 
-FAREWELL: Final = 60.0
+STOP_TIMEOUT: Final = 60.0
 """Seconds for which a deleted resource whose sandbox is gone waits for its stop to be heard."""
 
 UNRESPONSIVE: Final = 5.0
@@ -86,12 +86,12 @@ class Inquire:
 
 
 @dataclass(frozen=True, slots=True)
-class Muster:
+class ListPods:
     """Find the pods that carry the item's labels: some may have come while no process was there to be told."""
 
 
 @dataclass(frozen=True, slots=True)
-class LetGo:
+class RemoveFinalizer:
     """Take our finalizer off the resource, whether it is being deleted or not: nothing of it is left to end."""
 
     left: str = ""
@@ -103,7 +103,7 @@ class Discard:
     """Delete the resource: it is finished for as long as it was to be kept."""
 
 
-Step = EndPod | StopItem | Inquire | MakePod | Restart | Release | Muster | LetGo | Discard
+Step = EndPod | StopItem | Inquire | MakePod | Restart | Release | ListPods | RemoveFinalizer | Discard
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +150,8 @@ def _go_on(situation: Situation, now: float) -> Plan:
         return _tear_down(situation, former, now, None)
     pods, at = current(situation), begins(situation)
     looks = [deadline(situation, pod) for pod in pods or (None,)]
-    if not pods and not situation.is_mustered and now >= looks[0]:
-        return _look_again(situation.lease, now, steps=(Muster(),))
+    if not pods and not situation.are_pods_listed and now >= looks[0]:
+        return _look_again(situation.lease, now, steps=(ListPods(),))
     if policy.is_made and not pods and at is not None:
         again = at if situation.making is None else max(at, situation.making.again)
         if now >= again:
@@ -201,12 +201,12 @@ def _after_the_end(situation: Situation, now: float) -> Plan:
     A grace of its own ends before the lease would have all the same: a stopped item may be queued and held again.
     """
     lease, pods = situation.lease, leaving(situation)
-    if pods or not situation.is_mustered:
+    if pods or not situation.are_pods_listed:
         is_ours = lease.end in {End.STOPPED, End.RELEASED} and not is_fenced(lease, now)
         plan = _tear_down(situation, pods, now, None if is_ours else fence_grace(lease))
-        return plan if situation.is_mustered else Plan((*plan.steps, Muster()), plan.look_at)
-    if situation.guarded or situation.discard_at is None or situation.deleting:
-        return Plan((LetGo(_left_lapsed(situation)),))
+        return plan if situation.are_pods_listed else Plan((*plan.steps, ListPods()), plan.look_at)
+    if situation.has_finalizer or situation.discard_at is None or situation.deleting:
+        return Plan((RemoveFinalizer(_left_lapsed(situation)),))
     return Plan((Discard(),)) if now >= situation.discard_at else Plan(look_at=situation.discard_at)
 
 
@@ -246,13 +246,13 @@ def _confirm(situation: Situation, now: float) -> Plan:
     """Stop the item for good; a deleted resource does not wait for ever until that is heard."""
     until = _patience(situation)
     if now >= until:
-        return Plan((LetGo(_left_running(situation)),))
+        return Plan((RemoveFinalizer(_left_running(situation)),))
     return _within(_stop(situation, situation.forced_stop, StopItem(force=True), now), until)
 
 
 def _patience(situation: Situation) -> float:
     """Say until when a deleted resource waits for its stop to be heard; infinite for any other."""
-    return inf if not situation.deleting or situation.emptied is None else situation.emptied + FAREWELL
+    return inf if not situation.deleting or situation.emptied is None else situation.emptied + STOP_TIMEOUT
 
 
 def _within(plan: Plan, until: float) -> Plan:
@@ -297,7 +297,7 @@ def _leave(situation: Situation, working: Sequence[Pod], now: float) -> Plan:
     """Delete the pods, and leave the item alone: beats go on only for as long as anything can be at work."""
     pods = leaving(situation)
     if not pods:
-        return Plan((LetGo(),))
+        return Plan((RemoveFinalizer(),))
     plan = _tear_down(situation, pods, now, None, inf)
     until = max((_overdue(pod, situation.deletions.get(pod.uid)) for pod in working), default=now)
     if not situation.lease.held or until == inf:

@@ -114,7 +114,7 @@ class Unanswered:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ListedItem:
     """A work item as the list shows it. ``started_at`` is its entry to the queue: with the id it is the delivery."""
 
     state: str

@@ -130,11 +130,11 @@ class Situation:
     """Since when nothing is at work any more, of a resource that is being deleted."""
     fence_fell: bool = False
     """Whether a sandbox was ended at the fence: should the lease be ours again, it counts as failed."""
-    is_mustered: bool = True
+    are_pods_listed: bool = True
     """Whether every pod that carried the item's labels before this process's start was told of."""
     discard_at: float | None = None
     """When the finished resource is to be deleted; None: never."""
-    guarded: bool = True
+    has_finalizer: bool = True
     """Whether our finalizer is on the resource."""
 
     @property
@@ -179,7 +179,7 @@ def leaving(situation: Situation) -> tuple[Pod, ...]:
 
 def is_finished(situation: Situation) -> bool:
     """Tell whether the lease is over and nothing that was bound to it is left."""
-    return situation.lease.end is not None and situation.is_mustered and not leaving(situation)
+    return situation.lease.end is not None and situation.are_pods_listed and not leaving(situation)
 
 
 def ail(before: Ailing | None, pod: Pod, now: float) -> Ailing | None:
@@ -246,7 +246,7 @@ def conclude(situation: Situation, now: float) -> Ending | None:
     last = latest(pods)
     if last is not None and (cause := cause_of(last)) is not None:
         return ending_of(last, cause)
-    if now < deadline(situation, None) or not situation.is_mustered:
+    if now < deadline(situation, None) or not situation.are_pods_listed:
         return None
     return ending_without_pod(policy.start_deadline, _in_the_way(situation))
 

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, assert_never
 from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
 from worklease.cluster.client import METADATA, RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
 
-EVERY: Final = 180.0
+INTERVAL: Final = 180.0
 """Seconds between two censuses if nothing asks for one: a ghost beats no longer, and a list of names is cheap."""
 
 SPACING: Final = 2.0
@@ -30,10 +30,10 @@ LONGEST_SPACING: Final = 30.0
 RETRY: Final = 5.0
 """Seconds before a census that said nothing, or not all, is taken again."""
 
-BLIND: Final = 60.0
+BLIND_AFTER: Final = 60.0
 """Seconds in which a watch must tell anything at all while there is an object that it never told of."""
 
-LOOK: Final = 3.0
+POLL_INTERVAL: Final = 3.0
 """Seconds between two looks whether the resource is served: one small call, and what Kopf missed shows soon."""
 
 PAGE: Final = 500
@@ -113,7 +113,7 @@ class Roll:
         since = self._untold[scope]
         self._untold[scope] = {uid: since.get(uid, began) for uid in listed if not self._is_watched(uid)}
         oldest = min(self._untold[scope].values(), default=began)
-        if began - max(oldest, self._last_told.get(scope, oldest)) < BLIND:
+        if began - max(oldest, self._last_told.get(scope, oldest)) < BLIND_AFTER:
             return False
         _log.warning("the watch tells nothing of %d %s that are there", len(self._untold[scope]), self._plural)
         self._untold[scope].clear()
@@ -240,7 +240,7 @@ class Census:
             is_complete = await self.take()
             has_untold = self._resources.has_untold or self._pods.has_untold
             with suppress(TimeoutError):
-                async with asyncio.timeout(RETRY if not is_complete else BLIND if has_untold else EVERY):
+                async with asyncio.timeout(RETRY if not is_complete else BLIND_AFTER if has_untold else INTERVAL):
                     await self._wanted.wait()
             await self._until_quiet()
 
@@ -344,7 +344,7 @@ class Census:
             if served is not told:
                 _log.warning("waiting for WorkLeases to be served: %s", _WHY[served])
             told = served
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
         if told is not True:
             _log.info("WorkLeases are served again")
 
@@ -363,7 +363,7 @@ class Census:
 
     async def _until_served_again(self) -> str:
         while await self.is_served() is not False:  # noqa: ASYNC110 (a server's state has no event)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_INTERVAL)
         await self.until_served()
         return "WorkLeases were not served for a while"
 

@@ -17,7 +17,7 @@ import kopf
 from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
 from worklease.keeper.keeper import Keeper
 from worklease.watching.census import Census
-from worklease.watching.paced_session import PAGE, Intake, find_credentials
+from worklease.watching.paced_session import PAGE, PacedSession, find_credentials
 
 RESOURCE: Final = ("worklease.dev", "v1alpha1", "workleases")
 PODS: Final = ("", "v1", "pods")
@@ -25,16 +25,16 @@ PODS: Final = ("", "v1", "pods")
 TIMER_FINALIZER: Final = "worklease.dev/timer"
 """Kopf's own, which its timers force; ours is another one, and another name."""
 
-LOOK_IN: Final = 3600.0
+TIMER_INTERVAL: Final = 3600.0
 """Seconds between two calls of a timer: the first begins its lease's turns, and the others find that they go on."""
 
-HEARD_AT_ONCE: Final = 5
+AT_ONCE: Final = 5
 """Things told that are heard in one go: some milliseconds, in which no beat is sent."""
 
 _log = logging.getLogger(__name__)
 
 
-class Endless:
+class EndlessBackoff:
     """Back-offs that never end: Kopf's lists do, and then the whole of Kopf does.
 
     An object, not a generator, since each request begins anew.
@@ -47,7 +47,7 @@ class Endless:
             yield 5.0
 
 
-class Unremembered(kopf.DiffBaseStorage):
+class NoDiffBase(kopf.DiffBaseStorage):
     """No memory of what an object was like: Kopf would copy each object at each event to compare it with that.
 
     Only handlers of changes go by the difference, and there are none.
@@ -112,7 +112,7 @@ class Bridge:
     def _hear(self) -> None:
         """Hear what was told, some of it at a time: the first list is long, and beats go on meanwhile."""
         self._is_heard = False
-        for _ in range(HEARD_AT_ONCE):
+        for _ in range(AT_ONCE):
             if not self._told:
                 return
             what, argument = self._told.popleft()
@@ -172,14 +172,14 @@ def register(bridge: Bridge) -> kopf.OperatorRegistry:
     """Give Kopf's handlers, bound to a keeper."""
     registry = kopf.OperatorRegistry()
 
-    intake = Intake(lambda: bridge.heard)
+    intake = PacedSession(lambda: bridge.heard)
 
     @kopf.on.login(registry=registry)
     async def login(**arguments: Any) -> kopf.AiohttpSession | None:
         found = await find_credentials(**arguments)
         return None if found is None else await intake.open(found)
 
-    @kopf.timer(*RESOURCE, registry=registry, id="heartbeat", interval=LOOK_IN)
+    @kopf.timer(*RESOURCE, registry=registry, id="heartbeat", interval=TIMER_INTERVAL)
     async def heartbeat(uid: str, **_: Any) -> None:
         # What the resource is like was told by its event, which comes before its timer.
         bridge.tell(bridge.carry, uid)
@@ -236,13 +236,13 @@ def settings() -> kopf.OperatorSettings:
     # Discovery of CRDs and namespaces needs cluster-wide rights, and retries a 403 for ever.
     chosen.scanning.disabled = True
     # Timers go on, for as long as an outage of the API server lasts.
-    chosen.networking.error_backoffs = Endless()
+    chosen.networking.error_backoffs = EndlessBackoff()
     # A call that hangs is repeated; the default of five minutes is longer than a lease.
     chosen.networking.request_timeout = 10.0
     # With that on, aiohttp looks for a password in ~/.netrc before each request.
     chosen.networking.trust_env = bool(getproxies())
     chosen.persistence.finalizer = TIMER_FINALIZER
-    chosen.persistence.diffbase_storage = Unremembered()
+    chosen.persistence.diffbase_storage = NoDiffBase()
     # A watch ends now and then by the server's word, so that one that died silently is noticed.
     # (An integer: the API server refuses 300.0.)
     chosen.watching.server_timeout = 300

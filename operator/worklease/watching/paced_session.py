@@ -15,17 +15,17 @@ import kopf
 PAGE: Final = 500
 """Objects listed in one call, as kubectl does."""
 
-PATIENCE: Final = 5.0
+LONGEST_DELAY: Final = 5.0
 """Seconds for which a page is held back at most: half of what the call may take, and nothing depends on it."""
 
-LOOK: Final = 0.02
+POLL_INTERVAL: Final = 0.02
 """Seconds between two looks whether the pages before it were heard of."""
 
 
-class Intake:
+class PacedSession:
     """Counts what is listed against what was heard of. It lives in Kopf's loop; ``heard`` tells of another one."""
 
-    def __init__(self, heard: Callable[[], int], patience: float = PATIENCE) -> None:
+    def __init__(self, heard: Callable[[], int], patience: float = LONGEST_DELAY) -> None:
         self._heard = heard
         self._patience = patience
         self._listed = heard()
@@ -57,7 +57,7 @@ class Intake:
         try:
             async with asyncio.timeout(self._patience):
                 while self._heard() < self._listed:  # noqa: ASYNC110 (it is another thread that hears)
-                    await asyncio.sleep(LOOK)
+                    await asyncio.sleep(POLL_INTERVAL)
         except TimeoutError:
             self._listed = self._heard()  # what was not heard of by now is no measure of what comes
 

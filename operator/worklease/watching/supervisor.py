@@ -15,25 +15,25 @@ from typing import Any, Final
 
 import kopf
 
-from worklease.telemetry import SILENT, KopfEnded, Telling
+from worklease.telemetry import SILENT, KopfEnded, Publisher
 from worklease.watching.handlers import Bridge, register, settings
 
-PAUSE: Final = 1.0
+RESTART_DELAY: Final = 1.0
 """Seconds before Kopf is started again; until then the keeper beats on by itself."""
 
 HEAD_START: Final = 0.001
 """Seconds for each resource that is there at the start, in which the interpreter is its beats' alone: Kopf waits."""
 
-FAREWELL: Final = 8.0
+SHUTDOWN_TIMEOUT: Final = 8.0
 """Seconds that Kopf may take to end."""
 
-INSISTENCE: Final = 1.0
+CANCEL_INTERVAL: Final = 1.0
 """Seconds after which a task of Kopf's that did not end is told so again."""
 
 _log = logging.getLogger(__name__)
 
 
-async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = SILENT) -> None:
+async def watch(bridge: Bridge, namespaces: tuple[str, ...], publisher: Publisher = SILENT) -> None:
     """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
     await bridge.census.until_served()
     await asyncio.sleep(HEAD_START * await bridge.find())
@@ -43,9 +43,9 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...], telling: Telling = 
             # With scanning off Kopf looks once, at its start, whether there is a resource to watch.
             await bridge.census.until_served()
             why = await _run_once(bridge, namespaces)
-            telling.tell(KopfEnded(why))
+            publisher.publish(KopfEnded(why))
             bridge.census.want()
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(RESTART_DELAY)
 
 
 async def end(tasks: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
@@ -57,7 +57,7 @@ async def end(tasks: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
     while pending := {task for task in tasks() if not task.done()}:
         for task in pending:
             task.cancel()
-        await asyncio.wait(pending, timeout=INSISTENCE)
+        await asyncio.wait(pending, timeout=CANCEL_INTERVAL)
 
 
 def _others() -> set[asyncio.Task[Any]]:
@@ -93,10 +93,10 @@ class _Run:
         """Tell Kopf to end, and wait until it has."""
         self._stop.set_result(None)
         try:
-            async with asyncio.timeout(FAREWELL):
+            async with asyncio.timeout(SHUTDOWN_TIMEOUT):
                 await self._ended.wait()
         except TimeoutError:
-            _log.warning("kopf did not end within %.0f s, and is left to itself", FAREWELL)
+            _log.warning("kopf did not end within %.0f s, and is left to itself", SHUTDOWN_TIMEOUT)
 
     def _run(self) -> None:
         try:
@@ -127,7 +127,7 @@ class _Run:
         self._tell(self._settle, next((_in_words(error) for error in errors if error is not None), "it was stopped"))
         for root in roots:
             root.cancel()
-        await asyncio.wait(roots, timeout=INSISTENCE)  # Kopf ends in order, as a rule
+        await asyncio.wait(roots, timeout=CANCEL_INTERVAL)  # Kopf ends in order, as a rule
         await end(_others)
 
     def _tell(self, what: Callable[..., None], *arguments: str) -> None:

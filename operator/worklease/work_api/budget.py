@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final, Literal
 
-from worklease.telemetry import SILENT, Telling, TurnGiven
+from worklease.telemetry import SILENT, Publisher, TurnGiven
 
 ROUTINE_SHARE: Final = 0.8
 """The part of the budget that routine beats may use; the rest is for stops, claims and retries."""
@@ -26,15 +26,15 @@ BURST: Final = 1.0
 """Seconds' worth of calls that may go at once after a pause. It is taken off the rate, so no minute exceeds it."""
 
 
-REOPENED: Final = 1_000.0
+AFTER_HOLD_RATE: Final = 1_000.0
 """Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier deadlines are
 on their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
 
-REOPENED_BURST: Final = 0.25
+AFTER_HOLD_BURST: Final = 0.25
 """Seconds' worth of those that may go at once: what the loop takes for them is not felt by the others."""
 
 
-WAY: Final = 0.25
+CALL_TIME: Final = 0.25
 """Seconds that a call takes to save anything: with less left, its turn is somebody else's."""
 
 
@@ -48,7 +48,7 @@ class Rank(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class BudgetRequest:
     """A call that asks for its turn; times are monotonic seconds."""
 
     key: str
@@ -63,14 +63,14 @@ class Request:
 
     def deadline(self, now: float) -> float:
         """Give by when it must go to save anything; infinite where nothing is at stake, or not any more."""
-        return next((at - WAY for at in (self.fence, self.end) if now < at - WAY), math.inf)
+        return next((at - CALL_TIME for at in (self.fence, self.end) if now < at - CALL_TIME), math.inf)
 
 
 @dataclass(order=True, slots=True)
 class _Waiting:
     deadline: float
     number: int
-    request: Request = field(compare=False)
+    request: BudgetRequest = field(compare=False)
     turn: "asyncio.Future[None]" = field(compare=False)
     asked: float = field(compare=False)
 
@@ -97,8 +97,8 @@ class _Bucket:
 class Budget:
     """The turns of all calls; 0 a minute is no limit, but a hold counts all the same."""
 
-    def __init__(self, per_minute: int, clock: Callable[[], float], telling: Telling = SILENT) -> None:
-        self._telling = telling
+    def __init__(self, per_minute: int, clock: Callable[[], float], publisher: Publisher = SILENT) -> None:
+        self._publisher = publisher
         self._clock = clock
         self._numbers = itertools.count()
         self._first: list[_Waiting] = []
@@ -114,7 +114,7 @@ class Budget:
         """How many calls wait for their turn."""
         self.per_minute = per_minute
         # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
-        rate, burst, share = REOPENED, REOPENED_BURST, 1.0
+        rate, burst, share = AFTER_HOLD_RATE, AFTER_HOLD_BURST, 1.0
         if per_minute:
             rate, burst, share = per_minute / (A_MINUTE + BURST), BURST, ROUTINE_SHARE
         now = clock()
@@ -126,7 +126,7 @@ class Budget:
         """Whether nobody needs a turn: there is no limit, and the server has not asked to be left alone."""
         return not self.per_minute and not (self._first or self._routine or self.held(self._clock()))
 
-    async def turn(self, request: Request) -> None:
+    async def turn(self, request: BudgetRequest) -> None:
         """Wait for this call's turn."""
         if self.is_open:
             return
@@ -226,7 +226,7 @@ class Budget:
 
     def _tell(self, rank: Rank, waited: float) -> None:
         called: Literal["first", "routine"] = "routine" if rank is Rank.ROUTINE else "first"
-        self._telling.tell(TurnGiven(called, waited))
+        self._publisher.publish(TurnGiven(called, waited))
 
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)

@@ -33,17 +33,17 @@ from worklease.rules.outcomes import (
     Conflicted,
     Current,
     Exchange,
+    ListedItem,
     Missing,
     NotReady,
     Outcome,
     Rejected,
-    Seen,
     Throttled,
     Unanswered,
     Unauthorized,
     Unsent,
 )
-from worklease.telemetry import SILENT, Call, CallRefused, Telling
+from worklease.telemetry import SILENT, CallRefused, Publisher, WorkApiCall
 
 HEADERS: Final = {
     "anthropic-version": "2023-06-01",
@@ -78,7 +78,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class WorkItem:
     """A work item's address, and the key that speaks for it."""
 
     environment_id: str
@@ -97,14 +97,14 @@ def _path(environment_id: str, work_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class StopHeard:
+class StopAcknowledged:
     """The server took the stop; ``state`` is the item's, where the answer said it."""
 
     state: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class StopUnheard:
+class StopNotAcknowledged:
     """The stop was refused, or nobody knows whether it was heard: it is to be sent again."""
 
     message: str
@@ -115,7 +115,7 @@ class StopUnheard:
     """Whether it may have been applied all the same."""
 
 
-StopOutcome = StopHeard | StopUnheard
+StopOutcome = StopAcknowledged | StopNotAcknowledged
 
 
 class _Heartbeat(BaseModel):
@@ -193,8 +193,8 @@ class WorkApi:
     to the pool itself.
     """
 
-    def __init__(self, url: str, clock: Callable[[], float], telling: Telling = SILENT) -> None:
-        self._telling = telling
+    def __init__(self, url: str, clock: Callable[[], float], publisher: Publisher = SILENT) -> None:
+        self._publisher = publisher
         self._url = url.rstrip("/")
         self._clock = clock
         self._opened: aiohttp.ClientSession | None = None
@@ -223,7 +223,7 @@ class WorkApi:
             self._opened = _open_session(self._url)
         return self._opened
 
-    async def heartbeat(self, item: Item, beat: Beat) -> Outcome:
+    async def heartbeat(self, item: WorkItem, beat: Beat) -> Outcome:
         """Send one heartbeat and say what came of it (Record Heartbeat reference)."""
         query = f"?expected_last_heartbeat={quote(beat.expected, safe='')}"
         if beat.desired_ttl is not None:
@@ -233,7 +233,7 @@ class WorkApi:
         sent = self._clock()
         try:
             async with asyncio.timeout(beat.timeout):
-                response = await self._beat(f"{item.path}/{Call.HEARTBEAT}{query}", item.key)
+                response = await self._beat(f"{item.path}/{WorkApiCall.HEARTBEAT}{query}", item.key)
         except _FAILURES as error:
             exchange = Exchange(sent=sent, done=self._clock())
             message = _plain(self._in_words(error, beat.timeout), item.key)
@@ -241,7 +241,7 @@ class WorkApi:
         exchange = Exchange(sent=sent, done=self._clock(), date=_date(response.headers.get("date")))
         return _outcome(exchange, response, item.key)
 
-    async def stop(self, item: Item, *, force: bool, timeout: float) -> StopOutcome:  # noqa: ASYNC109 (the lease says how long)
+    async def stop(self, item: WorkItem, *, force: bool, timeout: float) -> StopOutcome:  # noqa: ASYNC109 (the lease says how long)
         """Ask for the item's stop: gracefully, or at once as a worker confirms it.
 
         Answers of 200, 204 and 409 all count as heard: only the item's state tells whether it is stopped.
@@ -250,37 +250,37 @@ class WorkApi:
         _WIRE.set(wire)
         try:
             async with asyncio.timeout(timeout):
-                path = f"{item.path}/{Call.STOP}"
-                response = await self._call(Call.STOP, path, item.key, LONGEST_ANSWER, json={"force": force})
+                path = f"{item.path}/{WorkApiCall.STOP}"
+                response = await self._call(WorkApiCall.STOP, path, item.key, LONGEST_ANSWER, json={"force": force})
         except _FAILURES as error:
-            return StopUnheard(_plain(self._in_words(error, timeout), item.key), in_doubt=wire.begun)
+            return StopNotAcknowledged(_plain(self._in_words(error, timeout), item.key), in_doubt=wire.begun)
         match response.status:
             case HTTPStatus.OK | HTTPStatus.NO_CONTENT | HTTPStatus.CONFLICT:
                 state = _json(response).get("state")
-                return StopHeard(state if isinstance(state, str) else None)
+                return StopAcknowledged(state if isinstance(state, str) else None)
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-                return StopUnheard(_said(response, item.key), unauthorized=True)
+                return StopNotAcknowledged(_said(response, item.key), unauthorized=True)
             case status:
                 is_server = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.REQUEST_TIMEOUT
                 said = _said(response, item.key)
-                return StopUnheard(said, retry_after=_retry_after(response), in_doubt=is_server)
+                return StopNotAcknowledged(said, retry_after=_retry_after(response), in_doubt=is_server)
 
-    async def items(self, environment_id: str, key: SecretStr, *, timeout: float) -> Mapping[str, Seen] | None:  # noqa: ASYNC109 (the lease says how long)
+    async def items(self, environment_id: str, key: SecretStr, *, timeout: float) -> Mapping[str, ListedItem] | None:  # noqa: ASYNC109 (the lease says how long)
         """List an environment's work items, by id: the neutral read. None if the list cannot be had, or not whole."""
         path = f"/v1/environments/{quote(environment_id, safe='')}/work"
-        found: dict[str, Seen] = {}
+        found: dict[str, ListedItem] = {}
         page: str | None = None
         try:
             async with asyncio.timeout(timeout):
                 for _ in range(MOST_PAGES):
                     asked = {"limit": str(PAGE)} | ({} if page is None else {"page": page})
-                    response = await self._call(Call.LIST, path, key, LONGEST_PAGE, params=asked)
+                    response = await self._call(WorkApiCall.LIST, path, key, LONGEST_PAGE, params=asked)
                     if response.status != HTTPStatus.OK:
                         _log.warning("list refused environment=%s: %s", environment_id, _said(response, key))
                         return None
                     read = _Page.model_validate_json(response.content)
                     found |= {
-                        each.id: Seen(each.state, each.started_at, each.latest_heartbeat_at) for each in read.data
+                        each.id: ListedItem(each.state, each.started_at, each.latest_heartbeat_at) for each in read.data
                     }
                     page = read.next_page
                     if not page:
@@ -297,18 +297,18 @@ class WorkApi:
         url = URL(f"{self._url}{path}", encoded=True)
         async with self._pool.post(url, headers=headers, allow_redirects=False) as response:
             content = await _read(response.content.iter_any(), LONGEST_ANSWER)
-            return self._note(Call.HEARTBEAT, _Response(response.status, response.headers, content))
+            return self._note(WorkApiCall.HEARTBEAT, _Response(response.status, response.headers, content))
 
-    async def _call(self, call: Call, path: str, key: SecretStr, longest: int, **content: Any) -> _Response:
-        method = "GET" if call is Call.LIST else "POST"
+    async def _call(self, call: WorkApiCall, path: str, key: SecretStr, longest: int, **content: Any) -> _Response:
+        method = "GET" if call is WorkApiCall.LIST else "POST"
         headers = {"authorization": f"Bearer {key.get_secret_value()}"}
         async with self._client.stream(method, f"{self._url}{path}", headers=headers, **content) as response:
             body = await _read(response.aiter_bytes(), longest)
             return self._note(call, _Response(response.status_code, response.headers, body))
 
-    def _note(self, call: Call, response: _Response) -> _Response:
+    def _note(self, call: WorkApiCall, response: _Response) -> _Response:
         if response.status >= HTTPStatus.BAD_REQUEST:
-            self._telling.tell(CallRefused(call, response.status))
+            self._publisher.publish(CallRefused(call, response.status))
         return response
 
     def _in_words(self, error: BaseException, seconds: float) -> str:

@@ -10,26 +10,26 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from worklease.rules.outcomes import Seen
-from worklease.work_api.budget import Budget, Request
+from worklease.rules.outcomes import ListedItem
+from worklease.work_api.budget import Budget, BudgetRequest
 from worklease.work_api.client import WorkApi
 
 TIMEOUT: Final = 10.0
 """Seconds for all pages of a list."""
 
-Found = Mapping[str, Seen] | None
+Items = Mapping[str, ListedItem] | None
 
 
-class Listing:
+class SharedList:
     """The lists under way, by environment and key."""
 
     def __init__(self, work_api: WorkApi, budget: Budget) -> None:
         self._work_api = work_api
         self._budget = budget
-        self._running: dict[tuple[str, str], asyncio.Task[Found]] = {}
-        self._next: dict[tuple[str, str], asyncio.Task[Found]] = {}
+        self._running: dict[tuple[str, str], asyncio.Task[Items]] = {}
+        self._next: dict[tuple[str, str], asyncio.Task[Items]] = {}
 
-    async def ask(self, environment_id: str, key: SecretStr, request: Request) -> Found:
+    async def ask(self, environment_id: str, key: SecretStr, request: BudgetRequest) -> Items:
         """Give the environment's items, or None if they cannot be had; ``request`` is for the call's turn."""
         place = (environment_id, key.get_secret_value())
         task = self._next.get(place)
@@ -41,7 +41,9 @@ class Listing:
         # Shielded: the list is shared, and outlives one of those who wait for it.
         return await asyncio.shield(task)
 
-    async def _fetch(self, place: tuple[str, str], environment_id: str, key: SecretStr, request: Request) -> Found:
+    async def _fetch(
+        self, place: tuple[str, str], environment_id: str, key: SecretStr, request: BudgetRequest
+    ) -> Items:
         before = self._running.get(place)
         if before is not None:
             await asyncio.wait({before})
