@@ -7,6 +7,7 @@ read, never imported.
 import ast
 import re
 from collections.abc import Iterator
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "operator" / "worklease"
 DESIGN = ROOT / "docs" / "design.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+
+STATUS = re.compile(r"(accepted|amended|(?:amended|superseded) by \[\d+\]\(\d{4}-[\w-]+\.md\)), (\S+)")
+"""What a decision can be, and since which day; a later page that changes it is linked."""
 
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -166,7 +171,19 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 
 
 def test_decisions_are_numbered_without_a_gap_and_titled_alike() -> None:
-    pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
-    for number, page in enumerate(pages, start=1):
+    for number, page in enumerate(DECISIONS, start=1):
         assert page.name.startswith(f"{number:04}-")
         assert page.read_text("utf-8").startswith(f"# {number}. ")
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_each_decision_has_a_status_and_the_day_of_each_change(page: Path) -> None:
+    _, above, line, below, *_ = page.read_text("utf-8").splitlines()
+    label, _, told = line.partition(": ")
+    assert (above, label, below) == ("", "Status", "")
+    parts = told.split("; ")
+    changes = [found.groups() for part in parts if (found := STATUS.fullmatch(part)) is not None]
+    assert len(changes) == len(parts), line
+    assert changes[0][0] == "accepted"
+    days = [day for _, day in changes]
+    assert days == sorted(date.fromisoformat(day).isoformat() for day in days)
