@@ -5,14 +5,14 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from worklease.process import START, spare_the_living
+from worklease.process import START, tune_gc
 
 class Node:
     def __init__(self):
         self.itself = self
 
 now = 0.0
-spare_the_living(lambda: now)
+tune_gc(lambda: now)
 stays = [Node() for _ in range(1000)]
 lost = Node()
 seen = weakref.ref(lost)

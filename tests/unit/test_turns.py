@@ -61,7 +61,7 @@ def turns() -> list[bool]:
 
 
 @pytest.fixture
-async def wake(turns: list[bool]) -> TurnEntry:
+async def turn(turns: list[bool]) -> TurnEntry:
     """Has taken its first turn; each turn wants the next one in an hour."""
     turn = TurnEntry()
 
