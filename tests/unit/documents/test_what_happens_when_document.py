@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "what-happens-when.md"
 FILES = sorted((ROOT / "tests" / "journey").glob("test_what_happens_when_*.py"))
 

