@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, assert_never
 
-from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+from worklease.api.names import GROUP, RESOURCE_PATH
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
 
 START_TIMEOUT: Final = 60.0
 """Seconds to wait for an API server that does not answer: it may be starting too."""
@@ -41,8 +42,6 @@ class Right:
         whole = f"{kind}/{self.subresource}" if self.subresource else kind
         return f"{self.verb} {whole} {self.name}".rstrip()
 
-
-GROUP: Final = "worklease.dev"
 
 RIGHTS: Final = (
     *(Right(verb, GROUP, "workleases") for verb in ("get", "list", "watch", "patch", "delete")),

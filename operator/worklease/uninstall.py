@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from worklease.api.names import FINALIZER, RESOURCE_PATH, TIMER_FINALIZER, Reference
 from worklease.cluster import finalizer
-from worklease.cluster.client import RESOURCE_PATH, Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
-from worklease.cluster.status_writer import Reference
-from worklease.watching.handlers import TIMER_FINALIZER
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 
-OURS: Final = frozenset({finalizer.FINALIZER, TIMER_FINALIZER})
+OURS: Final = frozenset({FINALIZER, TIMER_FINALIZER})
 
 PAUSE: Final = 0.5
 """Seconds between two looks, or two tries: the operator's pod takes some seconds to end."""

@@ -16,7 +16,7 @@ from support.installation import CRD, Installation
 from support.judge import check_history
 from support.operator import Leases
 from support.simulator import Simulator, accepted
-from worklease.preflight import GROUP
+from worklease.api.names import GROUP
 
 pytestmark = pytest.mark.journey
 

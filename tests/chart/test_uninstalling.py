@@ -15,8 +15,7 @@ from support.installation import LOCAL, Installation
 from support.judge import check_history, heartbeats
 from support.operator import Leases
 from support.simulator import Simulator, accepted
-from worklease.cluster.finalizer import FINALIZER
-from worklease.watching.handlers import TIMER_FINALIZER
+from worklease.api.names import FINALIZER, TIMER_FINALIZER
 
 pytestmark = pytest.mark.journey
 

@@ -19,10 +19,10 @@ from kubernetes.config import kube_config
 from controlplane import ControlPlane
 from support.kube_proxy import KubeProxy
 from support.scripted_server import kubernetes_at, until
-from worklease.cluster.finalizer import FINALIZER
+from worklease.api.names import FINALIZER, TIMER_FINALIZER
 from worklease.keeper.keeper import Keeper
 from worklease.watching.census import Census
-from worklease.watching.handlers import TIMER_FINALIZER, Bridge, settings
+from worklease.watching.handlers import Bridge, settings
 from worklease.watching.supervisor import watch
 
 

@@ -12,15 +12,8 @@ import pytest
 import yaml
 
 from controlplane import ControlPlane, KubectlError
-from worklease.api.models import (
-    ENVIRONMENT_LABEL,
-    WORK_LABEL,
-    ConditionStatus,
-    SandboxStatus,
-    StatusCondition,
-    WorkLeaseSpec,
-    WorkLeaseStatus,
-)
+from worklease.api.models import ConditionStatus, SandboxStatus, StatusCondition, WorkLeaseSpec, WorkLeaseStatus
+from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
 
 REPOSITORY: Final = Path(__file__).parents[2]
 EXAMPLES: Final = sorted((REPOSITORY / "examples").glob("*.yaml"))

@@ -12,12 +12,13 @@ import pytest
 
 from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
+from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
-from worklease.cluster.finalizer import FINALIZER, Set, put_on, take_off
+from worklease.cluster.finalizer import Set, put_on, take_off
 from worklease.cluster.pods import DeletionAccepted, Pods
-from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
+from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.preflight import PreflightFailed, check
 
 LEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"

@@ -9,10 +9,9 @@ import pytest
 from controlplane import ControlPlane
 from support.cluster import make_namespace
 from support.scripted_server import kubernetes_at
+from worklease.api.names import FINALIZER, TIMER_FINALIZER
 from worklease.cluster.client import KubernetesApi
-from worklease.cluster.finalizer import FINALIZER
 from worklease.uninstall import NotReleased, Released, end_operator, release
-from worklease.watching.handlers import TIMER_FINALIZER
 
 OTHER = "example.com/backup"
 PATIENCE = 60.0

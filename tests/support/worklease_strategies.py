@@ -14,17 +14,16 @@ from hypothesis import strategies as st
 from worklease.api.models import (
     A_DAY,
     A_YEAR,
-    ENVIRONMENT_LABEL,
     LARGEST_INTEGER,
     LONGEST_HEARTBEAT,
     LONGEST_MESSAGE,
     MOST_SANDBOXES,
-    WORK_LABEL,
     ConditionStatus,
     SandboxStatus,
     StatusCondition,
     WorkLeaseStatus,
 )
+from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
 
 Place = tuple[str | int, ...]
 

@@ -10,8 +10,8 @@ import pytest
 
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving, until
 from support.work_api_calls import ITEM, beat, refusal, renewed
-from worklease.api.models import ENVIRONMENT_LABEL
-from worklease.cluster.status_writer import Reference, StatusWriter, Urgency
+from worklease.api.names import ENVIRONMENT_LABEL, Reference
+from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.telemetry import CallRefused, Publisher, StatusWrite, TelemetryEvent, TurnGiven, WorkApiCall, Write
 from worklease.watching.census import Census
 from worklease.work_api.budget import Budget, BudgetRequest, Rank

@@ -29,10 +29,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
 from worklease.rules.situation import DeletionPolicy, OnFailure, Policy
-
-ENVIRONMENT_LABEL: Final = "worklease.dev/environment-id"
-WORK_LABEL: Final = "worklease.dev/work-id"
 
 LONGEST_HEARTBEAT: Final = 1024
 """Characters of ``status.lastHeartbeat``: thirty times the values seen. It is opaque, so it is never cut to fit."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from worklease.api.names import RESOURCE_PATH
 from worklease.cli.leases import LeaseView, read
-from worklease.cluster.client import RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
 
 PAGE: Final = "500"
 """Objects listed in one call, as kubectl does."""

@@ -31,8 +31,6 @@ OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/names
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """What to accept where an object's metadata are all that is wanted of it."""
 
-RESOURCE_PATH: Final = "/apis/worklease.dev/v1alpha1"
-
 
 _OTHER_UID: Final = re.compile(r"\bUID in (the )?precondition\b")
 """The API server's words for a uid that does not match; a 409 without them is about something else."""

@@ -7,11 +7,8 @@ timer's handler returns, so ours is what a teardown hangs on.
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
-from worklease.cluster.status_writer import Reference
-
-FINALIZER: Final = "worklease.dev/lease"
-
 
 CONFLICTS: Final = 5
 """Versions read in a row before a pause: others write at the same moment, as a rule Kopf its own finalizer."""

@@ -8,7 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL, WorkLease
+from worklease.api.models import WorkLease
+from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
 from worklease.cluster.credentials import SESSIONS_TOKEN
 
 LONGEST_NAME: Final = 63

@@ -10,10 +10,9 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Final
 
-from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL, Address, pod_address
 from worklease.cluster.client import NotDone
 from worklease.cluster.pods import Pods, read_pod
-from worklease.keeper.pod_index import Address, address
 from worklease.rules.pods import Pod
 
 FEW: Final = 10
@@ -77,7 +76,7 @@ class SharedPodList:
             if isinstance(page, NotDone):
                 return page
             for body in page:
-                if (pods := found.get(address(body))) is not None:
+                if (pods := found.get(pod_address(body))) is not None:
                     pods.append(read_pod(body))
         return found
 

@@ -10,19 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from worklease.cluster.client import (
-    METADATA,
-    RESOURCE_PATH,
-    Done,
-    Gone,
-    KubernetesApi,
-    NoAnswer,
-    PatchType,
-    Refused,
-    Reply,
-)
+from worklease.api.names import Reference
+from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, PatchType, Refused, Reply
 from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
 IN_FLIGHT: Final = 8
@@ -56,19 +47,6 @@ class Urgency(Enum):
     """Something that a person waits for: a condition or the state changed."""
     ROUTINE = auto()
     """Another beat of a steady lease."""
-
-
-class Reference(NamedTuple):
-    """One very object: its uid keeps a write off a successor of the same name."""
-
-    namespace: str
-    name: str
-    uid: str
-
-    @property
-    def path(self) -> str:
-        """The object's path in the API."""
-        return f"{RESOURCE_PATH}/namespaces/{self.namespace}/workleases/{self.name}"
 
 
 Status = Mapping[str, Any]

@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, Final, assert_never
 
 from worklease.api.models import InvalidResource, WorkLease
-from worklease.cluster import finalizer
+from worklease.api.names import FINALIZER, NOWHERE, Address, Reference, pod_address
 from worklease.cluster.pods import read_pod
-from worklease.cluster.status_writer import Reference, Urgency
+from worklease.cluster.status_writer import Urgency
 from worklease.keeper.calls import Calls, Clients
 from worklease.keeper.kept import ClockPair, DryRun, Kept, LeaseOptions, resume
-from worklease.keeper.pod_index import NOWHERE, Address, PodIndex, address, drop
+from worklease.keeper.pod_index import PodIndex, drop
 from worklease.keeper.publisher import StatusPublisher
 from worklease.keeper.turn_queue import TurnQueue
 from worklease.rules import lease
@@ -99,7 +99,7 @@ class Keeper:
         if kept is not None:
             kept.edited(resource, self._options, self._clock())
             # Never back: an event may be older than our own write.
-            kept.has_finalizer = kept.has_finalizer or finalizer.FINALIZER in resource.finalizers
+            kept.has_finalizer = kept.has_finalizer or FINALIZER in resource.finalizers
             if kept.done and kept.lease.end is not None and resource.spec.ttl_seconds_after_finished is not None:
                 kept.done = False  # it was finished for good; now it is not to be kept
                 self.carry(resource.uid)
@@ -112,7 +112,7 @@ class Keeper:
         if kept is not None:
             kept.resource = replace(kept.resource, deletion_timestamp=self._wall().utc)
             kept.turn.add()
-        elif finalizer.FINALIZER in (metadata.get("finalizers") or ()):
+        elif FINALIZER in (metadata.get("finalizers") or ()):
             reference = Reference(metadata["namespace"], metadata["name"], metadata["uid"])
             task = asyncio.create_task(self._calls.abandon(reference), name=f"abandon {reference.name}")
             self._tasks.add(task)
@@ -135,7 +135,7 @@ class Keeper:
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Take note of a pod that carries the labels of a work item."""
         pod = read_pod(body)
-        item, before = self._pod_index.see(pod, address(body))
+        item, before = self._pod_index.see(pod, pod_address(body))
         for kept in {
             id(each): each for place in (item, before) for each in self._by_item.get(place, {}).values()
         }.values():
@@ -188,7 +188,7 @@ class Keeper:
         kept = resume(
             resource, self._options, self._clients.checkpoint.recall(resource.uid), self._wall(), self._clock()
         )
-        kept.has_finalizer = finalizer.FINALIZER in resource.finalizers
+        kept.has_finalizer = FINALIZER in resource.finalizers
         self._clients.status.saw(kept.reference, version)
         self._kept[resource.uid] = self._by_item[kept.item][resource.uid] = kept
         self._by_work[kept.item[1:]][resource.uid] = kept

@@ -20,8 +20,8 @@ from worklease.api.models import (
     WorkLease,
     WorkLeaseStatus,
 )
+from worklease.api.names import Reference
 from worklease.cluster.pod_template import pod_name
-from worklease.cluster.status_writer import Reference
 from worklease.keeper import record
 from worklease.keeper.turn_queue import TurnEntry
 from worklease.rules.conditions import Condition, Kind, Subject, Verdict, imply

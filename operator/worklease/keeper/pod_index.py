@@ -4,26 +4,14 @@ Owns that index. Must not know which of them anybody has bound.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable
+from typing import TypeVar
 
-from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
+from worklease.api.names import NOWHERE, Address
 from worklease.rules.pods import Pod
-
-Address = tuple[str, str, str]
-"""A namespace, and the environment's and the work item's ids: what a pod's place and labels say."""
-
-NOWHERE: Final[Address] = ("", "", "")
 
 Place = TypeVar("Place")
 Entry = TypeVar("Entry")
-
-
-def address(body: Mapping[str, Any]) -> Address:
-    """Read where a pod belongs from its place and its labels."""
-    metadata = body["metadata"]
-    labels = metadata.get("labels") or {}
-    return (metadata["namespace"], labels.get(ENVIRONMENT_LABEL, ""), labels.get(WORK_LABEL, ""))
 
 
 class PodIndex:

@@ -15,6 +15,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from worklease.api.names import CONTROLLER
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
 from worklease.rules.conditions import Kind, Reason, Verdict
 from worklease.rules.lease import End
@@ -40,8 +41,6 @@ from worklease.telemetry import (
     TelemetryEvent,
     TurnGiven,
 )
-
-CONTROLLER: Final = "worklease.dev/operator"
 
 PER_SECOND: Final = 20.0
 """Events a second at most: as many as status writes, which matter more."""

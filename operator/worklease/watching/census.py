@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol, assert_never
 
-from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
-from worklease.cluster.client import METADATA, RESOURCE_PATH, Done, KubernetesApi, NoAnswer, Refused
+from worklease.api.names import ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
+from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, Refused
 
 INTERVAL: Final = 180.0
 """Seconds between two censuses if nothing asks for one: a ghost beats no longer, and a list of names is cheap."""

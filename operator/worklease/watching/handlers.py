@@ -14,16 +14,10 @@ from urllib.request import getproxies
 
 import kopf
 
-from worklease.api.models import ENVIRONMENT_LABEL, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, PODS, RESOURCE, TIMER_FINALIZER, WORK_LABEL
 from worklease.keeper.keeper import Keeper
 from worklease.watching.census import Census
 from worklease.watching.paced_session import PAGE, PacedSession, find_credentials
-
-RESOURCE: Final = ("worklease.dev", "v1alpha1", "workleases")
-PODS: Final = ("", "v1", "pods")
-
-TIMER_FINALIZER: Final = "worklease.dev/timer"
-"""Kopf's own, which its timers force; ours is another one, and another name."""
 
 TIMER_INTERVAL: Final = 3600.0
 """Seconds between two calls of a timer: the first begins its lease's turns, and the others find that they go on."""

@@ -9,12 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from worklease.api.models import (
-    ENVIRONMENT_LABEL,
     LONGEST_HEARTBEAT,
     LONGEST_MESSAGE,
     LONGEST_SANDBOX_MESSAGE,
     MOST_SANDBOXES,
-    WORK_LABEL,
     ConditionStatus,
     HeartbeatMode,
     InvalidResource,
@@ -24,6 +22,7 @@ from worklease.api.models import (
     WorkLeaseSpec,
     WorkLeaseStatus,
 )
+from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
 from worklease.rules.situation import DeletionPolicy, OnFailure
 
 METADATA = {

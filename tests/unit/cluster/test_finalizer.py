@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
+from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.client import Gone, KubernetesApi, NotDone
-from worklease.cluster.finalizer import CONFLICTS, FINALIZER, Set, put_on, take_off
-from worklease.cluster.status_writer import Reference
+from worklease.cluster.finalizer import CONFLICTS, Set, put_on, take_off
 
 UID = "6f5c2a1e-0000-0000-0000-000000000001"
 REFERENCE = Reference("sandboxes", "demo", UID)

@@ -11,12 +11,12 @@ import pytest
 
 from support.keeping import clients, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, in_turn, kubernetes_at, serving, until
+from worklease.api.names import Address
 from worklease.cluster.client import NotDone
 from worklease.cluster.pods import Pods
 from worklease.cluster.shared_pod_list import FEW, GAP_FACTOR, SharedPodList
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
-from worklease.keeper.pod_index import Address
 from worklease.work_api.client import WorkApi
 
 LABELS = "worklease.dev/environment-id,worklease.dev/work-id"

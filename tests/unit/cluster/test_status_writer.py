@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, kubernetes_at, serving, until
-from worklease.cluster.status_writer import (
-    BURST,
-    FIRST_RETRY,
-    IN_FLIGHT,
-    ROUTINE_SHARE,
-    Reference,
-    StatusWriter,
-    Urgency,
-)
+from worklease.api.names import Reference
+from worklease.cluster.status_writer import BURST, FIRST_RETRY, IN_FLIGHT, ROUTINE_SHARE, StatusWriter, Urgency
 
 CHANGE, ROUTINE = Urgency.CHANGE, Urgency.ROUTINE
 PATH = "/apis/worklease.dev/v1alpha1/namespaces/sandboxes/workleases/"

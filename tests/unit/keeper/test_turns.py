@@ -13,7 +13,7 @@ import pytest
 from support.keeping import clients, wall
 from support.lease_objects import lease
 from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
-from worklease.cluster.finalizer import FINALIZER
+from worklease.api.names import FINALIZER
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
 from worklease.keeper.turn_queue import AT_ONCE, TurnEntry, TurnQueue

@@ -1,0 +1,61 @@
+"""The names that the outside relies on: the resource's group, paths, labels and finalizers, and its references.
+
+Owns these names; no other module spells one. Must not talk to anybody.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+GROUP: Final = "worklease.dev"
+VERSION: Final = "v1alpha1"
+PLURAL: Final = "workleases"
+KIND: Final = "WorkLease"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+RESOURCE: Final = (GROUP, VERSION, PLURAL)
+PODS: Final = ("", "v1", "pods")
+
+RESOURCE_PATH: Final = f"/apis/{GROUP}/{VERSION}"
+"""The path of the resource's API group and version."""
+
+ENVIRONMENT_LABEL: Final = f"{GROUP}/environment-id"
+WORK_LABEL: Final = f"{GROUP}/work-id"
+
+FINALIZER: Final = f"{GROUP}/lease"
+"""The operator's own finalizer: a teardown depends on it."""
+
+TIMER_FINALIZER: Final = f"{GROUP}/timer"
+"""The finalizer that Kopf's timers force. It is Kopf's, so it has another name than the operator's own."""
+
+CONTROLLER: Final = f"{GROUP}/operator"
+"""The controller that events report."""
+
+Address = tuple[str, str, str]
+"""A namespace, an environment's id and a work item's id: what a pod's namespace and labels say."""
+
+NOWHERE: Final[Address] = ("", "", "")
+
+
+class Reference(NamedTuple):
+    """One very object: its uid keeps a write off a successor of the same name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def path(self) -> str:
+        """The object's path in the API."""
+        return f"{workleases_path(self.namespace)}/{self.name}"
+
+
+def workleases_path(namespace: str | None) -> str:
+    """Return the path of a namespace's WorkLeases; None: of those in all namespaces."""
+    return f"{RESOURCE_PATH}/{PLURAL}" if namespace is None else f"{RESOURCE_PATH}/namespaces/{namespace}/{PLURAL}"
+
+
+def pod_address(body: Mapping[str, Any]) -> Address:
+    """Return the address that a pod's namespace and labels name; an absent label is an empty id."""
+    metadata = body["metadata"]
+    labels = metadata.get("labels") or {}
+    return (metadata["namespace"], labels.get(ENVIRONMENT_LABEL, ""), labels.get(WORK_LABEL, ""))
