@@ -1,10 +1,10 @@
-{{/* What several templates need. The settings that contradict each other are refused in validate.yaml. */}}
+{{/* Shared by several templates. validate.yaml rejects values that contradict each other. */}}
 
 {{- define "worklease.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 43 characters, so that what is appended to it still fits into a name of 63. */}}
+{{/* At most 43 characters, so that a name with a suffix still fits into 63. */}}
 {{- define "worklease.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" -}}
@@ -15,7 +15,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* The labels by which a component is found; they never change in its life. Called with (list $ "component"). */}}
+{{/* The selector labels of a component, which never change during its life. Called with (list $ "component"). */}}
 {{- define "worklease.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "worklease.name" $root }}
@@ -67,7 +67,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- default (list .Values.config.credentialsSecret) .Values.credentials.secretNames | uniq | toYaml -}}
 {{- end -}}
 
-{{/* Every Secret that is known by name to hold keys of the Work API, as a YAML list. */}}
+{{/* All Secrets that hold keys of the Work API and are known by name, as a YAML list. */}}
 {{- define "worklease.allSecretNames" -}}
 {{- $names := append (include "worklease.secretNames" . | fromYamlArray) .Values.config.credentialsSecret -}}
 {{- range .Values.credentials.tenants -}}
@@ -76,7 +76,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- without $names "*" | uniq | sortAlpha | toYaml -}}
 {{- end -}}
 
-{{/* The namespaces any of whose Secrets may hold a key, as a YAML list. */}}
+{{/* The namespaces in which any Secret may hold a key, as a YAML list. */}}
 {{- define "worklease.openNamespaces" -}}
 {{- $names := list -}}
 {{- range .Values.credentials.tenants -}}
@@ -95,7 +95,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* What every command of the program must know alike. */}}
+{{/* The environment variables that every command of the program needs. */}}
 {{- define "worklease.scopeEnv" -}}
 - name: WORKLEASE_NAMESPACES
   value: {{ join "," .Values.watchNamespaces | quote }}
@@ -105,7 +105,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
   value: {{ .Values.config.logLevel | quote }}
 {{- end -}}
 
-{{/* What a pod's spec says of where it may run. */}}
+{{/* The part of a pod's spec that says where it may run. */}}
 {{- define "worklease.placement" -}}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
