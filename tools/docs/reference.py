@@ -1,4 +1,4 @@
-"""The resource reference: every field of the custom resource, as its schema says it.
+"""The resource reference: every field of the custom resource, as its schema describes it.
 
 Owns the page's form. Must not say anything that the schema does not.
 """
@@ -14,8 +14,8 @@ HEAD: Final = """\
 <!-- Written by `make docs` from crds/workleases.yaml. -->
 # The resource
 
-`WorkLease`, `worklease.dev/v1alpha1`, short name `wl`, namespaced. `kubectl explain worklease.spec` says the same in a
-terminal. An unknown field is refused by `kubectl apply` and dropped by the API server.
+`WorkLease`, `worklease.dev/v1alpha1`, short name `wl`, namespaced. `kubectl explain worklease.spec` shows the same in a
+terminal. `kubectl apply` rejects unknown fields; the API server drops them.
 
 """
 LIMITS: Final = (
@@ -38,7 +38,7 @@ def page(text: str) -> str:
         parts += [f"## {name}\n\n{part['description']}", "\n\n".join(_fields(part, f"{name}"))]
         if rules := part.get("x-kubernetes-validations"):
             listed = "\n".join(f"- {rule['message']}" for rule in rules)
-            parts.append(f"What is refused beyond the fields' own limits:\n\n{listed}")
+            parts.append(f"Also rejected, besides values outside a field's own limits:\n\n{listed}")
     return "\n\n".join(parts) + "\n"
 
 
