@@ -1,20 +1,22 @@
-"""A sandbox that runs the tools of one session, and nothing else: it neither beats, nor polls, nor stops its work item.
+"""A sandbox that only runs the tools of one session: it sends no heartbeats, and neither polls nor stops its work item.
 
-The lease of the item is kept by WorkLease, from outside. Two heartbeaters on one item refuse each other, so this
-program uses the SDK's session tool runner, not its environment worker, which would send heartbeats of its own.
+WorkLease keeps the lease of the item from outside. Two senders of heartbeats for one item make each other's heartbeats
+fail. So this program uses the SDK's session tool runner, not its environment worker, which would send heartbeats.
 
-Environment, given by the operator to a pod that it makes from a template:
-  ANTHROPIC_WORK_ID        the work item; the item of a session carries the session's id
+Environment variables that the operator sets in a pod that it makes from a template:
+  ANTHROPIC_WORK_ID        the work item; for a session's item this is usually the session's id
   ANTHROPIC_AUTH_TOKEN     the item's sessions token, from the key sessions-token of the Secret; read by the SDK
-and by you, in the template, where you need them:
-  ANTHROPIC_SESSION_ID     the session, where the work item's id is another one
+Environment variables that you set in the template, where you need them:
+  ANTHROPIC_SESSION_ID     the session, if it differs from the work item's id
   ANTHROPIC_BASE_URL       another address of the API, such as the simulator's; read by the SDK
-  SANDBOX_WORKDIR          where the tools work; default /workspace
-  SANDBOX_MAX_IDLE         seconds without anything new after a turn has ended, until the sandbox is done; default 60
+  SANDBOX_WORKDIR          the directory in which the tools work; default /workspace
+  SANDBOX_MAX_IDLE         seconds without anything new after the end of a turn until the sandbox exits; default 60
 
-It ends with 0 once the session is over or idle for so long: the operator then stops the item. It ends with 143 when it
-is told to go (SIGTERM), after the tool that is running; with 1 when the session may not be read (any more); with 2 when
-its environment says too little.
+Exit status:
+  0    the session is over, or idle for SANDBOX_MAX_IDLE; the operator then stops the item
+  1    the session may not be read, or not any more
+  2    an environment variable is missing
+  143  SIGTERM was received; a tool that is running finishes first
 """
 
 import asyncio
@@ -38,20 +40,20 @@ async def run_tools(session_id: str, workdir: Path, max_idle: float) -> None:
         async for call in client.beta.sessions.events.tool_runner(session_id, tools=tools, max_idle=max_idle):
             outcome = "error" if call.is_error else "ok" if call.posted else "left to others"
             print(f"tool={call.name} id={call.tool_use_id} outcome={outcome}", flush=True)
-        # The runner ends in silence where the session may not be read. An exit with 0 would stop an unfinished item.
+        # The runner ends silently if the session may not be read. An exit with 0 would then stop an unfinished item.
         await client.beta.sessions.events.list(session_id, limit=1)
 
 
 async def work(session_id: str, workdir: Path, max_idle: float) -> int:
     """Run the session's tools until they are done or SIGTERM comes; return the exit status."""
     tools = asyncio.ensure_future(run_tools(session_id, workdir, max_idle))
-    # Process 1 of a container has no default for SIGTERM. The runner lets a tool finish, and post its result, first.
+    # SIGTERM has no default action in process 1 of a container. The runner first lets a tool finish and post its result.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, tools.cancel)
     print(f"session={session_id} running its tools in {workdir}", flush=True)
     try:
         await tools
     except asyncio.CancelledError:
-        print(f"session={session_id} told to go", flush=True)
+        print(f"session={session_id} terminated", flush=True)
         return TERMINATED
     except APIError as error:
         print(f"session={session_id} cannot be read: {error}", file=sys.stderr)
@@ -64,7 +66,7 @@ def main() -> int:
     """Read the environment and work; return the exit status."""
     session_id = os.environ.get("ANTHROPIC_SESSION_ID") or os.environ.get("ANTHROPIC_WORK_ID")
     if not session_id or not os.environ.get("ANTHROPIC_AUTH_TOKEN"):
-        message = "ANTHROPIC_WORK_ID and ANTHROPIC_AUTH_TOKEN must be set: has the Secret a key sessions-token?"
+        message = "ANTHROPIC_WORK_ID and ANTHROPIC_AUTH_TOKEN must be set: does the Secret have a key sessions-token?"
         print(message, file=sys.stderr)
         return MISCONFIGURED
     workdir = Path(os.environ.get("SANDBOX_WORKDIR", "/workspace"))
