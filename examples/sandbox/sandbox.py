@@ -47,7 +47,8 @@ async def run_tools(session_id: str, workdir: Path, max_idle: float) -> None:
 async def work(session_id: str, workdir: Path, max_idle: float) -> int:
     """Run the session's tools until they are done or SIGTERM comes; return the exit status."""
     tools = asyncio.ensure_future(run_tools(session_id, workdir, max_idle))
-    # SIGTERM has no default action in process 1 of a container. The runner first lets a tool finish and post its result.
+    # Process 1 of a container has no default action for SIGTERM. The runner lets a tool finish, and post its result,
+    # before it stops.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, tools.cancel)
     print(f"session={session_id} running its tools in {workdir}", flush=True)
     try:
