@@ -13,6 +13,7 @@ from support.chart import CHART, RELEASE, Helm, HelmError, environment, is_hook,
 from support.cluster import CUSTOM_RESOURCES
 from work_api_simulator.command import simulate
 from worklease import __main__ as program
+from worklease import operate
 from worklease.cluster.checkpoint import SHARDS
 from worklease.settings import PREFIX, Settings
 from worklease.watching import supervisor
@@ -91,7 +92,7 @@ def test_one_operator_ends_before_the_next_begins(helm: Helm) -> None:
 
 def test_the_pods_grace_covers_the_farewell(helm: Helm) -> None:
     # Kopf's end, the flush of checkpoint and status, and the checkpoint once more.
-    longest = supervisor.SHUTDOWN_TIMEOUT + 2 * program.FLUSH_TIMEOUT
+    longest = supervisor.SHUTDOWN_TIMEOUT + 2 * operate.FLUSH_TIMEOUT
     assert pod_spec(pick(helm.render(), "Deployment", RELEASE))["terminationGracePeriodSeconds"] > longest
 
 

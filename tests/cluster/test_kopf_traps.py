@@ -21,8 +21,9 @@ from support.kube_proxy import KubeProxy
 from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, TIMER_FINALIZER
 from worklease.keeper.keeper import Keeper
+from worklease.watching.bridge import Bridge
 from worklease.watching.census import Census
-from worklease.watching.handlers import Bridge, settings
+from worklease.watching.handlers import settings
 from worklease.watching.supervisor import watch
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
@@ -14,7 +15,6 @@ from worklease.cluster.pods import Pods
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.calls import Clients
-from worklease.keeper.kept import ClockPair
 from worklease.telemetry import SILENT, Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from support.scripted_server import until
-from worklease.suspends import notice_suspends
+from worklease.process import notice_suspends
 
 
 async def test_a_suspend_wakes_everything_once_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:

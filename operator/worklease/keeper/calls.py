@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from worklease.api.names import Reference
+from worklease.clocks import ClockPair
 from worklease.cluster import finalizer
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
@@ -21,7 +22,7 @@ from worklease.cluster.pod_template import pod_body, pod_name
 from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made, Pods
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
-from worklease.keeper.kept import ClockPair, DryRun, Kept
+from worklease.keeper.kept import DryRun, Kept
 from worklease.rules import lease
 from worklease.rules.lease import Beat, End
 from worklease.rules.lifecycle import EndPod

@@ -17,10 +17,11 @@ from typing import Any, Final, assert_never
 
 from worklease.api.models import InvalidResource, WorkLease
 from worklease.api.names import FINALIZER, NOWHERE, Address, Reference, pod_address
+from worklease.clocks import ClockPair
 from worklease.cluster.pods import read_pod
 from worklease.cluster.status_writer import Urgency
 from worklease.keeper.calls import Calls, Clients
-from worklease.keeper.kept import ClockPair, DryRun, Kept, LeaseOptions, resume
+from worklease.keeper.kept import DryRun, Kept, LeaseOptions, resume
 from worklease.keeper.pod_index import PodIndex, drop
 from worklease.keeper.publisher import StatusPublisher
 from worklease.keeper.turn_queue import TurnQueue

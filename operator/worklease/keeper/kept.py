@@ -9,7 +9,7 @@ import math
 import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from worklease.api.models import (
@@ -21,6 +21,7 @@ from worklease.api.models import (
     WorkLeaseStatus,
 )
 from worklease.api.names import Reference
+from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
 from worklease.keeper import record
 from worklease.keeper.turn_queue import TurnEntry
@@ -45,26 +46,6 @@ class LeaseOptions:
     """Seconds between routine beats at most."""
     credentials_secret: str
     """The Secret where a resource names none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClockPair:
-    """Writes a moment of the monotonic clock as a time of day; the two were read at the same moment."""
-
-    monotonic: float
-    utc: datetime
-
-    def time(self, moment: float) -> datetime:
-        """Give the time of day of ``moment``."""
-        return self.utc + timedelta(seconds=moment - self.monotonic)
-
-    def epoch(self, seconds: float) -> float:
-        """Give the moment of seconds since the epoch."""
-        return self.monotonic + seconds - self.utc.timestamp()
-
-    def moment(self, time: datetime) -> float:
-        """Give the moment of ``time``."""
-        return self.monotonic + (time - self.utc).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, Final
 
 from worklease.api.models import StatusCondition
+from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import StatusWriter, Urgency
-from worklease.keeper.kept import ClockPair, Kept
+from worklease.keeper.kept import Kept
 from worklease.rules import lease
 from worklease.rules.conditions import Kind, Reason
 from worklease.rules.lease import Lease

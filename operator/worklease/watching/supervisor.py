@@ -16,7 +16,8 @@ from typing import Any, Final
 import kopf
 
 from worklease.telemetry import SILENT, KopfEnded, Publisher
-from worklease.watching.handlers import Bridge, register, settings
+from worklease.watching.bridge import Bridge
+from worklease.watching.handlers import register, settings
 
 RESTART_DELAY: Final = 1.0
 """Seconds before Kopf is started again; until then the keeper beats on by itself."""

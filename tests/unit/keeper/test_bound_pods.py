@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from worklease.api.models import WorkLease
+from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
-from worklease.keeper.kept import ClockPair, Kept, LeaseOptions, resume
+from worklease.keeper.kept import Kept, LeaseOptions, resume
 from worklease.rules.lifecycle import MakePod, decide
 from worklease.rules.pods import Cause, Pod
 from worklease.rules.situation import conclude

@@ -7,9 +7,10 @@ from typing import Any, cast
 from support.lease_samples import AHEAD, answered, refused, stamp
 from worklease.api.models import WorkLease
 from worklease.api.names import Reference
+from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import StatusWriter, Urgency
-from worklease.keeper.kept import ClockPair, Kept, LeaseOptions, fresh_lease, resume
+from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease, resume
 from worklease.keeper.publisher import URGENT_DELAY, StatusPublisher
 from worklease.rules.lease import edit, is_adopted, observe
 from worklease.rules.pods import Pod

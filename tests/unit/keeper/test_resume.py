@@ -8,8 +8,9 @@ import pytest
 
 from support.lease_samples import AHEAD, answered
 from worklease.api.models import WorkLease
+from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
-from worklease.keeper.kept import ClockPair, Kept, LeaseOptions, fresh_lease, resume
+from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease, resume
 from worklease.rules.lease import fence, observe, stopped
 from worklease.rules.lifecycle import EndPod, MakePod, Plan, Release, RemoveFinalizer, Restart, StopItem, decide
 from worklease.rules.pods import Cause, Pod

@@ -8,8 +8,8 @@ from typing import cast
 import pytest
 
 from worklease.keeper.keeper import Keeper
+from worklease.watching.bridge import AT_ONCE, Bridge
 from worklease.watching.census import Census
-from worklease.watching.handlers import AT_ONCE, Bridge
 
 
 class Carrier:

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from worklease.watching.handlers import Bridge
+from worklease.watching.bridge import Bridge
 from worklease.watching.supervisor import HEAD_START, watch
 
 FOUND = 300

@@ -1,0 +1,164 @@
+"""The operator's composition root: opens everything, runs until told to stop, closes everything.
+
+Owns the order of start and end, and the signals. Must not decide anything about leases.
+"""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Final
+
+from worklease.clocks import monotonic, wall
+from worklease.cluster.checkpoint import Checkpoint
+from worklease.cluster.client import KubernetesApi
+from worklease.cluster.credentials import Credentials
+from worklease.cluster.pods import Pods
+from worklease.cluster.shared_pod_list import SharedPodList
+from worklease.cluster.status_writer import StatusWriter
+from worklease.keeper.calls import Clients
+from worklease.keeper.keeper import Keeper
+from worklease.keeper.kept import LeaseOptions
+from worklease.observability import logs
+from worklease.observability.event_recorder import EventRecorder
+from worklease.observability.health import Health, ProbeResult
+from worklease.observability.metrics import Fleet, Metrics
+from worklease.observability.server import Page, serve
+from worklease.preflight import check
+from worklease.process import notice_suspends
+from worklease.settings import Settings
+from worklease.telemetry import Publisher
+from worklease.watching.bridge import Bridge
+from worklease.watching.census import Census
+from worklease.watching.supervisor import watch
+from worklease.work_api.budget import Budget
+from worklease.work_api.client import WorkApi
+from worklease.work_api.shared_list import SharedList
+
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that the last status writes may take at the end; beats go on meanwhile."""
+
+_log = logging.getLogger("worklease")
+
+
+async def operate(settings: Settings) -> None:
+    """Open every room, keep leases until told to stop, and close every room.
+
+    Raises:
+        NotConfigured: There is no cluster to talk to.
+        PreflightFailed: The cluster lacks the CRD or a right.
+        NotReadable: The checkpoint cannot be read.
+        AddressInUse: The metrics cannot be served where they should be.
+    """
+    stop = _stop_signal()
+    metrics = Metrics()
+    publisher = Publisher(metrics.listen, logs.listen)
+    health = Health(publisher)
+    async with AsyncExitStack() as opened:
+        pulse = asyncio.create_task(health.run(), name="pulse")
+        opened.callback(pulse.cancel)
+        address = await opened.enter_async_context(_serve(settings, health, metrics))
+        kubernetes = await KubernetesApi.connect()
+        opened.push_async_callback(kubernetes.close)
+        own = settings.namespace or kubernetes.namespace or "default"
+        health.say("looking whether the cluster has the CRD and grants the rights")
+        await check(kubernetes, settings.namespaces, own)
+        events = EventRecorder(kubernetes, lambda: datetime.now(UTC))
+        publisher.add(events.listen)
+        health.say("reading the checkpoint")
+        clients = await _open_clients(settings, kubernetes, own, publisher, opened)
+        options = LeaseOptions(
+            interval=settings.max_heartbeat_interval,
+            credentials_secret=settings.credentials_secret,
+        )
+        keeper = Keeper(clients, options, monotonic, wall)
+        metrics.watch(Fleet(keeper, clients.budget, monotonic))
+        async with asyncio.TaskGroup() as tasks:
+            reporting = tasks.create_task(events.run(), name="events")
+            checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")
+            noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
+            census = Census(kubernetes, settings.namespaces, keeper, monotonic)
+            bridge = Bridge(keeper, census, asyncio.get_running_loop())
+            watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
+            writing = tasks.create_task(_write(clients.status, bridge.found), name="status")
+            health.attend(keeper.overdue, census.awaited)
+            _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
+            await stop.wait()
+            _log.info("operator stopping: the leases are left to the next process")
+            health.say("stopping")
+            await _end(clients, keeper, watching)
+            for task in (noticing, writing, reporting, checkpointing):
+                task.cancel()
+
+
+async def _write(status: StatusWriter, found: asyncio.Event) -> None:
+    """Write each status once all is heard that was there at the start: of thousands, each is to be beaten first."""
+    await found.wait()
+    await status.run()
+
+
+async def _end(clients: Clients, keeper: Keeper, watching: "asyncio.Task[None]") -> None:
+    """Write the last news while beats go on, then break off what is under way."""
+    watching.cancel()
+    await asyncio.wait({watching})
+    await _flush(clients.checkpoint, clients.status)
+    await keeper.close()
+    await _flush(clients.checkpoint)
+
+
+def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyncContextManager[str]:
+    """Serve the probes and the metrics, from before the first step of the start to after the last of the end."""
+
+    def probe(verdict: Callable[[], ProbeResult]) -> Callable[[], Page]:
+        def page() -> Page:
+            told = verdict()
+            status = HTTPStatus.OK if told.is_good else HTTPStatus.SERVICE_UNAVAILABLE
+            return Page(f"{told.reason}\n".encode(), status=status)
+
+        return page
+
+    probes = {"/healthz": probe(health.alive), "/readyz": probe(health.ready)}
+    return serve(settings.http_host, settings.http_port, probes, {"/metrics": metrics.page})
+
+
+async def _open_clients(
+    settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher, opened: AsyncExitStack
+) -> Clients:
+    """Open what the keeper performs with; ``own`` is the namespace of the checkpoint, which is read first."""
+    work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic, publisher))
+    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, publisher)
+    checkpoint = Checkpoint(kubernetes, own, monotonic)
+    await checkpoint.load()
+    budget = Budget(settings.requests_per_minute, monotonic, publisher)
+    sandboxes = Pods(kubernetes)
+    return Clients(
+        kubernetes=kubernetes,
+        work_api=work_api,
+        credentials=Credentials(kubernetes, monotonic),
+        sandboxes=sandboxes,
+        status=status,
+        budget=budget,
+        listing=SharedList(work_api, budget),
+        shared_pod_list=SharedPodList(sandboxes),
+        checkpoint=checkpoint,
+        publisher=publisher,
+    )
+
+
+async def _flush(*clients: Checkpoint | StatusWriter) -> None:
+    """Write what is not written yet, within bounds: a hanging API server must not keep the process."""
+    flushing = {asyncio.create_task(room.flush()) for room in clients}
+    _, late = await asyncio.wait(flushing, timeout=FLUSH_TIMEOUT)
+    for task in late:
+        _log.warning("not all was written before the end: the next process goes on from what is there")
+        task.cancel()
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
