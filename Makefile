@@ -1,4 +1,4 @@
-# Everything that people and CI run. `make` alone lists the targets.
+# All commands that people and CI run. `make` alone lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -11,15 +11,15 @@ LOCKS := requirements/bootstrap.txt requirements/dev.txt
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	$(if $(UPGRADE),--upgrade)
 
-# The size of a soak; such as make soak KILLS=5 MINUTES=3 OUTAGE=40.
+# The size of a soak, such as make soak KILLS=5 MINUTES=3 OUTAGE=40.
 KILLS ?= 50
 MINUTES ?= 240
 OUTAGE ?= 1800
-# Journeys wait for most of their time, so there are more of them at once than cores.
+# Journey tests spend most of their time waiting, so more of them run at once than there are cores.
 SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
 
 export CLICOLOR ?= 1
-# The programs under tools/ and bench/ are no part of the package.
+# The programs under tools/ and bench/ are not part of the package.
 demo e2e image tools-bin: export PYTHONPATH := tools
 bench: export PYTHONPATH := bench:tools
 
@@ -34,52 +34,52 @@ help: ## List the targets
 		/^[a-z-]+:.*## / { print "  " paint(36, sprintf("make %-10s", $$1)) "  " $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: $(READY) ## See the main job at work; ONCE=1 tells the story once, checks each claim and exits
+demo: $(READY) ## See the operator at work; ONCE=1 runs the demo once, checks each claim and exits
 	@$(BIN)/python -m demo $(if $(ONCE),--once)
 
 .PHONY: e2e
-e2e: $(READY) ## Tell a user's whole journey on the cluster of KUBECONFIG, after asking; E2E_IMAGE names the image
+e2e: $(READY) ## Run a user's whole journey on the cluster of KUBECONFIG, after asking; E2E_IMAGE names the image
 	@$(BIN)/python -m e2e
 
 ##@ For contributors
 
 .PHONY: dashboard
-dashboard: $(READY) ## Write the chart's Grafana dashboard from its panels
+dashboard: $(READY) ## Generate the chart's Grafana dashboard
 	@PYTHONPATH=tools $(BIN)/python -m observability dashboard
 
 .PHONY: docs
-docs: $(READY) ## Write the generated pages, and build the documents as a site into site/
+docs: $(READY) ## Generate the pages that come from the code, and build the documents as a site into site/
 	@PYTHONPATH=tools $(BIN)/python -m docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "The site is in site/: open site/index.html"
 
 .PHONY: pictures
-pictures: tools-bin ## Draw the demo, and the dashboard's main panels, from real runs, into docs/pictures
+pictures: tools-bin ## Draw the demo and the dashboard's main panels from real runs, into docs/pictures
 	@PYTHONPATH=tools $(BIN)/python -m demo --picture docs/pictures/demo.svg
 	@PYTHONPATH=tests:tools $(BIN)/python -m observability pictures
 
 .PHONY: test
-test: lint tools-bin ## All that CI runs but the image: style, types, layers, and every test
+test: lint tools-bin ## All that CI runs except the image: style, types, layers, and every test
 	@$(BIN)/pytest $(SIDE_BY_SIDE)
 
 .PHONY: image
-image: $(READY) ## Build the image, say what is in it, and check it, as root; PYTHON_IMAGE=... names another base
+image: $(READY) ## Build the image, list what is in it, and check it, as root; PYTHON_IMAGE=... names another base
 	@$(BIN)/python -m image
 	@$(BIN)/pytest -m image tests/image
 
 .PHONY: check
-check: lint ## The quick part: style, types, layers, and the tests that need nothing
+check: lint ## The quick part: style, types, layers, and the tests that need no other program
 	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not alerts and not chart and not cluster and not journey and not image"
 
 .PHONY: lint
-lint: $(READY) ## Style, types and layers alone
+lint: $(READY) ## Style, types and layers only
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-logo --cache-dir .venv/.import-linter > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 .PHONY: soak
-soak: tools-bin ## The long versions, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
+soak: tools-bin ## Run the long tests, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties \
 		tests/journey/test_a_crash_at_any_write.py
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES) --outage $(OUTAGE)
@@ -94,16 +94,16 @@ bench: tools-bin ## Measure what a lease costs, beside a bare HTTP loop and the 
 		$(if $(DOCUMENT),--document docs/performance.md) $(if $(CHART),--chart docs/performance.svg)
 
 .PHONY: fix
-fix: $(READY) ## Format, and mend what ruff can mend
+fix: $(READY) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format --quiet
 
 .PHONY: tools-bin
-tools-bin: $(READY) ## Build the control plane and the other pinned tools, unless they are there
+tools-bin: $(READY) ## Build the control plane and the other pinned tools, if they are missing
 	@$(BIN)/python -m controlplane binaries
 
 .PHONY: chart
-chart: tools-bin ## Write what is generated from the chart: its README, and what it renders for the tests
+chart: tools-bin ## Generate what comes from the chart: its README, and the rendered manifests for the tests
 	@PYTHONPATH=tools $(BIN)/python -m chart
 
 .PHONY: lock
@@ -119,16 +119,16 @@ clean: ## Remove .venv and every cache in this folder; the built tools stay in t
 	@rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist requirements/wheels
 	@find operator tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment, exactly as it is locked. pip is only there to install uv; `uv pip sync` removes it again.
+# The environment, exactly as locked. pip is only there to install uv; `uv pip sync` removes it again.
 $(READY): pyproject.toml $(LOCKS)
-	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not there: install Python 3.11 or newer, or name yours, \
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) was not found: install Python 3.11 or newer, or name yours, \
 	as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, and \
-	$(PYTHON) is $$($(PYTHON) --version): name another one, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, but \
+	$(PYTHON) is $$($(PYTHON) --version): name another, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { echo "$(PYTHON) lacks venv or ensurepip: install them \
 	(Debian, Ubuntu: apt install python3-venv), or name another, as in: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
 	exit 1; }
-	@echo "Installing what the project needs into .venv, as locked: about a minute the first time, seconds after a change."
+	@echo "Installing the locked packages into .venv: about a minute the first time, seconds after a change."
 	@which='import sys; print(sys.base_prefix, sys.version)'; \
 	[[ "$$($(BIN)/python -c "$$which" 2> /dev/null)" == "$$($(PYTHON) -c "$$which")" ]] || rm -rf .venv
 	@$(PYTHON) -m venv .venv
