@@ -1,4 +1,4 @@
-"""The demo itself, on a control plane of its own: its claims are so, and its picture is drawn from it."""
+"""The demo itself, on a control plane of its own: its claims hold, and its picture is drawn from it."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def test_the_demo_tells_its_story_and_each_of_its_claims_is_so(tmp_path: Path) -
         "Three work items are claimed",
         "its pod sandbox-demo2 is gone",
         "A sandbox is lost",
-        "claims are so.",
+        "claims hold.",
     ):
         assert told in drawn
-    assert "not so" not in drawn
+    assert "✘" not in drawn

@@ -1,6 +1,6 @@
-"""The claims that the story makes, and whether they are so.
+"""The claims that the story makes, and whether they hold.
 
-Owns the judgement: pure functions of what kubectl showed and what the simulator recorded. Must not fetch either.
+Owns the checks: pure functions of what kubectl showed and what the simulator recorded. Must not fetch either.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -12,27 +12,27 @@ from demo.snapshot import Snapshot
 
 NO_HEARTBEAT = "NO_HEARTBEAT"
 OK = 200
-# A routine beat is due at a third of the TTL. It may be late by what a busy machine delays a process, and early by as
-# much, if the beat before was late.
+# A routine beat is due at a third of the TTL. A busy machine may delay it, and if the beat before was late, it may be
+# early by as much.
 INTERVAL_SHARE = 3
 JITTER_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Something that the demo says of the operator, and what speaks against it, if anything does."""
+    """Something that the demo says about the operator, and the objection, if there is one."""
 
     text: str
     objection: str = ""
 
     @property
     def holds(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether there is no objection."""
         return not self.objection
 
 
 def leases_held(snapshot: Snapshot, items: Collection[str]) -> Claim:
-    """Each of these items has a WorkLease that holds its lease."""
+    """Check that each of these items has a WorkLease that holds its lease."""
     found = {item: snapshot.lease(item) for item in items}
     return _claim(
         f"LeaseHeld=True for {_listed(items)}",
@@ -45,9 +45,9 @@ def leases_held(snapshot: Snapshot, items: Collection[str]) -> Claim:
 
 
 def first_beats_claim(record: Record, items: Collection[str]) -> Claim:
-    """Each item's first heartbeat claimed, and nothing but the first one did."""
+    """Check that each item was claimed by exactly one heartbeat."""
     return _claim(
-        f"each item was claimed once: its first beat says {NO_HEARTBEAT}, no other does",
+        f"each item was claimed once: only its first beat says {NO_HEARTBEAT}",
         (
             f"{item}: {claims} beats said {NO_HEARTBEAT}"
             for item in items
@@ -57,7 +57,7 @@ def first_beats_claim(record: Record, items: Collection[str]) -> Claim:
 
 
 def beaten_on_time(record: Record, items: Collection[str]) -> Claim:
-    """Each lease was renewed, a third of its TTL after the time before."""
+    """Check that each lease was renewed a third of its TTL after the previous beat."""
     return _claim("each lease is renewed at a third of its TTL", _untimely(record, items))
 
 
@@ -76,7 +76,7 @@ def _untimely(record: Record, items: Collection[str]) -> Iterator[str]:
 
 
 def status_is_verbatim(snapshot: Snapshot, values: dict[str, str | None]) -> Claim:
-    """Each status carries the server's last value, byte for byte."""
+    """Check that each status has the server's last value, byte for byte."""
     shown = {item: lease.last_heartbeat if (lease := snapshot.lease(item)) else None for item in values}
     return _claim(
         "status.lastHeartbeat is the server's value, byte for byte",
@@ -85,13 +85,13 @@ def status_is_verbatim(snapshot: Snapshot, values: dict[str, str | None]) -> Cla
 
 
 def pod_gone(snapshot: Snapshot, name: str) -> Claim:
-    """A pod is not there any more."""
+    """Check that a pod no longer exists."""
     pod = snapshot.pod(name)
     return Claim(f"its pod {name} is gone", f"{name} is {pod.status}" if pod else "")
 
 
 def pods_untouched(before: Snapshot, after: Snapshot, names: Collection[str]) -> Claim:
-    """These pods run as before: the same uid, the same restarts."""
+    """Check that these pods run as before: the same uid, the same number of restarts."""
     return _claim(
         f"the pod of the other item is untouched: {', '.join(names)}",
         (objection for name in names if (objection := _touched(before, after, name))),
@@ -105,24 +105,24 @@ def _touched(before: Snapshot, after: Snapshot, name: str) -> str:
     if new is None:
         return f"{name} is gone"
     if (old.uid, old.restarts) != (new.uid, new.restarts):
-        return f"{name} is another one than before"
+        return f"{name} is a different pod than before"
     return "" if new.status == "Running" else f"{name} is {new.status}"
 
 
-def made_anew(before: Snapshot, after: Snapshot, item: str) -> Claim:
-    """An item has another sandbox than before, which runs, and its lease is held as it was."""
-    text = "another pod works on the item, under the same lease"
+def sandbox_replaced(before: Snapshot, after: Snapshot, item: str) -> Claim:
+    """Check that an item has a new sandbox that runs, and that its lease is still held."""
+    text = "a new pod works on the item, under the same lease"
     old, new = before.lease(item), after.lease(item)
     if old is None or new is None or new.held != "True":
         return Claim(text, f"{item}: its lease is not held")
     pod = after.pod(new.sandbox)
     if pod is None or pod.status != "Running":
-        return Claim(text, f"{new.sandbox or 'no pod'} does not run")
+        return Claim(text, f"{new.sandbox} does not run" if new.sandbox else "there is no pod")
     return Claim(text, f"{pod.name} is the pod that was there before" if before.pod(pod.name) == pod else "")
 
 
 def finished(snapshot: Snapshot, item: str) -> Claim:
-    """An item's resource says that all is over."""
+    """Check that an item's resource says that the item is over."""
     lease = snapshot.lease(item)
     seen = "no WorkLease" if lease is None else f"state={lease.state} Finished={lease.finished} reason={lease.reason}"
     over = lease is not None and (lease.state, lease.finished, lease.reason) == ("stopped", "True", "Stopped")
@@ -130,7 +130,7 @@ def finished(snapshot: Snapshot, item: str) -> Claim:
 
 
 def stop_confirmed(record: Record, item: str) -> Claim:
-    """The operator confirmed the item's stop, and that ended it."""
+    """Check that the operator confirmed the item's stop, and that this ended the item."""
     confirmed = any(
         each.call == "stop" and each.item == item and each.status == OK and each.state_after == "stopped"
         for each in record
@@ -139,21 +139,21 @@ def stop_confirmed(record: Record, item: str) -> Claim:
 
 
 def ended_within(taken: float, limit: float) -> Claim:
-    """From the stop at the server to the end of the pod it took no longer than an interval and a little."""
-    text = f"it took {taken:.1f} s, at most a beat's interval and a little: {limit:g} s"
+    """Check that the pod ended within a beat's interval and a margin after the stop at the server."""
+    text = f"it took {taken:.1f} s; the limit is a beat's interval and a margin: {limit:g} s"
     return Claim(text, "" if taken <= limit else f"{taken:.1f} s")
 
 
 def silent_after_end(record: Record, item: str) -> Claim:
-    """Nobody beat an item after it had ended."""
+    """Check that no beat was sent for an item after its end."""
     ends = [each.seq for each in record if each.item == item and each.state_after == "stopped"]
     late = [each.seq for each in beats(record, item) if ends and each.seq > ends[0]]
     objection = f"beat #{late[0]} came after the end, #{ends[0]}" if late else ""
-    return Claim("nothing was beaten after its end", objection if ends else f"{item} has not ended")
+    return Claim("no beat was sent for an item after its end", objection if ends else f"{item} has not ended")
 
 
 def beaten_since(record: Record, seq: int, items: Collection[str]) -> Claim:
-    """Each of these leases was renewed after an entry of the record."""
+    """Check that each of these leases was renewed after an entry of the record."""
     later = [each for each in record if each.seq > seq]
     return _claim(
         "the new process renewed every lease",
@@ -162,7 +162,7 @@ def beaten_since(record: Record, seq: int, items: Collection[str]) -> Claim:
 
 
 def one_chain(record: Record) -> Claim:
-    """Each accepted beat carried the value that the one before had been answered with."""
+    """Check that each accepted beat carried the value from the answer to the beat before."""
     return _claim(
         "each beat carried the value before it: one unbroken chain for each item",
         (
@@ -174,9 +174,9 @@ def one_chain(record: Record) -> Claim:
 
 
 def never_refused(record: Record, until: int) -> Claim:
-    """Every beat up to an entry of the record was answered 200."""
+    """Check that every beat up to an entry of the record was answered 200."""
     return _claim(
-        f"no beat was refused as long as the operator lived: not one {CONFLICT}",
+        f"no beat was refused before the operator was killed: no {CONFLICT}",
         (
             f"#{each.seq} {each.item}: answered {each.status}"
             for each in beats(record)
@@ -186,8 +186,8 @@ def never_refused(record: Record, until: int) -> Claim:
 
 
 def refusals_were_read(record: Record, since: int) -> Claim:
-    """After a crash each lease met at most one conflict, and was renewed by the value that its answer named."""
-    return _claim(f"the crash cost no lease: a {CONFLICT} was understood at once", _misread(record, since))
+    """Check that after a crash each conflict was followed by a renewal with the value that its answer named."""
+    return _claim(f"the crash lost no lease: the beat after a {CONFLICT} was accepted", _misread(record, since))
 
 
 def _misread(record: Record, since: int) -> Iterator[str]:
@@ -203,7 +203,7 @@ def _misread(record: Record, since: int) -> Iterator[str]:
 
 
 def never_lapsed(record: Record) -> Claim:
-    """No lease ran out."""
+    """Check that no lease lapsed."""
     return _claim("no lease has lapsed", (f"{each.item} lapsed" for each in record if each.event == "lapsed"))
 
 

@@ -1,4 +1,4 @@
-"""After the story: what to try by hand, and telling what changes until the reader has seen enough.
+"""After the story: what to try by hand, and what changes, until the reader ends the demo.
 
 Owns the invitation and the watch. Must not end anything: a signal does that.
 """
@@ -18,14 +18,14 @@ LEASE = "lease-alone"
 
 
 def invite(screen: Screen, stage: Stage, grounds: Grounds, simulator: Simulator, pid: int) -> None:
-    """Say what to try by hand; each line can be copied as it is."""
+    """Show what to try by hand; each line can be copied as it is."""
     screen.verdict("Now try it yourself, in another terminal. Ctrl-C here ends everything and removes it.", well=True)
     tries = (
-        ("Watch the leases, and read one as its owner would:", grounds.typed("get", "worklease", "-w")),
+        ("Watch the leases, and look at one of them:", grounds.typed("get", "worklease", "-w")),
         ("", grounds.typed("describe", "worklease", LEASE)),
         ("Stop another item at the server, and see its pod go:", simulator.stop_line(KEPT)),
         ("Delete a resource whose lease is held: its item is stopped.", grounds.typed("delete worklease lease-alone")),
-        ("What the server has seen; what the operator logs:", f"curl {simulator.admin_url}/history"),
+        ("See what the server has recorded, and the operator's log:", f"curl {simulator.admin_url}/history"),
         ("", f"tail -f {stage.operator_log}"),
         ("Crash the operator; the demo starts it again:", f"kill -9 {pid}"),
     )
@@ -36,12 +36,12 @@ def invite(screen: Screen, stage: Stage, grounds: Grounds, simulator: Simulator,
 
 
 def watch(screen: Screen, stage: Stage, grounds: Grounds, simulator: Simulator) -> None:
-    """Show and tell what happens, for ever: only a signal or a failure ends it."""
+    """Show what happens until a signal or a failure ends it."""
     told = _told(stage, grounds)
 
     def step() -> bool:
         if pid := stage.revive_operator(grounds, simulator):
-            screen.say(f"The operator had ended; it was started again as process {pid}.")
+            screen.say(f"The operator had ended. It was started again as process {pid}.")
         for line in next(told):
             screen.say(line)
         screen.show(stage.seen)
@@ -51,7 +51,7 @@ def watch(screen: Screen, stage: Stage, grounds: Grounds, simulator: Simulator) 
 
 
 def _told(stage: Stage, grounds: Grounds) -> Iterator[list[str]]:
-    """What is new at each look, trouble with the API server included, which is told once."""
+    """Yield what is new at each look. Trouble with the API server is included once."""
     before, trouble = stage.seen, ""
     while True:
         try:

@@ -1,7 +1,7 @@
-"""Where the demo takes place: a control plane of its own, or a namespace of the reader's cluster after asking.
+"""Where the demo takes place: its own control plane, or, after asking, a namespace of the reader's cluster.
 
-Owns what the two have in common and how each is left. Must not touch anything in the reader's cluster but the namespace
-that it made there and, where it is missing, the custom resource, which stays.
+Owns what the two have in common and how each is cleaned up. In the reader's cluster, must not touch anything but the
+namespace that it created and, if it is missing, the custom resource, which stays.
 """
 
 import os
@@ -22,13 +22,13 @@ OWN_NAMESPACE = "default"  # keeps the lines that a reader types short
 GUEST_NAMESPACE = "worklease-demo"
 ESTABLISHED = "--timeout=30s"  # usually 50 ms
 ACCOUNT = "--timeout=30s"  # its controller takes milliseconds
-REMOVAL = "--timeout=90s"  # a drained sandbox of the examples has 10 s, a busy cluster some more
-LOOPBACK = "127.0.0.1,localhost"  # the simulator is no proxy's business
+REMOVAL = "--timeout=90s"  # a drained sandbox of the examples has 10 s; a busy cluster needs more
+LOOPBACK = "127.0.0.1,localhost"  # requests to the simulator must not go through a proxy
 NO_FINALIZERS = '{"metadata":{"finalizers":null}}'
 
 
 class Kubectl(Protocol):
-    """kubectl, bound to one cluster; raises KubectlError where it fails and `check` is true."""
+    """kubectl, bound to one cluster; raises KubectlError if it fails and `check` is true."""
 
     def __call__(self, *arguments: str, check: bool = True) -> str:
         """Run it and return what it printed."""
@@ -45,9 +45,9 @@ class Grounds:
     kubectl: Kubectl
     binary: Path
     reach: tuple[str, ...]
-    """The words that lead kubectl here, for a reader to type."""
+    """The kubectl options that select this cluster, for a reader to type."""
     kubeconfig: Path
-    """What the operator reads."""
+    """The kubeconfig of the operator."""
     namespace: str
     about: str
     starting_seconds: float
@@ -55,10 +55,10 @@ class Grounds:
     ending_seconds: float
     """How long a pod may take to end."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """More of the operator's environment."""
+    """More variables of the operator's environment."""
 
     def typed(self, *words: str) -> str:
-        """A kubectl line for a reader, who may have no kubectl in the path."""
+        """Return a kubectl line for a reader to type. If there is no kubectl on the PATH, it names the built one."""
         program = "kubectl" if shutil.which("kubectl") else str(self.binary)
         return " ".join([program, *self.reach, *words])
 
@@ -74,7 +74,7 @@ class Grounds:
 
 
 def own(plane: ControlPlane) -> Grounds:
-    """A control plane that nobody else uses: all of it goes at the end."""
+    """Return a control plane that nobody else uses and that is removed at the end."""
     grounds = Grounds(
         kubectl=plane.kubectl,
         binary=plane.binaries["kubectl"],
@@ -83,7 +83,7 @@ def own(plane: ControlPlane) -> Grounds:
         namespace=OWN_NAMESPACE,
         about=f"etcd, kube-apiserver, controllers, scheduler and two nodes played by kwok, at {plane.url}",
         starting_seconds=20.0,  # kwok takes a second; the rest is for a busy machine
-        ending_seconds=0.0,  # kwok's containers are gone at once
+        ending_seconds=0.0,  # kwok's containers end at once
     )
     grounds.install()
     return grounds
@@ -91,9 +91,9 @@ def own(plane: ControlPlane) -> Grounds:
 
 @contextmanager
 def guest(cluster: ExistingCluster, folder: Path, say: Callable[[str], None]) -> Iterator[Grounds]:
-    """The reader's cluster: a namespace that did not exist before, and does not afterwards.
+    """Use the reader's cluster, in a namespace that did not exist before and is deleted afterwards.
 
-    Leave it while the operator still runs, which has to let go of its resources.
+    Leave the block while the operator still runs: it has to remove the finalizers from its resources.
     """
     if cluster.kubectl("get", "namespace", GUEST_NAMESPACE, "--ignore-not-found", "-o", "name"):
         raise GroundsError(_taken(cluster))
@@ -105,29 +105,29 @@ def guest(cluster: ExistingCluster, folder: Path, say: Callable[[str], None]) ->
         namespace=GUEST_NAMESPACE,
         about=f"context {cluster.context} at {cluster.url}, namespace {GUEST_NAMESPACE}",
         starting_seconds=180.0,  # an image has to be pulled
-        ending_seconds=15.0,  # the sandbox's grace, and the kubelet's own time
-        # Its checkpoint lives there too, and goes with it.
+        ending_seconds=15.0,  # the sandbox's grace period, and the kubelet's own time
+        # The checkpoint is in the same namespace and is deleted with it.
         settings={"WORKLEASE_NAMESPACES": GUEST_NAMESPACE, "WORKLEASE_NAMESPACE": GUEST_NAMESPACE}
         | _reader_environment(),
     )
     found = cluster.kubectl("get", "crd", CRD_NAME, "--ignore-not-found", "-o", "name")
     if found:
-        say(f"The CRD {CRD_NAME} is there and stays as it is; an operator that runs there may see the demo's resources")
+        say(f"The CRD {CRD_NAME} is already installed and stays. An operator there may see the demo's resources")
     else:
         grounds.install()
     cluster.kubectl("create", "namespace", GUEST_NAMESPACE)
     try:
-        # Pods are refused until the namespace has its account.
+        # The API server refuses pods until the namespace has its service account.
         cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={GUEST_NAMESPACE}", ACCOUNT)
         yield grounds
     finally:
         _leave(cluster, say)
         if not found:
-            say(f"The CRD {CRD_NAME} stays installed; `kubectl delete crd {CRD_NAME}` removes it")
+            say(f"The CRD {CRD_NAME} stays installed. To remove it: kubectl delete crd {CRD_NAME}")
 
 
 def _leave(cluster: ExistingCluster, say: Callable[[str], None]) -> None:
-    """Remove the namespace; by force from the operator's finalizers if it is not there to let go of them."""
+    """Delete the namespace. If the operator is not there to remove its finalizers, remove them by force."""
     removal = ("delete", "namespace", GUEST_NAMESPACE, "--ignore-not-found", "--wait", REMOVAL)
     say(f"Removing the namespace {GUEST_NAMESPACE}")
     try:
@@ -143,15 +143,15 @@ def _taken(cluster: ExistingCluster) -> str:
     bound = f"kubectl --kubeconfig {cluster.kubeconfig} --context {cluster.context}"
     inside = f"{bound} --namespace {GUEST_NAMESPACE}"
     return (
-        f"The namespace {GUEST_NAMESPACE} exists in the cluster at {cluster.url}, and the demo removes only what it "
-        f"made itself. If an earlier demo was killed and left it, remove it with\n"
+        f"The namespace {GUEST_NAMESPACE} already exists in the cluster at {cluster.url}, and the demo removes only "
+        f"what it made itself. If an earlier demo was killed and left the namespace behind, remove it with\n"
         f"  {inside} get worklease -o name | xargs -I NAME {inside} patch NAME --type=merge -p '{NO_FINALIZERS}'\n"
         f"  {bound} delete namespace {GUEST_NAMESPACE}"
     )
 
 
 def _pinned(cluster: ExistingCluster, folder: Path) -> Path:
-    """A kubeconfig of this context alone, so that the operator stays with it whatever the reader switches to."""
+    """Write a kubeconfig with only this context, so that the operator keeps it even if the reader switches context."""
     path = folder / "kubeconfig"
     path.touch(mode=0o600)
     path.write_text(cluster.kubectl("config", "view", "--minify", "--flatten", "--raw", "-o", "json"))
@@ -159,7 +159,7 @@ def _pinned(cluster: ExistingCluster, folder: Path) -> Path:
 
 
 def _reader_environment() -> dict[str, str]:
-    """What a cluster's login may need of the reader's environment: a home, and the way out."""
+    """Return the variables that a cluster's login may need: the home directory and the proxy settings."""
     wanted = ("HOME", "HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
     given = {name: os.environ[name] for name in wanted if name in os.environ}
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")

@@ -1,6 +1,6 @@
-"""The demo as a picture: what a reader of the README sees of it, drawn from a real telling.
+"""The demo as a picture for the README, drawn from a real run.
 
-Owns which chapters are drawn, and how. Must not say anything that the demo does not.
+Owns which chapters are drawn, and how. Must not say anything that the demo does not say.
 """
 
 import io
@@ -17,10 +17,10 @@ from demo.screen import TerminalScreen
 from demo.tables import STYLES
 
 COLUMNS: Final = 108
-"""The widest line that the story tells, a table's, fits."""
+"""Wide enough for the widest line of the story, which is a table's."""
 
 CHAPTERS: Final = frozenset({1, 3, 4})
-"""What the operator does for its user; the other chapters are proofs."""
+"""The chapters that show what the operator does for its user; the others prove it."""
 
 
 class PictureScreen(TerminalScreen):
@@ -32,12 +32,12 @@ class PictureScreen(TerminalScreen):
         super().__init__(self._aside)
 
     def chapter(self, number: int, title: str, about: str) -> None:
-        """Begin a chapter, one that is drawn or not."""
+        """Begin a chapter, which is drawn or not."""
         self._console = self._drawn if number in CHAPTERS else self._aside
         super().chapter(number, title, about)
 
     def table(self, text: Callable[[], str]) -> None:
-        """Draw a table as kubectl printed it, with the colours of the moving ones."""
+        """Draw a table as kubectl printed it, with the colours of the moving tables."""
         self.command("kubectl get worklease")
         for line in text().splitlines():
             if line.startswith("$"):
@@ -54,7 +54,7 @@ class PictureScreen(TerminalScreen):
         self._console = self._aside
 
     def save(self, path: Path) -> None:
-        """Write the picture. It asks for no font from elsewhere: any of fixed width will do."""
+        """Write the picture. It loads no font from another site: any fixed-width font will do."""
         drawn = self._drawn.export_svg(title="make demo", theme=MONOKAI, unique_id="demo")
         drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
         drawn = drawn.replace("Fira Code, monospace", "'DejaVu Sans Mono', Menlo, Consolas, monospace")

@@ -1,6 +1,6 @@
 """The simulator's record of one run, typed.
 
-Owns the reading of the administration's JSON. Must not judge it.
+Owns the parsing of the admin API's JSON. Must not judge it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something that the simulator saw or did; `at` is when it took effect, in seconds of its own clock."""
+    """Something that the simulator received or did; `at` is when it took effect, in seconds of its own clock."""
 
     seq: int
     event: str
@@ -32,14 +32,14 @@ CONFLICT = 412
 
 @dataclass(frozen=True, slots=True)
 class StopMoments:
-    """How an item's stop went on: seconds until a beat heard of it, and from there until it was confirmed."""
+    """The stop of an item: seconds until the answer to a beat said so, and from there until it was confirmed."""
 
     heard: float
     confirmed: float
 
 
 def entry(body: Mapping[str, Any]) -> Entry:
-    """Read one entry of the history."""
+    """Parse one entry of the history."""
     before, after = body.get("before") or {}, body.get("after") or {}
     return Entry(
         seq=body["seq"],
@@ -57,22 +57,22 @@ def entry(body: Mapping[str, Any]) -> Entry:
 
 
 def beats(record: Record, item: str | None = None) -> Iterator[Entry]:
-    """The heartbeats, of one item if it is named."""
+    """Return the heartbeats: of one item if it is named, else of all."""
     return (each for each in record if each.call == "heartbeat" and item in (None, each.item))
 
 
 def renewals(record: Record, item: str) -> list[Entry]:
-    """The heartbeats that extended an item's lease."""
+    """Return the heartbeats that extended an item's lease."""
     return [each for each in beats(record, item) if each.extended]
 
 
 def conflicts(record: Record, since: int) -> list[str]:
-    """The items whose beats were answered 412 after an entry of the record."""
+    """Return the items whose beats were answered 412 after an entry of the record."""
     return sorted({str(each.item) for each in beats(record) if each.seq > since and each.status == CONFLICT})
 
 
 def stop_moments(record: Record, item: str) -> StopMoments | None:
-    """When the stop of an item was heard of and confirmed; None as long as it was not."""
+    """Return when a beat's answer told of the stop of an item and when it was confirmed; None if it was not yet."""
     asked = heard = confirmed = None
     for each in record:
         if each.item != item:

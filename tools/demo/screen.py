@@ -1,6 +1,6 @@
-"""What the reader sees: on a terminal with colours and a table that moves, elsewhere as plain lines.
+"""What the reader sees: colours and a moving table on a terminal, plain lines elsewhere.
 
-Owns the look of everything. Must not decide what is said, nor whether it is so.
+Owns the look of everything. Must not decide what is said, nor whether it is true.
 """
 
 import sys
@@ -22,8 +22,8 @@ from demo.claims import Claim
 from demo.snapshot import Snapshot
 from demo.tables import draw
 
-WIDTH = 100  # of prose in a log; terminals narrower than that wrap by themselves
-REDRAWS = 4  # a second: an age must not seem to stick
+WIDTH = 100  # of prose in a log; narrower terminals wrap by themselves
+REDRAWS = 4  # a second: an age must not seem to be stuck
 
 
 class Screen(Protocol):
@@ -33,31 +33,31 @@ class Screen(Protocol):
         """Say what this is."""
 
     def working(self, text: str) -> AbstractContextManager[None]:
-        """Show that something is going on, which may take seconds; say that it is done and how long it took."""
+        """Show that something is running, which may take seconds; then say that it is done and how long it took."""
 
     def chapter(self, number: int, title: str, about: str) -> None:
         """Begin a chapter; `about` says what happens and why it matters."""
 
     def say(self, text: str) -> None:
-        """Tell something that happened."""
+        """Say that something happened."""
 
     def command(self, line: str) -> None:
-        """Show a line that was run, or that a reader may run, in one piece."""
+        """Show a line that was run, or that a reader may run, unbroken."""
 
     def quote(self, text: str) -> None:
-        """Show what another program has written, line by line as it is."""
+        """Show the output of another program, line by line and unchanged."""
 
     def claim(self, claim: Claim) -> None:
-        """Show a claim and whether it is so."""
+        """Show a claim and whether it holds."""
 
     def verdict(self, text: str, *, well: bool) -> None:
         """Say how it went."""
 
     def show(self, snapshot: Snapshot) -> None:
-        """Show the tables of a moment, where they can move."""
+        """Show the tables of a moment, if tables can move here."""
 
     def table(self, text: Callable[[], str]) -> None:
-        """Show a table as kubectl printed it, where the tables do not move."""
+        """Show a table as kubectl printed it, if tables do not move here."""
 
     def watching(self) -> AbstractContextManager[None]:
         """Show the tables while the block runs."""
@@ -90,34 +90,34 @@ class TerminalScreen:
         self._console.print(Padding(Text(about), (0, 0, 0, 3)))
 
     def say(self, text: str) -> None:
-        """Tell something that happened."""
+        """Say that something happened."""
         self._console.print(Padding(Text(text, "dim"), (0, 0, 0, 3)))
 
     def command(self, line: str) -> None:
-        """Show a line in one piece: the terminal wraps it, so that it can be copied."""
+        """Show a line unbroken: the terminal wraps it, so that it can be copied."""
         self._console.print(Text.assemble("   ", ("$ ", "dim"), (line, "cyan")), soft_wrap=True)
 
     def quote(self, text: str) -> None:
-        """Show what another program has written; the terminal wraps it."""
+        """Show the output of another program; the terminal wraps it."""
         self._console.print(Text(textwrap.indent(text, "   "), "dim"), soft_wrap=True)
 
     def claim(self, claim: Claim) -> None:
-        """Show a claim and whether it is so."""
+        """Show a claim and whether it holds."""
         mark = ("✔ ", "bold green") if claim.holds else ("✘ ", "bold red")
         self._console.print(Padding(Text.assemble(mark, claim.text), (0, 0, 0, 3)))
         if not claim.holds:
-            self._console.print(Padding(Text(f"not so: {claim.objection}", "red"), (0, 0, 0, 5)))
+            self._console.print(Padding(Text(f"failed: {claim.objection}", "red"), (0, 0, 0, 5)))
 
     def verdict(self, text: str, *, well: bool) -> None:
         """Say how it went."""
         self._console.print(Padding(Text(text, "bold green" if well else "bold red"), (1, 0, 0, 0)))
 
     def show(self, snapshot: Snapshot) -> None:
-        """Have the tables show this from the next redraw on."""
+        """Show this in the tables from the next redraw on."""
         self._snapshot = snapshot
 
     def table(self, text: Callable[[], str]) -> None:
-        """The tables move here: nothing is to be said."""
+        """Do nothing: the tables move here."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -148,27 +148,27 @@ class PlainScreen:
         _print(f"\n{number}. {title}\n{_wrapped(about)}")
 
     def say(self, text: str) -> None:
-        """Tell something that happened."""
+        """Say that something happened."""
         _print(_wrapped(text))
 
     def command(self, line: str) -> None:
-        """Show a line in one piece."""
+        """Show a line unbroken."""
         _print(f"   $ {line}")
 
     def quote(self, text: str) -> None:
-        """Show what another program has written, line by line as it is."""
+        """Show the output of another program, line by line and unchanged."""
         _print(textwrap.indent(text, "   "))
 
     def claim(self, claim: Claim) -> None:
-        """Show a claim and whether it is so."""
-        _print(f"   [ok] {claim.text}" if claim.holds else f"   [NOT SO] {claim.text}\n            {claim.objection}")
+        """Show a claim and whether it holds."""
+        _print(f"   [ok] {claim.text}" if claim.holds else f"   [FAILED] {claim.text}\n            {claim.objection}")
 
-    def verdict(self, text: str, *, well: bool) -> None:  # noqa: ARG002  # lines have no colour to tell it by
+    def verdict(self, text: str, *, well: bool) -> None:  # noqa: ARG002  # plain lines have no colour to show it
         """Say how it went."""
         _print(f"\n{text}")
 
     def show(self, snapshot: Snapshot) -> None:
-        """Lines do not move: nothing is to be shown."""
+        """Do nothing: plain lines do not move."""
 
     def table(self, text: Callable[[], str]) -> None:
         """Show a table as kubectl printed it."""
@@ -176,12 +176,12 @@ class PlainScreen:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Lines do not move."""
+        """Do nothing: plain lines do not move."""
         yield
 
 
 def screen_for_output() -> Screen:
-    """The screen that suits standard output."""
+    """Return the screen that suits standard output."""
     console = Console(highlight=False)
     return TerminalScreen(console) if console.is_terminal and not console.is_dumb_terminal else PlainScreen()
 

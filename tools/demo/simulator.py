@@ -1,6 +1,6 @@
-"""The demo's way to the simulator's administration.
+"""The demo's client of the simulator's admin API.
 
-Owns its addresses and its HTTP. Must not talk to anything but the loopback interface, and through no proxy.
+Owns its addresses and its HTTP. Must talk to the loopback interface only, and not through a proxy.
 """
 
 import json
@@ -22,12 +22,12 @@ class Simulator:
 
     @classmethod
     def from_ready_file(cls, text: str) -> Self:
-        """Read what the simulator wrote once it listened."""
+        """Parse what the simulator wrote once it listened."""
         told = json.loads(text)
         return cls(told["url"], told["admin_url"])
 
     def stop_line(self, item: str) -> str:
-        """How a reader stops an item."""
+        """Return the command with which a reader stops an item."""
         return f"curl -X POST {self.admin_url}/items/{item}/stop"
 
     def stop(self, item: str) -> None:
@@ -35,11 +35,11 @@ class Simulator:
         self._ask("POST", f"/items/{item}/stop")
 
     def values(self) -> dict[str, str | None]:
-        """The last heartbeat of each item."""
+        """Return the last heartbeat of each item."""
         return {each["id"]: each["last_heartbeat"] for each in self._ask("GET", "/items")["items"]}
 
     def record(self) -> list[Entry]:
-        """Everything seen so far."""
+        """Return everything that the simulator has recorded so far."""
         return [entry(each) for each in self._ask("GET", "/history")["entries"]]
 
     def _ask(self, method: str, path: str) -> Any:

@@ -1,6 +1,6 @@
 """What kubectl sees at one moment: the WorkLeases and the pods of a namespace.
 
-Owns the reading of kubectl's JSON; dicts stop here. Must not call kubectl, nor know the time.
+Owns the parsing of kubectl's JSON; no other module sees its dicts. Must not call kubectl, nor know the time.
 """
 
 import json
@@ -14,7 +14,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A WorkLease, as its columns and conditions tell it; what is not told yet is empty."""
+    """A WorkLease, from its columns and conditions; what the status does not say yet is empty."""
 
     name: str
     work_id: str
@@ -33,7 +33,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod, as kubectl's columns tell it, and its uid."""
+    """A pod, from kubectl's columns, and its uid."""
 
     name: str
     uid: str
@@ -52,16 +52,16 @@ class Snapshot:
     pods: tuple[Pod, ...] = ()
 
     def lease(self, work_id: str) -> Lease | None:
-        """The WorkLease of a work item."""
+        """Return the WorkLease of a work item."""
         return next((lease for lease in self.leases if lease.work_id == work_id), None)
 
     def pod(self, name: str) -> Pod | None:
-        """A pod by its name."""
+        """Return a pod by its name."""
         return next((pod for pod in self.pods if pod.name == name), None)
 
 
 def read(text: str) -> Snapshot:
-    """Read the output of `kubectl get worklease,pods -o json`."""
+    """Parse the output of `kubectl get worklease,pods -o json`."""
     items: list[Body] = json.loads(text)["items"]
     leases = [_lease(each) for each in items if each["kind"] == "WorkLease"]
     pods = [_pod(each) for each in items if each["kind"] == "Pod"]
@@ -72,7 +72,7 @@ def read(text: str) -> Snapshot:
 
 
 def changes(before: Snapshot, after: Snapshot) -> Iterator[str]:
-    """Tell what a reader may have missed between two moments: transitions, no heartbeats."""
+    """Yield what a reader may have missed between two moments: transitions, not heartbeats."""
     known = {lease.name: lease for lease in before.leases}
     for lease in after.leases:
         old = known.pop(lease.name, None)

@@ -1,7 +1,7 @@
 """The processes of the demo beside the control plane: the simulator and the operator.
 
-Owns their start and their end: they end with this process, however it dies, and their folder goes with them. Must not
-judge what they do.
+Owns their start and their end: they end with this process, however it dies, and their folder is deleted with them. Must
+not judge what they do.
 """
 
 import os
@@ -21,8 +21,8 @@ from demo.simulator import Simulator
 from demo.snapshot import Snapshot, read
 
 TTL_SECONDS = 15  # a beat each 5 s: often enough to watch, and three may fail before the lease ends
-START_SECONDS = 60.0  # a second or two; a machine that builds something needs more
-END_SECONDS = 30.0  # an operator that is told to end writes its last news first
+START_SECONDS = 60.0  # usually a second or two; a machine that builds something needs more
+END_SECONDS = 30.0  # an operator that is told to end writes its last status changes first
 LOOK_SECONDS = 0.5  # between two calls of kubectl, each of which takes a tenth of that in CPU
 SIMULATOR, OPERATOR = "simulator", "operator"
 STARTED = "operator started"  # what the operator logs once it keeps leases
@@ -38,7 +38,7 @@ class Stage:
         self._last_look = (0.0, Snapshot())
 
     def __enter__(self) -> Self:
-        """Begin with nothing running."""
+        """Start with no process running."""
         return self
 
     def __exit__(
@@ -49,12 +49,12 @@ class Stage:
 
     @property
     def operator_log(self) -> Path:
-        """Where the operator writes, all of its lives one after the other."""
+        """The operator's log: the output of all its processes, one after the other."""
         return self._processes.log(OPERATOR)
 
     @property
     def seen(self) -> Snapshot:
-        """What the latest look has shown."""
+        """What the latest look showed."""
         return self._last_look[1]
 
     def start_simulator(self, ttl_seconds: int = TTL_SECONDS) -> Simulator:
@@ -66,7 +66,7 @@ class Stage:
         return Simulator.from_ready_file(ready.read_text(encoding="utf-8"))
 
     def start_operator(self, grounds: Grounds, simulator: Simulator) -> int:
-        """Start the operator, again if need be, wait until it keeps leases, and return its process id."""
+        """Start the operator (or start it again), wait until it keeps leases, and return its process id."""
         self._starts += 1
         settings = {
             "KUBECONFIG": str(grounds.kubeconfig),
@@ -80,7 +80,7 @@ class Stage:
         return self._processes.look().running[OPERATOR]
 
     def kill_operator(self) -> None:
-        """End the operator as a crash does: it has no say in it."""
+        """Kill the operator, like a crash: it cannot clean up."""
         self._processes.signal(OPERATOR, signal.SIGKILL)
         self._processes.wait_for_end(OPERATOR, seconds=END_SECONDS)
 
@@ -96,7 +96,7 @@ class Stage:
         return self.start_operator(grounds, simulator)
 
     def look(self, grounds: Grounds) -> Snapshot:
-        """What kubectl shows now, or showed a moment ago."""
+        """Return what kubectl shows now, or showed a moment ago."""
         if time.monotonic() - self._last_look[0] < LOOK_SECONDS:
             return self.seen
         text = grounds.kubectl("get", "worklease,pods", f"--namespace={grounds.namespace}", "-o", "json")
@@ -104,7 +104,7 @@ class Stage:
         return self.seen
 
     def _start(self, name: str, words: list[str], settings: Mapping[str, str]) -> None:
-        """Start `worklease`; the reaper's environment is bare, so what is to be in it is said by `env`."""
+        """Start `worklease`. The reaper's environment is bare, so `env` sets the variables."""
         environment = {"PATH": os.environ.get("PATH", os.defpath), **settings}
         given = [f"{key}={value}" for key, value in environment.items()]
         self._processes.start(name, ["env", *given, sys.executable, "-m", "worklease", *words])

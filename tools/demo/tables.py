@@ -1,4 +1,4 @@
-"""The tables that kubectl prints, moving: the ages are counted anew each time a table is drawn.
+"""The tables that kubectl prints, moving: the ages are computed again each time a table is drawn.
 
 Owns columns, ages and colours. Must not look at the cluster or the clock: snapshot and time are passed in.
 """
@@ -15,7 +15,7 @@ from demo.snapshot import Lease, Pod, Snapshot
 
 LEASE_COLUMNS = ("NAME", "STATE", "HELD", "EXTENDED", "LAST-HEARTBEAT", "SANDBOX", "AGE")
 POD_COLUMNS = ("NAME", "READY", "STATUS", "RESTARTS", "AGE")
-NEVER = "<unknown>"  # kubectl's word for an age that it cannot tell
+NEVER = "<unknown>"  # kubectl's word for an age that it cannot compute
 # Where kubectl's ages change their units (apimachinery's HumanDuration): seconds up to two minutes, and so on.
 SECONDS_UNTIL = timedelta(minutes=2)
 BOTH_UNTIL = timedelta(minutes=10)
@@ -36,7 +36,7 @@ STYLES = {
 
 
 def age(since: datetime, now: datetime) -> str:
-    """The time that has passed, in kubectl's manner."""
+    """Return the time that has passed, in kubectl's format."""
     passed = max(now - since, timedelta())
     minutes, seconds = divmod(int(passed.total_seconds()), 60)
     if passed < SECONDS_UNTIL:
@@ -49,18 +49,18 @@ def age(since: datetime, now: datetime) -> str:
 
 
 def lease_row(lease: Lease, now: datetime) -> tuple[str, ...]:
-    """One line of `kubectl get worklease`."""
+    """Return one line of `kubectl get worklease`."""
     beaten = _age_of(lease.last_heartbeat, now)
     return (lease.name, lease.state, lease.held, lease.extended, beaten, lease.sandbox, age(lease.created, now))
 
 
 def pod_row(pod: Pod, now: datetime) -> tuple[str, ...]:
-    """One line of `kubectl get pods`."""
+    """Return one line of `kubectl get pods`."""
     return (pod.name, f"{pod.ready}/{pod.containers}", pod.status, str(pod.restarts), age(pod.created, now))
 
 
 def draw(snapshot: Snapshot, now: datetime) -> RenderableType:
-    """Both tables, for a terminal."""
+    """Return both tables, for a terminal."""
     leases = [lease_row(lease, now) for lease in snapshot.leases]
     pods = [pod_row(pod, now) for pod in snapshot.pods]
     return Group(

@@ -1,6 +1,6 @@
-"""Telling a story: watching until something is so, judging claims, showing tables.
+"""What every story needs: waiting for a condition, checking claims, showing tables.
 
-Owns what every story needs for that. Must not know any story.
+Must not know any story.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from demo.stage import Stage
 
 @dataclass(slots=True)
 class Telling:
-    """Where a story takes place, who sees it, and what was claimed so far."""
+    """Where a story takes place, the screen that shows it, and the claims so far."""
 
     stage: Stage
     grounds: Grounds
@@ -26,7 +26,7 @@ class Telling:
     claims: list[Claim] = field(default_factory=list, init=False)
 
     def until(self, condition: Callable[[Snapshot], bool], seconds: float, what: str) -> Snapshot:
-        """Watch until a condition holds, and return what was seen then; DeadlineError if it does not."""
+        """Wait until a condition holds and return what was seen then; raise DeadlineError if it does not."""
 
         def met() -> Snapshot | None:
             snapshot = self.stage.look(self.grounds)
@@ -38,12 +38,12 @@ class Telling:
         return snapshot
 
     def judge(self, claim: Claim) -> None:
-        """Show a claim, and keep it."""
+        """Show a claim and keep it."""
         self.claims.append(claim)
         self.screen.claim(claim)
 
     def table(self, *words: str) -> None:
-        """Show what kubectl prints, and the command."""
+        """Show a kubectl command and what it prints."""
 
         def printed() -> str:
             shown = self.grounds.kubectl(*words, f"--namespace={self.grounds.namespace}")

@@ -1,6 +1,6 @@
 """The journey as a program: `python -m e2e`.
 
-The composition root: asks, opens everything, and closes it however it ends. Must not tell anything of the journey.
+The composition root: asks, opens everything, and closes it however it ends. Must not contain any part of the journey.
 """
 
 import sys
@@ -34,23 +34,23 @@ TROUBLE = (
 TITLE = "WorkLease end to end: install, keep, stop, fail, upgrade, uninstall"
 ABOUT = (
     f"Installs the chart into a namespace {NAMESPACE} of the cluster that KUBECONFIG names, with a simulated Work "
-    "API, and removes everything at the end. Takes about three minutes, and longer where images are pulled."
+    "API, and removes everything at the end. Takes about three minutes, and longer if images are pulled."
 )
 
 
 @click.command()
 def main() -> None:
-    """Tell a user's whole journey on a cluster of yours, after asking."""
+    """Run a user's whole journey on your own cluster, after asking."""
     screen = screen_for_output()
     screen.title(TITLE, ABOUT)
     interrupt_on_signals()
     try:
         well = _run(screen)
     except TROUBLE as error:
-        screen.verdict(f"The journey could not go on: {error}", well=False)
+        screen.verdict(f"The journey failed: {error}", well=False)
         sys.exit(NOT_SO)
     except Interrupted as interrupted:
-        screen.say("Ended before its end.")
+        screen.say("Interrupted.")
         sys.exit(128 + interrupted.number)
     sys.exit(0 if well else NOT_SO)
 
@@ -66,10 +66,10 @@ def _run(screen: Screen) -> bool:
         screen.say(f"In {grounds.about}.")
         if running.played:
             screen.say(
-                "kwok plays the nodes of this cluster: no container runs. The operator and the simulator run on this "
-                "machine, as their Deployments say; what needs a kubelet is said, and not judged."
+                "kwok plays the nodes of this cluster, so no container runs. The operator and the simulator run on "
+                "this machine, as their Deployments say. What needs a kubelet is listed and not checked."
             )
-        opened.callback(ignore_signals)  # a second Ctrl-C must not interrupt the cleaning
+        opened.callback(ignore_signals)  # a second Ctrl-C must not interrupt the cleanup
         journey = Journey(stage, grounds, screen, cluster, helm, images, running)
         with screen.watching():
             well = journey.tell()
@@ -78,15 +78,15 @@ def _run(screen: Screen) -> bool:
 
 
 def _conclude(screen: Screen, journey: Journey, *, well: bool) -> None:
-    """Say how it went, and what was not seen."""
+    """Say how it went, and what was not checked."""
     unseen = "".join(f"\n  {text}" for text in journey.unseen)
     rest = f" {len(journey.unseen)} more need a kubelet:{unseen}" if unseen else ""
     if well:
-        screen.verdict(f"All {len(journey.claims)} claims are so.{rest}", well=True)
+        screen.verdict(f"All {len(journey.claims)} claims hold.{rest}", well=True)
         return
     objections = [claim for claim in journey.claims if not claim.holds]
     listed = "".join(f"\n  {claim.text}: {claim.objection}" for claim in objections)
-    screen.verdict(f"{len(objections)} of {len(journey.claims)} claims not so:{listed}", well=False)
+    screen.verdict(f"{len(objections)} of {len(journey.claims)} claims failed:{listed}", well=False)
 
 
 if __name__ == "__main__":

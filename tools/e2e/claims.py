@@ -1,6 +1,6 @@
-"""The claims that only the journey makes, beside those of the demo.
+"""The claims that only the journey makes, in addition to those of the demo.
 
-Owns the judgement: pure functions of what kubectl showed and what the simulator recorded. Must not fetch either.
+Owns the checks: pure functions of what kubectl showed and what the simulator recorded. Must not fetch either.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from e2e.helm import RELEASE
 
 
 def operator_pod(snapshot: Snapshot) -> str:
-    """The uid of the operator's running pod; empty if there is none."""
+    """Return the uid of the operator's running pod; empty if there is none, or more than one."""
     uids = [
         pod.uid
         for pod in snapshot.pods
@@ -25,26 +25,26 @@ def operator_pod(snapshot: Snapshot) -> str:
 
 
 def operator_runs(snapshot: Snapshot) -> Claim:
-    """One pod of the operator is ready, where Pod Security is restricted."""
+    """Check that one pod of the operator is ready, under the restricted Pod Security Standard."""
     objection = "" if operator_pod(snapshot) else "there is no such pod, or more than one"
-    return Claim("the operator's pod was admitted under restricted pod security, and is ready", objection)
+    return Claim("the operator's pod was admitted under restricted Pod Security, and is ready", objection)
 
 
 def operator_replaced(before: Snapshot, after: Snapshot) -> Claim:
-    """Another pod of the operator runs than before."""
+    """Check that the operator now runs in a new pod."""
     old, new = operator_pod(before), operator_pod(after)
-    return Claim("another pod of the operator is at work", "" if old and new and old != new else f"{old}, then {new}")
+    return Claim("the operator runs in a new pod", "" if old and new and old != new else f"{old}, then {new}")
 
 
 def ended_by(snapshot: Snapshot, item: str, reason: str) -> Claim:
-    """The resource says how its sandbox ended."""
+    """Check that the resource says how its sandbox ended."""
     lease = snapshot.lease(item)
     seen = lease.sandbox_reason if lease else "no WorkLease"
     return Claim(f"the resource says how its sandbox ended: {reason}", "" if seen == reason else seen or "nothing")
 
 
 def longest_gap(record: Record, item: str, since: int, limit: float) -> Claim:
-    """How long nobody renewed a lease, counted from the last beat before an entry of the record."""
+    """Check how long nobody renewed a lease, from the last beat before an entry of the record."""
     accepted = renewals(record, item)
     times = [
         each.at for number, each in enumerate(accepted) if each.at is not None and _counts(accepted, number, since)
@@ -55,16 +55,16 @@ def longest_gap(record: Record, item: str, since: int, limit: float) -> Claim:
 
 
 def _counts(accepted: Record, number: int, since: int) -> bool:
-    """Whether a beat came after an entry, or was the last one before it."""
+    """Return whether a beat came after an entry, or was the last one before it."""
     return accepted[number].seq > since or (number + 1 < len(accepted) and accepted[number + 1].seq > since)
 
 
 def nothing_left(names: Collection[str]) -> Claim:
-    """No object of the release is there any more."""
-    return Claim("helm has removed everything but the CRD and the WorkLeases", ", ".join(names))
+    """Check that no object of the release is left."""
+    return Claim("helm removed everything but the CRD and the WorkLeases", ", ".join(names))
 
 
 def leases_stay(before: Snapshot, after: Snapshot) -> Claim:
-    """No WorkLease was lost."""
+    """Check that no WorkLease was lost."""
     lost = {lease.name for lease in before.leases} - {lease.name for lease in after.leases}
     return Claim("every WorkLease is still there", ", ".join(sorted(lost)))

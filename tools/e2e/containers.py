@@ -1,8 +1,8 @@
-"""The containers of the release: run by the cluster's nodes, or here, where nodes are only played.
+"""The containers of the release: run by the cluster's nodes, or on this machine if kwok only plays the nodes.
 
 Owns how the simulator is reached and how the operator's process follows its Deployment. kwok's nodes run nothing: there
-the programs run on this machine, the operator as its pod would, with the arguments, the environment and the account
-that the live Deployment gives it. Must not judge.
+the programs run on this machine. The operator gets the arguments, the environment and the service account that the live
+Deployment gives its pod. Must not judge.
 """
 
 import dataclasses
@@ -31,29 +31,29 @@ TOKEN_LIFE = "--duration=1h"  # noqa: S105  # an option, no token
 
 
 class Containers(Protocol):
-    """What runs, and how it is reached."""
+    """The programs that run, and how to reach them."""
 
     played: bool
     """Whether there is no kubelet, so that what needs one cannot be shown."""
 
     def simulator(self) -> Simulator:
-        """The simulator, reachable from here."""
+        """Return the simulator, reachable from this machine."""
 
     def follow(self) -> None:
-        """Have the operator be what its Deployment says now."""
+        """Make the operator what its Deployment says now."""
 
     def end(self) -> None:
-        """Have the operator end with its Deployment."""
+        """End the operator together with its Deployment."""
 
     def listen(self, pod: str) -> None:
-        """Keep what a pod prints, beyond its end."""
+        """Start to keep a pod's log, also beyond the pod's end."""
 
     def heard(self, pod: str) -> str:
-        """What a pod has printed since it was listened to."""
+        """Return what a pod has printed since `listen`."""
 
 
 class Real:
-    """Containers on nodes: reached by port-forwarding, heard by kubectl logs."""
+    """Containers on nodes: reached by port-forwarding and kubectl logs."""
 
     played = False
 
@@ -62,7 +62,7 @@ class Real:
         self._processes = Processes(Path(tempfile.mkdtemp(prefix="worklease-e2e-")).resolve())
 
     def close(self) -> None:
-        """End the port-forwarding and the listening."""
+        """End the port-forwarding and the log followers."""
         self._processes.close()
 
     def simulator(self) -> Simulator:
@@ -80,18 +80,18 @@ class Real:
         return Simulator(*(f"http://127.0.0.1:{told[target]}" for target in (WORK_API, ADMINISTRATION)))
 
     def follow(self) -> None:
-        """The kubelet does."""
+        """Do nothing: the kubelet does it."""
 
     def end(self) -> None:
-        """The kubelet does."""
+        """Do nothing: the kubelet does it."""
 
     def listen(self, pod: str) -> None:
-        """Follow its log."""
+        """Follow the pod's log."""
         self._processes.start(pod, [*self._kubectl, "logs", "--follow", pod])
         wait_for(lambda: self.heard(pod), seconds=LOG_SECONDS, what=f"the first line of {pod}")
 
     def heard(self, pod: str) -> str:
-        """What it has printed so far."""
+        """Return what the pod has printed so far."""
         log = self._processes.log(pod)
         return log.read_text(errors="replace") if log.exists() else ""
 
@@ -107,13 +107,13 @@ class Played:
         self._runs = False
 
     def simulator(self) -> Simulator:
-        """Start it here."""
+        """Start the simulator on this machine."""
         self._simulator = self._stage.start_simulator(self._ttl)
         return self._simulator
 
     def follow(self) -> None:
-        """End the old process, and start one as the live Deployment has it."""
-        assert self._simulator is not None  # noqa: S101  # there is nothing to keep before
+        """End the old process, and start one as the live Deployment says."""
+        assert self._simulator is not None  # noqa: S101  # without a simulator there is no lease to keep
         spec = self._pod_spec()
         environment = {each["name"]: each.get("value", "") for each in spec["containers"][0]["env"]}
         del environment["WORKLEASE_API_URL"]  # a name that only a cluster's DNS knows
@@ -131,10 +131,10 @@ class Played:
             self._runs = False
 
     def listen(self, pod: str) -> None:
-        """Nothing prints."""
+        """Do nothing: no container prints anything."""
 
-    def heard(self, pod: str) -> str:  # noqa: ARG002  # as the protocol has it
-        """Nothing prints."""
+    def heard(self, pod: str) -> str:  # noqa: ARG002  # the protocol's signature
+        """Return nothing: no container prints anything."""
         return ""
 
     def _pod_spec(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Played:
         return spec
 
     def _account(self, name: str) -> Path:
-        """A kubeconfig with a token of the service account, and nobody else's rights."""
+        """Write a kubeconfig with a token of the service account, so that the operator has no other rights."""
         token = self._cluster.kubectl("create", "token", name, f"--namespace={self._namespace}", TOKEN_LIFE).strip()
         config = json.loads(self._cluster.kubectl("config", "view", "--minify", "--flatten", "--raw", "-o", "json"))
         config["users"][0]["user"] = {"token": token}
@@ -155,7 +155,7 @@ class Played:
 
 @contextmanager
 def containers(cluster: ExistingCluster, stage: Stage, grounds: Grounds, ttl: int) -> Iterator[Containers]:
-    """The kind of containers that this cluster has, while the block runs."""
+    """Open the kind of containers that this cluster has, while the block runs."""
     if are_played(cluster.kubectl("get", "nodes", "-o", "json")):
         yield Played(cluster, grounds.namespace, stage, grounds, ttl)
         return
@@ -167,6 +167,6 @@ def containers(cluster: ExistingCluster, stage: Stage, grounds: Grounds, ttl: in
 
 
 def are_played(nodes: str) -> bool:
-    """Whether all of a cluster's nodes, as kubectl's JSON has them, are played by kwok."""
+    """Return whether kwok plays all of a cluster's nodes, given kubectl's JSON."""
     annotations = [each["metadata"].get("annotations", {}) for each in json.loads(nodes)["items"]]
     return bool(annotations) and all("kwok.x-k8s.io/node" in each for each in annotations)

@@ -1,6 +1,6 @@
 """helm, bound to one cluster, one namespace and one release.
 
-Owns its command line. Must not read or change the user's own settings of helm.
+Owns helm's command line. Must not read or change the user's own helm settings.
 """
 
 import os
@@ -13,7 +13,7 @@ from controlplane import ExistingCluster
 from controlplane.kubectl import quiet_environment
 
 CHART = Path(__file__).parents[2] / "charts" / "worklease-operator"
-RELEASE = "worklease-operator"  # as the chart, so that it is also the name of its objects
+RELEASE = "worklease-operator"  # the chart's name, so that the chart's objects also have it
 WAIT = ("--wait", "--timeout=5m")  # an image has to be pulled
 
 
@@ -23,7 +23,7 @@ class HelmError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Helm:
-    """One release; its caches and settings are in a folder of ours."""
+    """One release; helm's caches and settings are in a temporary folder."""
 
     binary: Path
     cluster: ExistingCluster
@@ -31,15 +31,15 @@ class Helm:
     home: Path
 
     def install(self, values: Mapping[str, str]) -> str:
-        """Install the chart and wait until its objects are ready; returns what helm says."""
+        """Install the chart, wait until its objects are ready, and return what helm says."""
         return self._run("install", RELEASE, str(CHART), *WAIT, *_given(values))
 
     def upgrade(self, values: Mapping[str, str]) -> str:
-        """Upgrade the release to these values beside the old ones."""
+        """Upgrade the release to these values, in addition to the old ones."""
         return self._run("upgrade", RELEASE, str(CHART), *WAIT, "--reuse-values", *_given(values))
 
     def rollback(self) -> str:
-        """Go back to the revision before."""
+        """Roll back to the previous revision."""
         return self._run("rollback", RELEASE, *WAIT)
 
     def uninstall(self) -> str:
@@ -49,7 +49,7 @@ class Helm:
     def _run(self, *arguments: str) -> str:
         where = ("--kubeconfig", str(self.cluster.kubeconfig), "--kube-context", self.cluster.context)
         homes = {f"HELM_{name}_HOME": str(self.home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
-        # HELM_NAMESPACE and the like would turn it elsewhere.
+        # HELM_NAMESPACE and similar variables would make helm act elsewhere.
         environment = {name: value for name, value in quiet_environment(os.environ).items() if "HELM_" not in name}
         done = subprocess.run(
             [str(self.binary), *where, "--namespace", self.namespace, *arguments],
@@ -73,5 +73,5 @@ def _given(values: Mapping[str, str]) -> list[str]:
 
 
 def _is_tag(name: str) -> bool:
-    """A tag such as 1.10 is no number."""
+    """Return whether a value is part of an image's name: a tag such as 1.10 must not become a number."""
     return name.startswith("image.")

@@ -1,4 +1,4 @@
-"""Which images the journey uses: each can be named, since a cluster may have no registry.
+"""Which images the journey uses: the user can name each, because a cluster may have no registry.
 
 Must not pull or push anything.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 OPERATOR, SANDBOX = "E2E_IMAGE", "E2E_SANDBOX_IMAGE"
-DEFAULT_SANDBOX = "busybox:1.37"  # a shell, trap, tail and dd are all that it needs
+DEFAULT_SANDBOX = "busybox:1.37"  # has all that the sandboxes need: a shell, trap, tail and dd
 
 
 class ImagesError(Exception):
@@ -25,18 +25,18 @@ class Images:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """E2E_IMAGE must be named; E2E_SANDBOX_IMAGE may be."""
+        """Read E2E_IMAGE, which must be set, and E2E_SANDBOX_IMAGE, which may be."""
         operator = environ.get(OPERATOR, "")
         if not operator:
             raise ImagesError(
-                f"{OPERATOR} is not set: name an image that the cluster has or can pull, as in "
+                f"{OPERATOR} is not set: name an image that the cluster has or can pull, such as "
                 f"{OPERATOR}=localhost/worklease-operator:0.1.0, which `make image` builds (kind load ...)"
             )
         return cls(operator, environ.get(SANDBOX) or DEFAULT_SANDBOX)
 
     @property
     def values(self) -> dict[str, str]:
-        """The chart's values that name the operator's image."""
+        """Return the chart's values that name the operator's image."""
         rest, _, digest = self.operator.partition("@")
         # A colon before a slash is the registry's port.
         repository, colon, tag = rest.rpartition(":")

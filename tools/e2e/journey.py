@@ -1,6 +1,6 @@
 """The journey: seven chapters, each with its claims.
 
-Owns what happens, in which order, and how long each step may take. Must not decide whether a claim is so, nor how
+Owns what happens, in which order, and how long each step may take. Must not decide whether a claim holds, nor how
 anything looks, nor where containers run.
 """
 
@@ -20,7 +20,7 @@ from e2e.helm import RELEASE, Helm
 from e2e.images import Images
 from e2e.sandboxes import ASKED_TO_END, EVICTED, OUT_OF_MEMORY, STANDING, STOPPED, Sandbox
 
-EXAMPLE = STANDING.item  # the chart's own example keeps it
+EXAMPLE = STANDING.item  # the WorkLease of the chart's own example keeps it
 TTL_SECONDS = 45  # a beat each 15 s: an upgrade takes longer than one and less than three
 INTERVAL_SECONDS = TTL_SECONDS / 3
 CLAIM_SECONDS = 60.0
@@ -34,7 +34,7 @@ GONE = (
 
 @dataclass(slots=True)
 class Journey(Telling):
-    """One telling: `tell` it, then look at `claims` and at `unseen`."""
+    """One run of the journey: call `tell`, then look at `claims` and at `unseen`."""
 
     simulator: Simulator = field(init=False)
     cluster: ExistingCluster
@@ -42,10 +42,10 @@ class Journey(Telling):
     images: Images
     containers: Containers
     unseen: list[str] = field(default_factory=list, init=False)
-    """What cannot be shown where no kubelet runs."""
+    """What cannot be shown because no kubelet runs."""
 
     def tell(self) -> bool:
-        """Tell all chapters; returns whether every claim was so."""
+        """Tell all chapters; return whether every claim holds."""
         chapters = (
             self._install,
             self._keep,
@@ -59,8 +59,8 @@ class Journey(Telling):
             try:
                 chapter(number)
             except DeadlineError as error:
-                self.judge(Claim(f"chapter {number} goes on in time", str(error)))
-            # Without a lease there is nothing more to tell; after that each chapter stands alone.
+                self.judge(Claim(f"each step of chapter {number} happens in time", str(error)))
+            # Without a lease there is nothing more to show. The later chapters do not depend on each other.
             if chapter == self._install and not self._all_so():
                 break
         return self._all_so()
@@ -72,8 +72,8 @@ class Journey(Telling):
         self.screen.chapter(
             number,
             "Helm installs the operator and a Work API",
-            "The chart brings the CRD, the operator, its account with no more rights than it uses, a simulated Work "
-            "API, and one WorkLease as an example. No account is needed.",
+            "The chart installs the CRD, the operator, its service account with only the rights that it uses, a "
+            "simulated Work API, and one WorkLease as an example. You need no account.",
         )
         values = {
             **self.images.values,
@@ -88,14 +88,14 @@ class Journey(Telling):
         snapshot = self.until(lambda seen: claims.leases_held(seen, [EXAMPLE]).holds, CLAIM_SECONDS, "a held lease")
         self.judge(own.operator_runs(snapshot))
         self.judge(claims.leases_held(snapshot, [EXAMPLE]))
-        self._needs_kubelet("the images are there, and run as uid 65532 on a read-only root")
+        self._needs_kubelet("the images are available, and run as uid 65532 with a read-only root file system")
         self.table("get", "worklease,pods")
 
     def _keep(self, number: int) -> None:
         self.screen.chapter(
             number,
             "The operator's own pod keeps the lease",
-            f"The lease lasts {TTL_SECONDS} s and is renewed at a third of that. A sandbox pod joins it meanwhile.",
+            f"The lease lasts {TTL_SECONDS} s and is renewed at a third of that. Meanwhile a sandbox pod is added.",
         )
         self._apply(STANDING.pod_manifest)
         self.until(lambda _: len(renewals(self.simulator.record(), EXAMPLE)) > 2, TTL_SECONDS, "two renewals")  # noqa: PLR2004
@@ -115,7 +115,8 @@ class Journey(Telling):
         self.screen.chapter(
             number,
             "An item is stopped, and its sandbox is asked to end",
-            "A beat hears of it. The sandbox gets SIGTERM and its grace; once it is gone, the stop is confirmed.",
+            "The answer to the next beat says so. The sandbox gets SIGTERM and its grace period. Once it is gone, the "
+            "operator confirms the stop.",
         )
         self._begin(STOPPED)
         self.containers.listen(STOPPED.pod)
@@ -137,8 +138,8 @@ class Journey(Telling):
         self.screen.chapter(
             number,
             "A sandbox runs out of memory",
-            "It asks for more than its limit, and the kernel kills it. The item must not wait for its lease to lapse: "
-            "it is stopped, with the reason on the object.",
+            "It uses more than its limit, and the kernel kills it. The item must not wait for its lease to lapse: the "
+            "operator stops it and shows the reason on the object.",
         )
         snapshot = self._fail(OUT_OF_MEMORY, "OOMKilled")
         lease = snapshot.lease(OUT_OF_MEMORY.item)
@@ -149,7 +150,7 @@ class Journey(Telling):
         self.screen.chapter(
             number,
             "A sandbox is evicted",
-            "It fills its volume beyond the limit, and the kubelet evicts the pod. Again the item is stopped.",
+            "It fills its volume beyond the limit, and the kubelet evicts the pod. The operator stops the item again.",
         )
         self._fail(EVICTED, "Evicted")
         self._needs_kubelet("the kubelet measured the volume, and evicted the pod")
@@ -158,18 +159,18 @@ class Journey(Telling):
         self.screen.chapter(
             number,
             "An upgrade and a rollback, while a lease is held",
-            "The old pod ends before the new one starts, which goes on from the checkpoint. No sandbox notices.",
+            "The old pod ends before the new one starts. The new one continues from the checkpoint. No sandbox notices.",
         )
         self._change(
             "helm upgrade --set config.logLevel=debug", lambda: self.helm.upgrade({"config.logLevel": "debug"})
         )
         self._change("helm rollback", self.helm.rollback)
         self.judge(claims.never_lapsed(self.simulator.record()))
-        self._needs_kubelet("those gaps have the start of a container in them")
+        self._needs_kubelet("those gaps include the start of a container")
         self.table("get", "worklease")
 
     def _change(self, words: str, change: Callable[[], str]) -> None:
-        """Change the release, and judge that a new process goes on with the lease."""
+        """Change the release, and check that a new process goes on with the lease."""
         before, seq = self.stage.look(self.grounds), self.simulator.record()[-1].seq
         self.screen.command(f"{words} {RELEASE} ...")
         change()
@@ -189,7 +190,7 @@ class Journey(Telling):
             number,
             "Helm uninstalls the operator",
             "Running work is not touched: sandboxes and WorkLeases stay, and so does the CRD. The operator's "
-            "finalizers go, so that everything can be deleted without it.",
+            "finalizers are removed, so that everything can be deleted without it.",
         )
         before = self.stage.look(self.grounds)
         self.judge(claims.one_chain(self.simulator.record()))
@@ -204,7 +205,7 @@ class Journey(Telling):
         self.judge(own.leases_stay(before, snapshot))
         self.judge(claims.pods_untouched(before, snapshot, [STANDING.pod]))
         finalizers = self._get("worklease", "-o", "jsonpath={.items[*].metadata.finalizers}")
-        self._needs_kubelet("no WorkLease has a finalizer: the hook's pod took them off", lambda: finalizers)
+        self._needs_kubelet("no WorkLease has a finalizer: the hook's pod removed them", lambda: finalizers)
 
     def _begin(self, sandbox: Sandbox) -> Snapshot:
         """Create a WorkLease and its sandbox, and wait until both are as they should be."""
@@ -213,7 +214,7 @@ class Journey(Telling):
         return self.until(held, self.grounds.starting_seconds, f"a held lease and a running {sandbox.pod}")
 
     def _fail(self, sandbox: Sandbox, reason: str) -> Snapshot:
-        """Have a sandbox end in its own way, and judge what becomes of its item."""
+        """Let a sandbox end in its own way, and check what happens to its item."""
         self._begin(sandbox)
         snapshot = self._ended(sandbox)
         self.judge(own.ended_by(snapshot, sandbox.item, reason))
@@ -221,7 +222,7 @@ class Journey(Telling):
         return snapshot
 
     def _ended(self, sandbox: Sandbox) -> Snapshot:
-        """Wait until an item is over, and judge that the server was told."""
+        """Wait until an item is over, and check that the server was told."""
         item = sandbox.item
         snapshot = self.until(lambda seen: claims.finished(seen, item).holds, FAILURE_SECONDS, f"the end of {item}")
         self.judge(claims.finished(snapshot, item))
@@ -232,13 +233,13 @@ class Journey(Telling):
         return claims.status_is_verbatim(seen, {EXAMPLE: self.simulator.values()[EXAMPLE]})
 
     def _needs_kubelet(self, text: str, objection: Callable[[], str] | None = None) -> None:
-        """Judge what only real containers show; where there are none, say so.
+        """Check what only real containers show; if there are none, say so.
 
-        Without an objection the text says what the other claims of the chapter have shown where containers are real.
+        Without an objection, the text says what the chapter's other claims have shown if containers are real.
         """
         if self.containers.played:
             self.unseen.append(text)
-            self.screen.say(f"Needs a kubelet, so it is not judged here: {text}.")
+            self.screen.say(f"Needs a kubelet, so it is not checked here: {text}.")
         elif objection is not None:
             self.judge(Claim(text, objection()))
 

@@ -1,6 +1,6 @@
-"""Where the journey takes place: a namespace of the user's cluster, made for it and removed after it.
+"""Where the journey takes place: a namespace of the user's cluster, created for it and removed after it.
 
-Owns what is touched there. Must not touch what it has not made: where there is a CRD of ours, it does not begin.
+Owns what is touched there. Must not touch what it did not create: if the CRD is already installed, it does not begin.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,17 +23,18 @@ class PlaceError(Exception):
 
 @contextmanager
 def place(cluster: ExistingCluster, helm: Helm, folder: Path, say: Callable[[str], None]) -> Iterator[Grounds]:
-    """An empty namespace where Pod Security is restricted; release, CRD and namespace go at the end."""
+    """Create an empty namespace with restricted Pod Security; remove release, CRD and namespace at the end."""
     for kind, name in (("crd", CRD_NAME), ("namespace", NAMESPACE)):
         if cluster.kubectl("get", kind, name, "--ignore-not-found", "-o", "name"):
             raise PlaceError(
-                f"The {kind} {name} exists in the cluster at {cluster.url}, and the journey removes only what it made. "
-                f"If an earlier one was killed and left it, and nobody uses it: kubectl delete {kind} {name}"
+                f"The {kind} {name} already exists in the cluster at {cluster.url}, and the journey removes only what "
+                f"it made itself. If an earlier run was killed and left it behind, and nobody uses it, remove it with: "
+                f"kubectl delete {kind} {name}"
             )
     cluster.kubectl("create", "namespace", NAMESPACE)
     try:
         cluster.kubectl("label", "namespace", NAMESPACE, RESTRICTED)
-        # Pods are refused until the namespace has its account.
+        # The API server refuses pods until the namespace has its service account.
         cluster.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={NAMESPACE}", ACCOUNT)
         yield Grounds(
             kubectl=cluster.kubectl,
@@ -43,21 +44,21 @@ def place(cluster: ExistingCluster, helm: Helm, folder: Path, say: Callable[[str
             namespace=NAMESPACE,
             about=f"context {cluster.context} at {cluster.url}, namespace {NAMESPACE}",
             starting_seconds=180.0,  # an image has to be pulled
-            ending_seconds=15.0,  # the sandbox's grace, and the kubelet's own time
+            ending_seconds=15.0,  # the sandbox's grace period, and the kubelet's own time
         )
     finally:
         say(f"Removing the release, the CRD and the namespace {NAMESPACE}")
         helm.uninstall()
-        _let_go(cluster)
+        _remove_finalizers(cluster)
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", REMOVAL)
         cluster.kubectl("delete", "crd", CRD_NAME, "--ignore-not-found", "--wait", REMOVAL)
 
 
-def _let_go(cluster: ExistingCluster) -> None:
-    """Take the finalizers off what the operator, which is gone, can take none off any more."""
+def _remove_finalizers(cluster: ExistingCluster) -> None:
+    """Remove the finalizers that the operator, which is gone, can no longer remove."""
     try:
         names = cluster.kubectl("get", "worklease", f"--namespace={NAMESPACE}", "-o", "name").split()
-    except KubectlError:  # there is no CRD: the journey ended before it came
+    except KubectlError:  # there is no CRD: the journey ended before it was installed
         return
     for name in names:
         cluster.kubectl("patch", name, f"--namespace={NAMESPACE}", "--type=merge", "-p", NO_FINALIZERS)

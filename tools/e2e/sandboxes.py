@@ -1,4 +1,4 @@
-"""The work leases of the journey and their sandboxes: each ends in a way of its own.
+"""The work leases of the journey and their sandboxes: each sandbox ends in a different way.
 
 Owns their manifests. Must not apply them.
 """
@@ -11,17 +11,17 @@ from typing import Any
 ENVIRONMENT = "env_demo"
 ASKED_TO_END = "SIGTERM received"
 PLAYED = "controlplane.worklease.dev"  # how kwok is told to end a pod; no real kubelet reads it
-# Told to end, it says so and takes a moment; nobody tells the others.
+# On SIGTERM it says so and takes a moment. The other sandboxes get no SIGTERM.
 PATIENT = f"trap 'echo {ASKED_TO_END}; sleep 1; exit 0' TERM; echo working; while true; do sleep 1 & wait $!; done"
-# tail keeps the last line, and /dev/zero has only one. It begins when the pod has been seen to run.
+# tail keeps the last line in memory, and /dev/zero has only one. It starts after the pod has been seen to run.
 GREEDY = "sleep 5; exec tail /dev/zero"
-# More than the volume may hold: the kubelet evicts the pod at its next look.
+# More than the volume may hold: the kubelet evicts the pod at its next check.
 WASTEFUL = "sleep 5; dd if=/dev/zero of=/scratch/waste bs=1M count=8; while true; do sleep 1 & wait $!; done"
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A work item's sandbox: what its container does, and how kwok is to play that."""
+    """A work item's sandbox: what its container does, and how kwok plays that."""
 
     item: str
     script: str
@@ -29,16 +29,16 @@ class Sandbox:
 
     @property
     def pod(self) -> str:
-        """The name of the pod."""
+        """Return the name of the pod."""
         return f"sandbox-{self.name}"
 
     @property
     def name(self) -> str:
-        """The name of the WorkLease."""
+        """Return the name of the WorkLease."""
         return self.item.removeprefix("work_")
 
     def manifests(self, namespace: str, image: str) -> str:
-        """The WorkLease and the pod, for kubectl."""
+        """Return the WorkLease and the pod, for kubectl."""
         lease = {
             "apiVersion": "worklease.dev/v1alpha1",
             "kind": "WorkLease",
@@ -48,7 +48,7 @@ class Sandbox:
         return json.dumps({"apiVersion": "v1", "kind": "List", "items": [lease, self._pod(namespace, image)]})
 
     def pod_manifest(self, namespace: str, image: str) -> str:
-        """The pod alone, for kubectl."""
+        """Return the pod alone, for kubectl."""
         return json.dumps(self._pod(namespace, image))
 
     def _pod(self, namespace: str, image: str) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def test_plain_lines_hold_everything_and_no_control_characters(capsys: pytest.Ca
         f"   $ {LONG}",
         "   It [happened].",
         "   [ok] this is so",
-        "   [NOT SO] that is so",
+        "   [FAILED] that is so",
         "            it was not",
         "   $ kubectl get worklease",
         "   NAME",
@@ -61,7 +61,7 @@ def test_a_terminal_shows_the_same_and_its_own_tables() -> None:
         assert text in shown
     assert "✔ this is so" in shown
     assert "✘ that is so" in shown
-    assert "not so: it was not" in shown
+    assert "failed: it was not" in shown
     assert "$ kubectl get worklease" in shown
     assert "NAME\nlease" not in shown
 
