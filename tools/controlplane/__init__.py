@@ -1,7 +1,7 @@
 """A real Kubernetes control plane on this machine, for tests and the demo.
 
-Owns the pinned binaries, the processes made of them and their end. Must not know anything of the operator, and must
-not touch a cluster that it did not start, but for `existing_cluster`, which asks first.
+Owns the pinned binaries, their processes and the end of those. Must not know anything about the operator. Must not
+touch a cluster that it did not start, except in `existing_cluster`, which asks first.
 """
 
 from controlplane.binaries import BinariesError, Places, ensure

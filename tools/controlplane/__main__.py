@@ -1,6 +1,6 @@
-"""The control plane by hand: `python -m controlplane binaries`, `which NAME`, `run`.
+"""The control plane from the command line: `python -m controlplane binaries`, `which NAME`, `run`.
 
-Must not hold logic of its own.
+Must not contain logic of its own.
 """
 
 import signal
@@ -22,14 +22,14 @@ def main() -> None:
 @main.command()
 @click.argument("names", nargs=-1)
 def binaries(names: tuple[str, ...]) -> None:
-    """Have the pinned binaries ready; all of them, or those that are named."""
+    """Build the pinned binaries that are missing: all of them, or those that are named."""
     _ensure(names or tuple(TOOLS))
 
 
 @main.command()
 @click.argument("name")
 def which(name: str) -> None:
-    """Print the path of a pinned binary, after building it if need be."""
+    """Print the path of a pinned binary; build it first if it is missing."""
     click.echo(_ensure((name,))[name])
 
 
@@ -41,7 +41,7 @@ def run(nodes: int) -> None:
     try:
         with OwnControlPlane(nodes=nodes) as plane:
             click.echo(f"export KUBECONFIG={plane.kubeconfig}")
-            click.echo(f"# {plane.url}, logs in {plane.directory}; Ctrl-C ends it and removes the folder", err=True)
+            click.echo(f"# {plane.url}, logs in {plane.directory}. Ctrl-C ends it and removes the folder.", err=True)
             signal.pause()
     except KeyboardInterrupt:
         click.echo("# ended", err=True)
@@ -50,12 +50,12 @@ def run(nodes: int) -> None:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Have SIGTERM end the block in order, as Ctrl-C does."""
+    """Let SIGTERM end the block in order, like Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def _ensure(names: tuple[str, ...]) -> dict[str, object]:
-    """The named binaries, or a clear word and exit code 1."""
+    """Return the paths of the named binaries, or fail with a clear message and exit code 1."""
     try:
         return dict(ensure(names))
     except BinariesError as error:

@@ -1,7 +1,7 @@
-"""The pinned binaries: which they are, where they are found, and how they come to be.
+"""The pinned binaries: which they are, where they are found, and how they are built.
 
-The order is KUBEBUILDER_ASSETS, our own cache, a build from the Go modules in tools/go. Versions are read from their
-go.mod: they stand nowhere else. Must not start a control plane and must not leave half a binary behind.
+They come from KUBEBUILDER_ASSETS, else from the project's cache, else from a build of the Go modules in tools/go. Their
+versions are in go.mod only. Must not start a control plane, and must not leave half a binary behind.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from controlplane.toolchain import BUILD_FLAGS, ToolchainError, compile_package,
 MODULES = Path(__file__).parents[1] / "go"
 GO_REQUIREMENTS = Path(__file__).parents[2] / "requirements" / "go.txt"
 STAGES = "stages"
-CLIENT = "k8s.io/client-go"  # its v0.N is of Kubernetes 1.N
+CLIENT = "k8s.io/client-go"  # its v0.N belongs to Kubernetes 1.N
 KUBERNETES_LINK = (
     "-X k8s.io/component-base/version.gitVersion={version}",
     "-X k8s.io/component-base/version.gitMajor={major}",
@@ -32,37 +32,37 @@ KUBERNETES_LINK = (
 
 
 class BinariesError(Exception):
-    """A pinned binary cannot be had; the message says what to do."""
+    """A pinned binary cannot be found or built; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One pinned binary: `module` is its folder in tools/go, `requires` the Go module whose version it has."""
+    """One pinned binary: `module` is its folder in tools/go, `requires` the Go module that sets its version."""
 
     name: str
     module: str
     requires: str
     package: str
-    about: str  # a cold build on two cores
+    about: str  # how long a cold build takes on two cores
     link: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()  # files of the required module that the binary needs beside it
 
 
 def _kubernetes(name: str, about: str) -> Tool:
-    """One program of Kubernetes itself."""
+    """Return the tool for one program of Kubernetes."""
     package = f"k8s.io/kubernetes/cmd/{name}"
     return Tool(name, "kubernetes", "k8s.io/kubernetes", package, about, link=KUBERNETES_LINK)
 
 
 def _prometheus(name: str, about: str) -> Tool:
-    """One program of Prometheus."""
+    """Return the tool for one program of Prometheus."""
     package = f"github.com/prometheus/prometheus/cmd/{name}"
     link = ("-X github.com/prometheus/common/version.Version={version}",)
     return Tool(name, "prometheus", "github.com/prometheus/prometheus", package, about, link=link)
 
 
 def _helm(name: str, major: int, about: str, *link: str) -> Tool:
-    """Helm of one major version: people have either."""
+    """Return the tool for Helm of one major version: both are in use."""
     module = f"helm.sh/helm/v{major}"
     link = (f"-X {module}/internal/version.version={{version}}", *link)
     return Tool(name, name, module, f"{module}/cmd/helm", about, link=link)
@@ -98,7 +98,7 @@ TOOLS = {
             link=("-X main.version={version}",),
         ),
         _helm("helm", 4, "3 min"),
-        # Without the last two it takes itself for one of Kubernetes 1.20.
+        # Without the last two flags it assumes Kubernetes 1.20.
         _helm(
             "helm3",
             3,
@@ -122,7 +122,7 @@ TOOLS = {
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where to look and where to keep."""
+    """Where to look for binaries, and where to keep them."""
 
     cache: Path
     assets: Path | None = None
@@ -130,21 +130,21 @@ class Places:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Places":
-        """KUBEBUILDER_ASSETS and XDG_CACHE_HOME, as their specifications read them."""
+        """Read KUBEBUILDER_ASSETS and XDG_CACHE_HOME, as their specifications say."""
         assets = environ.get("KUBEBUILDER_ASSETS")
         if assets and not Path(assets).is_dir():
-            raise BinariesError(f"KUBEBUILDER_ASSETS names {assets}, which is not a folder: correct or unset it")
+            raise BinariesError(f"KUBEBUILDER_ASSETS names {assets}, which is not a folder: correct it or unset it")
         home = environ.get("XDG_CACHE_HOME", "")
         # The XDG specification: a relative path is invalid and ignored.
         base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
         return cls(cache=base / "worklease" / "tools", assets=Path(assets).absolute() if assets else None)
 
     def module(self, tool: Tool) -> Path:
-        """The folder of the tool's Go module."""
+        """Return the folder of the tool's Go module."""
         return self.modules / tool.module
 
     def home(self, tool: Tool) -> Path:
-        """Where the cache keeps the tool: another folder as soon as anything it is made of changes."""
+        """Return the tool's folder in the cache: a new one as soon as any of its inputs changes."""
         digest = hashlib.sha256()
         for path in sorted(self.module(tool).glob("*")):
             if path.name in {"go.mod", "go.sum"} or path.suffix == ".go":
@@ -155,7 +155,7 @@ class Places:
 
 
 def version(tool: Tool, places: Places) -> str:
-    """The tool's version, from its go.mod."""
+    """Return the tool's version, from its go.mod."""
     pinned = _required(tool, tool.requires, places)
     if not pinned:
         path = places.module(tool) / "go.mod"
@@ -164,14 +164,14 @@ def version(tool: Tool, places: Places) -> str:
 
 
 def _required(tool: Tool, module: str, places: Places) -> str:
-    """The version of a Go module that the tool's one requires; empty if it does not."""
+    """Return the version in which the tool's Go module requires another module; empty if it does not."""
     text = (places.module(tool) / "go.mod").read_text()
     pin = re.search(rf"^(?:require)?\s+{re.escape(module)} (v\S+)", text, re.MULTILINE)
     return pin[1] if pin else ""
 
 
 def link_flags(tool: Tool, places: Places) -> str:
-    """The linker's flags: no debug tables, and the versions that the program shall say it has, and is of."""
+    """Return the linker's flags: no debug tables, and the versions that the program reports."""
     pinned = version(tool, places)
     major, minor, _ = pinned.removeprefix("v").split(".", 2)
     client_minor = _required(tool, CLIENT, places).removeprefix("v0.").partition(".")[0]
@@ -180,7 +180,7 @@ def link_flags(tool: Tool, places: Places) -> str:
 
 
 def find(tool: Tool, places: Places) -> Path | None:
-    """The tool's binary if it is there already: in KUBEBUILDER_ASSETS, else in the cache."""
+    """Return the tool's binary if it exists: in KUBEBUILDER_ASSETS, else in the cache."""
     if places.assets is not None and _is_complete(tool, places.assets):
         return places.assets / tool.name
     home = places.home(tool)
@@ -188,13 +188,13 @@ def find(tool: Tool, places: Places) -> Path | None:
 
 
 def _is_complete(tool: Tool, folder: Path) -> bool:
-    """Whether a folder holds the binary and all that it needs beside it."""
+    """Return whether a folder holds the binary and all that it needs beside it."""
     beside = (folder / STAGES / Path(stage).name for stage in tool.stages)
     return os.access(folder / tool.name, os.X_OK) and all(path.is_file() for path in beside)
 
 
 def foreign_versions(found: Mapping[str, Path], places: Places) -> list[str]:
-    """What to say of an API server from KUBEBUILDER_ASSETS that is not of the pinned minor version."""
+    """Return a remark if the API server from KUBEBUILDER_ASSETS does not have the pinned minor version."""
     path = found.get("kube-apiserver")
     if path is None or places.assets is None or path.parent != places.assets:
         return []
@@ -203,11 +203,11 @@ def foreign_versions(found: Mapping[str, Path], places: Places) -> list[str]:
     pinned = version(TOOLS["kube-apiserver"], places)
     if said.split(".")[:2] == pinned.split(".")[:2]:
         return []
-    return [f"{path} (from KUBEBUILDER_ASSETS) says it is {said}; {pinned} is pinned. It is used all the same."]
+    return [f"{path} (from KUBEBUILDER_ASSETS) is {said}, but {pinned} is pinned. It is used all the same."]
 
 
 def ensure(names: Iterable[str] = tuple(TOOLS), places: Places | None = None) -> dict[str, Path]:
-    """The paths of the named binaries, after building those that are missing. Raises BinariesError."""
+    """Return the paths of the named binaries; build those that are missing. Raises BinariesError."""
     places = places or Places.from_environment()
     tools = [_tool(name) for name in names]
     found = {tool.name: path for tool in tools if (path := find(tool, places)) is not None}
@@ -221,39 +221,39 @@ def ensure(names: Iterable[str] = tuple(TOOLS), places: Places | None = None) ->
 
 
 def _tool(name: str) -> Tool:
-    """The tool of that name."""
+    """Return the tool with that name."""
     if name not in TOOLS:
-        raise BinariesError(f"{name} is not pinned here; these are: {', '.join(TOOLS)}")
+        raise BinariesError(f"{name} is not a pinned binary; these are: {', '.join(TOOLS)}")
     return TOOLS[name]
 
 
 def _build_all(tools: list[Tool], places: Places, shown: Progress) -> dict[str, Path]:
-    """Build the tools one after the other: each keeps all cores busy by itself."""
+    """Build the tools one after the other: each build keeps all cores busy."""
     shown.note(
-        f"Building {', '.join(tool.name for tool in tools)} from source, once. All the pinned tools together take "
-        f"about 15 minutes on two cores, less where Go has compiled them before. They are kept in {places.cache}."
+        f"Building {', '.join(tool.name for tool in tools)} from source, once. All pinned tools together take "
+        f"about 15 minutes on two cores, less if Go has compiled them before. They are kept in {places.cache}."
     )
     try:
         return {tool.name: _build(tool, places, shown) for tool in tools}
     except ToolchainError as error:
         raise BinariesError(
-            f"{error}\nThe tools come from the Go modules in {places.modules}. If the network or the disk was the "
-            "cause, run the same again: what is compiled already is kept. Or put binaries of your own into a folder "
-            "and name it in KUBEBUILDER_ASSETS."
+            f"{error}\nThe tools are built from the Go modules in {places.modules}. If the network or the disk was the "
+            "cause, run the same again: what is already compiled is kept. Or put your own binaries into a folder "
+            "and set KUBEBUILDER_ASSETS to it."
         ) from error
 
 
 def _build(tool: Tool, places: Places, shown: Progress) -> Path:
-    """Build one tool, unless another process has meanwhile, and move it into place when it is whole."""
+    """Build one tool, unless another process has built it meanwhile, and move it into place when it is complete."""
     home = places.home(tool)
 
     def waiting() -> None:
-        shown.note(f"Another process builds {tool.name}: waiting for it.")
+        shown.note(f"Another process is building {tool.name}: waiting for it.")
 
     with locked(places.cache / f"{home.name}.lock", waiting):
         if _is_complete(tool, home):
             return home / tool.name
-        for stale in places.cache.glob(f"{home.name}.partial-*"):  # of an interrupted build; the lock is held
+        for stale in places.cache.glob(f"{home.name}.partial-*"):  # from an interrupted build; the lock is held
             shutil.rmtree(stale, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=f"{home.name}.partial-", dir=places.cache))
         try:
@@ -266,7 +266,7 @@ def _build(tool: Tool, places: Places, shown: Progress) -> Path:
 
 
 def _build_into(folder: Path, tool: Tool, places: Places, shown: Progress) -> None:
-    """Compile the tool and copy what it needs beside it, so that a warm cache needs no Go."""
+    """Compile the tool and copy the files that it needs beside it, so that a warm cache needs no Go."""
     module = places.module(tool)
     go = find_go(places.modules, places.cache, GO_REQUIREMENTS, shown)
     with shown.step(f"{tool.name} {version(tool, places)}", tool.about) as step:
@@ -277,4 +277,4 @@ def _build_into(folder: Path, tool: Tool, places: Places, shown: Progress) -> No
         (folder / STAGES).mkdir()
         for stage in tool.stages:
             shutil.copyfile(source / stage, folder / STAGES / Path(stage).name)
-    folder.chmod(0o755)  # mkdtemp's 0700 would keep other users of a shared cache out
+    folder.chmod(0o755)  # mkdtemp's 0700 would lock out other users of a shared cache

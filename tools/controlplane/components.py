@@ -1,4 +1,4 @@
-"""The command lines of a control plane's parts. Pure: given where everything lies, what is to be run.
+"""The command lines of a control plane's components. Pure: from where the files are, what to run.
 
 Must not start anything.
 """
@@ -9,11 +9,11 @@ from pathlib import Path
 
 from controlplane.ports import LOOPBACK
 
-# As Kubernetes' own defaults: nothing routes them here, they only have to be apart.
+# Kubernetes' own defaults. Nothing routes them here; they only must not overlap.
 SERVICE_RANGE = "10.96.0.0/16"
 POD_RANGE = "10.244.0.0/16"
-# etcd listens on sockets in the folder, which no other user and no other process's port choice can reach. Their names
-# are relative because a socket's path is limited to about 100 bytes, and a temporary folder's may be longer.
+# etcd listens on sockets in the folder, so that no other user can connect and no port can be taken. Their names are
+# relative because a socket's path is limited to about 100 bytes, and a temporary folder's path may be longer.
 ETCD_CLIENTS = "unix://etcd-clients:0"
 ETCD_PEERS = "unix://etcd-peers:0"
 ADMIN_USER = "controlplane:admin"
@@ -22,38 +22,38 @@ KWOK_USER = "controlplane:kwok"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the files of one control plane lie."""
+    """Where the files of one control plane are."""
 
     directory: Path
 
     @property
     def certificates(self) -> Path:
-        """The folder in which the API server makes its certificate and key at its first start."""
+        """The folder in which the API server creates its certificate and key at its first start."""
         return self.directory / "certificates"
 
     @property
     def authority(self) -> Path:
-        """What a client trusts: the API server's certificate and the authority that it made for it."""
+        """What a client trusts: the API server's certificate and the authority that it created for it."""
         return self.certificates / "apiserver.crt"
 
     @property
     def key(self) -> Path:
-        """The API server's key; it signs service accounts' tokens too, so that no other tool has to make one."""
+        """The API server's key. It also signs service account tokens, so that no other tool has to create a key."""
         return self.certificates / "apiserver.key"
 
     @property
     def tokens(self) -> Path:
-        """The table of users that the API server knows by a token."""
+        """The table of users that the API server identifies by a token."""
         return self.directory / "tokens.csv"
 
     @property
     def audit_policy(self) -> Path:
-        """What the API server writes down."""
+        """What the API server logs."""
         return Path(__file__).with_name("audit-policy.yaml")
 
     @property
     def audit_log(self) -> Path:
-        """Where it writes it down."""
+        """The API server's audit log."""
         return self.directory / "audit.log"
 
     @property
@@ -62,12 +62,12 @@ class Layout:
         return self.directory / "stages.yaml"
 
     def kubeconfig(self, user: str) -> Path:
-        """The kubeconfig of one user."""
+        """Return the path of one user's kubeconfig."""
         return self.directory / f"{user.replace(':', '-')}.kubeconfig"
 
 
 def etcd(binary: Path) -> list[str]:
-    """The store; what it forgets in a power cut is of no interest here."""
+    """Return etcd's command line. What it loses in a power cut does not matter here."""
     return [
         str(binary),
         "--name=controlplane",
@@ -83,7 +83,7 @@ def etcd(binary: Path) -> list[str]:
 
 
 def kube_apiserver(binary: Path, layout: Layout, port: int) -> list[str]:
-    """The API server, with RBAC and an audit log, on the loopback interface only."""
+    """Return the API server's command line: with RBAC and an audit log, on the loopback interface only."""
     return [
         str(binary),
         f"--etcd-servers={ETCD_CLIENTS}",
@@ -94,7 +94,7 @@ def kube_apiserver(binary: Path, layout: Layout, port: int) -> list[str]:
         f"--cert-dir={layout.certificates}",
         f"--token-auth-file={layout.tokens}",
         "--authorization-mode=Node,RBAC",
-        # As hardened clusters do: who lets an owner's deletion wait for another object needs a right to that.
+        # As in hardened clusters: to set blockOwnerDeletion, a client needs a right on the owner's finalizers.
         "--enable-admission-plugins=OwnerReferencesPermissionEnforcement",
         "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-signing-key-file={layout.key}",
@@ -108,7 +108,7 @@ def kube_apiserver(binary: Path, layout: Layout, port: int) -> list[str]:
 
 
 def kube_controller_manager(binary: Path, layout: Layout, user: str) -> list[str]:
-    """The controllers: namespaces, service accounts, Jobs, garbage collection and the rest."""
+    """Return the controllers' command line: namespaces, service accounts, Jobs, garbage collection and the rest."""
     return [
         str(binary),
         f"--kubeconfig={layout.kubeconfig(user)}",
@@ -121,7 +121,7 @@ def kube_controller_manager(binary: Path, layout: Layout, user: str) -> list[str
 
 
 def kube_scheduler(binary: Path, layout: Layout, user: str) -> list[str]:
-    """The scheduler."""
+    """Return the scheduler's command line."""
     return [
         str(binary),
         f"--kubeconfig={layout.kubeconfig(user)}",
@@ -132,19 +132,19 @@ def kube_scheduler(binary: Path, layout: Layout, user: str) -> list[str]:
 
 
 def kwok(binary: Path, layout: Layout, user: str) -> list[str]:
-    """The player of all kubelets."""
+    """Return the command line of kwok, which plays all kubelets."""
     return [
         str(binary),
         f"--kubeconfig={layout.kubeconfig(user)}",
         f"--config={layout.stages}",
         "--manage-all-nodes",
-        "--node-lease-duration-seconds=0",  # the heartbeat stage keeps nodes ready; leases would double the writes
+        "--node-lease-duration-seconds=0",  # the heartbeat stage keeps nodes ready; node leases would double the writes
         f"--cidr={POD_RANGE}",
     ]
 
 
 def node(name: str) -> dict[str, object]:
-    """A node for kwok to play."""
+    """Return a node for kwok to play."""
     room = {"cpu": "64", "memory": "256Gi", "pods": "10000"}  # never the limit of a test
     return {
         "apiVersion": "v1",
@@ -159,7 +159,7 @@ def node(name: str) -> dict[str, object]:
 
 
 def kubeconfig(*, url: str, authority: Path, user: str, token: str) -> dict[str, object]:
-    """A kubeconfig with one context; JSON is YAML, so no library is needed to write it."""
+    """Return a kubeconfig with one context. JSON is YAML, so no library is needed to write it."""
     context: Mapping[str, str] = {"cluster": "controlplane", "user": user}
     return {
         "apiVersion": "v1",

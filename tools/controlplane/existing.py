@@ -1,4 +1,4 @@
-"""The user's own cluster, for the demo and the end-to-end journey, and only after asking.
+"""The user's own cluster, for the demo and the end-to-end journey, only after asking.
 
 Must not be used by tests: they refuse every cluster that they did not start themselves.
 """
@@ -17,12 +17,12 @@ TRUE_WORDS = frozenset({"1", "true", "yes"})
 
 
 class ExistingClusterError(Exception):
-    """The existing cluster cannot or may not be used; the message says why."""
+    """The existing cluster cannot be used, or the user refused; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingCluster:
-    """One context of the user's kubeconfig: calls stay with it, even if the user switches theirs meanwhile."""
+    """One context of the user's kubeconfig. All calls use it, even if the user switches context meanwhile."""
 
     kubeconfig: Path
     context: str
@@ -34,14 +34,14 @@ class ExistingCluster:
 
         Args:
             input: what kubectl reads from its standard input.
-            check: raise KubectlError if it fails; else what it complained about is part of the result.
+            check: raise KubectlError if it fails; otherwise its error output is part of the result.
         """
         command = bound(self.binary, self.kubeconfig, context=self.context)
         return output_of(command, arguments, text=input, check=check)
 
 
 def wants_existing_cluster(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user asked for a cluster of their own."""
+    """Return whether the user asked for their own cluster."""
     return environ.get(VARIABLE, "").strip().lower() in TRUE_WORDS
 
 
@@ -51,14 +51,14 @@ def existing_cluster(
     environ: Mapping[str, str] = os.environ,
     kubectl: Path | None = None,
 ) -> ExistingCluster | None:
-    """The cluster of KUBECONFIG if USE_EXISTING_CLUSTER is set and the user agrees; None if it is not set.
+    """Return the cluster of KUBECONFIG if USE_EXISTING_CLUSTER is set and the user agrees; None if it is not set.
 
-    `confirm` is given a question that names context and server. A refusal raises ExistingClusterError.
+    `confirm` gets a question that names context and server. If the user refuses, it raises ExistingClusterError.
     """
     if not wants_existing_cluster(environ):
         return None
     return cluster_of_kubeconfig(
-        confirm, environ=environ, kubectl=kubectl, else_do=f"; or unset {VARIABLE} to have one made"
+        confirm, environ=environ, kubectl=kubectl, else_do=f"; or unset {VARIABLE} to start one on this machine"
     )
 
 
@@ -69,16 +69,16 @@ def cluster_of_kubeconfig(
     kubectl: Path | None = None,
     else_do: str = "",
 ) -> ExistingCluster:
-    """The cluster of KUBECONFIG's current context if the user agrees, else ExistingClusterError.
+    """Return the cluster of KUBECONFIG's current context if the user agrees, else raise ExistingClusterError.
 
-    `else_do` is added to what the user is told to do: what there is beside it.
+    `else_do` is added to the error messages: what the user can do instead.
     """
     named = environ.get("KUBECONFIG", "")
     if not named:
         raise ExistingClusterError(f"KUBECONFIG is not set: name the file of the cluster to use{else_do}")
     path = Path(named).absolute()
     if not path.is_file():
-        raise ExistingClusterError(f"KUBECONFIG must name one file; {named} is none: correct it{else_do}")
+        raise ExistingClusterError(f"KUBECONFIG must name one file, but {named} is not a file: correct it{else_do}")
     binary = kubectl or ensure(["kubectl"])["kubectl"]
     view = json.loads(output_of(bound(binary, path), ("config", "view", "-o", "json"), text=None, check=True))
     context, url = _current(view, path)
@@ -88,7 +88,7 @@ def cluster_of_kubeconfig(
 
 
 def _current(view: Mapping[str, object], path: Path) -> tuple[str, str]:
-    """The current context's name and its server."""
+    """Return the current context's name and its server."""
     match view:
         case {"current-context": str(name), "contexts": list(contexts), "clusters": list(clusters)} if name:
             wanted = [each["context"]["cluster"] for each in contexts if each["name"] == name]
@@ -97,4 +97,6 @@ def _current(view: Mapping[str, object], path: Path) -> tuple[str, str]:
                     return name, str(cluster["cluster"]["server"])
         case _:
             pass
-    raise ExistingClusterError(f"{path} has no current context with a server: choose one with kubectl use-context")
+    raise ExistingClusterError(
+        f"{path} has no current context with a server: choose one with kubectl config use-context"
+    )

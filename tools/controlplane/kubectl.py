@@ -1,6 +1,6 @@
 """kubectl, bound to one cluster.
 
-Must never fall back on the user's own kubeconfig: the file is named in each call.
+Must never fall back to the user's own kubeconfig: each call names the file.
 """
 
 import os
@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-# A call that takes longer waits for something that will not come; `kubectl wait` has its own, shorter --timeout.
+# A call that takes longer waits for something that will not happen; `kubectl wait` has its own, shorter --timeout.
 TIMEOUT_SECONDS = 300.0
 
 
@@ -19,7 +19,7 @@ class KubectlError(Exception):
 def run_kubectl(
     command: tuple[str, ...], arguments: tuple[str, ...], *, text: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run kubectl with the words that bind it to its cluster, then with the arguments."""
+    """Run kubectl with the options that bind it to its cluster, then the arguments."""
     return subprocess.run(
         [*command, *arguments],
         input=text,
@@ -33,7 +33,7 @@ def run_kubectl(
 
 
 def output_of(command: tuple[str, ...], arguments: tuple[str, ...], *, text: str | None, check: bool) -> str:
-    """What kubectl printed. With check=False also what it complained about; else KubectlError says that."""
+    """Return what kubectl printed. With check=False this includes its errors; otherwise KubectlError has them."""
     done = run_kubectl(command, arguments, text=text)
     if not check:
         return done.stdout + done.stderr
@@ -43,15 +43,15 @@ def output_of(command: tuple[str, ...], arguments: tuple[str, ...], *, text: str
 
 
 def bound(binary: Path, kubeconfig: Path, *, context: str | None = None, cache: Path | None = None) -> tuple[str, ...]:
-    """The words with which every call to a cluster begins."""
+    """Return the words with which every call to a cluster begins."""
     words = [str(binary), f"--kubeconfig={kubeconfig}"]
     if context is not None:
         words.append(f"--context={context}")
     if cache is not None:
-        words.append(f"--cache-dir={cache}")  # a discovery cache of its own: servers come and go on the same ports
+        words.append(f"--cache-dir={cache}")  # its own discovery cache: different servers use the same ports over time
     return tuple(words)
 
 
 def quiet_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment without what would turn kubectl elsewhere or change its habits."""
+    """Return the environment without variables that would make kubectl use another cluster or change its defaults."""
     return {name: value for name, value in environ.items() if name != "KUBECONFIG"} | {"KUBERC": "off"}

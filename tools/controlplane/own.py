@@ -1,7 +1,7 @@
-"""A control plane of one's own: etcd, API server, controllers, scheduler and kwok's nodes in a temporary folder.
+"""A control plane that this process owns: etcd, API server, controllers, scheduler and kwok's nodes.
 
-Owns their order, their readiness and their end. Must not decide where binaries come from, nor reach for any cluster
-but its own.
+Owns their order, their readiness, their end and their temporary folder. Must not decide where binaries come from, nor
+talk to any other cluster.
 """
 
 import json
@@ -25,9 +25,9 @@ from controlplane.waiting import DeadlineError, wait_for
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 SERVER = ("etcd", "kube-apiserver")
 BINARIES = (*COMPONENTS, "kubectl")
-PORT_ATTEMPTS = 5  # losing one race for a port is rare, losing five is a different trouble
+PORT_ATTEMPTS = 5  # losing one race for a port is rare; losing five has another cause
 START_SECONDS = 90.0  # usually 5 s; machines that are busy compiling need many times that
-STOP_SECONDS = 3.0  # an API server would wait for its clients' watches, up to a minute; after this it is killed
+STOP_SECONDS = 3.0  # an API server would wait up to a minute for its clients' watches; after this it is killed
 TAKEN = "address already in use"
 CONTROLLER_USER = "system:kube-controller-manager"
 SCHEDULER_USER = "system:kube-scheduler"
@@ -78,26 +78,26 @@ class OwnControlPlane(ControlPlane):
 
     @property
     def reaper_pid(self) -> int:
-        """The process that ends all others."""
+        """The id of the process that ends all others."""
         return self._processes.reaper_pid
 
     @property
     def pids(self) -> dict[str, int]:
-        """The running components, by name."""
+        """The process ids of the running components, by name."""
         return self._processes.look().running
 
     def log(self, component: str) -> Path:
-        """The output of a component."""
+        """Return the path of a component's log."""
         return self._processes.log(component)
 
     def kill(self, component: str, number: int = signal.SIGKILL) -> None:
-        """Send a signal to a component: SIGKILL to crash it, SIGSTOP and SIGCONT to have it hang for a while."""
+        """Send a signal to a component: SIGKILL to crash it, SIGSTOP and SIGCONT to make it hang for a while."""
         self._processes.signal(component, number)
         if number == signal.SIGKILL:
             self._processes.wait_for_end(component, seconds=STOP_SECONDS)
 
     def stop(self, component: str) -> None:
-        """End a component in order."""
+        """Stop a component with SIGTERM; kill it if it takes too long."""
         self._processes.signal(component, signal.SIGTERM)
         try:
             self._processes.wait_for_end(component, seconds=STOP_SECONDS)
@@ -105,13 +105,13 @@ class OwnControlPlane(ControlPlane):
             self.kill(component)
 
     def start(self, component: str) -> None:
-        """Start a component again, on its old port and with its old data; the API server is ready on return."""
+        """Start a component again, with its old port and data. On return, the API server is ready."""
         self._processes.start(component, self._command(component))
         if component == "kube-apiserver":
             self._await("the API server", lambda: self.is_ready, needs=SERVER)
 
     def _command(self, component: str) -> list[str]:
-        """The command line of a component."""
+        """Return the command line of a component."""
         binary = self.binaries[component]
         match component:
             case "etcd":
@@ -125,11 +125,11 @@ class OwnControlPlane(ControlPlane):
             case "kwok":
                 return components.kwok(binary, self._layout, KWOK_USER)
             case _:
-                raise ValueError(f"{component} is no component; these are: {', '.join(COMPONENTS)}")
+                raise ValueError(f"{component} is not a component; these are: {', '.join(COMPONENTS)}")
 
     def _prepare(self) -> None:
         """Write what the components read before they start."""
-        # Every user is an administrator; their names tell them apart in the audit log.
+        # Every user is an administrator; the audit log distinguishes them by their names.
         rows = (f'{token},{user},{user},"system:masters"\n' for user, token in self._tokens.items())
         write_private(self._layout.tokens, "".join(rows))
         own = Path(__file__).with_name("stages.yaml")
@@ -137,7 +137,7 @@ class OwnControlPlane(ControlPlane):
         self._layout.stages.write_text("\n---\n".join(path.read_text() for path in stages))
 
     def _start_server(self) -> None:
-        """Start etcd and the API server, on another port if somebody was faster at the first."""
+        """Start etcd and the API server; if another program took the port first, try another one."""
         self._processes.start("etcd", self._command("etcd"))
         for attempt in range(1, PORT_ATTEMPTS + 1):
             self._port = self._choose_port()
@@ -153,13 +153,13 @@ class OwnControlPlane(ControlPlane):
             self.write_kubeconfig(user, token)
 
     def _await(self, what: str, condition: Callable[[], bool], *, needs: Collection[str]) -> None:
-        """Wait for a condition; raise StartError with the logs if a needed component has ended or time runs out."""
+        """Wait for a condition. If a needed component has ended, or time runs out, raise StartError with the logs."""
 
         def met() -> bool:
             ended = self._processes.look().ended
             if guilty := [name for name in needs if name in ended]:
                 codes = ", ".join(f"{name} ended with {ended[name]}" for name in guilty)
-                raise StartError(f"{what} cannot become ready: {codes}.\n{self._tails(guilty)}")
+                raise StartError(f"{what}: cannot become ready, because {codes}.\n{self._tails(guilty)}")
             return condition()
 
         try:
@@ -168,7 +168,7 @@ class OwnControlPlane(ControlPlane):
             raise StartError(f"{what}: not ready after {START_SECONDS:g} s.\n{self._tails(needs)}") from error
 
     def _tails(self, names: Collection[str]) -> str:
-        """The last lines of the logs."""
+        """Return the last lines of the logs."""
         return "\n".join(f"{self.log(name)}:\n{self._processes.tail(name)}" for name in names)
 
     def _make_nodes(self) -> None:
@@ -181,7 +181,7 @@ class OwnControlPlane(ControlPlane):
                 raise StartError(f"{name} could not be created:\n{self._processes.tail('kube-apiserver')}")
 
     def _is_usable(self) -> bool:
-        """Whether every node takes pods and pods can be created at all."""
+        """Return whether every node accepts pods and pods can be created."""
         nodes = self.get("/api/v1/nodes") or {"items": []}
         ready = [node for node in nodes["items"] if _takes_pods(node)]
         if len(ready) < len(self._node_names):
@@ -190,6 +190,6 @@ class OwnControlPlane(ControlPlane):
 
 
 def _takes_pods(node: Mapping[str, Any]) -> bool:
-    """Whether a node is Ready and without a taint."""
+    """Return whether a node is Ready and has no taint."""
     conditions = {each["type"]: each["status"] for each in node["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and not node["spec"].get("taints")

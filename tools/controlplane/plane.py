@@ -1,6 +1,6 @@
-"""The way to a control plane that runs: its address, its files, and questions to it.
+"""The client of a running control plane: its address, its files, and requests to it.
 
-Must not start or end anything: that is its owner's, who may be another process.
+Must not start or end anything: only the owner may, which can be another process.
 """
 
 import json
@@ -21,7 +21,7 @@ REQUEST_SECONDS = 5.0  # loopback answers in milliseconds, or not at all
 
 
 class ControlPlane:
-    """A control plane of this machine, as its administrator reaches it."""
+    """A control plane on this machine, as its administrator uses it."""
 
     def __init__(self, directory: Path, binaries: Mapping[str, Path], *, port: int, token: str) -> None:
         self.directory = directory
@@ -32,13 +32,13 @@ class ControlPlane:
         self._layout = Layout(directory)
 
     def directions(self) -> str:
-        """Say how another process on this machine finds it; holds the token, as the files beside it do."""
+        """Return what another process on this machine needs to use it. Contains the token, like the files beside it."""
         binaries = {name: str(path) for name, path in self.binaries.items()}
         return json.dumps([str(self.directory), binaries, self._port, self.token])
 
     @staticmethod
     def at(directions: str) -> "ControlPlane":
-        """Find one that another process owns, by its directions."""
+        """Return the client of a control plane that another process owns, from its directions."""
         directory, binaries, port, token = json.loads(directions)
         paths = {name: Path(path) for name, path in binaries.items()}
         return ControlPlane(Path(directory), paths, port=port, token=token)
@@ -60,7 +60,7 @@ class ControlPlane:
 
     @property
     def audit_log(self) -> Path:
-        """Who asked for what, one JSON object a line; the control plane's own parts are left out."""
+        """Who asked for what, one JSON object per line; the control plane's own components are left out."""
         return self._layout.audit_log
 
     def kubectl(self, *arguments: str, input: str | None = None, check: bool = True) -> str:  # noqa: A002, D417
@@ -68,7 +68,7 @@ class ControlPlane:
 
         Args:
             input: what kubectl reads from its standard input.
-            check: raise KubectlError if it fails; else what it complained about is part of the result.
+            check: raise KubectlError if it fails; otherwise its error output is part of the result.
         """
         return output_of(self._kubectl, arguments, text=input, check=check)
 
@@ -78,7 +78,7 @@ class ControlPlane:
         return bound(self.binaries["kubectl"], self.kubeconfig, cache=self.directory / "kubectl-cache")
 
     def service_account_kubeconfig(self, namespace: str, name: str) -> Path:
-        """A kubeconfig with a fresh token of a service account that exists."""
+        """Write a kubeconfig with a new token of an existing service account."""
         token = self.kubectl("create", "token", name, f"--namespace={namespace}", "--duration=24h").strip()
         return self.write_kubeconfig(f"system:serviceaccount:{namespace}:{name}", token)
 
@@ -92,20 +92,20 @@ class ControlPlane:
     @property
     def is_ready(self) -> bool:
         """Whether the API server says that it is ready."""
-        # The key is written after the certificate: once it is there, the certificate is whole.
+        # The key is written after the certificate: once the key exists, the certificate is complete.
         return self._layout.key.exists() and self.get("/readyz") is not None
 
     def get(self, path: str) -> Any:
-        """What the API server answers to a GET; None if it does not, or not yet."""
+        """Return what the API server answers to a GET; None if it does not answer, or not yet."""
         return self.request(urllib.request.Request(self.url + path))  # noqa: S310  # https only
 
     def request(self, request: urllib.request.Request) -> Any:
-        """Ask the API server as administrator; None if it refuses, or does not answer."""
+        """Send a request to the API server as administrator; return None if it refuses or does not answer."""
         request.add_header("Authorization", f"Bearer {self.token}")
         try:
             with self._opener.open(request, timeout=REQUEST_SECONDS) as response:
                 body = response.read().decode()
-        except (OSError, urllib.error.HTTPError):  # not there yet, or not any more: callers ask again
+        except (OSError, urllib.error.HTTPError):  # not up yet, or no longer: callers ask again
             return None
         return json.loads(body) if body.startswith("{") else body
 

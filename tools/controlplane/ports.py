@@ -1,6 +1,6 @@
 """A free port on the loopback interface.
 
-Must not promise that it stays free: whoever takes it tries again when it is not.
+Must not promise that it stays free: if another program takes it first, the caller tries again.
 """
 
 import random
@@ -15,10 +15,10 @@ ATTEMPTS = 100
 
 
 def free_port() -> int:
-    """A port that nobody listens on, below those that the system gives to outgoing connections.
+    """Return a port that nobody listens on, below those that the system gives to outgoing connections.
 
-    A client that retries against a stopped server on an outgoing port may connect to itself and keep the server from
-    coming back; and any other connection may take such a port while the server is down.
+    If a server's port were in the outgoing range, a client that retries while the server is down may connect to itself
+    and so block the port; and any other connection may take the port meanwhile.
     """
     first = int(EPHEMERAL_RANGE.read_text().split()[0]) if EPHEMERAL_RANGE.exists() else USUAL_EPHEMERAL
     for _ in range(ATTEMPTS):

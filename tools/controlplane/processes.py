@@ -1,4 +1,4 @@
-"""The parent's side of the reaper: named processes that end with us.
+"""The parent's side of the reaper: named processes that end with this one.
 
 Must not know what the processes are for.
 """
@@ -17,12 +17,12 @@ from typing import Any
 from controlplane.waiting import wait_for
 
 REAPER = Path(__file__).with_name("reaper.py")
-END_SECONDS = 15.0  # twice the reaper's grace for two rounds, and a slow disk
-TAIL_LINES = 20  # of a log in an error: the cause is among the last
+END_SECONDS = 15.0  # twice the reaper's grace period for two rounds, and time for a slow disk
+TAIL_LINES = 20  # of a log in an error: the cause is among the last lines
 
 
 class StartError(Exception):
-    """A process of the control plane did not do its part; the message ends with its log."""
+    """A process of the control plane failed; the message ends with its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Processes:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._lock = threading.Lock()  # a question and its answer belong together
-        # -I: nothing of this project's environment is needed; -S: starts in half the time. A session of its own keeps
-        # Ctrl-C away, which goes to every process of the terminal's group.
+        self._lock = threading.Lock()  # keeps a request and its answer together
+        # -I: the reaper needs nothing from this project's environment; -S: it starts in half the time. Its own session
+        # keeps Ctrl-C away from it, which goes to every process of the terminal's group.
         self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(REAPER), str(directory)],
             stdin=subprocess.PIPE,
@@ -54,11 +54,11 @@ class Processes:
         return self._reaper.pid
 
     def log(self, name: str) -> Path:
-        """Where a process writes its output."""
+        """Return the file to which a process writes its output."""
         return self.directory / f"{name}.log"
 
     def tail(self, name: str) -> str:
-        """The last lines of a process's log."""
+        """Return the last lines of a process's log."""
         path = self.log(name)
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         return "\n".join(f"  {line}" for line in lines[-TAIL_LINES:])
@@ -72,7 +72,7 @@ class Processes:
         self._ask(do="signal", name=name, signal=int(number))
 
     def look(self) -> Condition:
-        """What runs and what has ended."""
+        """Return what runs and what has ended."""
         return self._ask(do="look")
 
     def wait_for_end(self, name: str, *, seconds: float) -> None:
@@ -80,7 +80,7 @@ class Processes:
         wait_for(lambda: name in self.look().ended, seconds=seconds, what=f"the end of {name}")
 
     def _ask(self, **request: object) -> Condition:
-        """Put one request to the reaper."""
+        """Send one request to the reaper."""
         stdin, stdout = self._reaper.stdin, self._reaper.stdout
         assert stdin is not None and stdout is not None  # noqa: S101, PT018  # asked for with PIPE
         with self._lock:
@@ -108,4 +108,4 @@ class Processes:
             self._reaper.kill()
             self._reaper.wait()
             self._reaper.stdout.close()
-            shutil.rmtree(self.directory, ignore_errors=True)  # the reaper did, unless it was killed
+            shutil.rmtree(self.directory, ignore_errors=True)  # the reaper did that, unless it was killed

@@ -1,6 +1,6 @@
-"""Showing how far a long build is: a moving line on a terminal, plain lines elsewhere.
+"""The progress display of a long build: a moving line on a terminal, plain lines elsewhere.
 
-Must not decide anything; whoever works tells it what happens.
+Must not decide anything: the caller says what happens.
 """
 
 import sys
@@ -9,24 +9,24 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-QUIET_SECONDS = 60.0  # a log without a line for longer looks hung, and CI systems end such jobs
+QUIET_SECONDS = 60.0  # a log without a new line for longer looks stuck, and CI systems end such jobs
 
 
 class Step(Protocol):
-    """One piece of work on its way."""
+    """One step of the work."""
 
     def line(self, text: str) -> None:
-        """Take note of one line of the work's output."""
+        """Record one line of the step's output."""
 
 
 class Progress(Protocol):
-    """Where a build tells what it is at."""
+    """Where a build shows its progress."""
 
     def note(self, text: str) -> None:
         """Say something once."""
 
     def step(self, title: str, about: str) -> AbstractContextManager[Step]:
-        """Show a piece of work while the block runs; `about` says how long it usually takes."""
+        """Show a step while the block runs; `about` says how long it usually takes."""
 
 
 class PlainStep:
@@ -38,12 +38,12 @@ class PlainStep:
         self.started = self._said = time.monotonic()
 
     def line(self, text: str) -> None:
-        """Count the line, and say now and then that work goes on."""
+        """Count the line, and say now and then that the step is still running."""
         self._lines += 1
         now = time.monotonic()
         if now - self._said >= QUIET_SECONDS:
             self._said = now
-            say(f"{self._title}: still at work after {now - self.started:.0f} s, {self._lines} packages, at {text}")
+            say(f"{self._title}: still running after {now - self.started:.0f} s, {self._lines} packages, now {text}")
 
 
 class PlainProgress:
@@ -55,7 +55,7 @@ class PlainProgress:
 
     @contextmanager
     def step(self, title: str, about: str) -> Iterator[Step]:
-        """Say when the work begins and when it has ended well."""
+        """Say when the step starts and when it is done."""
         say(f"{title}: started (usually {about})")
         step = PlainStep(title)
         yield step
@@ -63,17 +63,17 @@ class PlainProgress:
 
 
 def say(text: str) -> None:
-    """Write one line to standard error, which leaves standard output to results."""
+    """Write one line to standard error; standard output is for results."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """The display that suits standard error."""
+    """Open the display that suits standard error."""
     if not sys.stderr.isatty():
         yield PlainProgress()
         return
-    from controlplane.terminal import terminal_progress  # noqa: PLC0415  # rich costs 0.1 s that a warm cache can spare
+    from controlplane.terminal import terminal_progress  # noqa: PLC0415  # rich takes 0.1 s to import, and a warm cache does not need it
 
     with terminal_progress() as shown:
         yield shown

@@ -1,10 +1,10 @@
-"""The process that owns all others of a control plane, and outlives its parent by as much as cleaning takes.
+"""The process that owns all others of a control plane. It outlives its parent for as long as the cleanup takes.
 
-It is started with a pipe that only the parent can write to. When that pipe ends, however the parent died, every process
-is ended and the temporary folder removed. Should this process itself be killed, Linux kills its children.
+It is started with a pipe that only the parent can write to. When that pipe closes, however the parent died, it ends
+every process and removes the temporary folder. If this process itself is killed, Linux kills its children.
 
-It runs as a script of its own, isolated: standard library only, one thread (the children's parent-death signal is bound
-to the thread that started them), and nothing imported from this package.
+It runs as a separate, isolated script: standard library only, one thread (the children's parent-death signal is bound
+to the thread that started them), and no import from this package.
 """
 
 import ctypes
@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-PARENT_CHECK_SECONDS = 1.0  # a fork of the parent may hold the pipe open: its death shows in getppid() at the latest
+PARENT_CHECK_SECONDS = 1.0  # a fork of the parent may hold the pipe open: then getppid() shows the parent's death
 GRACE_SECONDS = 3.0  # nothing of value is in the folder: long enough to close cleanly, short enough to wait for
 POLL_SECONDS = 0.02  # how soon an ended process is noticed
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-# Whoever serves goes before whoever is needed for that: an API server without etcd waits long before it ends.
+# A server ends before what it depends on: an API server without etcd waits long before it ends.
 LAST_TO_END = "etcd"
 
 
@@ -44,13 +44,13 @@ class Reaper:
                 answer = self._answer(json.loads(request))
                 os.write(sys.stdout.fileno(), json.dumps(answer).encode() + b"\n")
         except BrokenPipeError:
-            pass  # the parent died between its question and our answer: the end is the same as that of its pipe
+            pass  # the parent died between its request and the answer: handled like the end of its pipe
         finally:
             self._end_all()
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _requests(self) -> Iterator[bytes]:
-        """The parent's lines, until its end."""
+        """Yield the parent's lines until the parent ends."""
         rest = b""
         with selectors.DefaultSelector() as selector:
             selector.register(sys.stdin.fileno(), selectors.EVENT_READ)
@@ -64,7 +64,7 @@ class Reaper:
                 yield from lines
 
     def _answer(self, request: dict[str, object]) -> dict[str, object]:
-        """Do one thing; the answer always names what runs and how the rest ended."""
+        """Handle one request; the answer always says what runs and how the rest ended."""
         error = None
         try:
             match request:
@@ -84,7 +84,7 @@ class Reaper:
         return {"error": error, "running": running, "ended": ended}
 
     def _start(self, name: str, command: list[str], log: str) -> None:
-        """Start a process whose output goes to its log and whose life is bound to ours."""
+        """Start a process that writes to its log and ends when this one ends."""
         home = str(self._directory)
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home}
         with Path(log).open("ab") as output:
@@ -99,14 +99,14 @@ class Reaper:
             )
 
     def _end_all(self) -> None:
-        """Ask all processes to end, then make them; etcd last."""
+        """Ask all processes to end, then kill them; etcd last."""
         last = [child for name, child in self._children.items() if name == LAST_TO_END]
         end([child for child in self._children.values() if child not in last])
         end(last)
 
 
 def end(children: list[subprocess.Popen[bytes]]) -> None:
-    """SIGTERM, a bounded grace, SIGKILL."""
+    """Send SIGTERM, wait for a limited time, send SIGKILL."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + GRACE_SECONDS
@@ -118,7 +118,7 @@ def end(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def bind_to_parent() -> Callable[[], None] | None:
-    """What a child does first: ask Linux to kill it when its parent dies. None on other systems."""
+    """Return what a child runs first: it asks Linux to kill it when its parent dies. None on other systems."""
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -126,7 +126,7 @@ def bind_to_parent() -> Callable[[], None] | None:
 
     def bind() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # the parent died before the request
             os._exit(1)
 
     return bind
@@ -134,11 +134,11 @@ def bind_to_parent() -> Callable[[], None] | None:
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Turn the signals that end a process into an orderly end."""
+    """Turn the signals that end a process into an orderly exit."""
 
     def leave(number: int, _: FrameType | None) -> None:
         for each in ending:
-            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleanup
         sys.exit(128 + number)
 
     ending = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

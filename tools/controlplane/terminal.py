@@ -13,7 +13,7 @@ from rich.progress import SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from controlplane.progress import Progress, Step
 
-WIDEST_LINE = 48  # with title, times and spinner this fits into 100 columns
+WIDEST_LINE = 48  # together with title, times and spinner this fits into 100 columns
 
 
 class TerminalStep:
@@ -25,7 +25,7 @@ class TerminalStep:
         self._lines = 0
 
     def line(self, text: str) -> None:
-        """Show how many packages are done and which one is."""
+        """Show how many packages are done and the current one."""
         self._lines += 1
         shown = text if len(text) <= WIDEST_LINE else f"…{text[1 - WIDEST_LINE :]}"
         self._display.update(self._task, detail=f"[dim]{self._lines:>5}  {escape(shown)}[/]")

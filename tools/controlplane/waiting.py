@@ -1,6 +1,6 @@
-"""Waiting for a condition with a deadline: the one place that sleeps.
+"""Waiting for a condition with a deadline: the only place that sleeps.
 
-Must not swallow an error of the condition: what may fail on the way is for the condition itself to turn into False.
+Must not swallow an error of the condition: if an error is expected, the condition itself must return False for it.
 """
 
 import time
@@ -9,18 +9,18 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-INTERVAL = 0.1  # short beside any step of a control plane, long beside what a look costs
+INTERVAL = 0.1  # short compared with any step of a control plane, long compared with the cost of a check
 
 
 class DeadlineError(AssertionError):
-    """A condition did not come true in time."""
+    """A condition did not become true in time."""
 
 
 def wait_for(condition: Callable[[], T], *, seconds: float, what: str) -> T:
-    """Return the condition's first true value, or raise DeadlineError that names what was waited for."""
+    """Return the condition's first true value, or raise a DeadlineError that says what was awaited."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            raise DeadlineError(f"{what} did not come true within {seconds:g} s; last seen: {value!r}")
+            raise DeadlineError(f"{what}: not seen within {seconds:g} s; the last value was {value!r}")
         time.sleep(INTERVAL)
     return value

@@ -159,7 +159,7 @@ class Journey(Telling):
         self.screen.chapter(
             number,
             "An upgrade and a rollback, while a lease is held",
-            "The old pod ends before the new one starts. The new one continues from the checkpoint. No sandbox notices.",
+            "The old pod ends before the new one starts and continues from the checkpoint. No sandbox notices.",
         )
         self._change(
             "helm upgrade --set config.logLevel=debug", lambda: self.helm.upgrade({"config.logLevel": "debug"})

@@ -11,7 +11,7 @@ from typing import Any
 ENVIRONMENT = "env_demo"
 ASKED_TO_END = "SIGTERM received"
 PLAYED = "controlplane.worklease.dev"  # how kwok is told to end a pod; no real kubelet reads it
-# On SIGTERM it says so and takes a moment. The other sandboxes get no SIGTERM.
+# On SIGTERM it says so and takes a moment. Nothing tells the other sandboxes to end.
 PATIENT = f"trap 'echo {ASKED_TO_END}; sleep 1; exit 0' TERM; echo working; while true; do sleep 1 & wait $!; done"
 # tail keeps the last line in memory, and /dev/zero has only one. It starts after the pod has been seen to run.
 GREEDY = "sleep 5; exec tail /dev/zero"

@@ -209,7 +209,7 @@ def test_two_at_once_build_once(machine: Machine) -> None:
         with machine.start("which", "etcd", BEHAVIOUR="wait") as second:
             assert second.stderr is not None
             assert "from source" in second.stderr.readline()
-            assert "Another process builds etcd: waiting for it" in second.stderr.readline()
+            assert "Another process is building etcd: waiting for it" in second.stderr.readline()
             machine.gate.touch()
             answers = [process.communicate(timeout=30)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
