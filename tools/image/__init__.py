@@ -1,5 +1,5 @@
-"""Building the image without a registry of images, and looking into it.
+"""Building the image without an image registry, and inspecting it.
 
-Owns what `make image` does beside the Dockerfile, which must be enough for anybody with docker. Must not be needed for
+Owns what `make image` does in addition to the Dockerfile, which alone must be enough for docker. Must not be needed for
 anything but `make image`.
 """

@@ -1,4 +1,4 @@
-"""`python -m image`: build the image, keep it as a file, and say what is in it.
+"""`python -m image`: build the image, save it as a file, and list what is in it.
 
 The composition root. Must not check the image: tests/image does.
 """
@@ -23,10 +23,10 @@ TROUBLE = (BuildahError, MissingError, OSError)
 @click.option(
     "--python-image",
     envvar="PYTHON_IMAGE",
-    help="The image to build on, such as python:3.13-slim.  [default: one that is made here, of Debian's packages]",
+    help="The image to build on, such as python:3.13-slim.  [default: one that is built here from Debian's packages]",
 )
 def main(python_image: str | None) -> None:
-    """Build the image of the operator, without docker and without a registry of images."""
+    """Build the image of the operator, without docker and without an image registry."""
     try:
         with progress() as shown:
             ensure_programs(shown, makes_base=python_image is None)
@@ -45,7 +45,7 @@ def main(python_image: str | None) -> None:
         click.echo(f"The image was not built: {error}", err=True)
         sys.exit(1)
     click.echo(
-        f"\nIt is kept in {Path(os.path.relpath(ARCHIVE))}, as {REFERENCE}: docker load, podman load, kind load."
+        f"\nIt is saved in {Path(os.path.relpath(ARCHIVE))}, as {REFERENCE}: docker load, podman load, kind load."
     )
 
 

@@ -1,7 +1,7 @@
-"""The base that the image is built on where no registry can be asked: Debian's packages, by mmdebstrap.
+"""The base image if no registry is available: built from Debian's packages with mmdebstrap.
 
-It stands for the official Python image: the same distribution, the same minor version of Python. Must not become part
-of the image, for which tools/image/rootfs.py takes what is needed.
+It replaces the official Python image: the same distribution, the same minor version of Python. Must not become part of
+the image: tools/image/rootfs.py takes only what is needed.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ from controlplane.progress import Step
 from image.buildah import Buildah
 from image.needs import MissingError, run_showing
 
-SUITE = "trixie"  # of the Dockerfile's own default, so that Python is of the same version
-PACKAGES = ("ca-certificates", "libstdc++6", "python3-venv")  # the second for what is compiled of aiohttp
+SUITE = "trixie"  # as in the Dockerfile's default, so that Python has the same version
+PACKAGES = ("ca-certificates", "libstdc++6", "python3-venv")  # aiohttp's compiled modules need the second
 REFERENCE = f"localhost/worklease-base:{SUITE}-{hashlib.sha256(' '.join(PACKAGES).encode()).hexdigest()[:8]}"
 ASK = (
     "import json, platform, sys; print(json.dumps({'python': '%d.%d' % sys.version_info[:2], "
@@ -34,13 +34,13 @@ class Facts:
 
 
 def ask(buildah: Buildah, image: str) -> Facts:
-    """Have the Python of an image say what it is."""
+    """Ask the Python of an image for its version and platform."""
     with buildah.container(image) as name:
         return Facts(**json.loads(buildah("run", name, "--", "python3", "-c", ASK).splitlines()[-1]))
 
 
 def ensure(buildah: Buildah, step: Step) -> str:
-    """Make the base, unless it is there, and return its name."""
+    """Build the base if it is missing, and return its name."""
     if buildah.has(REFERENCE):
         return REFERENCE
     mirror = _mirror()
@@ -56,18 +56,18 @@ def ensure(buildah: Buildah, step: Step) -> str:
 
 
 def _mirror() -> str:
-    """The mirror that this machine has its own packages from."""
+    """Return the mirror from which this machine gets its own packages."""
     command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Label: Debian"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     if not told.stdout.strip():
         raise MissingError(
-            "apt-get knows no mirror of Debian, of whose packages the base would be made (`apt-get update` asks for "
-            "it); or name a base, as in: make image PYTHON_IMAGE=python:3.13-slim"
+            "apt-get knows no Debian mirror, and the base is built from Debian's packages: run `apt-get update`, or "
+            "name a base, as in: make image PYTHON_IMAGE=python:3.13-slim"
         )
     return told.stdout.split()[0]
 
 
 def _way_out() -> str:
-    """How this machine reaches that mirror, as options of apt: a proxy, an authority."""
+    """Return how this machine reaches that mirror, as apt options: a proxy, a certificate authority."""
     told = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True)  # noqa: S607
     return "".join(f"{line}\n" for line in told.stdout.splitlines() if line.startswith("Acquire::"))

@@ -1,4 +1,4 @@
-"""buildah, bound to a storage of our own.
+"""buildah, bound to the project's own storage.
 
 Owns its options and its output. Must not touch the user's own images: podman and buildah share those.
 """
@@ -15,7 +15,7 @@ from typing import Any, Self
 from controlplane.progress import Step
 from image.container import Container
 
-# vfs and chroot work everywhere where we are root, in a container too; what they cost is a second.
+# vfs and chroot work wherever this runs as root, also in a container; they cost a second.
 STORAGE_DRIVER = "vfs"
 ISOLATION = "chroot"
 LAST_LINES = 20  # of a build that failed
@@ -33,13 +33,13 @@ class Buildah:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Self:
-        """The storage in the user's cache, as the XDG specification places it."""
+        """Return the storage in the user's cache, where the XDG specification places it."""
         home = environ.get("XDG_CACHE_HOME", "")
         base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
         return cls(base / "worklease" / "images")
 
     def __call__(self, *arguments: str | Path, step: Step | None = None) -> str:
-        """Run a command and return what it printed; while it runs, `step` shows what it says."""
+        """Run a command and return its output; while it runs, `step` shows the output."""
         places = ("--root", self.storage, "--runroot", self.storage / "run", "--storage-driver", STORAGE_DRIVER)
         said: list[str] = []
         with subprocess.Popen(
@@ -56,16 +56,16 @@ class Buildah:
                 if step is not None:
                     step.line(said[-1])
         if running.returncode != 0:
-            raise BuildahError(f"buildah {arguments[0]} failed; it said\n" + "\n".join(said[-LAST_LINES:]))
+            raise BuildahError(f"buildah {arguments[0]} failed:\n" + "\n".join(said[-LAST_LINES:]))
         return "\n".join(said)
 
     def has(self, reference: str) -> bool:
-        """Whether an image is there."""
+        """Return whether an image is in the storage."""
         return bool(self("images", "--quiet", "--filter", f"reference={reference}"))
 
     @contextmanager
     def container(self, image: str) -> Iterator[str]:
-        """A container of an image while the block runs; nothing runs in it yet."""
+        """Create a container of an image while the block runs; nothing runs in it yet."""
         name = self("from", "--quiet", image).splitlines()[-1]
         try:
             yield name
@@ -74,7 +74,7 @@ class Buildah:
 
     @contextmanager
     def mounted(self, image: str) -> Iterator[Container]:
-        """The root file system of an image, and how it is to be run, while the block runs."""
+        """Mount the root file system of an image, with its configuration, while the block runs."""
         config: dict[str, Any] = json.loads(self("inspect", "--type", "image", image))["OCIv1"]["config"]
         with self.container(image) as name:
             yield Container.of(Path(self("mount", name)), config)

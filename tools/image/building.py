@@ -1,6 +1,6 @@
-"""The build itself: buildah, the Dockerfile, and what its arguments are given.
+"""The build itself: buildah, the Dockerfile, and the values of its arguments.
 
-Must not say what the image is made of: the Dockerfile does.
+Must not decide what is in the image: the Dockerfile does.
 """
 
 import os
@@ -23,14 +23,14 @@ ARCHIVE = REPOSITORY / "dist" / f"worklease-operator-{VERSION}.oci.tar"
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is built: its revision, and its time in seconds since 1970, which all files of the image get."""
+    """What is built: its revision, and its time in seconds since 1970, which all files in the image get."""
 
     revision: str
     time: int
 
     @classmethod
     def of_repository(cls) -> Self:
-        """The last commit, or SOURCE_DATE_EPOCH; `-dirty` marks changes that are not committed."""
+        """Use the last commit, and its time or SOURCE_DATE_EPOCH; `-dirty` marks uncommitted changes."""
         revision = _git("rev-parse", "HEAD") or "unknown"
         if _git("status", "--porcelain"):
             revision += "-dirty"
@@ -39,12 +39,12 @@ class Sources:
 
     @property
     def created(self) -> str:
-        """Their time, as the OCI annotations write it."""
+        """The time, in the format of the OCI annotations."""
         return datetime.fromtimestamp(self.time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def build(buildah: Buildah, base: str, sources: Sources, step: Step) -> None:
-    """Build the image, and keep it as a file."""
+    """Build the image and save it as a file."""
     arguments = {
         "PYTHON_IMAGE": base,
         "PIP_FIND_LINKS": str(WHEELS.relative_to(REPOSITORY)),
@@ -56,14 +56,14 @@ def build(buildah: Buildah, base: str, sources: Sources, step: Step) -> None:
     }
     given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     buildah("build", "--timestamp", str(sources.time), *given, "--tag", REFERENCE, REPOSITORY, step=step)
-    buildah("rmi", "--prune", step=step)  # the build stage, and what was built before
+    buildah("rmi", "--prune", step=step)  # the build stage, and earlier builds
     ARCHIVE.parent.mkdir(exist_ok=True)
     ARCHIVE.unlink(missing_ok=True)
     buildah("push", "--quiet", REFERENCE, f"oci-archive:{ARCHIVE}:{REFERENCE}", step=step)
 
 
 def _git(*arguments: str) -> str:
-    """What git says; nothing where this is no repository."""
+    """Return what git says; nothing if this is not a repository."""
     command = ["git", "-C", str(REPOSITORY), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

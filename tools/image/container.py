@@ -1,7 +1,7 @@
-"""Running a program in an image's root file system, as a hardened cluster would.
+"""Running a program in an image's root file system, like a hardened cluster.
 
-Owns the way in: the root is mounted read-only, the user, the environment and the entry point are the image's, nobody
-gains rights. Network and processes are this machine's own. Must not know what runs.
+The root file system is mounted read-only; user, environment and entry point are the image's; no process can gain
+privileges. Network and processes are this machine's. Must not know what runs.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-# A mount namespace of its own, which ends with its last process: nothing is left to unmount.
+# Runs in its own mount namespace, which ends with its last process: there is nothing to unmount.
 ENTER = """
 set -eu
 root=$1; shift
@@ -36,7 +36,7 @@ class Container:
 
     @classmethod
     def of(cls, root: Path, config: Mapping[str, Any]) -> Self:
-        """Read the configuration as the OCI image specification writes it."""
+        """Parse the configuration in the format of the OCI image specification."""
         return cls(
             root=root,
             user=config["User"],
@@ -47,13 +47,13 @@ class Container:
         )
 
     def argv(self, *command: str, **environment: str) -> list[str]:
-        """The words that run a command in it, with additions to its environment."""
+        """Return the command line that runs a command in it, with additional environment variables."""
         given = [f"{name}={value}" for name, value in {**self.environment, **environment}.items()]
-        # By its full path: the image's PATH holds from here on.
+        # By its full path: from here on PATH is the image's.
         chroot = [str(shutil.which("chroot")), f"--userspec={self.user}", "--groups=", str(self.root)]
         return ["unshare", "--mount", "sh", "-c", ENTER, "sh", str(self.root), *given, *chroot, *command]
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command and wait for its end."""
         argv = self.argv(*command, **environment)
         return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)

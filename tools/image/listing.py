@@ -1,4 +1,4 @@
-"""What is in the image, how large that is, and what the bytecode is good for, measured.
+"""What is in the image, how large it is, and how much time the bytecode saves, measured.
 
 Must not judge: tests/image does.
 """
@@ -13,13 +13,13 @@ from image.building import REFERENCE, Sources
 from image.container import Container
 
 PACKAGES_NAMED = 4  # the largest ones; the others are small
-RUNS = 3  # the quickest counts: the others waited for the machine
+RUNS = 3  # the fastest counts: the others waited for the machine
 NO_BYTECODE = {"PYTHONPYCACHEPREFIX": "/none"}
 MEGABYTE = 1e6
 
 
 def listing(container: Container, sources: Sources, compressed: int) -> str:
-    """The parts of the image by size, with bytecode counted to what it is of."""
+    """Return the parts of the image by size; bytecode counts to the part that it belongs to."""
     sizes: Counter[str] = Counter()
     bytecode = 0
     for path in _files(container.root):
@@ -35,20 +35,20 @@ def listing(container: Container, sources: Sources, compressed: int) -> str:
         f"{REFERENCE}, revision {sources.revision}, of {sources.created}",
         f"{_megabytes(total)} in all, {_megabytes(compressed)} compressed:",
         *(f"  {_megabytes(size):>8}  {part}" for part, size in sizes.most_common()),
-        f"{_megabytes(bytecode)} of it are bytecode. `worklease --version` takes {quick:.1f} s, {slow:.1f} s without.",
+        f"{_megabytes(bytecode)} of it is bytecode. `worklease --version` takes {quick:.1f} s, without it {slow:.1f} s.",
     ]
     return "\n".join(lines)
 
 
 def _part(path: Path) -> str:
-    """What a file of the image belongs to."""
+    """Return the part of the image that a file belongs to."""
     match path.parts:
         case ["opt", "worklease", "lib", _, "site-packages", name, *_]:
             return f"package {name}" if not name.endswith((".dist-info", ".py")) else "packages' metadata"
         case ["usr", "lib" | "lib64", name, *_] if name.endswith("-linux-gnu"):
             return "libraries that Python and the packages are linked to"
         case ["usr", "share", "doc", *_] | ["var", *_]:
-            return "licences, and the list of packages for scanners"
+            return "licences, and the package list for scanners"
         case ["etc", "ssl", *_]:
             return "certificate authorities"
         case ["etc", *_]:
@@ -63,7 +63,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _seconds(container: Container, **environment: str) -> float:
-    """How long the program takes to say its version: to import what it needs."""
+    """Return how long the program takes to print its version: to import what it needs."""
     taken = []
     for _ in range(RUNS):
         began = time.monotonic()

@@ -1,6 +1,6 @@
 """The programs that building an image needs, from the system's packages.
 
-Must not install anything where we are not root or where there is no apt-get: then it says what is missing.
+Must not install anything if this does not run as root or there is no apt-get: then it says what is missing.
 """
 
 import os
@@ -16,14 +16,14 @@ OF_UTIL_LINUX = {"mount", "setpriv", "unshare"}
 
 
 class MissingError(Exception):
-    """Something is missing that we cannot bring; the message says what to do."""
+    """Something is missing that this program cannot install; the message says what to do."""
 
 
 def ensure_programs(shown: Progress, *, makes_base: bool) -> None:
-    """Install what is missing."""
+    """Install the programs that are missing."""
     if os.geteuid() != 0:
         raise MissingError(
-            "it needs root, to make file systems and to mount them: run it as root, or in a container; "
+            "this needs root, to create and mount file systems: run it as root, or in a container; "
             "`docker build .` needs neither"
         )
     wanted = PROGRAMS + (TO_MAKE_A_BASE if makes_base else ())
@@ -38,7 +38,7 @@ def ensure_programs(shown: Progress, *, makes_base: bool) -> None:
 
 
 def run_showing(command: list[str], step: Step, environment: dict[str, str] | None = None) -> str:
-    """Run a command, show what it says, and return it. Raises MissingError with its last lines."""
+    """Run a command, show its output, and return it. If it fails, raise MissingError with its last lines."""
     said = []
     environment = (environment or dict(os.environ)) | {"DEBIAN_FRONTEND": "noninteractive"}
     with subprocess.Popen(
@@ -49,7 +49,7 @@ def run_showing(command: list[str], step: Step, environment: dict[str, str] | No
             said.append(line.rstrip())
             step.line(said[-1])
     if running.returncode != 0:
-        raise MissingError(f"{command[0]} failed with {running.returncode}; it said\n" + "\n".join(said[-20:]))
+        raise MissingError(f"{command[0]} failed with {running.returncode}:\n" + "\n".join(said[-20:]))
     return "\n".join(said)
 
 

@@ -1,8 +1,7 @@
-"""The root file system of the image: what `python -m worklease` needs, out of the stage that built it.
+"""The root file system of the image: what `python -m worklease` needs, from the stage that built it.
 
-Runs in the image's build stage, by the Python that the image will have, with nothing but the standard library. Takes
-files from where the base has them and puts them to the same place below a new root. Must not install, download or
-change anything of the base.
+Runs in the image's build stage, with the Python that the image will have and only the standard library. Copies files
+from the base to the same path below a new root. Must not install or download anything, nor change the base.
 """
 
 import os
@@ -16,16 +15,16 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 VENV = Path("/opt/worklease")
-UID = 65532  # of `nonroot` in images without a distribution; far from the users of any host
+UID = 65532  # as `nonroot` in distroless images; far from the users of any host
 PROGRAMS = ("python", "python3", "worklease")
-# Of the standard library: its tests, what develops, what draws, and what is linked to a database or a terminal.
+# From the standard library: its tests, development tools, graphics, and what is linked to a database or a terminal.
 UNUSED_STANDARD_LIBRARY = (
     "test", "unittest", "doctest.py", "idlelib", "lib2to3", "ensurepip", "venv", "config-*", "pydoc_data",
     "tkinter", "_tkinter.*", "turtle.py", "turtledemo", "sqlite3", "_sqlite3.*", "dbm", "_dbm.*", "_gdbm.*",
     "curses", "_curses*", "readline.*", "xxlimited*", "_xx*", "_test*", "_ctypes_test.*", "_testcapi.*",
     "site-packages", "dist-packages", "EXTERNALLY-MANAGED",
 )  # fmt: skip
-# Of the packages: their tests, the sources of what is compiled, and where our own was installed from.
+# From the packages: their tests, the sources of compiled modules, and where this project was installed from.
 UNUSED_OF_PACKAGES = (
     "test", "tests", "*_test.py", "test_*.py", "pytest_plugin.py", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h",
     "direct_url.json",
@@ -42,35 +41,35 @@ ELF = b"\x7fELF"
 
 
 class RootError(Exception):
-    """The base lacks something; the message says what."""
+    """Something is missing in the base; the message says what."""
 
 
 class Root:
-    """The new root, and what of the base is in it."""
+    """The new root, with the files that were copied from the base."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir()
-        for link in Path("/").iterdir():  # /lib and /lib64, where they lead into /usr
+        for link in Path("/").iterdir():  # /lib and /lib64, if they point into /usr
             if link.is_symlink() and link.name.startswith("lib"):
                 (path / link.name).symlink_to(link.readlink())
 
     def at(self, path: Path) -> Path:
-        """The place of a path of the base below the new root."""
+        """Return where a path of the base is below the new root."""
         return self.path / path.relative_to("/")
 
     def in_base(self, path: Path) -> Path:
-        """The path that a place below the new root has in the base, and in the image."""
+        """Return the path in the base, and in the image, of a path below the new root."""
         return Path("/") / path.relative_to(self.path)
 
     def write(self, path: str, text: str) -> None:
-        """Write a file of our own."""
+        """Write a file that is not from the base."""
         target = self.path / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
 
     def bring(self, path: Path) -> None:
-        """Copy a file to its place, and the links that lead to it."""
+        """Copy a file to the new root. If it is a link, also copy what it points to."""
         target = self.at(path)
         if os.path.lexists(target):
             return
@@ -85,13 +84,13 @@ class Root:
             self.bring(_pointed_to(path))
 
     def bring_tree(self, path: Path, *without: str) -> None:
-        """Copy a folder to its place, without what matches, and what its links lead to."""
+        """Copy a folder to the new root, except what matches `without`, and copy what its links point to."""
         shutil.copytree(path, self.at(path), symlinks=True, ignore=shutil.ignore_patterns(*without, *NEVER))
         for link in [each for each in self.files() if each.is_symlink()]:
             self.bring(_pointed_to(self.in_base(link)))
 
     def files(self) -> Iterator[Path]:
-        """All that is in the new root but folders, in one order."""
+        """Yield everything in the new root except folders, always in the same order."""
         for folder, names, files in os.walk(self.path):
             links = [name for name in names if (Path(folder) / name).is_symlink()]
             names.sort()
@@ -99,7 +98,7 @@ class Root:
 
 
 def main() -> None:
-    """Put the root together in the folder that the command line names."""
+    """Build the root file system in the folder that the command line names."""
     root = Root(Path(sys.argv[1]))
     python_and_packages(root)
     shared_libraries(root)
@@ -110,7 +109,7 @@ def main() -> None:
 
 
 def python_and_packages(root: Root) -> None:
-    """The interpreter, its standard library, and the environment with the locked packages."""
+    """Copy the interpreter, its standard library, and the environment with the locked packages."""
     root.bring_tree(Path(sysconfig.get_path("stdlib")), *UNUSED_STANDARD_LIBRARY)
     root.bring_tree(VENV / "lib", *UNUSED_OF_PACKAGES)
     root.bring(VENV / "pyvenv.cfg")
@@ -119,7 +118,7 @@ def python_and_packages(root: Root) -> None:
 
 
 def shared_libraries(root: Root) -> None:
-    """Every library that something in the root is linked to, the loader among them."""
+    """Copy every library that a file in the root is linked to, including the loader."""
     for path in [path for path in root.files() if _is_elf(path)]:
         listed = subprocess.run(["ldd", path], capture_output=True, text=True, check=False)  # noqa: S607
         for line in listed.stdout.splitlines():
@@ -127,7 +126,7 @@ def shared_libraries(root: Root) -> None:
                 case [name, "=>", "not", "found"]:
                     raise RootError(f"{root.in_base(path)} needs {name}, which the base does not have")
                 case [_, "=>", found, _] | [found, _] if found.startswith("/"):
-                    if not Path(found).is_relative_to(root.path):  # of a package that brings its own
+                    if not Path(found).is_relative_to(root.path):  # else a package brings its own
                         root.bring(Path(found))
                 case _:
                     pass
@@ -135,7 +134,7 @@ def shared_libraries(root: Root) -> None:
 
 
 def authorities_and_accounts(root: Root) -> None:
-    """The certificate authorities where OpenSSL looks for them, the user, and where a runtime mounts."""
+    """Add the certificate authorities where OpenSSL looks for them, the user, and a runtime's mount points."""
     root.bring(AUTHORITIES)
     expected = root.at(Path(ssl.get_default_verify_paths().openssl_cafile))
     expected.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +149,7 @@ def authorities_and_accounts(root: Root) -> None:
 
 
 def provenance(root: Root) -> None:
-    """Which Debian packages the files are of, where scanners look for that in such images, and their licences."""
+    """Record the Debian packages of the files, where scanners look for them in such images, and their licences."""
     if shutil.which("dpkg-query") is None:
         return
     for package in sorted(_packages(str(root.in_base(path)) for path in root.files())):
@@ -161,8 +160,8 @@ def provenance(root: Root) -> None:
 
 
 def _packages(files: Iterable[str]) -> set[str]:
-    """The packages that own these files; most files are of none, such as those of the environment."""
-    # Before Debian 13 some packages knew their files in /usr/lib by the name that the link /lib gives them.
+    """Return the packages that own these files. Most files belong to none, such as those of the environment."""
+    # Before Debian 13 some packages listed their files in /usr/lib under the name that the link /lib gives them.
     asked = [name for file in files if not file.startswith(str(VENV)) for name in {file, file.removeprefix("/usr")}]
     found = subprocess.run(["dpkg-query", "--search", *asked], capture_output=True, text=True, check=False)  # noqa: S607
     owners = (line.rpartition(": ")[0] for line in found.stdout.splitlines() if not line.startswith("diversion by"))
@@ -170,13 +169,13 @@ def _packages(files: Iterable[str]) -> set[str]:
 
 
 def compile_bytecode(root: Root) -> None:
-    """Compile all, bound to no time of the sources: an image may give its files another one."""
+    """Compile everything, independent of the sources' times: an image may give its files other times."""
     mode = ("-q", "-j0", "--invalidation-mode", "unchecked-hash")
     subprocess.run([sys.executable, "-m", "compileall", *mode, "-s", root.path, "-p", "/", root.path], check=True)
 
 
 def settle(root: Root, time: int) -> None:
-    """Give everything one owner, one time, and no right to write but the owner's."""
+    """Give everything the same owner and time, and let only the owner write."""
     for path in [*root.path.rglob("*"), root.path]:
         os.chown(path, 0, 0, follow_symlinks=False)
         if not path.is_symlink() and path != root.path / "tmp":
@@ -185,12 +184,12 @@ def settle(root: Root, time: int) -> None:
 
 
 def _pointed_to(link: Path) -> Path:
-    """Where a link leads, one step on."""
+    """Return where a link points, one step on."""
     return Path(os.path.normpath(link.parent / link.readlink()))
 
 
 def _is_elf(path: Path) -> bool:
-    """Whether this is a program or a library, and no link to one."""
+    """Return whether this is a program or a library, and not a link to one."""
     if path.is_symlink():
         return False
     with path.open("rb") as file:
