@@ -8,7 +8,7 @@ from observability.dashboard import dashboard as made
 
 @click.group()
 def main() -> None:
-    """The artefacts of observability, made by command."""
+    """Generate the dashboard, and pictures of it."""
 
 
 @main.command()

@@ -1,6 +1,6 @@
 """The Grafana dashboard: which panels it has, and their JSON.
 
-Owns the panels. `python -m observability dashboard` writes the chart's file from them; a test holds the two together.
+Owns the panels. `python -m observability dashboard` writes the chart's file from them; a test checks that they agree.
 """
 
 import json
@@ -16,7 +16,7 @@ SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel: its title, what it says, its unit as Grafana names it, and its queries by their legends."""
+    """One panel: its title, its description, its unit as Grafana names it, and its queries by legend."""
 
     title: str
     about: str
@@ -27,7 +27,7 @@ class Panel:
     height: int = HEIGHT
     is_stacked: bool = False
     steps: tuple[tuple[str, float | None], ...] = ()
-    """Thresholds: colours, each from a value on."""
+    """Thresholds: colours, each with the value at which it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ MEANINGS = {
     **dict.fromkeys(("BudgetShort", "Throttled", "throttled"), "yellow"),
     **dict.fromkeys(("Unauthorized", "CredentialsMissing", "unauthorized", "Fenced", "Expired", "TakenOver"), "red"),
 }
-"""The colours of what means the same everywhere: stacks are read by them."""
+"""Colours of what means the same in all panels: readers recognize stacked series by them."""
 
 CALM = "Renewed|Draining|Suspended|Claiming|Duplicate|Stopped"
 
@@ -89,7 +89,7 @@ ROWS = (
             ),
             Panel(
                 "Leases in trouble",
-                "Leases with a reason that somebody should look at: kubectl worklease status -A.",
+                "Leases that need attention: kubectl worklease status -A.",
                 "short",
                 {"in trouble": f'sum(worklease_leases{{namespace=~"$namespace", reason!~"{CALM}"}})'},
                 kind="stat",
@@ -109,7 +109,7 @@ ROWS = (
             ),
             Panel(
                 "Request budget used",
-                "Calls to the Work API as a part of those that are allowed. Routine heartbeats may use four fifths.",
+                "Calls to the Work API, as a share of the allowed number. Routine heartbeats may use four fifths.",
                 "percentunit",
                 {
                     "used": f"sum(rate(worklease_budget_turns_total{SELECT}[$__rate_interval])) * 60 / "
@@ -135,7 +135,7 @@ ROWS = (
             ),
             Panel(
                 "Work items by state",
-                "The states that the server last said.",
+                "The states that the server reported last.",
                 "short",
                 {"{{state}}": f"{_by('state', 'worklease_work_items')} > 0"},
                 width=12,
@@ -149,8 +149,8 @@ ROWS = (
             ),
             Panel(
                 "Doubt, adoptions, fences",
-                "Leases with a heartbeat without an answer or long since due; values found in a refusal and taken as "
-                "ours; leases at their fence.",
+                "Leases with an unanswered or overdue heartbeat; values from a refusal that the operator recognized as "
+                "its own; leases at their fence.",
                 "short",
                 {
                     "in doubt": f"sum(worklease_leases_in_doubt{SELECT})",
@@ -162,7 +162,7 @@ ROWS = (
             ),
             Panel(
                 "Leases that ended",
-                "By how they ended. All but Stopped are lost.",
+                "How they ended. All except Stopped are lost leases.",
                 "short",
                 {"{{reason}}": _increase("reason", "worklease_leases_ended_total")},
             ),
@@ -173,7 +173,7 @@ ROWS = (
         (
             Panel(
                 "Heartbeats by outcome",
-                "What came of them, each second.",
+                "Outcomes per second.",
                 "reqps",
                 {"{{outcome}}": f"{_rate('outcome', 'worklease_heartbeats_total')} > 0"},
                 is_stacked=True,
@@ -186,7 +186,7 @@ ROWS = (
             ),
             Panel(
                 "Heartbeat lateness",
-                "How much later than due they were sent.",
+                "How long after their due time they were sent.",
                 "s",
                 _quantiles("worklease_heartbeat_lateness_seconds"),
             ),
@@ -197,19 +197,19 @@ ROWS = (
         (
             Panel(
                 "Sandboxes torn down",
-                "By why they had to go.",
+                "Why the operator deleted them.",
                 "short",
                 {"{{cause}}": _increase("cause", "worklease_sandboxes_torn_down_total")},
             ),
             Panel(
                 "Sandboxes that ended by themselves",
-                "By how they ended.",
+                "How they ended.",
                 "short",
                 {"{{cause}}": _increase("cause", "worklease_sandboxes_ended_total")},
             ),
             Panel(
                 "From stop to deletion",
-                "From the heartbeat that said that the item stops to the answer to the pod's deletion.",
+                "Time from the heartbeat that said that the item is stopping to the answer to the pod's deletion.",
                 "s",
                 _quantiles("worklease_stop_to_delete_seconds"),
             ),
@@ -220,7 +220,7 @@ ROWS = (
         (
             Panel(
                 "Request budget",
-                "Calls a minute by their rank, where they are limited, and what is allowed.",
+                "Calls per minute by rank, if they are limited, and the limit.",
                 "short",
                 {
                     "{{rank}}": f"{_rate('rank', 'worklease_budget_turns_total')} * 60",
@@ -229,7 +229,7 @@ ROWS = (
             ),
             Panel(
                 "Waiting for the budget",
-                "Calls that wait for their turn, and for how long.",
+                "Calls that wait for the budget, and how long.",
                 "short",
                 {
                     "calls": f"sum(worklease_budget_waiting_requests{SELECT})",
@@ -239,7 +239,7 @@ ROWS = (
             ),
             Panel(
                 "Refused calls by code",
-                "Errors that the Work API answered, each second.",
+                "Error answers of the Work API per second.",
                 "reqps",
                 {"{{call}} {{code}}": f"{_rate('call, code', 'worklease_work_api_refusals_total')} > 0"},
             ),
@@ -250,13 +250,13 @@ ROWS = (
         (
             Panel(
                 "Status writes",
-                "Written, overtaken by a newer one before they were sent, or failed, each second.",
+                "Written, replaced by a newer one before being sent, or failed, per second.",
                 "wps",
                 {"{{result}}": _rate("result", "worklease_status_writes_total")},
             ),
             Panel(
                 "Event loop lag",
-                "How late the process wakes, and how late the keeper is with a lease's turn.",
+                "How late the event loop wakes, and how late the keeper handles a lease.",
                 "s",
                 {
                     **_quantiles("worklease_event_loop_lag_seconds"),
@@ -265,7 +265,7 @@ ROWS = (
             ),
             Panel(
                 "Process",
-                "CPU seconds each second, and how often the watches were started again.",
+                "CPU seconds per second, and how often the watches were restarted.",
                 "short",
                 {
                     "CPU": "sum(rate(process_cpu_seconds_total"
@@ -276,7 +276,7 @@ ROWS = (
             ),
             Panel(
                 "Memory",
-                "What the process holds.",
+                "Resident memory of the process.",
                 "bytes",
                 {
                     "resident": f"sum(process_resident_memory_bytes{SELECT} and on (instance) worklease_build_info)",
@@ -289,7 +289,7 @@ ROWS = (
 
 
 def dashboard() -> str:
-    """The dashboard's JSON."""
+    """Return the dashboard's JSON."""
     body = {
         "uid": "worklease-operator",
         "title": "WorkLease operator",

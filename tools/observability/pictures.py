@@ -1,7 +1,7 @@
 """The dashboard's main panels, drawn from a real run: `python -m observability pictures`.
 
-Owns the run (a fleet, and four troubles one after the other) and the drawing. The queries are the dashboard's own,
-asked of a real Prometheus. Must not hold a number of its own: what is drawn is what was measured.
+Owns the run (a fleet, and four faults one after the other) and the drawing. A real Prometheus answers the dashboard's
+own queries. Must not contain a number of its own: it draws only what was measured.
 """
 
 import math
@@ -71,19 +71,19 @@ COLOURS = ("#3274d9", "#56a64b", "#e0752d", "#a352cc", "#e02f44", "#f2cc0c", "#3
 
 @dataclass(slots=True)
 class Run:
-    """What happened, and when, in seconds since the epoch."""
+    """What happened and when, in seconds since the epoch."""
 
     start: float
     end: float = 0.0
     marks: list[tuple[float, str]] = field(default_factory=list)
 
     def mark(self, what: str) -> None:
-        """Note that something begins now."""
+        """Record that something starts now."""
         self.marks.append((time.time(), what))
 
 
 def draw() -> None:
-    """Run, and draw the picture."""
+    """Run the fleet and draw the picture."""
     with OwnControlPlane() as plane, Simulator("--ttl", str(TTL)) as simulator, tempfile.TemporaryDirectory() as home:
         install_custom_resources(plane)
         namespace = make_namespace(plane)
@@ -103,7 +103,7 @@ def draw() -> None:
 
 
 def _live(leases: Leases, simulator: Simulator) -> Run:
-    """Lead a fleet through its troubles: lost answers, an outage, a revoked key, stops."""
+    """Run a fleet through four faults: lost answers, an outage, a revoked key, stops."""
     run = Run(time.time())
     items = [f"work_{number:02}" for number in range(FLEET)]
     for item in items:
@@ -160,7 +160,7 @@ def _draw(run: Run, series: Mapping[str, list[dict[str, Any]]]) -> None:
             _panel(axis, by_title[title], run, series)
         figure.suptitle(
             f"{FLEET} leases with a TTL of {TTL} s for {run.end - run.start:.0f} s, "
-            "and four troubles (dashed): the dashboard's main panels",
+            "and four faults (dashed): the dashboard's main panels",
             fontsize=10,
         )
         PICTURE.parent.mkdir(exist_ok=True)
@@ -208,7 +208,7 @@ def _stacked(axis: Axes, lines: list[tuple[str, dict[float, float]]]) -> None:
 
 
 def _colour(legend: str, number: int) -> str:
-    """The colour that means the same in all panels, else the next of them."""
+    """Return the colour that means the same in all panels, else the next one."""
     return NAMED.get(MEANINGS.get(legend, ""), COLOURS[number % len(COLOURS)])
 
 
@@ -217,6 +217,6 @@ def _legend(template: str, labels: Mapping[str, str]) -> str:
 
 
 def _points(values: list[list[Any]], run: Run, divisor: float) -> dict[float, float]:
-    """What was measured, by seconds since the start; what is not a number was not."""
+    """Return what was measured, by seconds since the start. NaN means that nothing was measured, and is left out."""
     read = [(at - run.start, float(value) / divisor) for at, value in values]
     return {at: value for at, value in read if not math.isnan(value)}

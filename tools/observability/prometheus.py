@@ -1,6 +1,6 @@
 """A real Prometheus that scrapes one operator, evaluates the chart's alerts, and answers queries.
 
-Owns that process and the typed way to it.
+Owns that process and its typed client.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Self
 from controlplane import ensure, wait_for
 from controlplane.processes import Processes
 
-EVERY = 1  # seconds between two scrapes: what takes minutes elsewhere is to be seen within one here
+EVERY = 1  # seconds between two scrapes: what takes minutes elsewhere must be visible within one minute here
 START_SECONDS = 60.0
 NAMESPACE = "worklease-system"  # where a release would live; the operator under test has no namespace of its own
 
@@ -30,7 +30,7 @@ scrape_configs:
 
 
 class Prometheus:
-    """The process, for as long as it is entered; its files are in `home`."""
+    """The process, as a context manager; its files are in `home`."""
 
     def __init__(self, home: Path, target: str, alerts: str, port: int) -> None:
         (home / "alerts.yaml").write_text(alerts)
@@ -74,14 +74,14 @@ class Prometheus:
                 raise ValueError(f"Prometheus refused {parameters}: {error.read().decode()}") from error
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The series that an expression gives now; each has `metric` and `value`."""
+        """Return the series of an expression now; each has `metric` and `value`."""
         return list(self._ask("query", query=expression)["result"])
 
     def query_range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
-        """The series that an expression gave between two times; each has `metric` and `values`."""
+        """Return the series of an expression between two times; each has `metric` and `values`."""
         return list(self._ask("query_range", query=expression, start=start, end=end, step=step)["result"])
 
     def firing(self) -> dict[str, dict[str, Any]]:
-        """The alerts that fire now, by name."""
+        """Return the alerts that fire now, by name."""
         found = self._ask("alerts")["alerts"]
         return {alert["labels"]["alertname"]: alert for alert in found if alert["state"] == "firing"}
