@@ -35,16 +35,16 @@ QUICK_SIZES: Final = "50/5"
 CHART_SIZES: Final = "1000/5,100/30,1000/30,5000/30,10000/30,20000/30"
 
 MOST_OF_TUTORIAL: Final = 10_000
-"""Leases up to which the usual way is measured: it has broken down long before."""
+"""The most leases with which the tutorial is measured: it breaks down long before."""
 
 
 class Sizes(click.ParamType[tuple[Size, ...]]):
-    """Such as ``1000/5,10000/30``: leases, and the seconds between two beats of one."""
+    """Sizes such as ``1000/5,10000/30``: leases, and the seconds between two beats of one lease."""
 
     name = "sizes"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Size, ...]:
-        """Read them."""
+        """Parse the sizes."""
         if isinstance(value, tuple):
             return value
         try:
@@ -52,19 +52,21 @@ class Sizes(click.ParamType[tuple[Size, ...]]):
             return tuple(Size(leases=int(leases), interval=float(interval)) for leases, interval in pairs)
         except ValueError:
             self.fail(
-                f"{value!r} is not such as 1000/5,10000/30: leases, and the seconds between two beats", param, ctx
+                f"{value!r} does not look like 1000/5,10000/30: leases, and the seconds between two beats", param, ctx
             )
 
 
 @click.command()
 @click.option("--sizes", type=Sizes(), default=None, help=f"Leases and seconds between beats.  [default: {SIZES}]")
 @click.option("--quick", is_flag=True, help=f"The smallest form, for a smoke test: {QUICK_SIZES}, in a minute.")
-@click.option("--window", type=float, default=None, help="Seconds of one window.  [default: 60]")
-@click.option("--pairs", type=int, default=None, help="Windows of each contender.  [default: 3]")
-@click.option("--tutorial/--no-tutorial", default=True, help="Whether to measure the usual way as well.")
-@click.option("--waves", is_flag=True, help="Let waves come to the whole fleet instead, and check their bounds.")
+@click.option("--window", type=float, default=None, help="Length of one window in seconds.  [default: 60]")
+@click.option("--pairs", type=int, default=None, help="Windows per contender.  [default: 3]")
+@click.option("--tutorial/--no-tutorial", default=True, help="Whether to measure the tutorial's operator as well.")
+@click.option("--waves", is_flag=True, help="Hit the whole fleet with waves instead, and check their bounds.")
 @click.option("--lines", type=click.Path(dir_okay=False, path_type=Path), help="Append the figures as JSON lines.")
-@click.option("--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Put the table there.")
+@click.option(
+    "--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write the tables there."
+)
 @click.option("--chart", "picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw cost against size.")
 def main(
     sizes: tuple[Size, ...] | None,
@@ -91,7 +93,7 @@ def main(
         if lines is not None:
             report.write_lines(measured, lines)
         report.show(rows, console)
-        # After each size, so that what took an hour outlives what goes wrong in the next.
+        # After each size, so that an hour's results survive a failure of the next size.
         if document is not None:
             report.write_document(rows, document, os.environ.get("BENCH_COMMAND", "make bench"), machine())
         if picture is not None:
@@ -99,14 +101,14 @@ def main(
 
 
 def _waves(size: Size, console: Console) -> bool:
-    """Let the waves come to a fleet, show their bounds, and tell whether all held."""
+    """Hit a fleet with the waves, show their bounds, and return whether all held."""
     with _opened() as (plane, stage):
         course = _course(plane, stage, size, console)
-        course.say(f"making {size.leases} pods")
+        course.say(f"creating {size.leases} pods")
         course.fleet.grow_pods(size.leases)
         bounds: list[Bound] = []
         for bound in Waves(course=course, plane=plane, stopped=max(1, size.leases // 10)).run():
-            # At once, so that what held outlives what goes wrong in the next wave.
+            # At once, so that this result survives a failure of the next wave.
             course.say(f"{'held' if bound.held else 'BROKEN'}: {bound.what}: {bound.measured}")
             bounds.append(bound)
     report.show_bounds(bounds, console)
@@ -114,7 +116,7 @@ def _waves(size: Size, console: Console) -> bool:
 
 
 def _courses(sizes: Sequence[Size], window: float, pairs: int, console: Console) -> Iterator[Course]:
-    """Open everything, and give the course of each size, with its fleet made."""
+    """Open everything and yield the course of each size, with its fleet created."""
     with _opened() as (plane, stage):
         course: Course | None = None
         for size in sizes:
@@ -123,7 +125,7 @@ def _courses(sizes: Sequence[Size], window: float, pairs: int, console: Console)
             else:
                 course.fleet.clear()
             course = replace(course, size=size, window=window, pairs=pairs, say=Say(console, size))
-            course.say(f"making {size.leases} resources and their pods")
+            course.say(f"creating {size.leases} resources and their pods")
             course.fleet.grow(size.leases)
             yield course
 
@@ -151,7 +153,7 @@ def _opened() -> Iterator[tuple[OwnControlPlane, Stage]]:
     with ExitStack() as opened:
         plane = OwnControlPlane(nodes=NODES, binaries=ensure(BINARIES))
         opened.callback(plane.close)
-        # In a cluster it runs on other machines: what it does for thousands of pods takes nothing from the operator.
+        # In a cluster it runs on other machines, where its work for thousands of pods takes no CPU from the operator.
         proc.stand_back(plane.reaper_pid)
         opened.enter_context(plane)
         stage = opened.enter_context(Stage())
@@ -161,14 +163,14 @@ def _opened() -> Iterator[tuple[OwnControlPlane, Stage]]:
 
 
 class Say:
-    """Tells on standard error how far it is."""
+    """Shows the progress."""
 
     def __init__(self, console: Console, size: Size) -> None:
         self._console = console
         self._size = f"{size.leases}/{size.interval:g}"
 
     def __call__(self, text: str) -> None:
-        """Tell something."""
+        """Show one line."""
         self._console.print(f"[dim]{self._size:>9}[/]  {text}")
 
 

@@ -1,4 +1,4 @@
-"""The API server's audit log: who asked for what, and when. Must not ask the API server for anything."""
+"""The API server's audit log: who asked for what, and when. Must not send requests to the API server."""
 
 import json
 from collections import Counter
@@ -16,11 +16,11 @@ class AuditLog:
         self._user = f'"username":"{user}"'
 
     def mark(self) -> int:
-        """Give the place up to which there is something now, in bytes."""
+        """Return the log's current length in bytes."""
         return self._path.stat().st_size if self._path.exists() else 0
 
     def since(self, mark: int) -> Iterator[dict[str, Any]]:
-        """Give the user's requests that were ended since ``mark``."""
+        """Yield the user's requests that were logged since ``mark``."""
         with self._path.open(encoding="utf-8") as lines:
             lines.seek(mark)
             for line in lines:
@@ -28,21 +28,21 @@ class AuditLog:
                     yield json.loads(line)
 
     def verbs(self, mark: int, seconds: float) -> dict[str, float]:
-        """Give the requests a second by verb, status writes apart from others; ``seconds`` have gone by."""
+        """Return the requests a second by verb, with status writes separate; ``seconds`` have passed since ``mark``."""
         counts = Counter(_what(entry) for entry in self.since(mark))
         return {what: count / seconds for what, count in sorted(counts.items())}
 
     def count(self, what: str, mark: int, *, of: str = "", stage: str = "ResponseComplete") -> int:
-        """Count the requests of one kind since ``mark``, such as "list pods"; ``of`` is a part of their address.
+        """Count the requests of one kind since ``mark``, such as "list pods"; ``of`` is a part of their URI.
 
-        What goes on for long, as a watch does, is at the stage "ResponseStarted" when it begins.
+        A long request, such as a watch, has the stage "ResponseStarted" when it begins.
         """
         return sum(
             _what(entry) == what and entry["stage"] == stage and of in entry["requestURI"] for entry in self.since(mark)
         )
 
     def deletions(self, mark: int) -> dict[str, float]:
-        """Give when the deletion of each pod was first accepted, in seconds since the epoch, by its name."""
+        """Return when the deletion of each pod was first accepted, in seconds since the epoch, by the pod's name."""
         accepted: dict[str, float] = {}
         for entry in self.since(mark):
             target = entry.get("objectRef") or {}

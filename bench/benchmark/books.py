@@ -1,7 +1,7 @@
-"""The books of the benchmark's Work API: true compare-and-set, true lapses, and a time for each accepted beat.
+"""The state of the benchmark's Work API: real compare-and-set, real lapses, and a time for each accepted beat.
 
-Pure: time is passed in. Must not know of HTTP. Lean on purpose, so that the load generator is not what is measured; the
-rules are those of the simulator's default profile, and a test holds the two together.
+Pure: time is passed in. Must not know about HTTP. Lean on purpose, so that the benchmark does not measure the load
+generator. The rules are those of the simulator's default profile, and a test checks that the two agree.
 """
 
 from array import array
@@ -13,7 +13,7 @@ from typing import Final
 NO_HEARTBEAT: Final = "NO_HEARTBEAT"
 
 IN_AN_ENVIRONMENT: Final = 1000
-"""Items of one environment: who runs ten thousand sandboxes has several."""
+"""Items of one environment: a user with ten thousand sandboxes has several environments."""
 
 
 @dataclass(slots=True)
@@ -25,14 +25,14 @@ class Item:
     value: str = ""
     ends: float = float("inf")
     stopping_told: float | None = None
-    """When a beat was first answered that the item is stopping, in seconds since the epoch."""
+    """When the answer to a beat first said that the item is stopping, in seconds since the epoch."""
     stop_heard: float | None = None
-    """When a call of stop first arrived, in seconds since the epoch."""
+    """When a stop call first arrived, in seconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beaten:
-    """The answer to a beat: ``status`` as HTTP has it, and what the item is like now."""
+    """The answer to a beat: the HTTP ``status``, and the item's new state."""
 
     status: int
     state: str
@@ -46,30 +46,30 @@ class Books:
 
     ttl: float = 90.0
     opened: str = ""
-    """When the items entered the queue, as the server writes times."""
+    """When the items entered the queue, in the server's time format."""
     items: dict[str, Item] = field(default_factory=dict)
     lapses: int = 0
     conflicts: int = 0
     numbers: "array[int]" = field(default_factory=lambda: array("l"))
-    """Which item each accepted beat was of, in the order of their coming."""
+    """The item of each accepted beat, in the order in which they came."""
     times: "array[float]" = field(default_factory=lambda: array("d"))
-    """When each of them was accepted."""
+    """When each of these beats was accepted."""
     _last: int = 0
 
     def open(self, ids: list[str], ttl: float, wall: float) -> None:
-        """Begin anew with these items, acknowledged and not yet beaten."""
+        """Start again with these items, acknowledged and without a beat."""
         self.ttl, self.lapses, self.conflicts = ttl, 0, 0
         self.items = {name: Item(number) for number, name in enumerate(ids)}
         self.opened = self._stamp(wall)
         del self.numbers[:], self.times[:]
 
     def of(self, environment: str) -> list[tuple[str, Item]]:
-        """Give an environment's items: each holds so many, in the order of their numbers."""
+        """Return an environment's items: each environment has the next IN_AN_ENVIRONMENT of them, by number."""
         number = int(environment.rpartition("_")[2])
         return list(islice(self.items.items(), number * IN_AN_ENVIRONMENT, (number + 1) * IN_AN_ENVIRONMENT))
 
     def beat(self, name: str, expected: str, now: float, wall: float) -> Beaten | None:
-        """Apply a beat (Record Heartbeat reference); None if there is no such item."""
+        """Apply a beat (Record Heartbeat in the API reference); return None if there is no such item."""
         item = self.items.get(name)
         if item is None:
             return None
@@ -86,7 +86,7 @@ class Books:
         return Beaten(200, "active", item.value, extended=True)
 
     def stop(self, name: str, wall: float, *, force: bool) -> str | None:
-        """Stop an item, gracefully or at once; gives its state, None if there is no such item."""
+        """Stop an item, gracefully or at once; return its state, None if there is no such item."""
         item = self.items.get(name)
         if item is None:
             return None
@@ -95,13 +95,13 @@ class Books:
         return item.state
 
     def end(self, name: str, state: str) -> None:
-        """Bring an item to ``stopping`` or ``stopped``; neither lapses."""
+        """Set an item to ``stopping`` or ``stopped``; neither lapses."""
         item = self.items[name]
         if item.state != "stopped":
             item.state, item.ends = state, float("inf")
 
     def sweep(self, now: float) -> None:
-        """Let everything lapse whose time is up, whether or not anybody beats it."""
+        """Let every lease lapse whose time is up, whether or not anybody sends a beat for it."""
         for item in self.items.values():
             self._lapse(item, now)
 
@@ -111,7 +111,7 @@ class Books:
             item.state, item.value, item.ends = "queued", "", float("inf")
 
     def _stamp(self, wall: float) -> str:
-        """Give a new value: the server's time, to the microsecond, and never the same twice."""
+        """Return a new value: the server's time in microseconds, never the same twice."""
         self._last = max(self._last + 1, int(wall * 1e6))
         seconds, micros = divmod(self._last, 1_000_000)
         return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06}Z"

@@ -15,7 +15,7 @@ LABELS: Final = {"floor": "bare aiohttp loop", "worklease": "WorkLease"}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw CPU for one beat, and memory for one lease, as an SVG: of all sizes with the most usual interval."""
+    """Draw CPU for one beat and memory for one lease as an SVG, for all sizes with the most frequent interval."""
     interval = Counter(row.interval for row in rows).most_common(1)[0][0]
     rows = [row for row in rows if row.interval == interval]
     mpl.rcParams["svg.hashsalt"] = "worklease"

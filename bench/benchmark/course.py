@@ -1,4 +1,4 @@
-"""The course of one size: the operator through a start, a kill and a restart, the floor beside it, and the usual way.
+"""The course of one size: the operator through a start, a kill and a restart, beside the floor; then the tutorial.
 
 Owns what is measured when. Must not print.
 """
@@ -21,49 +21,49 @@ from benchmark.work_api import WorkApi
 from controlplane import wait_for
 
 BEATEN_SECONDS: Final = 1800.0
-"""Seconds until all leases must have been beaten at the first start: thousands of finalizers are to be written."""
+"""Seconds until every lease must have had a beat after the first start: thousands of finalizers must be written."""
 
 TUTORIAL_SECONDS: Final = 120.0
-"""Seconds that the usual way gets to come to a first beat; it is measured all the same then."""
+"""Seconds that the tutorial gets for a first beat of every lease; after that it is measured all the same."""
 
 SETTLED: Final = 3.0
-"""Seconds of idleness before the memory of an empty process is read."""
+"""Idle seconds before the memory of an empty process is read."""
 
 SETTLING_WRITES: Final = 200.0
-"""Status writes a second of the process that brings a fresh fleet to rest: at the usual rate it takes long."""
+"""Status writes a second of the process that settles a new fleet: at the normal rate it would take long."""
 
 EVENTS_LOOK: Final = 5.0
-"""Seconds over which events are counted, to see whether a fresh fleet's are all written."""
+"""Seconds over which events are counted, to see whether all events of a new fleet are written."""
 
 EVENTS_SECONDS: Final = 1200.0
-"""Seconds until they are: the operator writes twenty a second."""
+"""Seconds until all of them are written: the operator writes twenty a second."""
 
 TAKEN_OVER_SECONDS: Final = 600.0
-"""Seconds that Kopf may take to tell of all that is there, beside the beats; until then it is no steady fleet."""
+"""Seconds that Kopf may take to deliver all existing objects, beside the beats; the fleet is not steady before."""
 
 COUNTED: Final = 1000
-"""Resources a second that the census counts at least, with their pods; one follows Kopf's lists."""
+"""Resources a second, with their pods, that the census counts at least; a census follows Kopf's lists."""
 
 SHARE_STOPPED: Final = 0.02
-"""The part of the leases that is stopped, and as many whose pods fail, at the end."""
+"""The share of the leases whose items are stopped at the end; as many pods fail."""
 
 STOPPED_SECONDS: Final = 60.0
-"""Seconds until the items of all failed pods must be stopped: it takes no beat, and no time-out."""
+"""Seconds until the items of all failed pods must be stopped: this waits for no beat and no timeout."""
 
 DELETED_SECONDS: Final = 120.0
-"""Seconds until the pods of all that was stopped must be deleted; a beat comes each interval."""
+"""Seconds until the pods of all stopped items must be deleted; each lease has a beat per interval."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How many leases, and the seconds between two beats of one."""
+    """How many leases, and the seconds between two beats of one lease."""
 
     leases: int
     interval: float
 
     @property
     def ttl(self) -> float:
-        """The TTL, of which the interval is a third."""
+        """The TTL; the interval is a third of it."""
         return 3 * self.interval
 
 
@@ -72,9 +72,9 @@ class Life:
     """What one process of the operator did, and the floor beside it."""
 
     after: str
-    """How the process before it ended."""
+    """How the previous process ended."""
     beaten: float
-    """Seconds from its start until all leases were beaten."""
+    """Seconds from its start until every lease had a beat."""
     operator: Window
     floor: Window
     verbs: Mapping[str, float]
@@ -86,7 +86,7 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """What is counted of a process at one moment."""
+    """The counters of a process at one moment."""
 
     summary: Mapping[str, Any]
     cpu: float
@@ -99,24 +99,24 @@ class _Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """Everything that the measuring of one size needs."""
+    """Everything that is needed to measure one size."""
 
     fleet: Fleet
     stage: Stage
     api: WorkApi
     floor_api: WorkApi
-    """The floor's own, in which it has as many items."""
+    """The floor's own Work API, with as many items."""
     audit: AuditLog
     kubeconfig: Path
     size: Size
     window: float
     """Seconds of one window of measurement."""
     pairs: int
-    """Windows of each contender."""
+    """Windows per contender."""
     say: Callable[[str], None]
 
     def run(self, *, with_tutorial: bool) -> list[Row]:
-        """Measure all contenders; the resources and their pods are there already."""
+        """Measure all contenders; the resources and their pods exist already."""
         rows = list(self.operator_and_floor())
         if with_tutorial:
             rows.append(self.tutorial())
@@ -125,15 +125,15 @@ class Course:
     # --- The contenders ----------------------------------------------------------------------------------------
 
     def operator_and_floor(self) -> tuple[Row, Row]:
-        """Measure the operator: its start with fresh resources, kills and restarts, what is stopped and what fails.
+        """Measure the operator: its start with new resources, kills and restarts, stopped items and failed pods.
 
-        And the floor beside it, in the same windows: a shared machine's pace changes within minutes by more than what
-        is to be told apart, and by what the API server does next to it.
+        The floor runs beside it, in the same windows: the speed of a shared machine changes within minutes, and with
+        the API server's load, by more than the differences that are to be measured.
         """
         self._open()
         empty = self._empty_memory()
         pid, fresh = self._start_operator()
-        self.say(f"all beaten {fresh:.1f} s after the start")
+        self.say(f"a beat for every lease {fresh:.1f} s after the start")
         start_cpu = proc.cpu_seconds(pid)
         self.settle()
         lives = [self._life(("kill -9", "SIGTERM")[number % 2]) for number in range(max(self.pairs, 2))]
@@ -167,12 +167,12 @@ class Course:
         return floor, operator
 
     def _life(self, after: str) -> Life:
-        """End the operator, start it anew, and measure it and the floor in one window."""
+        """End the operator, start it again, and measure it and the floor in one window."""
         took = self.stage.end(signal.SIGKILL if after == "kill -9" else signal.SIGTERM)
         self.say(f"ended by {after} within {took:.1f} s")
         mark = self.audit.mark()
         pid, beaten = self._start_operator()
-        self.say(f"all beaten {beaten:.1f} s after {after}")
+        self.say(f"a beat for every lease {beaten:.1f} s after {after}")
         floor = self._start_floor()
         self.await_takeover(mark)
         with Probe(self.stage.await_http_address()) as probe:
@@ -184,7 +184,7 @@ class Course:
         return Life(after, beaten, windows["worklease"], windows["floor"], verbs, tuple(probe.took), memory)
 
     def tutorial(self) -> Row:
-        """Measure the usual way, whether or not it comes to anything."""
+        """Measure the tutorial, whether or not it sends a beat."""
         self._open()
         pid = self.stage.start_tutorial(self.kubeconfig, self.api, self.size.interval)
         try:
@@ -208,9 +208,9 @@ class Course:
     # --- Steps -------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Bring a fresh fleet to rest: one process writes each status, and the next has nothing new to tell.
+        """Settle a new fleet: one process writes each status, and the next one has nothing new to write.
 
-        What is measured is a steady fleet.
+        The benchmark measures a steady fleet.
         """
         self.stage.end(signal.SIGKILL)
         self._start_operator(WORKLEASE_STATUS_WRITES_PER_SECOND=f"{SETTLING_WRITES:g}")
@@ -222,9 +222,9 @@ class Course:
         self.await_takeover(mark)
 
     def await_takeover(self, mark: int) -> None:
-        """Wait until Kopf has told of all that was there when the operator was started: it watches what it has listed.
+        """Wait until Kopf has delivered all objects that existed when the operator started: after its list it watches.
 
-        It gets a page when what was on the one before is told.
+        It fetches a page once it has delivered the objects of the page before.
         """
         watches = ("watch workleases", "watch pods")
         wait_for(
@@ -243,7 +243,7 @@ class Course:
         self.api.open([item(number) for number in range(self.size.leases)], self.size.ttl)
 
     def _empty_memory(self) -> int:
-        """Start the operator where there is nothing to keep, and see what it needs for that."""
+        """Start the operator with nothing to keep, and return its memory."""
         pid = self.stage.start_operator(self.kubeconfig, self.api, self.size.interval, WORKLEASE_NAMESPACES="default")
         self.stage.await_http_address()
         time.sleep(SETTLED)
@@ -265,9 +265,10 @@ class Course:
     def until_beaten(
         self, since: float, seconds: float, api: WorkApi | None = None, of: Collection[int] | None = None
     ) -> float:
-        """Wait until all leases were beaten, and give the seconds from ``since``, or from now, until they were.
+        """Wait until every lease had a beat, and return the seconds from ``since``, or from now, until then.
 
-        All, or all that are active and whose numbers are ``of``; infinite if one of these cannot be any more.
+        "Every" means all leases, or the active ones whose numbers are ``of``. If one of them can no longer get a beat,
+        the result is infinite.
         """
         wanted = set(range(self.size.leases) if of is None else of)
         api = api or self.api
@@ -281,7 +282,7 @@ class Course:
                 first.setdefault(number, at)
             if first.keys() >= wanted:
                 return max(first[number] for number in wanted) - since
-            # What has lapsed is given up, and never beaten again.
+            # A lapsed lease is given up and never gets a beat again.
             states = api.summary()["states"]
             given_up = len(wanted) - states.get("active", 0) - states.get("starting", 0)
             return math.inf if given_up > 0 and len(first.keys() & wanted) >= len(wanted) - given_up else 0.0
@@ -289,7 +290,7 @@ class Course:
         return wait_for(last_first, seconds=seconds, what=f"a beat of each of {len(wanted)} leases")
 
     def _windows(self, subjects: Mapping[str, tuple[int, WorkApi]]) -> dict[str, Window]:
-        """Measure processes, each with the Work API that it beats, in one window of time."""
+        """Measure processes, each with its Work API, in one window of time."""
         before = {name: _Reading.of(*subject) for name, subject in subjects.items()}
         machine, began = Machine.read(), time.monotonic()
         time.sleep(self.window)
@@ -316,7 +317,7 @@ class Course:
         return windows
 
     def stop_some(self) -> Spread:
-        """Stop items at the server, and see how long their pods' deletion takes from the beat that says so."""
+        """Stop items at the server, and measure the time from the beat that says so to the pod's deletion."""
         stopped = range(max(1, int(self.size.leases * SHARE_STOPPED)))
         mark = self.audit.mark()
         self.api.stop([item(number) for number in stopped])
@@ -326,7 +327,7 @@ class Course:
         return Spread.of([deletions[lease_name(number)] - (told[item(number)][1] or 0.0) for number in stopped])
 
     def await_deletions(self, mark: int, pods: set[str]) -> dict[str, float]:
-        """Wait until the deletion of these pods was accepted; gives when, in seconds since the epoch."""
+        """Wait until the deletion of these pods was accepted; return when, in seconds since the epoch."""
 
         def deleted() -> dict[str, float]:
             found = self.audit.deletions(mark)
@@ -335,7 +336,7 @@ class Course:
         return wait_for(deleted, seconds=DELETED_SECONDS, what="the deletion of the pods of stopped items")
 
     def fail_some(self) -> Spread:
-        """Let pods fail, and see how long the stop of their items takes from the report of it."""
+        """Let pods fail, and measure the time from that report to the stop of their items."""
         most = self.size.leases - 1
         failed = range(most, most - max(1, int(self.size.leases * SHARE_STOPPED)), -1)
         reported = self.fleet.fail(failed)

@@ -35,7 +35,7 @@ def listing(container: Container, sources: Sources, compressed: int) -> str:
         f"{REFERENCE}, revision {sources.revision}, of {sources.created}",
         f"{_megabytes(total)} in all, {_megabytes(compressed)} compressed:",
         *(f"  {_megabytes(size):>8}  {part}" for part, size in sizes.most_common()),
-        f"{_megabytes(bytecode)} of it is bytecode. `worklease --version` takes {quick:.1f} s, without it {slow:.1f} s.",
+        f"{_megabytes(bytecode)} of it is bytecode: `worklease --version` takes {quick:.1f} s, {slow:.1f} s without.",
     ]
     return "\n".join(lines)
 
