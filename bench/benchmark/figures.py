@@ -1,4 +1,4 @@
-"""The figures of a run, and how they are reckoned. Pure."""
+"""The figures of a run, and how they are computed. Pure."""
 
 import math
 import statistics
@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 LINE: Final = 3
-"""Points of a line at least, so that it says something of each."""
+"""The least number of points for a line: fewer would say nothing about the fit."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Give the smallest value that ``share`` of all do not exceed (nearest rank); NaN of none."""
+    """Return the smallest value that ``share`` of all values do not exceed (nearest rank); NaN if there are none."""
     if not values:
         return math.nan
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def lateness(numbers: Sequence[int], times: Sequence[float], since: float, interval: float) -> list[float]:
-    """Give how many seconds after it was due each beat came, of those since ``since``.
+    """Return how many seconds after its due time each beat came, for the beats since ``since``.
 
-    Due is ``interval`` after the beat before; what comes early is not late. The first beat of a lease has none before.
+    A beat is due ``interval`` after the one before. An early beat counts as 0. A lease's first beat is not counted.
     """
     last: dict[int, float] = {}
     late = []
@@ -34,7 +34,7 @@ def lateness(numbers: Sequence[int], times: Sequence[float], since: float, inter
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Median, 99th percentile and greatest of some values, in seconds; NaN of none."""
+    """Median, 99th percentile and maximum of some values, in seconds; NaN if there are none."""
 
     p50: float
     p99: float
@@ -42,7 +42,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Reckon them."""
+        """Compute them."""
         return cls(percentile(values, 0.5), percentile(values, 0.99), max(values, default=math.nan))
 
 
@@ -57,16 +57,16 @@ class Window:
     late: Spread
     lapses: int
     machine_load: float
-    """The share of the machine that was at work, by whomsoever."""
+    """The share of the machine's CPU in use, by any process."""
 
     @property
     def cpu_per_beat(self) -> float:
-        """Seconds of CPU for each accepted beat; infinite if there was none."""
+        """Seconds of CPU per accepted beat; infinite if there was none."""
         return self.cpu_seconds / self.beats if self.beats else math.inf
 
     @property
     def core(self) -> float:
-        """How much of one core it used."""
+        """The share of one core that it used."""
         return self.cpu_seconds / self.seconds
 
 
@@ -83,29 +83,30 @@ class Row:
     empty_memory: float = math.nan
     """KiB of the empty process."""
     all_beaten: Mapping[str, float] = field(default_factory=dict)
-    """Seconds from the start of a process until all leases were beaten, by what was before."""
+    """Seconds from the start of a process until every lease had a beat, by how the process before it ended."""
     lapses: int = 0
-    """In all of the contender's time, its starts and kills included."""
+    """Over all of the contender's time, including its starts and kills."""
     requests: Mapping[str, float] = field(default_factory=dict)
     """Requests to the Kubernetes API a second, by verb, in the windows."""
     stop_to_delete: Spread | None = None
     """Seconds from the answer that said "stopping" to the accepted DELETE of the pod."""
     failure_to_stop: Spread | None = None
-    """Seconds from the pod's failure in the API server to the call of stop."""
+    """Seconds from the pod's failure in the API server to the stop call."""
     loop_lag: Spread | None = None
-    """Seconds that the process took to answer an HTTP request for nothing, in the windows."""
+    """Seconds that the process took to answer a request for a page that it does not have, in the windows."""
     start_cpu: float = math.nan
-    """Seconds of CPU until all fresh leases were beaten."""
+    """Seconds of CPU until every new lease had a beat."""
 
     @property
     def cpu_per_beat(self) -> float:
-        """Seconds of CPU for each beat: the median of the windows."""
+        """Seconds of CPU per beat: the median of the windows."""
         return statistics.median(window.cpu_per_beat for window in self.windows)
 
     def times(self, floor: "Row") -> float:
-        """Give how many times the floor's CPU a beat costs: the median over the windows, if both have the same ones.
+        """Return a beat's CPU as a multiple of the floor's: the median over the windows, if both have the same ones.
 
-        NaN where there is none: the system counts hundredths of a second, and a floor of a few beats may use none.
+        NaN if there is no such multiple: the system counts hundredths of a second, and a floor with few beats may use
+        none.
         """
         pairs = [(mine.cpu_per_beat, its.cpu_per_beat) for mine, its in zip(self.windows, floor.windows, strict=False)]
         if len(self.windows) != len(floor.windows):
@@ -115,12 +116,12 @@ class Row:
 
     @property
     def core(self) -> float:
-        """How much of one core it used: the median of the windows."""
+        """The share of one core that it used: the median of the windows."""
         return statistics.median(window.core for window in self.windows)
 
     @property
     def late(self) -> Spread:
-        """Lateness: the medians of the windows' medians and percentiles, and the greatest of all."""
+        """Lateness: the medians of the windows' medians and percentiles, and the maximum of all."""
         return Spread(
             statistics.median(window.late.p50 for window in self.windows),
             statistics.median(window.late.p99 for window in self.windows),
@@ -128,7 +129,7 @@ class Row:
         )
 
     def as_line(self) -> dict[str, Any]:
-        """Give all of it for a JSON line, the medians beside the windows that they are of."""
+        """Return all of it for a JSON line, the medians beside their windows."""
         told = asdict(self) | {"cpu_per_beat": self.cpu_per_beat, "core": self.core, "late": asdict(self.late)}
         return {key: _plain(value) for key, value in told.items()}
 
@@ -143,15 +144,15 @@ class Growth:
     cpu_per_second: float
     """Seconds of CPU in each second, however many leases there are."""
     cpu_per_beat: float
-    """Seconds of CPU for each beat more."""
+    """Seconds of CPU for each additional beat."""
     memory: float
     """KiB above the empty process, however many leases there are."""
     memory_per_lease: float
-    """KiB for each lease more."""
+    """KiB for each additional lease."""
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "Growth | None":
-        """Reckon it of the operator at the most usual interval; None of fewer than three sizes: that is no line."""
+        """Compute it for the operator at the most frequent interval; None if there are fewer than three sizes."""
         interval = Counter(row.interval for row in rows).most_common(1)[0][0]
         of = [row for row in rows if row.contender == "worklease" and row.interval == interval]
         if len(of) < LINE:
@@ -163,7 +164,7 @@ class Growth:
 
 
 def _plain(value: Any) -> Any:
-    """Write what JSON has no number for as null."""
+    """Replace numbers that JSON cannot express with null."""
     match value:
         case float() if not math.isfinite(value):
             return None

@@ -1,6 +1,7 @@
-"""The cluster's part of a fleet: namespace, key, WorkLeases and their pods, made and unmade fast.
+"""The cluster's part of a fleet: namespace, key, WorkLeases and their pods, created and deleted fast.
 
-Owns what it makes in the API server. Goes as administrator, so that the operator's requests can be told from it.
+Owns what it creates in the API server. It acts as administrator, so that the audit log distinguishes its requests from
+the operator's.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from controlplane import ControlPlane, wait_for
 
 NAMESPACE = "bench"
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:operator"
-AT_ONCE = 16  # requests under way: more only queue in the API server, which is on two cores as well
+AT_ONCE = 16  # requests in flight: more would only queue in the API server, which shares the two cores
 POD_GRACE = 5  # seconds
 SETTLE_SECONDS = 900.0  # twenty thousand pods through kwok, on a busy machine
 RESOURCES = f"/apis/worklease.dev/v1alpha1/namespaces/{NAMESPACE}/workleases"
@@ -37,29 +38,29 @@ FAILED = {
 
 
 def item(number: int) -> str:
-    """Give the id of the n-th work item."""
+    """Return the id of the n-th work item."""
     return f"work_{number:05}"
 
 
 def environment(number: int) -> str:
-    """Give the id of its environment."""
+    """Return the id of the n-th item's environment."""
     return f"env_{number // IN_AN_ENVIRONMENT}"
 
 
 def lease_name(number: int) -> str:
-    """Give the name of its resource; its pod has the same."""
+    """Return the name of the n-th item's resource; its pod has the same name."""
     return f"lease-{number:05}"
 
 
 class Fleet:
-    """What is in the namespace."""
+    """The resources and pods in the namespace."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
         self.made = 0
 
     def prepare(self) -> None:
-        """Make the namespace, the key, and the operator's user with every right."""
+        """Create the namespace, the key, and the operator's user with all rights."""
         for words in (
             ("create", "namespace", NAMESPACE),
             ("create", "serviceaccount", "operator", f"--namespace={NAMESPACE}"),
@@ -92,31 +93,31 @@ class Fleet:
                     await _expect(response)
 
     def grow(self, to: int) -> None:
-        """Make resources, each with a pod that runs, until there are so many."""
+        """Create resources, each with a running pod, until there are ``to`` of them."""
         self.grow_pods(to)
         asyncio.run(self._create(RESOURCES, (_lease(number) for number in range(self.made, to))))
         self.made = max(self.made, to)
 
     def grow_pods(self, to: int) -> None:
-        """Make pods alone, for resources that come later, and wait until they run."""
+        """Create pods only, for resources that come later, and wait until they run."""
         asyncio.run(self._create(PODS, (_pod(number) for number in range(self.made, to))))
         wait_for(lambda: self._running() >= to, seconds=SETTLE_SECONDS, what=f"{to} running pods")
 
     def grow_within(self, to: int, seconds: float) -> None:
-        """Make resources alone, at an even pace."""
+        """Create resources only, at an even pace."""
         new = range(self.made, to)
         asyncio.run(self._create(RESOURCES, (_lease(number) for number in new), pause=seconds / max(1, len(new))))
         self.made = max(self.made, to)
 
     def clear(self) -> None:
-        """Take every resource and pod away, finalizers or not."""
+        """Delete every resource and pod, whether or not they have finalizers."""
         asyncio.run(self._clear())
         wait_for(lambda: not self._count(RESOURCES), seconds=SETTLE_SECONDS, what="the end of all resources")
         wait_for(lambda: not self._count(PODS), seconds=SETTLE_SECONDS, what="the end of all pods")
         self.made = 0
 
     def fail(self, numbers: Iterable[int]) -> dict[int, float]:
-        """Report pods as failed, as a kubelet does; gives when each report was sent, in seconds since the epoch."""
+        """Report pods as failed, like a kubelet; return when each report was sent, in seconds since the epoch."""
         return asyncio.run(self._fail(numbers))
 
     def _count(self, path: str) -> int:
@@ -219,7 +220,7 @@ def _pod(number: int) -> dict[str, Any]:
         "kind": "Pod",
         "metadata": {"name": lease_name(number), "labels": labels},
         "spec": {
-            # Placed by hand: the scheduler is not what is measured.
+            # Assigned to a node here: the benchmark does not measure the scheduler.
             "nodeName": f"node-{1 + number % 4}",
             "terminationGracePeriodSeconds": POD_GRACE,
             "restartPolicy": "Never",

@@ -1,6 +1,6 @@
-"""The floor: what a beat costs in aiohttp alone. No Kubernetes, no status, no doubt, no budget.
+"""The floor: what a beat costs in aiohttp alone. No Kubernetes, no status, no handling of doubt, no budget.
 
-``python -m benchmark.floor URL KEY COUNT INTERVAL``: one task for each lease, spread over the first interval.
+``python -m benchmark.floor URL KEY COUNT INTERVAL``: one task per lease, spread over the first interval.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ HEADERS = {"anthropic-version": "2023-06-01", "anthropic-beta": "managed-agents-
 
 
 async def keep(session: aiohttp.ClientSession, url: str, interval: float, delay: float) -> None:
-    """Beat one lease for ever."""
+    """Send the beats of one lease forever."""
     loop = asyncio.get_running_loop()
     value = "NO_HEARTBEAT"
     await asyncio.sleep(delay)

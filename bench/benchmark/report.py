@@ -1,4 +1,4 @@
-"""What people see of a run: a table on the terminal, JSON lines, and the table in the document. Must not measure."""
+"""The output of a run: tables on the terminal, JSON lines, and the tables in the document. Must not measure."""
 
 import json
 import math
@@ -18,10 +18,10 @@ BEGIN: Final = "<!-- begin: written by `make bench` -->"
 END: Final = "<!-- end: written by `make bench` -->"
 
 LEAST_RATE: Final = 0.005
-"""Requests a second that are worth telling."""
+"""The least rate, in requests a second, that is shown."""
 
 Column = tuple[str, Callable[[Row, Sequence[Row]], str]]
-"""A column's head, and what it says of a row, beside all others."""
+"""A column's heading, and a function that returns its cell for a row, given all rows."""
 
 
 def show(rows: Sequence[Row], console: Console) -> None:
@@ -38,7 +38,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 
 def show_bounds(bounds: Sequence[Bound], console: Console) -> None:
-    """Print what the waves were bound to, and whether it held."""
+    """Print the bounds of the waves, and whether they held."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for head in ("Wave", "Bound", "Measured", ""):
         table.add_column(head, justify="right" if head == "Measured" else "left")
@@ -59,17 +59,17 @@ def write_lines(rows: Sequence[Row], path: Path) -> None:
 
 
 def write_document(rows: Sequence[Row], path: Path, command: str, machine: str) -> None:
-    """Put the table between the markers of a document, with the command that made it."""
+    """Write the tables between the markers of a document, with the command that made them."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise ValueError(f"{path} has no place for the table: put the lines {BEGIN} and {END} into it")
+        raise ValueError(f"{path} has no markers for the tables: add the lines {BEGIN} and {END}")
     text = f"{before}{BEGIN}\n{markdown(rows, command, machine)}{END}{after}"
     path.write_text(text, encoding="utf-8")
 
 
 def markdown(rows: Sequence[Row], command: str, machine: str) -> str:
-    """Write the tables as Markdown."""
+    """Return the tables as Markdown."""
     lines = [f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}, on {machine}.", ""]
     for columns, of in ((COST, rows), (TIMES, [row for row in rows if row.all_beaten])):
         lines += [

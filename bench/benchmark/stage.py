@@ -1,4 +1,4 @@
-"""The processes of a benchmark: the Work API, one contender at a time, and the floor beside it.
+"""The processes of the benchmark: the Work API, one contender at a time, and the floor beside it.
 
 Owns their start and their end: they end with this process, however it dies. Must not measure.
 """
@@ -23,10 +23,10 @@ from controlplane import StartError, wait_for
 from controlplane.processes import Processes
 
 START_SECONDS: Final = 120.0
-"""Seconds until a process must be there: a second or two, and more on a machine that builds something."""
+"""Seconds until a process must be up: usually a second or two, more on a machine that builds something."""
 
 END_SECONDS: Final = 60.0
-"""Seconds that an ended process may take: the operator writes its last news first."""
+"""Seconds that a process may take to end: the operator writes its last status changes first."""
 
 PROBE: Final = 0.25
 """Seconds between two probes of the operator's loop: four a second cost it a thousandth of a core."""
@@ -46,21 +46,21 @@ class Stage:
         """The name of the contender's process that was started last."""
 
     def __enter__(self) -> Self:
-        """Begin with nothing running."""
+        """Start with no process running."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End all and remove their folder."""
+        """End all processes and remove their folder."""
         if error is not None and self.contender:
-            error.add_note(f"The log of {self.contender} ends:\n{self._processes.tail(self.contender)}")
+            error.add_note(f"The last lines of {self.contender}'s log:\n{self._processes.tail(self.contender)}")
         self._processes.close()
 
     # --- The Work API ------------------------------------------------------------------------------------------
 
     def start_work_api(self, name: str = "work-api") -> WorkApi:
-        """Start a Work API and give the way to it."""
+        """Start a Work API and return its client."""
         ready = self.folder / name
         self._start(name, {}, "benchmark.work_server", str(ready))
         wait_for(lambda: self._lives(name) and ready.exists(), seconds=START_SECONDS, what="the Work API")
@@ -69,7 +69,7 @@ class Stage:
     # --- The contenders ----------------------------------------------------------------------------------------
 
     def start_floor(self, api: WorkApi, leases: int, interval: float) -> int:
-        """Start the bare loop beside a contender; gives its process id."""
+        """Start the bare loop beside a contender; return its process id."""
         self._starts += 1
         self._floor = f"floor-{self._starts}"
         self._start(self._floor, {}, "benchmark.floor", api.url, KEY, str(leases), f"{interval:g}")
@@ -80,12 +80,12 @@ class Stage:
         self._end(self._floor, signal.SIGKILL)
 
     def start_tutorial(self, kubeconfig: Path, api: WorkApi, interval: float) -> int:
-        """Start the usual way; gives its process id."""
+        """Start the tutorial; return its process id."""
         environment = {"KUBECONFIG": str(kubeconfig)}
         return self._contend("tutorial", environment, "benchmark.tutorial", api.url, KEY, f"{interval:g}", NAMESPACE)
 
     def start_operator(self, kubeconfig: Path, api: WorkApi, interval: float, **settings: str) -> int:
-        """Start `worklease run`; gives its process id."""
+        """Start `worklease run`; return its process id."""
         environment = {
             "KUBECONFIG": str(kubeconfig),
             "WORKLEASE_API_URL": api.url,
@@ -106,15 +106,15 @@ class Stage:
         return self.pid()
 
     def pid(self) -> int:
-        """Give the contender's process id."""
+        """Return the contender's process id."""
         return self._processes.look().running[self.contender]
 
     def is_alive(self) -> bool:
-        """Tell whether the contender runs; raise StartError with its log if it has ended."""
+        """Return True if the contender runs; raise StartError with its log if it has ended."""
         return self._lives(self.contender)
 
     def end(self, number: int = signal.SIGTERM) -> float:
-        """End the contender, and give the seconds that it took."""
+        """End the contender, and return the seconds that this took."""
         return self._end(self.contender, number)
 
     def _end(self, name: str, number: int) -> float:
@@ -124,11 +124,11 @@ class Stage:
         return time.monotonic() - began
 
     def log(self) -> str:
-        """What the contender has logged."""
+        """Return what the contender has logged."""
         return self._processes.log(self.contender).read_text(errors="replace")
 
     def await_http_address(self) -> str:
-        """Wait until the operator has started, and give where it serves HTTP."""
+        """Wait until the operator has started, and return its HTTP address."""
 
         def address() -> str:
             found = re.findall(r"operator started .* http=(\S+)", self.log()) if self.is_alive() else []
@@ -150,7 +150,7 @@ class Stage:
 
 
 class Probe:
-    """Asks a server for a page that it does not have, again and again: how long its loop takes to come to it."""
+    """Repeatedly asks a server for a page that it does not have, to measure how late its event loop gets to it."""
 
     def __init__(self, address: str) -> None:
         self._url = f"http://{address}/is-the-loop-free"
@@ -160,12 +160,12 @@ class Probe:
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Start probing."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End."""
+        """Stop probing."""
         self._done.set()
         self._thread.join()
 

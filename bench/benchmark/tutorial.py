@@ -1,4 +1,4 @@
-"""The usual way: a Kopf timer, plain httpx, the status on every beat, as tutorials have it.
+"""The tutorial: a Kopf timer that uses plain httpx and writes the status on every beat, as tutorials do.
 
 ``python -m benchmark.tutorial URL KEY INTERVAL NAMESPACE``, with ``KUBECONFIG`` in the environment.
 """
@@ -20,14 +20,14 @@ client = httpx.AsyncClient(base_url=URL, headers=HEADERS, timeout=10.0)
 
 @kopf.on.startup()
 def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-    """Keep to what every tutorial sets."""
+    """Set what every tutorial sets."""
     settings.posting.enabled = False
     settings.persistence.finalizer = "worklease.dev/tutorial"
 
 
 @kopf.timer("worklease.dev", "v1alpha1", "workleases", interval=INTERVAL)
 async def beat(spec: kopf.Spec, memo: kopf.Memo, patch: kopf.Patch, **_: Any) -> None:
-    """Send one heartbeat, and show what came of it."""
+    """Send one heartbeat and write the answer into the status."""
     path = f"/v1/environments/{spec['environmentID']}/work/{spec['workID']}/heartbeat"
     response = await client.post(path, params={"expected_last_heartbeat": memo.get("value", "NO_HEARTBEAT")})
     if response.status_code == 412:

@@ -1,6 +1,7 @@
-"""Waves: what comes to a whole fleet at once, each with bounds that are checked.
+"""Waves: events that hit a whole fleet at once, each with bounds that are checked.
 
-Owns the scenarios and their bounds. Must not print. They follow each other on one operator, which one of them kills.
+Owns the scenarios and their bounds. Must not print. The waves run one after the other on one operator, which one of
+them kills.
 """
 
 import signal
@@ -24,28 +25,28 @@ THROTTLED: Final = 60.0
 """Seconds for which the Work API answers 429."""
 
 ROUNDED: Final = 1.0
-"""Seconds for which ``Retry-After``, of whole ones, may hold back who heeds it though the server has returned."""
+"""Seconds for which ``Retry-After``, in whole seconds, may hold back a client after the server has returned."""
 
 LATE: Final = 1.0
-"""Seconds: the 99th percentile of lateness of what the wave does not concern."""
+"""Seconds: the bound for the 99th percentile of lateness of leases that the wave does not affect."""
 
 DELETED: Final = 10.0
 """Seconds from the beat that says "stopping" to the accepted DELETE of the last pod."""
 
 AGAIN: Final = 20.0
-"""Seconds from the start of a process after a kill until all that the one before held is beaten again."""
+"""Seconds from the start of a process after a kill until every lease that the old process held has a beat again."""
 
 LISTS: Final = 100
-"""Lists of one item's pods at most, however many items are stopped at once: they share lists."""
+"""The most lists of one item's pods, however many items are stopped at once: they share lists."""
 
 ONE_ITEM: Final = "/work-id%3D"
-"""The part of such a list's address that selects by the value of the label."""
+"""The part of such a list's URI that selects by the value of the label."""
 
 GROWTH: Final = 1.5
-"""By how much memory may grow in all waves together, at most."""
+"""The factor by which memory may grow in all waves together."""
 
 ATTEMPTS: Final = 4
-"""Requests for each lease that a wave may cost at most, beside its beats in the same time."""
+"""The most requests per lease that a wave may cost, in addition to the beats in the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waves:
-    """The waves over one fleet, whose pods are there and whose resources are not."""
+    """The waves over one fleet, whose pods exist and whose resources do not yet."""
 
     course: Course
     plane: OwnControlPlane
@@ -68,7 +69,7 @@ class Waves:
     """How many items are stopped at once."""
 
     def run(self) -> Iterator[Bound]:
-        """Start the operator, and let the waves come."""
+        """Start the operator and run the waves."""
         course = self.course
         course.api.open([item(number) for number in range(course.size.leases)], course.size.ttl)
         self._start()
@@ -100,7 +101,7 @@ class Waves:
         yield self._requests(name, before, after)
 
     def _requests(self, name: str, before: dict[str, Any], after: dict[str, Any]) -> Bound:
-        """Bound what the wave cost the Work API: so many calls for each lease, and its beats."""
+        """Return the bound for the requests that a wave cost the Work API: some calls per lease, and its beats."""
         leases, seconds = self.course.size.leases, after["now"] - before["now"]
         most = leases * (ATTEMPTS + seconds / self.course.size.interval)
         sent = after["requests"] - before["requests"]
@@ -127,14 +128,15 @@ class Waves:
         seconds = min(THROTTLED, 2 * size.ttl / 3)
         back = self.course.api.summary()["now"] + seconds
         self.course.api.throttle(seconds)
-        time.sleep(seconds + size.interval)  # who looks meanwhile takes from what the server has to give
+        time.sleep(seconds + size.interval)  # a look meanwhile would take the server's CPU
         self.course.until_beaten(back, size.ttl, of=active)
         beats = zip(*self.course.api.beats(back - seconds - size.ttl), strict=True)
         last = {number: at for number, at in beats if at < back}
         states = self.course.api.items()
         ends = {number: at + size.ttl - back for number, at in last.items()}
         lapsed = [left for number, left in ends.items() if states[item(number)][0] == "queued"]
-        # So many are lost to who beats nothing before that, and everything from then on; which ones is no matter.
+        # A client that sends no beat before that moment, and every beat from then on, loses this many; which ones does
+        # not matter.
         most = sum(left < ROUNDED + LATE for number, left in ends.items() if number in active)
         self._say_last(lapsed, "lapsed, the last of which would have ended")
         what = f"at most {most} lapses, as many as end within {ROUNDED + LATE:g} s"
@@ -170,7 +172,7 @@ class Waves:
         since, mark = self.course.api.summary()["now"], self.course.audit.mark()
         stopped = self._active()[: self.stopped]
         if len(stopped) < self.stopped:
-            raise RuntimeError(f"only {len(stopped)} items are active: the waves before took too many")
+            raise RuntimeError(f"only {len(stopped)} items are active: the earlier waves cost too many")
         self.course.api.stop([item(number) for number in stopped])
         wanted = {lease_name(number) for number in stopped}
         deletions = self.course.await_deletions(mark, wanted)
@@ -183,7 +185,7 @@ class Waves:
         yield Bound("", f"at most {LISTS} lists of one item's pods", str(lists), lists <= LISTS)
 
     def _active(self) -> list[int]:
-        """Give the numbers of the items that are neither stopped nor lost."""
+        """Return the numbers of the items that are neither stopped nor lost."""
         states = self.course.api.items()
         return [number for number in range(self.course.size.leases) if states[item(number)][0] == "active"]
 
@@ -193,5 +195,5 @@ class Waves:
         yield Bound("", f"99 of 100 beats less than {LATE:g} s late", f"{late:.2f} s", late < LATE)
 
     def _settle(self) -> None:
-        """Let one interval go by, so that the next wave meets a fleet in order."""
+        """Wait for one interval, so that the next wave hits a steady fleet."""
         time.sleep(self.course.size.interval)

@@ -1,4 +1,4 @@
-"""The way to the benchmark's Work API: its administration, typed. Must not reckon."""
+"""The client of the benchmark's Work API: its admin calls, typed. Must not compute anything."""
 
 import json
 import urllib.request
@@ -24,24 +24,24 @@ class WorkApi:
             return json.load(response)
 
     def open(self, items: list[str], ttl: float) -> None:
-        """Begin anew with these items."""
+        """Start again with these items."""
         self._call("open", {"items": items, "ttl": ttl})
 
     def summary(self) -> dict[str, Any]:
-        """Give the counts, after letting lapse what has to."""
+        """Return the counts, after letting every lease lapse whose time is up."""
         return dict(self._call("summary"))
 
     def beats(self, since: float) -> tuple[list[int], list[float]]:
-        """Give which item each beat since then was of, and when it was accepted."""
+        """Return the item of each beat since then, and when it was accepted."""
         told = self._call(f"beats?{since}")
         return told["numbers"], told["times"]
 
     def items(self) -> dict[str, tuple[str, float | None, float | None]]:
-        """Give each item's state, when "stopping" was first told, and when a stop was first heard."""
+        """Return each item's state, when an answer first said "stopping", and when a stop call first arrived."""
         return {name: tuple(told) for name, told in self._call("items").items()}
 
     def stop(self, items: list[str]) -> None:
-        """Bring items to ``stopping``."""
+        """Set items to ``stopping``."""
         self._call("stop", {"items": items})
 
     def set_keys(self, *keys: str) -> None:
@@ -49,5 +49,5 @@ class WorkApi:
         self._call("keys", {"keys": list(keys)})
 
     def throttle(self, seconds: float) -> None:
-        """Answer everything 429 for so long."""
+        """Answer every request with 429 for this long."""
         self._call("throttle", {"seconds": seconds})

@@ -1,7 +1,7 @@
 """The benchmark's Work API as a program: ``python -m benchmark.work_server READY_FILE``.
 
-Owns the socket. HTTP/1.1 by hand on asyncio, as far as the contenders speak it, so that a beat costs the server a
-tenth of what it costs a client. ``/bench/...`` is its administration. Must not judge.
+Owns the socket. It implements only the part of HTTP/1.1 that the contenders use, directly on asyncio, so that a beat
+costs the server a tenth of what it costs a client. ``/bench/...`` is its admin API. Must not judge.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote
 from benchmark.books import Beaten, Books
 
 BACKLOG: Final = 4096
-"""Connections that may come at once: a fleet that starts opens hundreds."""
+"""Connections that may wait at once: a starting fleet opens hundreds."""
 
 WORK: Final = "/v1/environments/"
 REASONS: Final = {
@@ -30,7 +30,7 @@ REASONS: Final = {
 
 
 class WorkServer:
-    """The books, the key that is good, and whether the server is throttling."""
+    """The books, the valid keys, and whether the server is throttling."""
 
     def __init__(self) -> None:
         self.books = Books()
@@ -42,14 +42,14 @@ class WorkServer:
         self._date = (0, "")
 
     def date(self) -> str:
-        """Give the ``Date`` header, which names a whole second."""
+        """Return the ``Date`` header, which names a whole second."""
         now = int(time.time())
         if self._date[0] != now:
             self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
 
     def answer(self, method: str, target: str, key: str, body: bytes) -> tuple[int, bytes, str]:
-        """Answer one request: status, JSON, and what goes among the headers."""
+        """Answer one request: status, JSON, and an additional header."""
         path, _, query = target.partition("?")
         if path.startswith("/bench/"):
             return 200, json.dumps(self._administer(path.removeprefix("/bench/"), query, body)).encode(), ""
@@ -106,7 +106,7 @@ class WorkServer:
                 return status, json.dumps({"type": "error", "error": error | {"details": details}}).encode(), ""
 
     def _list(self, environment: str, query: dict[str, list[str]]) -> tuple[int, bytes, str]:
-        """Give a page of an environment's items: the neutral read."""
+        """Return a page of an environment's items: the read that changes nothing."""
         first, limit = int(query.get("page", ["0"])[0]), int(query.get("limit", ["50"])[0])
         found = self.books.of(environment)
         data = [
@@ -168,7 +168,7 @@ def _count(states: Any) -> dict[str, int]:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, kept alive; requests one after the other."""
+    """One keep-alive connection; requests are answered one after the other."""
 
     def __init__(self, server: WorkServer) -> None:
         self._server = server
@@ -176,12 +176,12 @@ class Connection(asyncio.Protocol):
         self._write: Callable[[bytes], None] = lambda _: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take note of the way back."""
+        """Keep the transport for the answers."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 (a stream's, by create_server)
         self._write = transport.write
 
     def data_received(self, data: bytes) -> None:
-        """Answer every request that is whole by now."""
+        """Answer every request that is complete by now."""
         self._read += data
         while (end := self._read.find(b"\r\n\r\n")) >= 0:
             head = self._read[:end].decode("latin-1")
