@@ -72,7 +72,7 @@ def conflicts(record: Record, since: int) -> list[str]:
 
 
 def stop_moments(record: Record, item: str) -> StopMoments | None:
-    """Return when a beat's answer told of the stop of an item and when it was confirmed; None if it was not yet."""
+    """Return the moments of an item's stop; None if it is not confirmed yet."""
     asked = heard = confirmed = None
     for each in record:
         if each.item != item:
