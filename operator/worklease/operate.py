@@ -133,16 +133,16 @@ async def _open_clients(
     checkpoint = Checkpoint(kubernetes, own, monotonic)
     await checkpoint.load()
     budget = Budget(settings.requests_per_minute, monotonic, publisher)
-    sandboxes = Pods(kubernetes)
+    pods = Pods(kubernetes)
     return Clients(
         kubernetes=kubernetes,
         work_api=work_api,
         credentials=Credentials(kubernetes, monotonic),
-        sandboxes=sandboxes,
+        pods=pods,
         status=status,
         budget=budget,
-        listing=SharedList(work_api, budget),
-        shared_pod_list=SharedPodList(sandboxes),
+        shared_list=SharedList(work_api, budget),
+        shared_pod_list=SharedPodList(pods),
         checkpoint=checkpoint,
         publisher=publisher,
     )

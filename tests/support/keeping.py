@@ -28,16 +28,16 @@ def clients(
     clock: Callable[[], float] = time.monotonic,
 ) -> Clients:
     """Give the clients of an operator whose own namespace is ``own``; neither checkpoint nor status runs yet."""
-    budget, sandboxes = Budget(0, clock), Pods(api)
+    budget, pods = Budget(0, clock), Pods(api)
     return Clients(
         kubernetes=api,
         work_api=work_api,
         credentials=Credentials(api, time.monotonic),
-        sandboxes=sandboxes,
+        pods=pods,
         status=StatusWriter(api, 1000.0, time.monotonic),
         budget=budget,
-        listing=SharedList(work_api, budget),
-        shared_pod_list=SharedPodList(sandboxes),
+        shared_list=SharedList(work_api, budget),
+        shared_pod_list=SharedPodList(pods),
         checkpoint=Checkpoint(api, "own", time.monotonic),
         publisher=publisher,
     )

@@ -25,8 +25,9 @@ from worklease.rules.outcomes import (
     Unauthorized,
     Unsent,
 )
+from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Pod
-from worklease.rules.situation import Asked, DeletionPolicy, Situation, is_bindable
+from worklease.rules.situation import Asked, DeletionPolicy, Situation
 
 UID = "resource"
 RETRY_AFTER = 40.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from docs import diagram, metrics, reference, settings
+from docs import diagram, layers, metrics, reference, settings
 from docs.states import chart
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +22,7 @@ def generated() -> Mapping[Path, str]:
         documents / "settings.md": settings.page((ROOT / "operator/worklease/settings.py").read_text("utf-8")),
         documents / "metrics.md": metrics.page(),
         documents / "pictures" / "lease-states.svg": diagram.draw(chart()),
+        documents / "pictures" / "layers.svg": layers.picture(ROOT),
     }
 
 

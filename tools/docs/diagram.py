@@ -101,11 +101,11 @@ def _entries(chart: Chart, state: State) -> list[tuple[Verdict, str, str]]:
 
 
 def _legend() -> Iterator[str]:
-    yield _text(20, 34, "LeaseHeld is", "event")
+    yield text(20, 34, "LeaseHeld is", "event")
     for place, (verdict, colour) in enumerate(COLOURS.items()):
         x = 112 + 80 * place
         yield f'<circle cx="{x}" cy="30" r="4.5" fill="{colour}"/>'
-        yield _text(x + 9, 34, verdict, "event")
+        yield text(x + 9, 34, verdict, "event")
 
 
 def _way(way: Way, events: list[str]) -> Iterator[str]:
@@ -113,13 +113,13 @@ def _way(way: Way, events: list[str]) -> Iterator[str]:
     if way.at is not None:
         x, y = way.at
         for line, event in enumerate(events):
-            yield _text(x, y + 15 * line, event, "event", way.anchor)
+            yield text(x, y + 15 * line, event, "event", way.anchor)
 
 
 def _box(state: State, entries: list[tuple[Verdict, str, str]]) -> Iterator[str]:
     box = BOXES[state]
     yield f'<rect class="box" x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="8"/>'
-    yield _text(box.x + 14, box.y + 24, state, "title")
+    yield text(box.x + 14, box.y + 24, state, "title")
     rows = -(-len(entries) // box.columns)
     if box.y + 48 + LINE * (rows - 1) > box.y + box.height:
         raise LookupError(f"the box of {state} is too small for {rows} rows")
@@ -127,12 +127,13 @@ def _box(state: State, entries: list[tuple[Verdict, str, str]]) -> Iterator[str]
         column, row = divmod(place, rows)
         x, y = box.x + 18 + column * (box.width // box.columns), box.y + 48 + LINE * row
         yield f'<circle cx="{x}" cy="{y - 4}" r="4.5" fill="{COLOURS[verdict]}"/>'
-        yield _text(x + 11, y, reason)
+        yield text(x + 11, y, reason)
         if events:
-            yield _text(x + 92, y, events, "event")
+            yield text(x + 92, y, events, "event")
 
 
-def _text(x: int, y: int, text: str, kind: str = "", anchor: str = "start") -> str:
+def text(x: int, y: int, words: str, kind: str = "", anchor: str = "start") -> str:
+    """Return a line of text; ``kind`` is its class in the style."""
     of_kind = f' class="{kind}"' if kind else ""
     at_anchor = "" if anchor == "start" else f' text-anchor="{anchor}"'
-    return f'<text x="{x}" y="{y}"{of_kind}{at_anchor}>{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}"{of_kind}{at_anchor}>{escape(words)}</text>'

@@ -1,9 +1,10 @@
-"""What is told of a kept resource after a turn: its status, its conditions' transitions, and its checkpoint.
+"""What is published of a kept resource after a turn: its status, its conditions' transitions, and its checkpoint.
 
-Owns when something is news, and how soon it must be written. Must not decide what is so: ``conditions`` does.
+Owns when something is news, and how soon it must be written. Must not decide what is so: ``rules.conditions`` does.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -11,10 +12,11 @@ from worklease.api.models import StatusCondition
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import StatusWriter, Urgency
+from worklease.keeper import shown
 from worklease.keeper.kept import Kept
-from worklease.rules import lease
 from worklease.rules.conditions import Kind, Reason
-from worklease.rules.lease import Lease
+from worklease.rules.lease import Lease, is_adopted, is_fenced
+from worklease.rules.situation import Situation, is_past_end
 from worklease.telemetry import ConditionChanged, LeaseEnded, Publisher
 
 URGENT_DELAY: Final = 0.25
@@ -22,7 +24,7 @@ URGENT_DELAY: Final = 0.25
 
 
 class StatusPublisher:
-    """The way from what is kept to who reads of it."""
+    """The way from what is kept to those who read of it."""
 
     def __init__(
         self, status: StatusWriter, checkpoint: Checkpoint, publisher: Publisher, wall: Callable[[], ClockPair]
@@ -33,111 +35,100 @@ class StatusPublisher:
         self._wall = wall
 
     def publish(self, kept: Kept, now: float) -> bool:
-        """Publish the status if anything that it is made from has changed; returns whether it has."""
-        if kept.final and kept.resource.status.observed_generation == kept.resource.generation:
+        """Publish the status if anything that it is made from has changed; return whether it has."""
+        published, situation = kept.published, kept.situation
+        if published.final and kept.resource.status.observed_generation == kept.resource.generation:
             return False  # an earlier process said it all
-        made_from = (
-            tuple(kept.bound.values()),
-            tuple(kept.deletions.values()),
-            kept.resource.generation,
-            kept.resource.deletion_timestamp,
-            lease.is_fenced(kept.lease, now),
-            kept.rival,
-            kept.attempt,
-            kept.making,
-            kept.ending,
-            kept.dry_run,
-            kept.are_pods_listed,
-            tuple((asked.refusals, asked.message) for asked in (kept.graceful_stop, kept.forced_stop) if asked),
-            _is_overdue(kept.lease, now),
-        )
-        told, former = kept.told, kept.told_lease
+        deadlines = (is_fenced(kept.lease, now), is_past_end(kept.lease, now))
+        former = published.lease
         if former is None and kept.rival is None and _is_in_order(kept.lease):
-            resumed = (*made_from, kept.lease)
-            if told in ((), resumed):
-                kept.told = resumed
+            if published.situation is None or published.situation == situation:
+                published.situation = situation
                 return False  # what an earlier process said of it holds on, until a beat brings news
-        if made_from == told and kept.lease == former:
+            is_same = False
+        else:
+            is_same = deadlines == published.deadlines and _is_same_beside_lease(published.situation, situation)
+        if is_same and kept.lease == former:
             return False
         self.remember(kept, now)
-        if made_from == told and former is not None and _is_renewal(former, kept.lease):
+        if is_same and former is not None and _is_renewal(former, kept.lease):
             self._refresh(kept)
         else:
-            self._write_now(kept, now)
-        kept.told, kept.told_lease = made_from, kept.lease
-        kept.is_steady = not (lease.is_fenced(kept.lease, now) or _is_overdue(kept.lease, now))
+            self._publish_now(kept, now)
+        published.situation, published.lease, published.deadlines = situation, kept.lease, deadlines
         return True
 
     def publish_renewal(self, kept: Kept, now: float) -> bool:
-        """Tell of a renewal of a steady lease, provided that nothing else happened; returns whether it is just that."""
-        if not kept.is_steady or kept.told_lease is None or not _is_renewal(kept.told_lease, kept.lease):
+        """Publish a renewal of a steady lease, provided that nothing else happened; return whether it is just that."""
+        published = kept.published
+        if any(published.deadlines) or published.lease is None or not _is_renewal(published.lease, kept.lease):
             return False
-        kept.told_lease = kept.lease
+        published.lease = kept.lease
         self.remember(kept, now)
         self._refresh(kept)
         return True
 
     def _refresh(self, kept: Kept) -> None:
-        self._status.publish(kept.reference, partial(self._write, kept), Urgency.ROUTINE)
+        self._status.publish(kept.reference, partial(self._body, kept), Urgency.ROUTINE)
 
-    def _write_now(self, kept: Kept, now: float) -> None:
-        """Make the status now, and tell of what changed in it."""
-        status = kept.status(self._wall(), now)
-        shown = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
-        is_news = (status.state, shown) != (kept.shown_state, kept.shown)
+    def _publish_now(self, kept: Kept, now: float) -> None:
+        """Make the status now, and publish what changed in it."""
+        status, published = shown.status(kept, self._wall(), now), kept.published
+        conditions = {condition.type: (condition.status.value, condition.reason) for condition in status.conditions}
+        is_news = (status.state, conditions) != (published.state, published.conditions)
         for condition in status.conditions:
             self._publish_change(kept, condition)
-        if kept.lease.end is not None and kept.reason(Kind.FINISHED) == Reason.IN_PROGRESS:
+        if kept.lease.end is not None and published.reason(Kind.FINISHED) == Reason.IN_PROGRESS:
             self._publisher.publish(LeaseEnded(kept.about, kept.lease.end.value))
-        kept.shown_state, kept.shown = status.state, shown
+        published.state, published.conditions = status.state, conditions
         urgency = Urgency.CHANGE if is_news else Urgency.ROUTINE
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)
 
-    def _write(self, kept: Kept) -> Mapping[str, Any]:
-        """Write the status as it is now: of a lease that is only renewed nobody needs each of them."""
+    def _body(self, kept: Kept) -> Mapping[str, Any]:
+        """Return the status as it is now: of a lease that is only renewed nobody needs each of them."""
         wall = self._wall()
-        return kept.status(wall, wall.monotonic).as_merge_patch()
+        return shown.status(kept, wall, wall.monotonic).as_merge_patch()
 
     def _publish_change(self, kept: Kept, condition: StatusCondition) -> None:
-        """Tell who listens of a condition that is not what it was."""
-        shown = (condition.status.value, condition.reason)
-        if (before := kept.shown.get(condition.type)) != shown:
+        """Publish a condition's change, if its status or reason is not what it was."""
+        now_shown = (condition.status.value, condition.reason)
+        if (before := kept.published.conditions.get(condition.type)) != now_shown:
             status, reason = before or (None, None)
-            changed = ConditionChanged(kept.about, condition.type, *shown, condition.message, reason, status)
-            self._publisher.publish(changed)
+            self._publisher.publish(
+                ConditionChanged(kept.about, condition.type, *now_shown, condition.message, reason, status)
+            )
 
     def remember(self, kept: Kept, now: float) -> None:
-        """Keep the checkpoint fresh: never older than a third of the TTL; what is over needs none.
+        """Keep the checkpoint fresh: never older than a third of the TTL; a lease that is over needs none.
 
-        Soon where the one that is written is of little use to another start: it has a value that no answer gave, or a
-        lease so old that only a reprieve keeps it, and that counts from the first start on.
+        It is written soon where the one that is there is of little use to another start: it has a value that no answer
+        gave, or a lease so old that only a reprieve keeps it, and that counts from the first start on.
         """
         if kept.lease.end is not None:
             self._checkpoint.drop(kept.resource.uid)
         elif kept.lease.sent is not None:
             text = kept.record(trying=None, wall=self._wall(), now=now)
-            former = kept.told_lease
-            is_urgent = lease.is_adopted(kept.lease) or (
-                former is not None and (former.reprieve is not None or lease.is_adopted(former))
+            former = kept.published.lease
+            is_urgent = is_adopted(kept.lease) or (
+                former is not None and (former.reprieve is not None or is_adopted(former))
             )
             self._checkpoint.put(kept.resource.uid, text, within=URGENT_DELAY if is_urgent else kept.lease.ttl / 3)
 
 
-def _is_overdue(lease_: Lease, now: float) -> bool:
-    """Tell whether a restored lease is past its end, and a beat may still show it to be ours."""
-    ends = lease.expiry(lease_)
-    return lease_.reprieve is not None and ends is not None and now >= ends
+def _is_same_beside_lease(before: Situation | None, after: Situation) -> bool:
+    """Whether two situations differ in the lease only, which each beat renews."""
+    return before is not None and (before is after or replace(before, lease=after.lease) == after)
 
 
 def _is_renewal(before: Lease, after: Lease) -> bool:
-    """Tell whether a lease in good order was renewed: no condition changes by that but in the times that it names."""
+    """Whether a lease in good order was renewed: no condition changes by that but in the times that it names."""
     return before.state == after.state and _is_in_order(before) and _is_in_order(after)
 
 
-def _is_in_order(lease_: Lease) -> bool:
+def _is_in_order(lease: Lease) -> bool:
     return (
-        lease_.held
-        and lease_.trouble is None
-        and lease_.reprieve is None
-        and not (lease_.message or lease_.suspended or lease_.stopping_seen)
+        lease.held
+        and lease.trouble is None
+        and lease.reprieve is None
+        and not (lease.message or lease.suspended or lease.stopping_seen)
     )

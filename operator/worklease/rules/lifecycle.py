@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import ceil, floor, inf
 from typing import Final, assert_never
 
+from worklease.rules.backoff import backoff
 from worklease.rules.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
 from worklease.rules.pods import Cause, Ending, Pod
 from worklease.rules.situation import (
@@ -140,6 +141,17 @@ def fence_grace(lease: Lease) -> float:
     return max(1.0, float(floor(grace(lease))))
 
 
+def why_it_must_go(lease: Lease, now: float, *, is_deleting: bool) -> tuple[str, bool]:
+    """Return why a pod must go, as an event and a metric name it, and whether a beat said so."""
+    if lease.end is not None:
+        return lease.end.value, lease.end is not End.RELEASED
+    if is_fenced(lease, now):
+        return "Fenced", False
+    if lease.stopping_seen:
+        return "Draining", True
+    return ("ResourceDeleted" if is_deleting else "Restarting"), False
+
+
 def _go_on(situation: Situation, now: float) -> Plan:
     """Make the sandbox, or wait for it, and for what may become of it."""
     policy = situation.sandbox
@@ -183,7 +195,7 @@ def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
 
 def _next_attempt(situation: Situation, now: float) -> Attempt:
     number = situation.attempt.number
-    wait = min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(number, 16))
+    wait = backoff(number, FIRST_RESTART, LONGEST_RESTART)
     settled = situation.attempt.settled | {pod.uid for pod in current(situation)}
     return Attempt(number=number + 1, begins=now + wait, settled=settled)
 

@@ -6,12 +6,12 @@ how a sandbox ended. Pure: no clock, no socket; ``now`` is passed in. Must not s
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from math import inf
 from typing import Final
 
-from worklease.rules.lease import Lease, is_fenced
+from worklease.rules.backoff import backoff
+from worklease.rules.lease import Lease, expiry, is_fenced
 from worklease.rules.pods import Cause, Ending, Pod, cause_of, ending_of, ending_without_pod, latest
 
 RECHECK: Final = 5.0
@@ -100,15 +100,24 @@ class Asked:
         """When to ask again, if it is not done by then."""
         if self.refusals == 0:
             return self.at + RECHECK
-        return self.at + min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self.refusals - 1, 16))
+        return self.at + backoff(self.refusals - 1, FIRST_RETRY, LONGEST_RETRY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """All that a decision is made from; times are monotonic."""
+    """All that a decision, and a status, is made from; times are monotonic.
+
+    A value: nothing changes it, nor its maps. Two that are equal are decided upon and shown alike.
+    """
 
     uid: str
     lease: Lease
+    generation: int = 0
+    """The resource's, which the status names."""
+    rival: str | None = None
+    """The resource that keeps this item's lease already, as namespace/name: this one does nothing."""
+    problem: str = ""
+    """Why the API server would not make the template's pod; empty if it would, or was not asked."""
     bound: Mapping[str, Pod] = field(default_factory=dict)
     """The pods that were found to be this item's while its lease was held, by uid."""
     deletions: Mapping[str, Asked] = field(default_factory=dict)
@@ -135,7 +144,7 @@ class Situation:
     discard_at: float | None = None
     """When the finished resource is to be deleted; None: never."""
     has_finalizer: bool = True
-    """Whether our finalizer is on the resource."""
+    """Whether the operator's finalizer is on the resource."""
 
     @property
     def drain_seconds(self) -> float:
@@ -143,19 +152,10 @@ class Situation:
         return (self.sandbox or Policy()).drain
 
 
-def is_bindable(pod: Pod, uid: str, lease: Lease, claimed: datetime | None = None) -> bool:
-    """Tell whether a pod with this item's labels is its sandbox: while we hold, and no other WorkLease controls it.
-
-    A pod that this resource controls is its own, held or not. A restored lease whose time is up binds nothing new
-    before a beat was accepted: the pod may be the next holder's. What was there before the item was ``claimed`` and is
-    over, or on its way out, worked for an earlier delivery.
-    """
-    if pod.controller == uid:
-        return True
-    is_ending = pod.is_over or pod.terminating
-    if is_ending and claimed is not None and (pod.created is None or pod.created < claimed):
-        return False
-    return lease.held and lease.reprieve is None and not pod.controller
+def is_past_end(lease: Lease, now: float) -> bool:
+    """Whether a restored lease is past its end, and a beat may still show that it is held."""
+    ends = expiry(lease)
+    return lease.reprieve is not None and ends is not None and now >= ends
 
 
 def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:

@@ -7,7 +7,8 @@ from typing import Any
 from worklease.api.models import WorkLease
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
-from worklease.keeper.kept import Kept, LeaseOptions, resume
+from worklease.keeper.kept import Kept, LeaseOptions
+from worklease.keeper.resume import resume
 from worklease.rules.lifecycle import MakePod, decide
 from worklease.rules.pods import Cause, Pod
 from worklease.rules.situation import conclude
@@ -59,39 +60,39 @@ def made() -> str:
 
 def test_a_made_pod_that_went_while_no_process_was_there_is_not_made_again() -> None:
     kept = resumed(made())
-    assert decide(kept.situation(), 100.0).steps == ()
-    kept.lost("pod1")
-    ending = conclude(kept.situation(), 100.0)
+    assert decide(kept.gather(), 100.0).steps == ()
+    kept.pods.lose("pod1")
+    ending = conclude(kept.gather(), 100.0)
     assert ending is not None
     assert ending.cause is Cause.DELETED
-    assert MakePod(0) not in decide(kept.situation(), 100.0).steps
+    assert MakePod(0) not in decide(kept.gather(), 100.0).steps
 
 
 def test_a_pod_of_another_name_is_not_taken_for_the_one_that_was_made() -> None:
     kept = resumed("somebody-elses")
-    kept.lost("pod1")
-    assert MakePod(0) in decide(kept.situation(), 100.0).steps
+    kept.pods.lose("pod1")
+    assert MakePod(0) in decide(kept.gather(), 100.0).steps
 
 
 def test_an_answer_takes_back_nothing_that_a_watch_told_meanwhile() -> None:
     kept = resumed(made())
-    before = dict(kept.bound)
+    before = kept.pods.bound
     running = Pod(uid="pod1", name=made(), phase="Running", ready=True, controller="resource")
     pending = replace(running, phase="Pending", ready=False)
     kept.bind(running, 101.0)
     assert kept.bind_answer(pending, before, 101.0)
-    assert kept.bound["pod1"] == running
-    assert kept.bind_answer(pending, dict(kept.bound), 102.0)
-    assert kept.bound["pod1"] == pending
+    assert kept.pods.bound["pod1"] == running
+    assert kept.bind_answer(pending, kept.pods.bound, 102.0)
+    assert kept.pods.bound["pod1"] == pending
 
 
 def test_an_event_that_is_older_than_the_answer_brings_no_pod_back() -> None:
     kept = resumed(made())
     running = Pod(uid="pod1", name=made(), phase="Running", ready=True, controller="resource")
     kept.bind(running, 101.0)
-    kept.lost("pod1")
+    kept.pods.lose("pod1")
     assert kept.bind(replace(running, phase="Failed", exit_code=137), 102.0)
-    pod = kept.bound["pod1"]
+    pod = kept.pods.bound["pod1"]
     assert (pod.gone, pod.ready, pod.exit_code) == (True, False, 137)
 
 
@@ -107,6 +108,6 @@ def test_a_pod_of_a_finished_resource_is_taken_for_gone_until_a_watch_shows_it()
         WALL,
         100.0,
     )
-    assert kept.bound["pod1"].gone
+    assert kept.pods.bound["pod1"].gone
     kept.bind(Pod(uid="pod1", name=made(), phase="Failed", controller="resource"), 101.0)
-    assert not kept.bound["pod1"].gone
+    assert not kept.pods.bound["pod1"].gone

@@ -13,9 +13,9 @@ import pytest
 
 from support.keeping import clients, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving, until
-from worklease.keeper.calls import DRY_RUN_RETRY
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
+from worklease.keeper.pod_calls import DRY_RUN_RETRY
 from worklease.rules.lease import Lease
 from worklease.telemetry import Orphaned, Publisher, TelemetryEvent
 from worklease.work_api.budget import Budget

@@ -1,8 +1,10 @@
 """What is told of a lease after a start: nothing that holds on, and soon what another start would need."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, cast
+
+import pytest
 
 from support.lease_samples import AHEAD, answered, refused, stamp
 from worklease.api.models import WorkLease
@@ -10,10 +12,13 @@ from worklease.api.names import Reference
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import StatusWriter, Urgency
-from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease, resume
+from worklease.keeper import shown
+from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.keeper.publisher import URGENT_DELAY, StatusPublisher
-from worklease.rules.lease import edit, is_adopted, observe
-from worklease.rules.pods import Pod
+from worklease.keeper.resume import resume
+from worklease.rules.lease import Lease, edit, is_adopted, observe
+from worklease.rules.pods import Cause, Ending, Pod
+from worklease.rules.situation import Ailing, Asked, Attempt, DeletionPolicy, Policy, Situation
 from worklease.telemetry import Publisher
 
 START = 1000.0
@@ -62,8 +67,16 @@ def started_again(after: float) -> Kept:
     asked = resource()
     kept = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=TTL)))
     kept.note_claim(wall())
-    status = {key: value for key, value in kept.status(wall(), START).as_merge_patch().items() if value is not None}
+    status = {
+        key: value for key, value in shown.status(kept, wall(), START).as_merge_patch().items() if value is not None
+    }
     return resume(resource(status), OPTIONS, None, wall(), START + after)
+
+
+def publish(publisher: StatusPublisher, kept: Kept, now: float) -> bool:
+    """Publish what a turn leaves."""
+    kept.situation = kept.gather()
+    return publisher.publish(kept, now)
 
 
 def test_a_start_tells_nothing_of_a_lease_in_order_before_its_first_beat() -> None:
@@ -73,7 +86,7 @@ def test_a_start_tells_nothing_of_a_lease_in_order_before_its_first_beat() -> No
         assert not publisher.publish(kept, now)
     assert (told.urgencies, told.within) == ([], [])
     kept.lease = observe(kept.lease, answered(START + 12, ttl=TTL))
-    assert publisher.publish(kept, START + 13)
+    assert publish(publisher, kept, START + 13)
     assert told.urgencies == [Urgency.ROUTINE]
     assert told.within == [TTL / 3]
     kept.lease = observe(kept.lease, answered(START + 42, ttl=TTL))
@@ -83,34 +96,34 @@ def test_a_start_tells_nothing_of_a_lease_in_order_before_its_first_beat() -> No
 def test_a_start_tells_what_happens_to_a_lease_in_order_before_its_first_beat() -> None:
     told, kept = Told(), started_again(after=10)
     publisher = told.publisher()
-    assert not publisher.publish(kept, START + 10)
-    kept.bound["pod-1"] = Pod(uid="pod-1", name="sandbox", phase="Running", ready=True)
-    assert publisher.publish(kept, START + 11)
+    assert not publish(publisher, kept, START + 10)
+    kept.pods.note(Pod(uid="pod-1", name="sandbox", phase="Running", ready=True), START + 11)
+    assert publish(publisher, kept, START + 11)
     assert told.urgencies == [Urgency.CHANGE]
 
 
 def test_a_start_tells_at_once_that_another_resource_keeps_the_lease() -> None:
     told, kept = Told(), started_again(after=10)
     kept.rival = "sandboxes/lease-2"  # so no beat is to come
-    assert told.publisher().publish(kept, START + 10)
+    assert publish(told.publisher(), kept, START + 10)
 
 
 def test_a_start_tells_of_an_edit_before_the_first_beat() -> None:
     told, kept = Told(), started_again(after=10)
     publisher = told.publisher()
-    assert not publisher.publish(kept, START + 10)
+    assert not publish(publisher, kept, START + 10)
     kept.lease = edit(kept.lease, fresh_lease(kept.resource, LeaseOptions(interval=5.0, credentials_secret="keys")))
-    assert publisher.publish(kept, START + 11)
+    assert publish(publisher, kept, START + 11)
 
 
 def test_a_lease_that_only_a_reprieve_keeps_is_told_of_at_a_start_and_its_renewal_written_soon() -> None:
     told, kept = Told(), started_again(after=85)
     publisher = told.publisher()
     assert kept.lease.reprieve is not None
-    assert publisher.publish(kept, START + 85)
+    assert publish(publisher, kept, START + 85)
     assert told.within == [TTL / 3]
     kept.lease = observe(kept.lease, answered(START + 86, ttl=TTL))
-    assert publisher.publish(kept, START + 87)
+    assert publish(publisher, kept, START + 87)
     assert told.within == [TTL / 3, URGENT_DELAY]
     kept.lease = observe(kept.lease, answered(START + 116, ttl=TTL))
     assert publisher.publish_renewal(kept, START + 117)
@@ -121,10 +134,51 @@ def test_an_adoption_is_written_soon_and_so_is_the_answer_to_the_beat_that_follo
     told, kept = Told(), started_again(after=40)
     publisher = told.publisher()
     assert kept.lease.reprieve is None
-    assert not publisher.publish(kept, START + 40)
+    assert not publish(publisher, kept, START + 40)
     kept.lease = observe(kept.lease, refused(START + 41, stamp(START + 20)))
     assert is_adopted(kept.lease)
-    assert publisher.publish(kept, START + 41)
+    assert publish(publisher, kept, START + 41)
     kept.lease = observe(kept.lease, answered(START + 42, ttl=TTL))
-    assert publisher.publish(kept, START + 43)
+    assert publish(publisher, kept, START + 43)
     assert told.within == [URGENT_DELAY, URGENT_DELAY]
+
+
+# --- Whatever a status is made from is news ----------------------------------------------------------------------
+
+NEWS: dict[str, Any] = {
+    "uid": "another",
+    "lease": Lease(),
+    "generation": 2,
+    "rival": "sandboxes/lease-2",
+    "problem": "exceeded quota",
+    "bound": {"pod-1": Pod(uid="pod-1", name="sandbox")},
+    "deletions": {"pod-1": Asked(START)},
+    "graceful_stop": Asked(START, 1, "refused"),
+    "forced_stop": Asked(START, 1, "refused"),
+    "sandbox": Policy(),
+    "attempt": Attempt(number=1),
+    "making": Asked(START, 1, "refused"),
+    "is_restarting": True,
+    "ailing": {"pod-1": Ailing(START)},
+    "ending": Ending(Cause.FAILED, "Pod sandbox failed"),
+    "deletion_policy": DeletionPolicy.RELEASE,
+    "deleting": True,
+    "emptied": START,
+    "fence_fell": True,
+    "are_pods_listed": True,
+    "discard_at": START,
+    "has_finalizer": True,
+}
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Situation)])
+def test_no_part_of_the_situation_can_change_without_being_published(name: str) -> None:
+    told, kept = Told(), started_again(after=10)
+    publisher = told.publisher()
+    assert not publish(publisher, kept, START + 10)
+    kept.lease = observe(kept.lease, answered(START + 12, ttl=TTL))
+    assert publish(publisher, kept, START + 13)
+    assert not publish(publisher, kept, START + 13)
+    kept.situation = replace(kept.situation, **{name: NEWS[name]})
+    kept.lease = kept.situation.lease
+    assert publisher.publish(kept, START + 13)

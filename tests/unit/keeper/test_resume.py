@@ -10,11 +10,14 @@ from support.lease_samples import AHEAD, answered
 from worklease.api.models import WorkLease
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
-from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease, resume
+from worklease.keeper import shown
+from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
+from worklease.keeper.resume import resume
 from worklease.rules.lease import fence, observe, stopped
 from worklease.rules.lifecycle import EndPod, MakePod, Plan, Release, RemoveFinalizer, Restart, StopItem, decide
+from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Cause, Pod
-from worklease.rules.situation import Asked, conclude, current, is_bindable, is_finished
+from worklease.rules.situation import Asked, conclude, current, is_finished
 
 START = 1000.0
 WALL = ClockPair(START, datetime.fromtimestamp(AHEAD + START, UTC))
@@ -39,9 +42,8 @@ def resource(sandbox: dict[str, Any] | None, status: dict[str, Any] | None = Non
 def kept(sandbox: dict[str, Any] | None, *pods: Pod, **spec: Any) -> Kept:
     """Give a resource whose lease was claimed at the start, with a TTL of an hour."""
     asked = resource(sandbox, **spec)
-    held = Kept(
-        resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=3600)), has_finalizer=True
-    )
+    held = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=3600)))
+    held.calls.has_finalizer = True
     held.note_claim(WALL)
     for pod in pods:
         held.bind(pod, START + 1)
@@ -50,16 +52,17 @@ def kept(sandbox: dict[str, Any] | None, *pods: Pod, **spec: Any) -> Kept:
 
 def turn(each: Kept, now: float) -> Plan:
     """Take a turn, as far as it decides."""
-    situation = each.situation()
-    if each.ending is None and (ending := conclude(situation, now)) is not None:
-        each.ending = ending
+    each.follow_pods()
+    situation = each.gather()
+    if each.pods.ending is None and (ending := conclude(situation, now)) is not None:
+        each.pods.ending = ending
         situation = replace(situation, ending=ending)
     return decide(situation, now)
 
 
 def started_again(each: Kept, now: float, *, checkpoint: bool = True) -> Kept:
     """Give what a new process goes on from."""
-    status = {key: value for key, value in each.status(WALL, now).as_merge_patch().items() if value is not None}
+    status = {key: value for key, value in shown.status(each, WALL, now).as_merge_patch().items() if value is not None}
     spec = each.resource.spec.model_dump(mode="json", exclude_none=True)
     again = resource(spec.pop("sandbox", None), status, **{k: v for k, v in spec.items() if not k.endswith("ID")})
     text = each.record(trying=None, wall=WALL, now=now) if checkpoint else None
@@ -75,10 +78,10 @@ def test_a_made_pod_that_vanished_while_nobody_looked_is_a_failure_and_not_made_
     for checkpoint in (True, False):
         again = started_again(kept(TEMPLATE, own(0)), START + 2, checkpoint=checkpoint)
         assert turn(again, START + 8).steps == (), "it was not looked at yet"
-        again.lost("pod1")
+        again.pods.lose("pod1")
         plan = turn(again, START + 9)
-        assert again.ending is not None
-        assert again.ending.cause is Cause.DELETED
+        assert again.pods.ending is not None
+        assert again.pods.ending.cause is Cause.DELETED
         assert MakePod(0) not in plan.steps
 
 
@@ -87,12 +90,12 @@ def test_an_earlier_attempts_end_does_not_count_again_after_a_start() -> None:
     failing.bind(replace(POD, phase="Failed", exit_code=1, finish_time=WALL.utc), START + 2)
     (step,) = turn(failing, START + 2).steps
     assert isinstance(step, Restart)
-    failing.begin(step.attempt)
-    failing.lost("pod1")
+    failing.pods.begin(step.attempt)
+    failing.pods.lose("pod1")
     again = started_again(failing, START + 3)
-    again.lost("pod1")
+    again.pods.lose("pod1")
     assert turn(again, START + 9).steps == ()
-    assert again.ending is None
+    assert again.pods.ending is None
 
 
 def test_without_a_checkpoint_the_current_attempts_end_still_counts() -> None:
@@ -101,14 +104,14 @@ def test_without_a_checkpoint_the_current_attempts_end_still_counts() -> None:
     failing = kept(policy, own(0, **over))
     (step,) = turn(failing, START + 2).steps
     assert isinstance(step, Restart)
-    failing.begin(step.attempt)
+    failing.pods.begin(step.attempt)
     failing.bind(own(1, **over), START + 4)
     again = started_again(failing, START + 5, checkpoint=False)
     for number in (0, 1):
         again.bind(own(number, **over), START + 10)
     turn(again, START + 10)
-    assert again.ending is not None
-    assert again.attempt.settled == {"pod1"}
+    assert again.pods.ending is not None
+    assert again.pods.attempt.settled == {"pod1"}
     assert MakePod(1) not in turn(again, START + 10).steps
 
 
@@ -118,20 +121,21 @@ def test_of_many_attempts_those_that_are_shown_are_remembered() -> None:
         failing.bind(replace(POD, uid=f"u{number}", phase="Failed"), START + number)
         (step,) = turn(failing, START + number).steps
         assert isinstance(step, Restart)
-        failing.begin(step.attempt)
-        failing.lost(f"u{number}")
-    assert len(failing.bound) <= 21
-    assert failing.attempt.settled == failing.bound.keys()
+        failing.pods.begin(step.attempt)
+        failing.pods.lose(f"u{number}")
+    assert len(failing.pods.bound) <= 21
+    assert failing.pods.attempt.settled == failing.pods.bound.keys()
 
 
 def test_to_ask_for_a_sandbox_of_another_kind_does_not_touch_running_work() -> None:
     late = START + 1200.0  # twice the start deadline
     labelled = kept({}, POD)
-    labelled.edited(resource(TEMPLATE), OPTIONS, late)
+    labelled.resource = resource(TEMPLATE)
+    labelled.follow_edit(OPTIONS, late)
     assert turn(labelled, late + 1).steps == ()
-    assert current(labelled.situation()) == (POD,)
+    assert current(labelled.gather()) == (POD,)
     again = started_again(labelled, late + 2)
-    assert [pod.uid for pod in current(again.situation())] == ["pod1"]
+    assert [pod.uid for pod in current(again.gather())] == ["pod1"]
     labelled.bind(replace(POD, phase="Succeeded"), late + 3)
     assert turn(labelled, late + 3).steps == (StopItem(force=True),)
 
@@ -139,7 +143,8 @@ def test_to_ask_for_a_sandbox_of_another_kind_does_not_touch_running_work() -> N
 def test_to_ask_for_a_sandbox_where_there_was_none_waits_for_it_from_then_on() -> None:
     late = START + 1200.0
     alone = kept(None)
-    alone.edited(resource(TEMPLATE), OPTIONS, late)
+    alone.resource = resource(TEMPLATE)
+    alone.follow_edit(OPTIONS, late)
     assert turn(alone, late).steps == (MakePod(0),)
 
 
@@ -153,22 +158,22 @@ def test_a_pod_of_an_earlier_delivery_that_is_on_its_way_out_is_not_this_leases(
 def test_a_kept_pod_that_somebody_deletes_does_not_take_the_end_back() -> None:
     over = kept({"keepFailedPod": True}, replace(POD, phase="Failed", exit_code=1))
     over.lease = stopped(over.lease)
-    assert is_finished(over.situation())
+    assert is_finished(over.gather())
     over.bind(replace(POD, phase="Failed", exit_code=1, terminating=True), START + 9)
-    assert is_finished(over.situation())
-    assert decide(over.situation(), START + 9).steps == (RemoveFinalizer(),)
+    assert is_finished(over.gather())
+    assert decide(over.gather(), START + 9).steps == (RemoveFinalizer(),)
 
 
 def test_a_release_does_not_beat_for_a_pod_that_cannot_go() -> None:
     held_up = kept({}, replace(POD, phase="Succeeded", terminating=True), deletionPolicy="Release")
-    held_up.deletions["pod1"] = Asked(START + 8, first=START + 1)
-    going = replace(held_up.situation(), deleting=True)
+    held_up.pods.note_deletion("pod1", Asked(START + 8, first=START + 1))
+    going = replace(held_up.gather(), deleting=True)
     assert decide(going, START + 9).steps == (Release("the lease is left to lapse, as deletionPolicy asks"),)
     working = kept({}, replace(POD, terminating=True), deletionPolicy="Release")
-    working.deletions["pod1"] = Asked(START + 8, first=START + 1)
-    plan = decide(replace(working.situation(), deleting=True), START + 9)
+    working.pods.note_deletion("pod1", Asked(START + 8, first=START + 1))
+    plan = decide(replace(working.gather(), deleting=True), START + 9)
     assert plan.steps == ()
-    assert decide(replace(working.situation(), deleting=True), START + 36.1).steps == (
+    assert decide(replace(working.gather(), deleting=True), START + 36.1).steps == (
         EndPod("pod1", "sandbox-1", None),
         Release("the lease is left to lapse, as deletionPolicy asks"),
     )
@@ -184,7 +189,7 @@ def test_an_end_that_only_another_version_knows_is_an_end() -> None:
     }
     found = resume(resource({}, {"conditions": [condition]}), OPTIONS, None, WALL, START)
     assert found.lease.end is not None
-    assert found.final[0].reason == "Superseded"
+    assert found.published.final[0].reason == "Superseded"
 
 
 # --- A renewal ---------------------------------------------------------------------------------------------------
@@ -211,22 +216,22 @@ def test_a_renewal_moves_the_next_look_to_its_fence_and_nothing_is_missed(
     each = kept(sandbox, *pods)
     plan = turn(each, START + 1)
     assert plan.look_at is not None
-    each.look_at, each.holds_until = plan.look_at, plan.holds_until
+    each.schedule.look_at, each.schedule.holds_until = plan.look_at, plan.holds_until
     first = fence(each.lease)
     for at in RENEWALS:
         each.lease = observe(each.lease, answered(at, ttl=3600))
-        each.renewed()
+        each.schedule.follow_renewal(each.lease)
     last = fence(each.lease)
     assert first is not None
     assert last is not None
     assert last == pytest.approx(first + RENEWALS[-1] - START)
-    assert each.look_at == {"the fence": last, "the deadline": pytest.approx(START + DEADLINE)}[expected]
-    quiet = (START + 1 + second for second in range(0, int(each.look_at - START) - 1, 7))
+    assert each.schedule.look_at == {"the fence": last, "the deadline": pytest.approx(START + DEADLINE)}[expected]
+    quiet = (START + 1 + second for second in range(0, int(each.schedule.look_at - START) - 1, 7))
     assert [at for at in quiet if turn(each, at).steps] == []
 
 
 def test_a_renewal_moves_no_look_that_is_not_the_fences_alone() -> None:
     each = kept(None, POD)
-    each.look_at = START + 5  # as of a plan that says nothing of renewals
-    each.renewed()
-    assert each.look_at == START + 5
+    each.schedule.look_at = START + 5  # as of a plan that says nothing of renewals
+    each.schedule.follow_renewal(each.lease)
+    assert each.schedule.look_at == START + 5

@@ -15,7 +15,7 @@ from support.lease_objects import lease
 from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
 from worklease.api.names import FINALIZER
 from worklease.keeper.keeper import Keeper
-from worklease.keeper.kept import LeaseOptions
+from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.turn_queue import AT_ONCE, TurnEntry, TurnQueue
 from worklease.work_api.client import WorkApi
 
@@ -159,16 +159,16 @@ async def test_what_has_to_be_done_by_its_time_goes_ahead_of_all_news(fleet: lis
     assert taken == [*range(first, number - 1), 0, number - 1, *range(1, first)]
 
 
-class EndlessBackoff(TurnQueue):
+class StuckQueue(TurnQueue):
     """A line in which the turn of what has news never comes."""
 
-    def join(self, turn: TurnEntry) -> None:
+    def add(self, entry: TurnEntry) -> None:
         """Wait for ever."""
 
 
 async def test_a_turn_whose_time_has_come_is_taken_however_long_the_line_is(turns: list[bool]) -> None:
     turn = TurnEntry()
-    turn.begin(lambda *, is_news: turns.append(is_news), EndlessBackoff())
+    turn.begin(lambda *, is_news: turns.append(is_news), StuckQueue())
     await until(lambda: turns == [True], "its first turn")
     turn.add()
     turn.add_after(0.01)
@@ -208,6 +208,12 @@ def held_since_long(seconds: float) -> dict[str, Any]:
     return told
 
 
+def kept_in(keeper: Keeper) -> Kept:
+    kept = keeper._fleet.get("uid-demo")
+    assert kept is not None
+    return kept
+
+
 async def test_a_refused_beat_is_repeated_in_time_however_long_the_line_is() -> None:
     async with keeping() as (keeper, server):
         secret = Answer(body={"data": {"environment-key": "a2V5"}})
@@ -218,7 +224,7 @@ async def test_a_refused_beat_is_repeated_in_time_however_long_the_line_is() -> 
             return sum(seen.path.endswith("/heartbeat") for seen in server.seen)
 
         await until(lambda: beats() == 1, "the first beat")
-        keeper._kept["uid-demo"].turn._queue = EndlessBackoff()
+        kept_in(keeper).turn._queue = StuckQueue()
         await until(lambda: beats() >= 4, "its repetitions")
 
 
@@ -226,9 +232,9 @@ async def test_what_follows_from_the_time_waits_for_no_news_of_others() -> None:
     async with keeping() as (keeper, server):
         keeper.see(held_since_long(19))
         await server.until_seen(1)
-        kept = keeper._kept["uid-demo"]
-        await until(lambda: not (kept.turn.is_news or kept.calls), "a pause between two beats")
-        kept.turn._queue = EndlessBackoff()
-        kept.look_at = -math.inf
+        kept = kept_in(keeper)
+        await until(lambda: not (kept.turn.is_news or kept.calls.under_way), "a pause between two beats")
+        kept.turn._queue = StuckQueue()
+        kept.schedule.look_at = -math.inf
         kept.turn.add_after(0.0)
-        await until(lambda: kept.look_at > -math.inf, "the whole turn")
+        await until(lambda: kept.schedule.look_at > -math.inf, "the whole turn")

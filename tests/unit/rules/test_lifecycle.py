@@ -8,9 +8,10 @@ import pytest
 
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
 from worklease.rules.lease import End, Lease, lapse, observe
-from worklease.rules.lifecycle import EndPod, Plan, RemoveFinalizer, StopItem, decide
+from worklease.rules.lifecycle import EndPod, Plan, RemoveFinalizer, StopItem, decide, why_it_must_go
+from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Pod
-from worklease.rules.situation import Asked, DeletionPolicy, Policy, Situation, is_bindable, is_finished
+from worklease.rules.situation import Asked, DeletionPolicy, Policy, Situation, is_finished
 
 UID = "resource"
 POD = Pod(uid="pod1", name="sandbox", grace=30.0)
@@ -240,3 +241,20 @@ def test_no_plan_looks_into_the_past() -> None:
         for now in (500.0, 510.0, 519.0):
             plan = decide(situation(restored(500, state=state)), now)
             assert plan.look_at is None or now < plan.look_at < inf
+
+
+@pytest.mark.parametrize(
+    ("lease", "now", "is_deleting", "why"),
+    [
+        (replace(held(), end=End.STOPPED), 101, False, ("Stopped", True)),
+        (replace(held(), end=End.RELEASED), 101, True, ("Released", False)),
+        (held(), 189, False, ("Fenced", False)),
+        (replace(held(), stopping_seen=True), 101, True, ("Draining", True)),
+        (held(), 101, True, ("ResourceDeleted", False)),
+        (held(), 101, False, ("Restarting", False)),
+    ],
+)
+def test_why_a_pod_must_go_and_whether_a_beat_said_so(
+    lease: Lease, now: float, why: tuple[str, bool], *, is_deleting: bool
+) -> None:
+    assert why_it_must_go(lease, now, is_deleting=is_deleting) == why

@@ -22,6 +22,7 @@ from worklease.rules.lifecycle import (
     StopItem,
     decide,
 )
+from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Ailment, Cause, Ending, Pod, cause_of, ending_of
 from worklease.rules.situation import (
     Ailing,
@@ -33,7 +34,6 @@ from worklease.rules.situation import (
     ail,
     conclude,
     deadline,
-    is_bindable,
     is_finished,
 )
 

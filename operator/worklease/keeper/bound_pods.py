@@ -1,0 +1,101 @@
+"""The pods that are bound to a lease, the attempt that they belong to, and what was asked of them.
+
+Owns this state, and how an event or an answer changes it. Its maps are replaced, never changed, so that a situation can
+hold them. Written by ``pod_calls``, and by the pod events that ``turns`` binds. Must not await, and must not decide.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from worklease.api.models import MOST_SANDBOXES
+from worklease.rules.pods import Ending, Pod
+from worklease.rules.situation import Ailing, Asked, Attempt, ail
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+"""What thousands of resources without a pod share."""
+
+
+def _none() -> Mapping[str, Any]:
+    return _NONE
+
+
+@dataclass(slots=True, kw_only=True)
+class BoundPods:
+    """What is known of a resource's pods; all maps are by the pod's uid."""
+
+    bound: Mapping[str, Pod] = field(default_factory=_none)
+    deletions: Mapping[str, Asked] = field(default_factory=_none)
+    ailing: Mapping[str, Ailing] = field(default_factory=_none)
+    attempt: Attempt = field(default_factory=Attempt)
+    making: Asked | None = None
+    """A pod that was asked for and refused."""
+    ending: Ending | None = None
+    """How this attempt's sandbox ended, once that was concluded."""
+    fence_fell: bool = False
+    """Whether a sandbox was ended at the fence of this lease."""
+    are_listed: bool = True
+    """Whether every pod that carried the item's labels before this process's start is known."""
+    ignored: frozenset[str] = frozenset()
+    """The uids of pods that carry the labels and are left alone, as an event has said."""
+
+    @property
+    def is_any_at_work(self) -> bool:
+        """Whether anything of a bound pod may be running."""
+        return any(pod.is_at_work for pod in self.bound.values())
+
+    def longest_grace(self, known: float) -> float:
+        """Return the longest grace of the pods at work, in seconds; not less than ``known`` once the fence fell."""
+        longest = max((pod.grace for pod in self.bound.values() if pod.is_at_work), default=0.0)
+        return max(longest, known) if self.fence_fell else longest
+
+    def note(self, pod: Pod, now: float) -> None:
+        """Take note of a pod, as an event or an answer has it.
+
+        A pod that is gone stays gone, for an event may be older than the answer that said so; unless that was concluded
+        from what an earlier process told.
+        """
+        known = self.bound.get(pod.uid)
+        if known is not None and known.gone and not known.is_remembered:
+            pod = _gone(pod)
+        self.bound = {**self.bound, pod.uid: pod}
+        if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
+            self.ailing = {**self.ailing, pod.uid: ailing}
+
+    def lose(self, uid: str) -> None:
+        """Take note that a bound pod does not exist any more."""
+        pod = self.bound.get(uid)
+        if pod is not None:
+            self.bound = {**self.bound, uid: _gone(pod)}
+
+    def note_deletion(self, uid: str, asked: Asked) -> None:
+        """Take note of what became of a deletion that was asked for."""
+        self.deletions = {**self.deletions, uid: asked}
+
+    def expect(self, now: float) -> None:
+        """Wait for another kind of sandbox from now on; what is at work goes on."""
+        taken = frozenset(pod.uid for pod in self.bound.values() if pod.is_at_work)
+        self.attempt = replace(self.attempt, begins=now, taken=taken)
+
+    def begin(self, attempt: Attempt) -> None:
+        """Begin another attempt: what became of the one before has had its consequence.
+
+        Pods that are gone and not shown any more are forgotten, for there may be many attempts.
+        """
+        shown = {pod.uid for pod in current_first(self.bound, attempt.settled)[:MOST_SANDBOXES]}
+        self.bound = {uid: pod for uid, pod in self.bound.items() if uid in shown or not pod.gone}
+        self.attempt = replace(attempt, settled=attempt.settled & self.bound.keys())
+        self.ending, self.making, self.fence_fell = None, None, False
+
+
+def current_first(bound: Mapping[str, Pod], settled: Collection[str]) -> list[Pod]:
+    """Put this attempt's pods before the others, those that are there before those that are gone, the latest first."""
+    latest_first = list(bound.values())[::-1]
+    return sorted(latest_first, key=lambda pod: (pod.uid in settled, pod.gone))
+
+
+def _gone(pod: Pod) -> Pod:
+    """Return a pod that does not exist any more, as it was last told of."""
+    reason = pod.reason or "Deleted"
+    return replace(pod, gone=True, ready=False, is_remembered=False, ailment=None, reason=reason)

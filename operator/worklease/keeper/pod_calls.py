@@ -1,0 +1,220 @@
+"""The calls about one kept resource's pods: a dry run, a pod's making and its end, a look at it, a list.
+
+Owns how the outcome of each is noted in what is kept. Must not start anything by itself, and must not decide: the turn
+does.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, assert_never
+
+from worklease.clocks import ClockPair
+from worklease.cluster.client import Gone, NotDone
+from worklease.cluster.pod_template import pod_body, pod_name
+from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, cancellable
+from worklease.keeper.kept import Kept
+from worklease.rules.backoff import backoff
+from worklease.rules.claims import DryRun
+from worklease.rules.lifecycle import EndPod, why_it_must_go
+from worklease.rules.ownership import is_left_of_stopped
+from worklease.rules.pods import Pod
+from worklease.rules.situation import Asked, Attempt, is_running
+from worklease.telemetry import DeletionAsked, DeletionRefused, SandboxGone, SandboxMade
+
+DRY_RUN_RETRY: Final = 60.0
+"""Seconds before a template that was refused is tried again unedited: a quota or a policy may have changed."""
+
+_log = logging.getLogger(__name__)
+
+
+class PodCalls:
+    """The calls about pods."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        clock: Callable[[], float],
+        wall: Callable[[], ClockPair],
+        secret: Callable[[Kept], tuple[str, str]],
+    ) -> None:
+        self._clients = clients
+        self._clock = clock
+        self._wall = wall
+        self._secret = secret
+
+    async def dry_run(self, kept: Kept) -> None:
+        """Ask whether the template's pod would be made, before anything is claimed for it."""
+        generation = kept.resource.generation
+        body = pod_body(kept.resource, kept.pods.attempt.number, self._secret(kept)[1])
+        while not kept.calls.is_done:
+            match await self._clients.pods.dry_run(kept.resource.namespace, body):
+                case DryRunAccepted():
+                    kept.calls.dry_run = DryRun(generation, "", math.inf)
+                    return
+                case DryRunRejected(message):
+                    kept.calls.dry_run = DryRun(generation, message, self._clock() + DRY_RUN_RETRY)
+                    _log.warning("template refused, so nothing is claimed %s: %s", kept.about, message)
+                    return
+                case NotDone(message):
+                    _log.warning("template not tried yet, retrying %s: %s", kept.about, message)
+                    await asyncio.sleep(RETRY)
+
+    # --- Making ------------------------------------------------------------------------------------------------
+
+    async def make(self, kept: Kept, attempt: int) -> None:
+        """Make the sandbox of an attempt, or find it made.
+
+        That the lease is held is written down first: a process that finds the pod after a crash must know whose item
+        it works on.
+        """
+        with cancellable(kept, "make") as send:
+            await self._note_held(kept)
+            if not is_running(kept.gather(), self._clock()):
+                return  # the lease, or the resource, did not wait for that
+            send()
+            await self._make(kept, attempt)
+
+    async def _make(self, kept: Kept, attempt: int) -> None:
+        body = pod_body(kept.resource, attempt, self._secret(kept)[1])
+        before = kept.pods.bound
+        outcome = await self._clients.pods.make(kept.resource.namespace, body)
+        match outcome:
+            case Made(pod) if pod.uid in kept.pods.attempt.settled:
+                self._note_not_made(kept, f"pod {pod.name} is there already, and has ended: delete it")
+            case Made(pod, is_new) if pod.controller == kept.resource.uid:
+                kept.pods.making = None
+                is_news = pod.uid not in kept.pods.bound
+                kept.bind_answer(pod, before, self._clock())
+                if is_new and is_news:
+                    self._clients.publisher.publish(SandboxMade(kept.about, pod.name, attempt))
+            case Made(pod):
+                self._note_not_made(
+                    kept, f"a pod named {pod.name} is there, and it is not of this WorkLease: delete it"
+                )
+            case NotDone(message):
+                self._note_not_made(kept, message)
+            case _:
+                assert_never(outcome)
+
+    def note_seen(self, kept: Kept, pod: Pod) -> None:
+        """Publish a pod's making now if a watch brings it before the answer: what follows from it comes after that."""
+        calls = kept.calls
+        if "make" in calls.under_way and "make" not in calls.unsent and pod.controller == kept.resource.uid:
+            self._clients.publisher.publish(SandboxMade(kept.about, pod.name, kept.pods.attempt.number))
+
+    def _note_not_made(self, kept: Kept, message: str) -> None:
+        pods = kept.pods
+        refusals = (pods.making.refusals if pods.making is not None else 0) + 1
+        pods.making = Asked(self._clock(), refusals, message)
+        name = pod_name(kept.resource, pods.attempt.number)
+        _log.warning("pod not made, retrying %s pod=%s: %s", kept.about, name, message)
+
+    async def restart(self, kept: Kept, attempt: Attempt) -> None:
+        """Begin another attempt: written down before anything follows from it, so that a crash does not count twice."""
+        kept.pods.begin(attempt)
+        await self._note_held(kept)
+        _log.info("sandbox restarted %s attempt=%d", kept.about, attempt.number)
+
+    async def _note_held(self, kept: Kept) -> None:
+        now = self._clock()
+        text = kept.record(trying=None, wall=self._wall(), now=now)
+        await self._clients.checkpoint.commit(kept.resource.uid, text)
+
+    # --- Finding -----------------------------------------------------------------------------------------------
+
+    async def list_pods(self, kept: Kept, is_anothers: Callable[[Pod], bool]) -> None:
+        """Find the pods that carry the item's labels, until the answer is known.
+
+        Those of an item that is stopped are its sandboxes, if they were there when it was: nobody holds it. A pod that
+        another resource has bound meanwhile belongs to that one.
+        """
+        while not kept.calls.is_done:
+            before, end = kept.pods.bound, kept.lease.end
+            found = await self._clients.shared_pod_list.ask(kept.item)
+            if kept.lease.end is not end:
+                continue  # what came between the asking and the end may not be listed
+            if not isinstance(found, NotDone):
+                for pod in found:
+                    if is_anothers(pod) or kept.bind_answer(pod, before, self._clock()):
+                        continue
+                    if is_left_of_stopped(pod, kept.lease, self._time_of_words(kept)):
+                        kept.pods.note(pod, self._clock())
+                kept.pods.are_listed = True
+                return
+            await asyncio.sleep(RETRY)
+
+    def _time_of_words(self, kept: Kept) -> datetime | None:
+        words = kept.lease.words
+        return None if words is None else self._wall().time(words.at)
+
+    async def look(self, kept: Kept, pod: Pod, in_sight: Callable[[], bool]) -> None:
+        """Look whether a bound pod is there, until the answer is known.
+
+        A pod that no watch tells of, since it has lost a label, is looked at for as long as it is there.
+        """
+        tries = 0
+        while not kept.calls.is_done and pod.uid in kept.pods.bound and not kept.pods.bound[pod.uid].gone:
+            before = kept.pods.bound
+            outcome = await self._clients.pods.look(kept.resource.namespace, pod.name, pod.uid)
+            match outcome:
+                case Gone():
+                    self._note_gone(kept, pod.uid)
+                    return
+                case Pod():
+                    kept.bind_answer(outcome, before, self._clock())
+                    kept.turn.add()
+                    if in_sight():
+                        return
+                    await asyncio.sleep(LONGEST_RETRY)
+                case NotDone():
+                    await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
+                    tries += 1
+                case _:
+                    assert_never(outcome)
+
+    # --- Ending ------------------------------------------------------------------------------------------------
+
+    async def end(self, kept: Kept, step: EndPod) -> None:
+        """Ask for the deletion of a bound pod, and note what the API server said."""
+        uid, name, grace = step.uid, step.name, step.grace
+        if kept.pods.bound[uid].is_over:
+            await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
+        before = kept.pods.deletions.get(uid)
+        outcome = await self._clients.pods.end(kept.resource.namespace, name, uid, grace)
+        match outcome:
+            case Gone():
+                self._note_gone(kept, uid)
+            case DeletionAccepted():
+                kept.pods.note_deletion(uid, self._accepted(kept, step, before))
+            case NotDone(message):
+                refusals = (before.refusals if before is not None else 0) + 1
+                first = before.first if before is not None else None
+                kept.pods.note_deletion(uid, Asked(self._clock(), refusals, message, grace, first))
+                if refusals == 1:
+                    self._clients.publisher.publish(DeletionRefused(kept.about, name, message))
+            case _:
+                assert_never(outcome)
+
+    def _accepted(self, kept: Kept, step: EndPod, before: Asked | None) -> Asked:
+        """Note a deletion that was accepted, and publish the first."""
+        now, words = self._clock(), kept.lease.words
+        if before is not None and before.first is not None:
+            return Asked(now, grace=step.grace, first=before.first)
+        cause, is_by_beat = why_it_must_go(kept.lease, now, is_deleting=kept.is_deleting)
+        late = now - words.at if is_by_beat and words is not None else None
+        pod = kept.pods.bound.get(step.uid)
+        grace = step.grace_of(pod) if pod is not None else step.grace or 0.0
+        self._clients.publisher.publish(DeletionAsked(kept.about, step.name, cause, grace, late))
+        return Asked(now, grace=step.grace, first=now)
+
+    def _note_gone(self, kept: Kept, uid: str) -> None:
+        """Note that a bound pod is gone, and publish that of one that had to go."""
+        pod = kept.pods.bound.get(uid)
+        if pod is not None and not pod.gone:
+            kept.pods.lose(uid)
+            if uid in kept.pods.deletions:
+                self._clients.publisher.publish(SandboxGone(kept.about, pod.name))

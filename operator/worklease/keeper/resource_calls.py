@@ -1,0 +1,90 @@
+"""The calls about a kept resource itself: its finalizer, and its deletion once it is finished for long enough.
+
+Owns how the outcome of each is noted in what is kept. Must not start anything by itself, and must not decide: the turn
+does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, assert_never
+
+from worklease.api.names import Reference
+from worklease.cluster import finalizer
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients
+from worklease.keeper.kept import Kept
+from worklease.telemetry import About, Orphaned
+
+_log = logging.getLogger(__name__)
+
+
+class ResourceCalls:
+    """The calls about resources."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    async def add_finalizer(self, kept: Kept) -> None:
+        """Put the operator's finalizer on the resource; nothing is begun for one that is being deleted."""
+        outcome = await self._write_finalizer(kept, finalizer.put_on)
+        if not isinstance(outcome, Gone):
+            kept.calls.has_finalizer = True
+        elif kept.lease.held:
+            await asyncio.sleep(RETRY)  # until a watch tells of its deletion, or of its end
+        else:
+            kept.calls.is_done = True
+
+    async def remove_finalizer(self, kept: Kept, left: str) -> None:
+        """Take the operator's finalizer off: nothing is left to do for the resource, or nothing more can be done.
+
+        The status tells first how it ended, so that its record is not needed any more; then that goes: once the
+        resource is gone, no later process would know whose record it was.
+        """
+        await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT):
+                await self._clients.checkpoint.forget(kept.resource.uid)
+        except TimeoutError:
+            _log.warning("checkpoint not written in time: the record of a resource that goes may stay %s", kept.about)
+        if left:
+            self._clients.publisher.publish(Orphaned(kept.about, left))
+        await self._write_finalizer(kept, finalizer.take_off)
+        kept.calls.has_finalizer = False
+        _log.info("finalizer removed %s", kept.about)
+
+    async def remove_from_unreadable(self, reference: Reference) -> None:
+        """Take the finalizer off a resource that is being deleted and that this version cannot read."""
+        about = About(*reference, environment_id="", work_id="")
+        self._clients.publisher.publish(
+            Orphaned(about, "its spec cannot be read by this version: its lease is left to lapse")
+        )
+        while isinstance(outcome := await finalizer.take_off(self._clients.kubernetes, reference), NotDone):
+            _log.warning("finalizer not written, retrying name=%s: %s", reference.name, outcome.message)
+            await asyncio.sleep(RETRY)
+
+    async def delete(self, kept: Kept) -> None:
+        """Delete the resource, which is finished for as long as it was to be kept; this very one, by its uid."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": kept.resource.uid}}
+        while not kept.calls.is_done:
+            match await self._clients.kubernetes.call("DELETE", kept.reference.path, body=options):
+                case Done():
+                    kept.calls.is_done = True
+                    _log.info("resource deleted: it was finished for as long as it was to be kept %s", kept.about)
+                case Refused() as refused if refused.is_absence or refused.is_by_uid:
+                    kept.calls.is_done = True
+                case Refused(_, message) | NoAnswer(message):
+                    _log.warning("finished resource not deleted, retrying %s: %s", kept.about, message)
+                    await asyncio.sleep(LONGEST_RETRY)
+                case reply:
+                    assert_never(reply)
+
+    async def _write_finalizer(
+        self,
+        kept: Kept,
+        write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
+    ) -> finalizer.Set | Gone:
+        while isinstance(outcome := await write(self._clients.kubernetes, kept.reference), NotDone):
+            _log.warning("finalizer not written, retrying %s: %s", kept.about, outcome.message)
+            await asyncio.sleep(RETRY)
+        return outcome

@@ -1,0 +1,171 @@
+"""How a process goes on with a resource: from the checkpoint of an earlier one, else from the resource's status.
+
+Owns the reading of both, and which of them is the newer. Must not await, and must not decide what follows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from worklease.api.models import (
+    MOST_SANDBOXES,
+    ConditionStatus,
+    SandboxStatus,
+    StatusCondition,
+    WorkLease,
+    WorkLeaseStatus,
+)
+from worklease.clocks import ClockPair
+from worklease.cluster.pod_template import pod_name
+from worklease.keeper import record
+from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
+from worklease.rules.conditions import Kind, Verdict
+from worklease.rules.lease import End, Lease, Words, restore
+from worklease.rules.pods import Pod
+from worklease.rules.situation import RECHECK, Asked, Attempt
+
+SAME_BEAT: Final = 0.5
+"""Seconds by which the checkpoint's and the status's time of one beat may differ: they are read by two clocks."""
+
+_NO_STATUS: Final = WorkLeaseStatus()
+
+
+def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wall: ClockPair, now: float) -> Kept:
+    """Go on from what an earlier process left: its checkpoint, else what it wrote into the resource's status."""
+    status, fresh = resource.status, fresh_lease(resource, options)
+    kept = Kept(resource=resource, lease=fresh, claim_time=status.claim_time)
+    reasons = {condition.type: condition for condition in status.conditions}
+    _resume_published(kept, status, reasons)
+    ready = reasons.get(Kind.SANDBOX_READY.value)
+    is_ready = ready is not None and ready.status is ConditionStatus.TRUE
+    shown = (entry for entry in reversed(status.sandboxes) if entry.pod_name)
+    kept.pods.bound = {entry.pod_uid: replace(_remembered_pod(entry), ready=is_ready) for entry in shown}
+    words, found = _words(status, wall), record.read(recorded)
+    ended = _ended(status, reasons)
+    if ended is not None:
+        # A word that only another version knows still says that it is over.
+        end = End(ended.reason) if ended.reason in set(End) else End.STOPPED
+        kept.lease = replace(fresh, words=words, end=end, message=ended.message)
+        if ended.type == Kind.FINISHED.value:
+            kept.pods.bound = {uid: replace(pod, gone=True) for uid, pod in kept.pods.bound.items()}
+            kept.pods.attempt = Attempt(number=status.restarts or 0)
+            kept.published.final = status.conditions
+            return kept
+    else:
+        kept.lease = _newest(fresh, found, status, words, wall=wall, now=now)
+    _resume_sandboxes(kept, found, wall, now)
+    kept.follow_pods()
+    kept.resource = without_status(resource)
+    return kept
+
+
+def without_status(resource: WorkLease) -> WorkLease:
+    """Keep no status of what is under way: it was read once, and is several times the rest."""
+    return replace(resource, status=_NO_STATUS)
+
+
+def _resume_published(kept: Kept, status: WorkLeaseStatus, reasons: Mapping[str, StatusCondition]) -> None:
+    """Take over what an earlier process has published."""
+    published = kept.published
+    for kind in Kind:
+        if (shown := reasons.get(kind.value)) is not None:
+            published.flips[kind] = (Verdict(shown.status.value), shown.last_transition_time)
+    published.conditions = {kind: (shown.status.value, shown.reason) for kind, shown in reasons.items()}
+    published.state = status.state
+
+
+def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: ClockPair, now: float) -> None:
+    """Go on with the sandboxes, from the checkpoint, else from the status.
+
+    What was asked of the server before is not known: a stop may have been applied, and pods may have come unseen.
+    """
+    status, claimed, pods = kept.resource.status, kept.lease.claimed, kept.pods
+    bound = dict(pods.bound)
+    if found is not None:
+        known = record.resume_sandboxes(found, moment=wall.epoch)
+        pods.attempt, pods.ending, pods.fence_fell = known.attempt, known.ending, known.fell
+        for uid, name in known.bound:
+            bound.setdefault(uid, Pod(uid=uid, name=name, is_remembered=True))
+    elif status.restarts:
+        # The current attempt's pod comes first, and it alone has not had its consequence.
+        earlier = frozenset(entry.pod_uid for entry in status.sandboxes[1:] if entry.finish_time is not None)
+        pods.attempt = Attempt(number=status.restarts, begins=now, settled=earlier)
+    # Who controls a pod is not remembered, but those that the operator made are known by their names, gone or not.
+    number = pods.attempt.number
+    made = {pod_name(kept.resource, attempt) for attempt in range(max(0, number - MOST_SANDBOXES), number + 1)}
+    for uid, pod in bound.items():
+        if pod.name in made:
+            bound[uid] = replace(pod, controller=kept.resource.uid)
+    pods.bound = bound
+    if kept.lease.held:
+        kept.calls.graceful_stop = kept.calls.forced_stop = Asked(now - RECHECK, in_doubt=now)
+    # A lease that was held before the start may have pods that no watch has told this process of.
+    pods.are_listed = claimed is None and status.claim_time is None
+
+
+def _newest(
+    fresh: Lease,
+    found: record.Record | None,
+    status: WorkLeaseStatus,
+    words: Words | None,
+    *,
+    wall: ClockPair,
+    now: float,
+) -> Lease:
+    """Go on from the checkpoint or from the status, whichever knows the later beat: each may lag behind the other.
+
+    A checkpoint that knows of a claim's tries only is older than a status that shows the lease held.
+    """
+    recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
+    if status.claim_time is None or words is None or not words.last_heartbeat or status.lease_expiry_time is None:
+        return recorded
+    sent = wall.moment(status.lease_expiry_time) - words.ttl_seconds
+    if recorded.sent is not None and recorded.sent + SAME_BEAT >= min(sent, now):
+        return recorded
+    told = restore(
+        fresh,
+        value=words.last_heartbeat,
+        ttl=words.ttl_seconds,
+        sent=sent,
+        claimed=wall.moment(status.claim_time),
+        words=words,
+        now=now,
+    )
+    return told if recorded.sent is None else replace(told, first=recorded.first)
+
+
+def _ended(status: WorkLeaseStatus, shown: Mapping[str, StatusCondition]) -> StatusCondition | None:
+    """Find the condition that says that the lease is over: ``Finished``, or ``LeaseHeld`` of one that was held."""
+    finished = shown.get(Kind.FINISHED.value)
+    if finished is not None and finished.status is ConditionStatus.TRUE:
+        return finished
+    held = shown.get(Kind.LEASE_HELD.value)
+    if held is None or held.status is not ConditionStatus.FALSE or status.claim_time is None:
+        return None
+    return held if held.reason in set(End) else None
+
+
+def _words(status: WorkLeaseStatus, wall: ClockPair) -> Words | None:
+    """Read the server's last words back; None where the status does not have them all."""
+    if status.last_heartbeat is None or status.observed_time is None or status.ttl_seconds is None:
+        return None
+    return Words(
+        last_heartbeat=status.last_heartbeat,
+        state=status.state or "",
+        lease_extended=bool(status.lease_extended),
+        ttl_seconds=float(status.ttl_seconds),
+        at=wall.moment(status.observed_time),
+    )
+
+
+def _remembered_pod(entry: SandboxStatus) -> Pod:
+    return Pod(
+        uid=entry.pod_uid,
+        name=entry.pod_name or "",
+        phase=entry.phase or "Unknown",
+        reason=entry.reason or "",
+        message=entry.message or "",
+        exit_code=entry.exit_code,
+        finish_time=entry.finish_time,
+        is_remembered=True,
+    )

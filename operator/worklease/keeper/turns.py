@@ -1,0 +1,333 @@
+"""One turn of one resource after the other: look, decide, start what is due, publish.
+
+Owns what is under way. A lease has one actor, one order of events and no locks: its Kopf timer begins its turns, and
+each says when the next is due if nothing happens before. A turn never awaits: what takes time (a beat, a stop, a
+deletion) is a call of its own, whose end brings the next turn. Only a turn changes a lease. Must not contain rules:
+those are in ``rules``.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, assert_never
+
+from worklease.api.names import NOWHERE, Reference
+from worklease.clocks import ClockPair
+from worklease.keeper.calls import Clients
+from worklease.keeper.fleet import Fleet
+from worklease.keeper.kept import Kept, LeaseOptions
+from worklease.keeper.pod_calls import PodCalls
+from worklease.keeper.pod_index import PodIndex
+from worklease.keeper.publisher import StatusPublisher
+from worklease.keeper.resource_calls import ResourceCalls
+from worklease.keeper.turn_queue import TurnQueue
+from worklease.keeper.work_calls import WorkCalls
+from worklease.rules.claims import BeatStep, plan_beat
+from worklease.rules.lease import beat_at_once, is_fenced, lapse, note_budget_short, release
+from worklease.rules.lifecycle import (
+    Discard,
+    EndPod,
+    Inquire,
+    ListPods,
+    MakePod,
+    Release,
+    RemoveFinalizer,
+    Restart,
+    Step,
+    StopItem,
+    decide,
+)
+from worklease.rules.ownership import why_ignored
+from worklease.rules.pods import Pod
+from worklease.rules.situation import Situation, conclude
+from worklease.telemetry import PodIgnored, SandboxEnded
+
+LONGEST_WAIT: Final = 3600.0
+"""Seconds that a turn waits at most, so that even a mistaken wait ends."""
+
+SHUTDOWN_TIMEOUT: Final = 1.0
+"""Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
+
+BUG_RETRY: Final = 5.0
+"""Seconds until the turn of a resource is tried again after a mistake of the operator's ended it."""
+
+_log = logging.getLogger(__name__)
+
+
+class Turns:
+    """Takes the turns of all kept resources."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        fleet: Fleet,
+        pod_index: PodIndex,
+        options: LeaseOptions,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], ClockPair],
+    ) -> None:
+        def secret(kept: Kept) -> tuple[str, str]:
+            named = kept.resource.spec.credentials_secret_ref
+            return (kept.resource.namespace, named.name if named is not None else options.credentials_secret)
+
+        self._publisher, self._budget = clients.publisher, clients.budget
+        self._fleet, self._pod_index, self._options = fleet, pod_index, options
+        self._clock, self._wall = clock, wall
+        self._work = WorkCalls(clients, clock, wall, secret)
+        self._pods = PodCalls(clients, clock, wall, secret)
+        self._resources = ResourceCalls(clients)
+        self._status = StatusPublisher(clients.status, clients.checkpoint, clients.publisher, wall)
+        self._queue = TurnQueue()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_closed = False
+
+    def carry(self, uid: str) -> None:
+        """Have a resource's turns taken, one after the other, until it is done; if they are not already."""
+        kept = self._fleet.get(uid)
+        if kept is not None and not kept.calls.is_done and not self._is_closed:
+            kept.turn.begin(partial(self._take_turn, kept), self._queue)
+
+    @property
+    def due(self) -> float:
+        """When the queue of turns moves on, by the loop's clock."""
+        return self._queue.due
+
+    async def close(self) -> None:
+        """End what is under way, or break it off; the leases are left to the next process."""
+        self._is_closed = True
+        for kept in self._fleet:
+            kept.turn.end()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT)
+        for kept in self._fleet:
+            kept.take_observed()
+            self._status.remember(kept, self._clock())
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- One turn ----------------------------------------------------------------------------------------------
+
+    def _take_turn(self, kept: Kept, *, is_news: bool) -> None:
+        """Take a turn, and have the next one taken. A mistake in it is logged, and ends no resource's turns."""
+        try:
+            until = self._turn(kept, is_news=is_news)
+        except Exception:  # noqa: BLE001 (logged, and tried again: nothing is swallowed)
+            _log.exception("turn failed, which is a mistake of the operator's %s", kept.about)
+            kept.schedule.look_at = kept.schedule.holds_until = -math.inf
+            until = self._clock() + BUG_RETRY
+        if kept.calls.is_done:
+            kept.turn.end()
+        else:
+            kept.turn.add_after(min(max(0.0, until - self._clock()), LONGEST_WAIT))
+
+    def _turn(self, kept: Kept, *, is_news: bool) -> float:
+        """Do what is due, and return when to take the next turn if nothing happens before. Never waits.
+
+        As a rule nothing happened since the last turn, and all that is due is a beat.
+        """
+        now = self._clock()
+        kept.take_observed()
+        if not is_news:
+            if now >= kept.schedule.look_at:
+                kept.turn.add_urgent()  # a whole turn, which waits for its place: thousands may take one at once
+                return math.inf
+            if not kept.calls.is_waiting:
+                return min(kept.schedule.look_at, self._beat_if_due(kept, now))
+            kept.turn.add()
+            return math.inf
+        self._look(kept, now)
+        until = min(kept.schedule.look_at, self._beat_if_due(kept, now))
+        kept.situation = kept.gather()
+        if self._status.publish(kept, now) and kept.lease.end is not None:
+            self._fleet.wake_rivals(kept)
+        return until
+
+    def _look(self, kept: Kept, now: float) -> None:
+        """Do what follows from the situation, and note when it changes by itself."""
+        kept.follow_edit(self._options, now)
+        kept.lease = lapse(kept.lease, now)
+        if kept.lease.held and kept.claim_time is None:
+            kept.note_claim(self._wall())
+        self._bind_pods(kept, now)
+        kept.follow_pods()
+        kept.rival = self._fleet.rival(kept)
+        if is_fenced(kept.lease, now) and kept.lease.held and kept.pods.is_any_at_work:
+            kept.pods.fence_fell = True
+        kept.situation = self._conclude(kept, now)
+        plan = decide(kept.situation, now)
+        for step in plan.steps:
+            self._perform(kept, step)
+        kept.schedule.holds_until = plan.holds_until
+        kept.schedule.look_at = LONGEST_WAIT + now if plan.look_at is None else plan.look_at
+
+    def _conclude(self, kept: Kept, now: float) -> Situation:
+        """Gather all that is to be decided upon, and conclude what became of the sandbox."""
+        if not kept.is_deleting or kept.pods.is_any_at_work:
+            kept.emptied = None
+        elif kept.emptied is None:
+            kept.emptied = now
+        situation = kept.gather(kept.discard_at(self._wall()) if kept.lease.end is not None else None)
+        if situation.ending is not None or (ending := conclude(situation, now)) is None:
+            return situation
+        kept.pods.ending = ending
+        self._publisher.publish(SandboxEnded(kept.about, ending.pod, ending.cause.value, ending.message))
+        return replace(situation, ending=ending)
+
+    def _beat_if_due(self, kept: Kept, now: float) -> float:
+        """Do what is due about the next beat, and return when to look again."""
+        calls = kept.calls
+        plan = plan_beat(
+            kept.lease,
+            now,
+            generation=kept.resource.generation,
+            dry_run=calls.dry_run,
+            is_waiting=calls.is_waiting,
+            is_under_way="beat" in calls.under_way,
+            is_done=calls.is_done,
+            is_deleting=kept.is_deleting,
+            has_rival=kept.rival is not None,
+            has_finalizer=calls.has_finalizer,
+            makes_pods=kept.makes_pods,
+        )
+        for step in plan.steps:
+            match step:
+                case BeatStep.SEND:
+                    self._start(kept, "beat", self._work.beat(kept))
+                case BeatStep.CANCEL:
+                    calls.under_way["beat"].cancel()  # it waits for a turn that it needs no more
+                case BeatStep.NOTE_BUDGET_SHORT:
+                    kept.lease = note_budget_short(kept.lease, self._budget.shortage(now))
+                case BeatStep.ASK_DRY_RUN:
+                    self._start(kept, "dry run", self._pods.dry_run(kept))
+                case BeatStep.ADD_FINALIZER:
+                    self._start(kept, "finalizer", self._resources.add_finalizer(kept))
+                case _:
+                    assert_never(step)
+        return plan.until
+
+    # --- Pods --------------------------------------------------------------------------------------------------
+
+    def bind(self, kept: Kept, pod: Pod, now: float) -> None:
+        """Let a resource bind a pod, unless it is another one's still: that of an earlier delivery, which ends it."""
+        is_known, is_done = pod.uid in kept.pods.bound, kept.calls.is_done
+        if not is_done and (is_known or not self._fleet.is_anothers(kept, pod)) and kept.bind(pod, now):
+            if not is_known:
+                self._pods.note_seen(kept, pod)
+        elif not is_known:
+            self._note_ignored(kept, pod)
+
+    def look_at(self, kept: Kept, uid: str) -> None:
+        """Look whether a bound pod is still there."""
+        pod = kept.pods.bound.get(uid)
+        if pod is not None and not pod.gone:
+            in_sight = lambda: self._pod_index.place(uid) != NOWHERE  # noqa: E731 (nobody else asks)
+            self._start(kept, f"look {uid}", self._pods.look(kept, pod, in_sight))
+
+    def _bind_pods(self, kept: Kept, now: float) -> None:
+        if not kept.lease.held and kept.calls.is_done:
+            return
+        for pod in self._pod_index.of(kept.item):
+            if pod.uid not in kept.pods.bound:
+                self.bind(kept, pod, now)
+
+    def _note_ignored(self, kept: Kept, pod: Pod) -> None:
+        """Publish once that a pod carries the item's labels and is left alone."""
+        if pod.uid in kept.pods.ignored:
+            return
+        is_wanted = self._fleet.is_wanted(kept.item)
+        why = why_ignored(pod, kept.resource.uid, kept.lease, is_done=kept.calls.is_done, is_wanted=is_wanted)
+        if why:
+            kept.pods.ignored |= {pod.uid}
+            message = f"Pod {pod.name} carries the labels of this work item and is left alone: {why}."
+            self._publisher.publish(PodIgnored(kept.about, pod.name, message))
+
+    # --- What takes time ---------------------------------------------------------------------------------------
+
+    def _perform(self, kept: Kept, step: Step) -> None:
+        match step:
+            case EndPod(uid):
+                self._start(kept, f"end {uid}", self._pods.end(kept, step))
+            case StopItem(force):
+                self._start(kept, "stop", self._work.stop(kept, force=force))
+            case Inquire():
+                kept.lease = beat_at_once(kept.lease, self._clock())
+            case MakePod(attempt):
+                self._start(kept, "make", self._pods.make(kept, attempt))
+            case Restart(attempt):
+                self._start(kept, "restart", self._pods.restart(kept, attempt))
+            case Release(message):
+                kept.lease = release(kept.lease, message)
+                kept.turn.add()
+            case ListPods():
+                self._start(kept, "list pods", self._pods.list_pods(kept, partial(self._fleet.is_anothers, kept)))
+            case Discard():
+                self._start(kept, "delete", self._resources.delete(kept))
+            case RemoveFinalizer(left):
+                self._finish(kept, left)
+            case _:
+                assert_never(step)
+
+    def _finish(self, kept: Kept, left: str) -> None:
+        """Remove the finalizer, or be done with a resource that has none."""
+        calls = kept.calls
+        if "make" in calls.under_way or ("beat" in calls.under_way and kept.lease.sent is None):
+            # A claim or a pod is under way: what it brings must be known, and given back. What only waits is not.
+            for what in calls.unsent & {"beat", "make"}:
+                calls.under_way[what].cancel()
+        elif calls.has_finalizer:
+            self._start(kept, "finalizer", self._resources.remove_finalizer(kept, left))
+        elif _is_to_be_deleted(kept):
+            kept.turn.add()
+        else:
+            calls.is_done = True
+            self._fleet.wake_rivals(kept)
+
+    def remove_from_unreadable(self, reference: Reference) -> None:
+        """Let a resource go that is being deleted and that this version cannot read."""
+        call = self._resources.remove_from_unreadable(reference)
+        task = asyncio.create_task(call, name=f"remove finalizer of {reference.name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _start(self, kept: Kept, what: str, call: Coroutine[Any, Any, None]) -> None:
+        """Start a call, unless one that does the same is under way; its end brings a turn."""
+        if what in kept.calls.under_way:
+            call.close()
+            return
+        task = asyncio.create_task(call, name=f"{what} of {kept.resource.namespace}/{kept.resource.name}")
+        kept.calls.under_way[what] = task
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._ended, kept, what))
+
+    def _ended(self, kept: Kept, what: str, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s failed, which is a mistake of the operator's %s", what, kept.about, exc_info=error)
+            # Not at once: what fails for a mistake fails again, and would slow every other lease.
+            asyncio.get_running_loop().call_later(BUG_RETRY, self._follow, kept, what)
+        else:
+            self._follow(kept, what)
+
+    def _follow(self, kept: Kept, what: str) -> None:
+        """Follow the end of a call; a beat that only renewed a steady lease needs no whole turn."""
+        del kept.calls.under_way[what]
+        kept.take_observed()
+        if what == "beat" and not kept.turn.is_news and self._status.publish_renewal(kept, self._clock()):
+            kept.schedule.follow_renewal(kept.lease)
+            kept.turn.take_now()  # what was decided before holds on
+            return
+        if what == "beat" and kept.lease.end is None:
+            # However many have news, the next beat is sent in time.
+            kept.turn.add_after(max(0.0, kept.lease.due - self._clock()))
+        kept.turn.add()
+
+
+def _is_to_be_deleted(kept: Kept) -> bool:
+    """Whether a finished resource waits to be deleted: its status must say since when it is finished first."""
+    keeps = kept.resource.spec.ttl_seconds_after_finished
+    return kept.lease.end is not None and keeps is not None and not kept.is_deleting

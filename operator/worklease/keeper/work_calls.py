@@ -1,0 +1,220 @@
+"""The calls to the Work API for one kept resource: a beat, and a stop of its item.
+
+Owns how such a call gets its turn within the budget, its key, and a second key where one is refused. What it observes
+of the lease is left to the next turn. Must not start anything by itself, and must not decide: the turn does.
+"""
+
+import logging
+import math
+from asyncio import timeout
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import assert_never
+
+from worklease.clocks import ClockPair
+from worklease.cluster.credentials import Key, NoKey
+from worklease.keeper.calls import Clients, cancellable
+from worklease.keeper.kept import Kept
+from worklease.rules import lease as rules
+from worklease.rules.lease import Beat
+from worklease.rules.outcomes import (
+    Conflicted,
+    CredentialsMissing,
+    Exchange,
+    ListedItem,
+    Outcome,
+    Throttled,
+    Unanswered,
+    Unauthorized,
+)
+from worklease.rules.situation import Asked
+from worklease.telemetry import BeatEnded, LeaseAdopted, StopEnded
+from worklease.work_api.budget import BudgetRequest, Rank
+from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, StopOutcome, WorkItem
+
+_log = logging.getLogger(__name__)
+
+
+class WorkCalls:
+    """The calls to the Work API."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        clock: Callable[[], float],
+        wall: Callable[[], ClockPair],
+        secret: Callable[[Kept], tuple[str, str]],
+    ) -> None:
+        self._clients = clients
+        self._clock = clock
+        self._wall = wall
+        self._secret = secret
+
+    # --- Beats -------------------------------------------------------------------------------------------------
+
+    async def beat(self, kept: Kept) -> None:
+        """Wait for this lease's turn within the budget, and send the heartbeat that it asks for by then."""
+        with cancellable(kept, "beat") as send:
+            key = await self._clients.credentials.key(*self._secret(kept))
+            if isinstance(key, NoKey):
+                # Nothing is sent, so the call takes no turn of another one.
+                kept.observed.append(partial(rules.observe, outcome=CredentialsMissing(self._instant(), key.message)))
+                return
+            await self._wait_for_turn(kept)
+            if kept.lease.sent is None and kept.lease.value is None:
+                # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
+                await self._commit_intent(kept)
+            now = self._clock()
+            # Whatever held this process up meanwhile, the lease's end may have come.
+            beat = rules.decide(rules.lapse(kept.lease, now), now)
+            is_unwanted_claim = kept.lease.sent is None and kept.is_deleting
+            if isinstance(beat, Beat) and kept.rival is None and not kept.calls.is_done and not is_unwanted_claim:
+                send()
+                await self._send(kept, key, beat)
+
+    async def _wait_for_turn(self, kept: Kept) -> None:
+        budget = self._clients.budget
+        if budget.is_open:
+            return
+        if budget.held(self._clock()):
+            kept.observed.append(rules.note_crowded)
+        kept.calls.is_waiting = True
+        try:
+            await budget.turn(self._request(kept))
+        finally:
+            kept.calls.is_waiting = False
+
+    def _request(self, kept: Kept) -> BudgetRequest:
+        fence, end = rules.fence(kept.lease), rules.giving_up(kept.lease)
+        is_routine = kept.lease.held and kept.lease.failures == 0
+        return BudgetRequest(
+            key=kept.resource.uid,
+            rank=Rank.ROUTINE if is_routine else Rank.FIRST,
+            fence=math.inf if fence is None else fence,
+            end=math.inf if end is None else end,
+            urgent=rules.latest(kept.lease),
+        )
+
+    async def _commit_intent(self, kept: Kept) -> None:
+        """Write into the checkpoint that a first claim is about to be sent."""
+        now = self._clock()
+        text = kept.record(trying=now, wall=self._wall(), now=now)
+        await self._clients.checkpoint.commit(kept.resource.uid, text)
+
+    async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
+        sent, before = self._clock(), kept.lease
+        due = before.due or sent  # a first claim is due when it is made
+        try:
+            outcome = await self._heartbeat(kept, key, beat)
+        except BaseException:
+            # The call came to no end that is known, so the beat may have been applied all the same.
+            broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
+            kept.observed.append(partial(rules.observe, outcome=broken_off))
+            raise
+        listed = await self._find_in_list(kept) if rules.is_doubtful(kept.lease, outcome) else None
+        if isinstance(outcome, Conflicted):
+            rule = rules.adoption(before, outcome, rules.observe(kept.lease, outcome, listed))
+            if rule is not None:
+                self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
+        kept.observed.append(partial(rules.observe, outcome=outcome, seen=listed))
+        if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
+            self._clients.budget.hold(outcome.retry_after)
+        late, took = max(0.0, sent - due), self._clock() - sent
+        self._clients.publisher.publish(BeatEnded(kept.about, outcome, late=late, took=took))
+        _log.debug("beat %s outcome=%s", kept.about, type(outcome).__name__)
+
+    async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
+        """Send the beat; a key that is refused is read again, and another one is tried at once."""
+        outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
+        if isinstance(outcome, Unauthorized):
+            second = await self._clients.credentials.key_after_refusal(*self._secret(kept), key)
+            if isinstance(second, NoKey):
+                return CredentialsMissing(self._instant(), second.message)
+            if second is not key:
+                key = second
+                await self._clients.budget.turn(self._request(kept))
+                if rules.lapse(kept.lease, self._clock()).end is not None:
+                    return outcome
+                outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
+        if isinstance(outcome, Unauthorized):
+            advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
+            return replace(outcome, message=advice)
+        return outcome
+
+    async def _find_in_list(self, kept: Kept) -> ListedItem | None:
+        """Look for the item in the environment's list, as long as a beat may take; None where it is not to be had."""
+        key = await self._clients.credentials.key(*self._secret(kept))
+        if isinstance(key, NoKey) or key.environment is None:
+            return None
+        environment_id = kept.spec.environment_id
+        try:
+            async with timeout(rules.timeout(kept.lease)):
+                turn = replace(self._request(kept), key=f"list {environment_id}", rank=Rank.FIRST)
+                items = await self._clients.shared_list.ask(environment_id, key.environment, turn)
+        except TimeoutError:
+            _log.warning("the list did not come in time, so the windows alone decide %s", kept.about)
+            return None
+        return items.get(kept.spec.work_id) if items is not None else None
+
+    def _instant(self) -> Exchange:
+        now = self._clock()
+        return Exchange(sent=now, done=now)
+
+    # --- Stops -------------------------------------------------------------------------------------------------
+
+    async def stop(self, kept: Kept, *, force: bool) -> None:
+        """Ask for the stop of the item, and note whether the server acknowledged it."""
+        calls = kept.calls
+        before, sent = calls.forced_stop if force else calls.graceful_stop, self._clock()
+        outcome = await self._send_stop(kept, force=force)
+        now = self._clock()
+        match outcome:
+            case StopAcknowledged(state):
+                asked = Asked(sent, in_doubt=sent)
+                kept.observed.append(partial(rules.stop_acknowledged, state=state, now=now))
+            case StopNotAcknowledged(message):
+                refusals = (before.refusals if before is not None else 0) + 1
+                asked = Asked(now, refusals, message, in_doubt=now if outcome.in_doubt else None)
+            case _:
+                assert_never(outcome)
+        is_acknowledged = isinstance(outcome, StopAcknowledged)
+        self._clients.publisher.publish(
+            StopEnded(kept.about, force=force, is_acknowledged=is_acknowledged, message=asked.message)
+        )
+        if force:
+            calls.forced_stop = asked
+        else:
+            calls.graceful_stop = asked
+
+    async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
+        credentials = self._clients.credentials
+        key = await credentials.key(*self._secret(kept))
+        if isinstance(key, NoKey) and kept.is_deleting:
+            # Secret and resource may be going together, with their namespace; what is held is stopped all the same.
+            key = credentials.last_key(*self._secret(kept)) or key
+        if isinstance(key, NoKey):
+            return StopNotAcknowledged(key.message)
+        outcome = await self._stop_once(kept, key, force=force)
+        if isinstance(outcome, StopNotAcknowledged) and outcome.unauthorized:
+            second = await credentials.key_after_refusal(*self._secret(kept), key)
+            if isinstance(second, Key) and second is not key:
+                return await self._stop_once(kept, second, force=force)
+        return outcome
+
+    async def _stop_once(self, kept: Kept, key: Key, *, force: bool) -> StopOutcome:
+        """Wait for the stop's turn, and send it if the operator may still stop the item by then."""
+        turn = self._request(kept)
+        until = min(turn.end, rules.may_stop_until(kept.lease))
+        await self._clients.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST, end=until))
+        if kept.calls.is_done or not rules.may_stop(kept.lease, self._clock()):
+            return StopNotAcknowledged("the lease ended before the stop could be sent")
+        seconds = rules.timeout(kept.lease)
+        outcome = await self._clients.work_api.stop(_item(kept, key), force=force, timeout=seconds)
+        if isinstance(outcome, StopNotAcknowledged) and outcome.retry_after is not None:
+            self._clients.budget.hold(outcome.retry_after)
+        return outcome
+
+
+def _item(kept: Kept, key: Key) -> WorkItem:
+    return WorkItem(kept.spec.environment_id, kept.spec.work_id, key.value)

@@ -1,0 +1,152 @@
+"""Who may claim a lease, and what comes before a beat: a dry run, the finalizer, a turn within the budget.
+
+Owns the order of these, and which of several resources for one work item keeps its lease. Pure: no clock, no socket;
+``now`` is passed in. Must not know how any of it is done.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum, auto
+from math import inf
+from typing import Final, assert_never
+
+from worklease.rules.lease import Beat, Lease, Rest, Wait, decide, latest
+
+# --- Several resources for one item ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """A resource that asks for the lease of a work item."""
+
+    uid: str
+    name: str
+    """As namespace/name."""
+    created: datetime
+    lease: Lease
+    is_done: bool
+    """Whether nothing is left to do for the resource."""
+
+
+def rival_of(own: Claimant, claimants: Iterable[Claimant]) -> Claimant | None:
+    """Return the resource that keeps the item's lease instead of ``own``; None if ``own`` may keep it.
+
+    A resource that holds the lease comes first, then the older one.
+    """
+    if own.lease.end is not None:
+        return None
+    rest = (each for each in claimants if each.lease.end is None and not each.is_done)
+    first = min(rest, key=lambda each: (not each.lease.held, each.created, each.uid), default=own)
+    return None if first.uid == own.uid else first
+
+
+# --- What comes before a beat ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What the API server said of the template's pod, which it was asked for and did not make."""
+
+    generation: int
+    problem: str
+    """Empty: the pod would be made."""
+    again: float
+    """When a refusal is asked about again: a quota or a policy may have changed, too."""
+
+
+class BeatStep(Enum):
+    """What to do about a resource's next beat."""
+
+    CANCEL = auto()
+    """Take back the beat that waits for its turn: the lease is over."""
+    NOTE_BUDGET_SHORT = auto()
+    """Say on the resource that its beat waits longer for its turn than is good for the lease."""
+    ASK_DRY_RUN = auto()
+    """Ask whether the API server would make the template's pod."""
+    ADD_FINALIZER = auto()
+    """Put the operator's finalizer on the resource."""
+    SEND = auto()
+    """Send the beat."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeatPlan:
+    """What to do about the next beat now, and when to look again; never (infinite) where an answer tells."""
+
+    steps: tuple[BeatStep, ...] = ()
+    until: float = inf
+
+
+NOTHING: Final = BeatPlan()
+
+
+def plan_beat(
+    lease: Lease,
+    now: float,
+    *,
+    generation: int,
+    dry_run: DryRun | None,
+    is_waiting: bool,
+    is_under_way: bool,
+    is_done: bool,
+    is_deleting: bool,
+    has_rival: bool,
+    has_finalizer: bool,
+    makes_pods: bool,
+) -> BeatPlan:
+    """Return what to do about the next beat.
+
+    Args:
+        lease: The resource's.
+        now: Monotonic seconds.
+        generation: The resource's, for which a dry run counts.
+        dry_run: What the last dry run brought, if there was one.
+        is_waiting: Whether a beat waits for its turn within the budget.
+        is_under_way: Whether a beat is under way, waiting or sent.
+        is_done: Whether nothing is left to do for the resource.
+        is_deleting: Whether the resource is being deleted.
+        has_rival: Whether another resource keeps the item's lease.
+        has_finalizer: Whether the operator's finalizer is on the resource.
+        makes_pods: Whether the operator makes the sandbox from a template.
+    """
+    if lease.end is not None:
+        return BeatPlan((BeatStep.CANCEL,)) if is_waiting else NOTHING
+    if is_waiting:
+        return _while_waiting(lease, now)
+    if is_under_way or is_done:
+        return NOTHING
+    is_first = lease.sent is None
+    if is_first and makes_pods and not is_deleting and not has_rival:
+        if dry_run is None or dry_run.generation != generation or now >= dry_run.again:
+            return BeatPlan((BeatStep.ASK_DRY_RUN,))
+        if dry_run.problem:
+            return BeatPlan(until=dry_run.again)
+    if not has_finalizer and (lease.held or is_first) and not is_deleting:
+        # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first. What is held
+        # already lost it when an earlier installation was removed: there no beat waits for it.
+        if is_first:
+            return BeatPlan((BeatStep.ADD_FINALIZER,))
+        beat = _next_beat(lease, now, is_allowed=not has_rival)
+        return BeatPlan((BeatStep.ADD_FINALIZER, *beat.steps), beat.until)
+    return _next_beat(lease, now, is_allowed=not has_rival and (lease.held or not is_deleting))
+
+
+def _while_waiting(lease: Lease, now: float) -> BeatPlan:
+    """Say so of a beat that waits for its turn longer than it may, before the lease is lost by it."""
+    at = latest(lease)
+    if now < at:
+        return BeatPlan(until=at)
+    return BeatPlan((BeatStep.NOTE_BUDGET_SHORT,)) if lease.trouble is None else NOTHING
+
+
+def _next_beat(lease: Lease, now: float, *, is_allowed: bool) -> BeatPlan:
+    match decide(lease, now):
+        case Beat():
+            return BeatPlan((BeatStep.SEND,), latest(lease)) if is_allowed else NOTHING
+        case Wait(until):
+            return BeatPlan(until=until)
+        case Rest():
+            return NOTHING
+        case action:
+            assert_never(action)

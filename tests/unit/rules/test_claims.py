@@ -1,0 +1,145 @@
+"""Who may claim a lease, and what comes before a beat."""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Any
+
+import pytest
+
+from support.lease_samples import held
+from worklease.rules.claims import NOTHING, BeatPlan, BeatStep, Claimant, DryRun, plan_beat, rival_of
+from worklease.rules.lease import End, Lease, Trouble, latest
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+FRESH = Lease()
+DUE = held(100, ttl=90)
+"""Held since 100, so a beat is due at 130."""
+OVER = replace(DUE, end=End.STOPPED)
+
+
+def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, is_done: bool = False) -> Claimant:
+    created = NOW - timedelta(seconds=age)
+    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, is_done=is_done)
+
+
+# --- Several resources for one item ------------------------------------------------------------------------------
+
+YOUNG, OLD = claimant("a", age=1), claimant("b", age=9)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "rival"),
+    [
+        (YOUNG, (), None),
+        (YOUNG, (OLD,), OLD),
+        (OLD, (YOUNG,), None),
+        (claimant("a"), (claimant("b"),), None),
+        (claimant("b"), (claimant("a"),), claimant("a")),
+        (claimant("a", DUE), (OLD,), None),
+        (OLD, (claimant("a", DUE),), claimant("a", DUE)),
+        (YOUNG, (claimant("b", OVER, age=9),), None),
+        (YOUNG, (claimant("b", age=9, is_done=True),), None),
+        (claimant("a", OVER), (OLD,), None),
+    ],
+    ids=[
+        "alone",
+        "the older one keeps it",
+        "the older one has no rival",
+        "of one age the first uid keeps it",
+        "of one age the other uid waits",
+        "a holder has no rival",
+        "a holder comes before an older one",
+        "a lease that is over keeps nothing",
+        "a resource that is done keeps nothing",
+        "a lease that is over has no rival",
+    ],
+)
+def test_one_of_several_resources_for_an_item_keeps_its_lease(
+    own: Claimant, others: tuple[Claimant, ...], rival: Claimant | None
+) -> None:
+    assert rival_of(own, (own, *others)) == rival
+
+
+# --- What comes before a beat ------------------------------------------------------------------------------------
+
+
+def plan(lease: Lease, now: float, **facts: Any) -> BeatPlan:
+    ordinary: dict[str, Any] = {
+        "generation": 1,
+        "dry_run": None,
+        "is_waiting": False,
+        "is_under_way": False,
+        "is_done": False,
+        "is_deleting": False,
+        "has_rival": False,
+        "has_finalizer": True,
+        "makes_pods": False,
+    }
+    return plan_beat(lease, now, **(ordinary | facts))
+
+
+@dataclass
+class Row:
+    lease: Lease
+    facts: dict[str, Any]
+    steps: tuple[BeatStep, ...]
+    until: float = inf
+
+
+AT_130 = latest(DUE)
+REFUSED = DryRun(1, "exceeded quota", 190.0)
+ROWS = {
+    "a beat that is due is sent": Row(DUE, {}, (BeatStep.SEND,), AT_130),
+    "a claim is sent": Row(FRESH, {}, (BeatStep.SEND,)),
+    "one beat at a time": Row(DUE, {"is_under_way": True}, ()),
+    "nothing for a resource that is done": Row(DUE, {"is_done": True}, ()),
+    "nothing once the lease is over": Row(OVER, {}, ()),
+    "a beat that waits goes with its lease": Row(OVER, {"is_waiting": True, "is_under_way": True}, (BeatStep.CANCEL,)),
+    "a beat that waits is looked at when it becomes urgent": Row(
+        DUE, {"is_waiting": True, "is_under_way": True}, (), AT_130
+    ),
+    "nothing is claimed while a rival keeps the lease": Row(FRESH, {"has_rival": True}, ()),
+    "nothing is beaten while a rival keeps the lease": Row(DUE, {"has_rival": True}, ()),
+    "nothing is claimed for a resource that is deleted": Row(FRESH, {"is_deleting": True}, ()),
+    "what is held is beaten for a resource that is deleted": Row(DUE, {"is_deleting": True}, (BeatStep.SEND,), AT_130),
+    "the finalizer comes before a claim": Row(FRESH, {"has_finalizer": False}, (BeatStep.ADD_FINALIZER,)),
+    "no beat waits for the finalizer": Row(
+        DUE, {"has_finalizer": False}, (BeatStep.ADD_FINALIZER, BeatStep.SEND), AT_130
+    ),
+    "no finalizer is put on what is deleted": Row(
+        DUE, {"has_finalizer": False, "is_deleting": True}, (BeatStep.SEND,), AT_130
+    ),
+    "a template is tried before a claim": Row(FRESH, {"makes_pods": True}, (BeatStep.ASK_DRY_RUN,)),
+    "a template is tried before the finalizer": Row(
+        FRESH, {"makes_pods": True, "has_finalizer": False}, (BeatStep.ASK_DRY_RUN,)
+    ),
+    "a template that was accepted is claimed for": Row(
+        FRESH, {"makes_pods": True, "dry_run": DryRun(1, "", inf)}, (BeatStep.SEND,)
+    ),
+    "a template that was refused is tried later": Row(FRESH, {"makes_pods": True, "dry_run": REFUSED}, (), 190.0),
+    "a template that was refused is tried again": Row(
+        FRESH, {"makes_pods": True, "dry_run": replace(REFUSED, again=130.0)}, (BeatStep.ASK_DRY_RUN,)
+    ),
+    "a template that was edited is tried again": Row(
+        FRESH, {"makes_pods": True, "dry_run": REFUSED, "generation": 2}, (BeatStep.ASK_DRY_RUN,)
+    ),
+    "no template is tried for a lease that is held": Row(DUE, {"makes_pods": True}, (BeatStep.SEND,), AT_130),
+    "no template is tried while a rival keeps the lease": Row(FRESH, {"makes_pods": True, "has_rival": True}, ()),
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+def test_what_comes_before_a_beat(row: Row) -> None:
+    assert plan(row.lease, 130.0, **row.facts) == BeatPlan(row.steps, row.until)
+
+
+def test_before_it_is_due_a_beat_is_waited_for() -> None:
+    assert plan(DUE, 120.0) == BeatPlan(until=130.0)
+
+
+def test_a_beat_that_waits_too_long_says_so_once() -> None:
+    waiting = {"is_waiting": True, "is_under_way": True}
+    assert plan(DUE, AT_130, **waiting).steps == (BeatStep.NOTE_BUDGET_SHORT,)
+    short = replace(DUE, trouble=Trouble.BUDGET_SHORT)
+    assert plan(short, AT_130, **waiting) == NOTHING
