@@ -17,12 +17,12 @@ from docs.diagram import ARROW, STYLE, text
 WIDTH: Final = 1000
 MARGIN: Final = 20
 TOP: Final = 64
-ROW: Final = 128
-"""Pixels from one layer to the next."""
-BOX: Final = 106
-"""Pixels of a box's height."""
+HEAD: Final = 38
+"""Pixels of a box above its words: its name."""
+LINE: Final = 14
+"""Pixels from one line of words to the next."""
 GAP: Final = 14
-"""Pixels between two boxes of a layer."""
+"""Pixels between two boxes of a layer; between two layers, twice that."""
 CHARACTER: Final = 6.3
 """Pixels of a character, about, at the size of the small text."""
 SIBLINGS: Final = {"work_api_simulator"}
@@ -66,50 +66,45 @@ def _folder(name: str, owners: dict[str, list[str]], package: Path) -> Folder:
     source = (file if file.exists() else package / f"{name}.py").read_text("utf-8")
     words = (ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0]
     label = f"{name}/" if file.exists() else f"{name}.py"
-    return Folder(label, " ".join(words.split()), tuple(owners.get(name, ())))
+    return Folder(label, " ".join(words.replace("`", "").split()), tuple(owners.get(name, ())))
 
 
-def draw(rows: list[list[Folder]], siblings: list[Folder]) -> str:
-    """Draw the layers, and the packages beside them."""
-    height = TOP + ROW * (len(rows) + 1)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+def draw(rows: list[list[Folder]]) -> str:
+    """Draw the layers, the first one at the top; the last row is what stands beside them."""
+    parts: list[str] = []
+    y = TOP
+    for row in rows:
+        width = (WIDTH - 2 * MARGIN - GAP * (len(row) - 1)) // len(row)
+        told = [_wrapped(folder, width) for folder in row]
+        height = HEAD + LINE * max(map(len, told))
+        for place, folder in enumerate(row):
+            parts += _box(folder.name, told[place], MARGIN + place * (width + GAP), y, width, height)
+        if row not in rows[-2:]:
+            parts.append(f'<path class="way" d="M{WIDTH // 2} {y + height} V{y + height + GAP * 2 - 2}"/>')
+        y += height + 2 * GAP
+    head = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img">',
         "<title>The folders of the package, and who may import whom</title>",
         f"<style>{STYLE}</style>",
         ARROW,
-        f'<rect width="{WIDTH}" height="{height}" rx="12" fill="#f7f9fa"/>',
+        f'<rect width="{WIDTH}" height="{y}" rx="12" fill="#f7f9fa"/>',
         text(MARGIN, 28, "Each layer may import the layers below it: never one above, never a neighbour.", "title"),
-        text(MARGIN, 48, "In brackets: the dependency that nobody else may import.", "event"),
-        *(
-            line
-            for place, row in enumerate(rows)
-            for line in _row(row, TOP + ROW * place, is_last=place + 1 == len(rows))
-        ),
-        *_row(siblings, TOP + ROW * len(rows), is_last=True),
-        "</svg>",
+        text(MARGIN, 48, "In brackets: what nothing else may import. The last box is a package of its own.", "event"),
     ]
-    return "\n".join(parts) + "\n"
+    return "\n".join([*head, *parts, "</svg>"]) + "\n"
 
 
-def _row(row: list[Folder], number: int, *, is_last: bool) -> Iterator[str]:
-    y = TOP + ROW * number
-    width = (WIDTH - 2 * MARGIN - GAP * (len(row) - 1)) // len(row)
-    for place, folder in enumerate(row):
-        yield from _box(folder, MARGIN + place * (width + GAP), y, width)
-    if not is_last:
-        middle = WIDTH // 2
-        yield f'<path class="way" d="M{middle} {y + BOX} V{y + ROW - 2}"/>'
-
-
-def _box(folder: Folder, x: int, y: int, width: int) -> Iterator[str]:
-    yield f'<rect class="box" x="{x}" y="{y}" width="{width}" height="{BOX}" rx="8"/>'
-    yield text(x + 10, y + 20, folder.name, "title")
+def _wrapped(folder: Folder, width: int) -> list[str]:
     owned = f" ({', '.join(folder.owns)})" if folder.owns else ""
-    lines = textwrap.wrap(folder.words + owned, int((width - 18) / CHARACTER))
-    if len(lines) > 6:  # noqa: PLR2004 (what a box has room for)
-        raise LookupError(f"what {folder.name} says of itself does not fit into its box: {folder.words}")
+    return textwrap.wrap(folder.words + owned, int((width - 18) / CHARACTER))
+
+
+def _box(name: str, lines: list[str], x: int, y: int, *size: int) -> Iterator[str]:
+    width, height = size
+    yield f'<rect class="box" x="{x}" y="{y}" width="{width}" height="{height}" rx="8"/>'
+    yield text(x + 10, y + 20, name, "title")
     for line, words in enumerate(lines):
-        yield text(x + 10, y + 36 + 13 * line, words, "event")
+        yield text(x + 10, y + HEAD - 2 + LINE * line, words, "event")
 
 
 def picture(root: Path) -> str:
@@ -117,4 +112,4 @@ def picture(root: Path) -> str:
     contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
     source = root / "operator"
     siblings = [_folder(name, {}, source) for name in sorted(SIBLINGS)]
-    return draw(layers(contracts, source / "worklease"), siblings)
+    return draw([*layers(contracts, source / "worklease"), siblings])
