@@ -16,7 +16,8 @@ from benchmark.figures import lateness, percentile
 from benchmark.fleet import POD_GRACE, item, lease_name
 from benchmark.work_api import KEY
 from controlplane import OwnControlPlane
-from worklease.rules.lease import Lease, fence
+from worklease.rules.deadlines import fence
+from worklease.rules.lease import Lease
 
 CREATED_WITHIN: Final = 60.0
 """Seconds in which the whole fleet is created."""

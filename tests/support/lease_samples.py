@@ -7,7 +7,7 @@ at 100.5 is stamped ``stamp(100.5)``.
 from datetime import UTC, datetime
 from typing import Final
 
-from worklease.rules import lease as core
+from worklease.rules import answers, beats
 from worklease.rules.lease import Lease, Words
 from worklease.rules.outcomes import Answered, Conflicted, Current, Exchange, Throttled, Unanswered, Unsent
 
@@ -55,7 +55,7 @@ def throttled(sent: float, retry_after: float | None) -> Throttled:
 
 def held(since: float = 100.0, *, ttl: float = 90.0, wish: int | None = None, pod_grace: float = 0.0) -> Lease:
     """Give a lease whose only beat was sent at ``since`` and accepted."""
-    return core.observe(Lease(desired_ttl=wish, pod_grace=pod_grace), answered(since, ttl=ttl))
+    return answers.observe(Lease(desired_ttl=wish, pod_grace=pod_grace), answered(since, ttl=ttl))
 
 
 def words(moment: float, *, state: str = "active", ttl: float = 90.0) -> Words:
@@ -68,7 +68,7 @@ def restored(
     now: float, *, sent: float = 100.0, ttl: float = 90.0, wish: int | None = None, state: str = "active"
 ) -> Lease:
     """Give the lease of a process that starts at ``now``, from a status whose last beat was accepted at ``sent``."""
-    return core.restore(
+    return beats.restore(
         Lease(desired_ttl=wish),
         value=stamp(sent),
         ttl=ttl,

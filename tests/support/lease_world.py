@@ -11,8 +11,10 @@ from enum import Enum, auto
 from math import inf
 
 from support.server_model import Holder, OtherWorker, Reply, ServerModel
-from worklease.rules import lease as core
-from worklease.rules.lease import Beat, End, Lease, Wait, Words, expiry, instant, is_fenced
+from worklease.rules import answers, beats
+from worklease.rules.beats import Beat, Wait
+from worklease.rules.deadlines import expiry, is_fenced
+from worklease.rules.lease import End, Lease, Words, instant
 from worklease.rules.lifecycle import EndPod, Inquire, RemoveFinalizer, Step, StopItem, decide
 from worklease.rules.outcomes import (
     Answered,
@@ -167,7 +169,7 @@ class World:
         """Take one turn and say when the next one is due."""
         if self.done:
             return inf
-        self.lease = core.lapse(self.lease, self.now)
+        self.lease = beats.lapse(self.lease, self.now)
         for real in self.pods.values():
             uid = real.pod.uid
             if uid not in self.bound and is_bindable(real.pod, UID, self.lease):
@@ -205,7 +207,7 @@ class World:
             case StopItem(force):
                 self._stop(force=force)
             case Inquire():
-                self.lease = core.beat_at_once(self.lease, self.now)
+                self.lease = beats.beat_at_once(self.lease, self.now)
             case RemoveFinalizer():
                 assert not [uid for uid in self.bound if uid in self.pods], "let go with a sandbox left"
                 self.done = True
@@ -237,7 +239,7 @@ class World:
         if self.stops_are_heard:
             asked = Asked(self.now)
             state = self.server.stop(force=force)
-            self.lease = core.stopped(self.lease) if state == "stopped" else core.beat_at_once(self.lease, self.now)
+            self.lease = beats.stopped(self.lease) if state == "stopped" else beats.beat_at_once(self.lease, self.now)
         if force:
             self.forced_stop = asked
         else:
@@ -248,7 +250,7 @@ class World:
     def beat(self, fate: Fate) -> bool:
         """Wait until a beat is due and send it; tell whether there was one."""
         for _ in range(8):
-            match core.decide(self.lease, self.now):
+            match beats.decide(self.lease, self.now):
                 case Wait(until) if until < inf and not self.done:
                     self.advance(until)
                 case Beat() as beat if not self.done and (self.lease.held or not self.deleting):
@@ -262,14 +264,14 @@ class World:
     def take_edit(self) -> None:
         """Let an edit of the spec arrive: while a beat is in flight, or between two."""
         if self.edit is not None:
-            self.lease, self.edit = core.edit(self.lease, self.edit), None
+            self.lease, self.edit = beats.edit(self.lease, self.edit), None
 
     def _send(self, beat: Beat, fate: Fate) -> None:
         assert self.lease.value is not None or not self.lease.held, "P1: NO_HEARTBEAT is no beat of a holder"
         sent, before = self.now, self.lease
         outcome = self._exchange(beat, fate, sent)
         self.take_edit()
-        after = core.observe(self.lease, outcome)
+        after = answers.observe(self.lease, outcome)
         self.lease = after
         if after.end is None and after.held and after.held_back is None and after.state != "stopping":
             pace = max(min(after.ttl / 3, after.interval), after.ttl / 20 * 1.2)
@@ -388,7 +390,7 @@ class World:
         self.delivery = snapshot.delivery
         self.bound = {uid: pod for uid, pod in self.bound.items() if uid in snapshot.bound}
         self.deletions, self.graceful_stop, self.forced_stop = {}, None, None
-        self.lease = core.restore(
+        self.lease = beats.restore(
             fresh,
             value=snapshot.value,
             ttl=snapshot.ttl,

@@ -6,7 +6,7 @@ Must not judge.
 from pydantic import SecretStr
 
 from support.scripted_server import Answer
-from worklease.rules.lease import Beat
+from worklease.rules.beats import Beat
 from worklease.rules.outcomes import Answered, Conflicted, Outcome
 from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, WorkItem
 

@@ -1,7 +1,7 @@
 """The states of a lease and what leads from one to another, found by driving the operator's own rules.
 
 Owns the exploration: which events are tried, and which state a lease is in. No transition is written down here: what an
-event does is asked of `worklease.rules.lease`, and what is shown of it of `worklease.rules.conditions`.
+event does is asked of the rules of the lease, and what is shown of it of `worklease.rules.conditions`.
 """
 
 from collections import defaultdict
@@ -11,18 +11,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from worklease.rules.answers import observe
+from worklease.rules.beats import lapse, note_budget_short, release, restore
 from worklease.rules.conditions import Kind, Reason, Subject, Verdict, imply
-from worklease.rules.lease import (
-    Lease,
-    fence,
-    giving_up,
-    is_fenced,
-    lapse,
-    note_budget_short,
-    observe,
-    release,
-    restore,
-)
+from worklease.rules.deadlines import fence, giving_up, is_fenced
+from worklease.rules.lease import Lease
 from worklease.rules.outcomes import (
     Answered,
     Conflicted,

@@ -14,8 +14,10 @@ from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.keeper import shown
 from worklease.keeper.kept import Kept
+from worklease.rules.answers import is_adopted
 from worklease.rules.conditions import Kind, Reason
-from worklease.rules.lease import Lease, is_adopted, is_fenced
+from worklease.rules.deadlines import is_fenced
+from worklease.rules.lease import Lease
 from worklease.rules.situation import Situation, is_past_end
 from worklease.telemetry import ConditionChanged, LeaseEnded, Publisher
 

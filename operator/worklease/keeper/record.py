@@ -14,7 +14,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
-from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words, restore, timeout
+from worklease.rules.beats import restore
+from worklease.rules.deadlines import timeout
+from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words
 from worklease.rules.pods import Cause, Ending
 from worklease.rules.situation import Attempt
 

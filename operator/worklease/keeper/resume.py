@@ -19,8 +19,9 @@ from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
 from worklease.keeper import record
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
+from worklease.rules.beats import restore
 from worklease.rules.conditions import Kind, Verdict
-from worklease.rules.lease import End, Lease, Words, restore
+from worklease.rules.lease import End, Lease, Words
 from worklease.rules.pods import Pod
 from worklease.rules.situation import RECHECK, Asked, Attempt
 

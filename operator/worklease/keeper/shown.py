@@ -9,7 +9,7 @@ from worklease.clocks import ClockPair
 from worklease.keeper.bound_pods import current_first
 from worklease.keeper.kept import Kept
 from worklease.rules.conditions import Condition, Subject, imply
-from worklease.rules.lease import expiry
+from worklease.rules.deadlines import expiry
 from worklease.rules.pods import Pod
 
 

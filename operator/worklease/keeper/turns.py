@@ -25,8 +25,9 @@ from worklease.keeper.publisher import StatusPublisher
 from worklease.keeper.resource_calls import ResourceCalls
 from worklease.keeper.turn_queue import TurnQueue
 from worklease.keeper.work_calls import WorkCalls
+from worklease.rules.beats import beat_at_once, lapse, note_budget_short, release
 from worklease.rules.claims import BeatStep, plan_beat
-from worklease.rules.lease import beat_at_once, is_fenced, lapse, note_budget_short, release
+from worklease.rules.deadlines import is_fenced
 from worklease.rules.lifecycle import (
     Discard,
     EndPod,

@@ -16,8 +16,8 @@ from worklease.clocks import ClockPair
 from worklease.cluster.credentials import Key, NoKey
 from worklease.keeper.calls import Clients, cancellable
 from worklease.keeper.kept import Kept
-from worklease.rules import lease as rules
-from worklease.rules.lease import Beat
+from worklease.rules import answers, beats, deadlines
+from worklease.rules.beats import Beat
 from worklease.rules.outcomes import (
     Conflicted,
     CredentialsMissing,
@@ -59,7 +59,7 @@ class WorkCalls:
             key = await self._clients.credentials.key(*self._secret(kept))
             if isinstance(key, NoKey):
                 # Nothing is sent, so the call takes no turn of another one.
-                kept.observed.append(partial(rules.observe, outcome=CredentialsMissing(self._instant(), key.message)))
+                kept.observed.append(partial(answers.observe, outcome=CredentialsMissing(self._instant(), key.message)))
                 return
             await self._wait_for_turn(kept)
             if kept.lease.sent is None and kept.lease.value is None:
@@ -67,7 +67,7 @@ class WorkCalls:
                 await self._commit_intent(kept)
             now = self._clock()
             # Whatever held this process up meanwhile, the lease's end may have come.
-            beat = rules.decide(rules.lapse(kept.lease, now), now)
+            beat = beats.decide(beats.lapse(kept.lease, now), now)
             is_unwanted_claim = kept.lease.sent is None and kept.is_deleting
             if isinstance(beat, Beat) and kept.rival is None and not kept.calls.is_done and not is_unwanted_claim:
                 send()
@@ -78,7 +78,7 @@ class WorkCalls:
         if budget.is_open:
             return
         if budget.held(self._clock()):
-            kept.observed.append(rules.note_crowded)
+            kept.observed.append(beats.note_crowded)
         kept.calls.is_waiting = True
         try:
             await budget.turn(self._request(kept))
@@ -86,14 +86,14 @@ class WorkCalls:
             kept.calls.is_waiting = False
 
     def _request(self, kept: Kept) -> BudgetRequest:
-        fence, end = rules.fence(kept.lease), rules.giving_up(kept.lease)
+        fence, end = deadlines.fence(kept.lease), deadlines.giving_up(kept.lease)
         is_routine = kept.lease.held and kept.lease.failures == 0
         return BudgetRequest(
             key=kept.resource.uid,
             rank=Rank.ROUTINE if is_routine else Rank.FIRST,
             fence=math.inf if fence is None else fence,
             end=math.inf if end is None else end,
-            urgent=rules.latest(kept.lease),
+            urgent=deadlines.latest(kept.lease),
         )
 
     async def _commit_intent(self, kept: Kept) -> None:
@@ -110,14 +110,14 @@ class WorkCalls:
         except BaseException:
             # The call came to no end that is known, so the beat may have been applied all the same.
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
-            kept.observed.append(partial(rules.observe, outcome=broken_off))
+            kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
-        listed = await self._find_in_list(kept) if rules.is_doubtful(kept.lease, outcome) else None
+        listed = await self._find_in_list(kept) if answers.is_doubtful(kept.lease, outcome) else None
         if isinstance(outcome, Conflicted):
-            rule = rules.adoption(before, outcome, rules.observe(kept.lease, outcome, listed))
+            rule = answers.adoption(before, outcome, answers.observe(kept.lease, outcome, listed))
             if rule is not None:
                 self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
-        kept.observed.append(partial(rules.observe, outcome=outcome, seen=listed))
+        kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
         if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
             self._clients.budget.hold(outcome.retry_after)
         late, took = max(0.0, sent - due), self._clock() - sent
@@ -134,7 +134,7 @@ class WorkCalls:
             if second is not key:
                 key = second
                 await self._clients.budget.turn(self._request(kept))
-                if rules.lapse(kept.lease, self._clock()).end is not None:
+                if beats.lapse(kept.lease, self._clock()).end is not None:
                     return outcome
                 outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
         if isinstance(outcome, Unauthorized):
@@ -149,7 +149,7 @@ class WorkCalls:
             return None
         environment_id = kept.spec.environment_id
         try:
-            async with timeout(rules.timeout(kept.lease)):
+            async with timeout(deadlines.timeout(kept.lease)):
                 turn = replace(self._request(kept), key=f"list {environment_id}", rank=Rank.FIRST)
                 items = await self._clients.shared_list.ask(environment_id, key.environment, turn)
         except TimeoutError:
@@ -172,7 +172,7 @@ class WorkCalls:
         match outcome:
             case StopAcknowledged(state):
                 asked = Asked(sent, in_doubt=sent)
-                kept.observed.append(partial(rules.stop_acknowledged, state=state, now=now))
+                kept.observed.append(partial(beats.stop_acknowledged, state=state, now=now))
             case StopNotAcknowledged(message):
                 refusals = (before.refusals if before is not None else 0) + 1
                 asked = Asked(now, refusals, message, in_doubt=now if outcome.in_doubt else None)
@@ -205,11 +205,11 @@ class WorkCalls:
     async def _stop_once(self, kept: Kept, key: Key, *, force: bool) -> StopOutcome:
         """Wait for the stop's turn, and send it if the operator may still stop the item by then."""
         turn = self._request(kept)
-        until = min(turn.end, rules.may_stop_until(kept.lease))
+        until = min(turn.end, deadlines.may_stop_until(kept.lease))
         await self._clients.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST, end=until))
-        if kept.calls.is_done or not rules.may_stop(kept.lease, self._clock()):
+        if kept.calls.is_done or not deadlines.may_stop(kept.lease, self._clock()):
             return StopNotAcknowledged("the lease ended before the stop could be sent")
-        seconds = rules.timeout(kept.lease)
+        seconds = deadlines.timeout(kept.lease)
         outcome = await self._clients.work_api.stop(_item(kept, key), force=force, timeout=seconds)
         if isinstance(outcome, StopNotAcknowledged) and outcome.retry_after is not None:
             self._clients.budget.hold(outcome.retry_after)

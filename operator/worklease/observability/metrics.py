@@ -31,7 +31,7 @@ from prometheus_client.registry import Collector
 from worklease import telemetry
 from worklease.keeper.keeper import Keeper
 from worklease.observability.server import Page
-from worklease.rules import lease, outcomes
+from worklease.rules import deadlines, outcomes
 from worklease.rules.conditions import Reason
 from worklease.rules.lease import Adoption, End, Lease
 from worklease.rules.pods import Cause
@@ -288,7 +288,7 @@ class Fleet(Collector):
             if kept.words is not None:
                 states[kept.state if kept.state in STATES else OTHER] += 1
             if kept.held:
-                ends = lease.expiry(kept)
+                ends = deadlines.expiry(kept)
                 nearest = min(nearest, math.inf if ends is None else ends - now)
                 doubtful += bool(kept.unanswered or kept.unplaced)
                 overdue += _is_overdue(kept, now)

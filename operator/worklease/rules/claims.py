@@ -11,7 +11,9 @@ from enum import Enum, auto
 from math import inf
 from typing import Final, assert_never
 
-from worklease.rules.lease import Beat, Lease, Rest, Wait, decide, latest
+from worklease.rules.beats import Beat, Rest, Wait, decide
+from worklease.rules.deadlines import latest
+from worklease.rules.lease import Lease
 
 # --- Several resources for one item ------------------------------------------------------------------------------
 

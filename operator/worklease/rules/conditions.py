@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, assert_never
 
-from worklease.rules.lease import Lease, Trouble, expiry, is_fenced
+from worklease.rules.deadlines import expiry, is_fenced
+from worklease.rules.lease import Lease, Trouble
 from worklease.rules.pods import Cause, Pod, cause_of, ending_of, latest
 from worklease.rules.situation import (
     OnFailure,

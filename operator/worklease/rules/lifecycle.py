@@ -10,7 +10,8 @@ from math import ceil, floor, inf
 from typing import Final, assert_never
 
 from worklease.rules.backoff import backoff
-from worklease.rules.lease import End, Lease, expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
+from worklease.rules.deadlines import expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
+from worklease.rules.lease import End, Lease
 from worklease.rules.pods import Cause, Ending, Pod
 from worklease.rules.situation import (
     Asked,

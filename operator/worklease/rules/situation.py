@@ -11,7 +11,8 @@ from math import inf
 from typing import Final
 
 from worklease.rules.backoff import backoff
-from worklease.rules.lease import Lease, expiry, is_fenced
+from worklease.rules.deadlines import expiry, is_fenced
+from worklease.rules.lease import Lease
 from worklease.rules.pods import Cause, Ending, Pod, cause_of, ending_of, ending_without_pod, latest
 
 RECHECK: Final = 5.0

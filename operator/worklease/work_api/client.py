@@ -27,7 +27,7 @@ from pydantic_core import from_json
 from yarl import URL
 
 from worklease.api.models import LONGEST_HEARTBEAT
-from worklease.rules.lease import Beat
+from worklease.rules.beats import Beat
 from worklease.rules.outcomes import (
     Answered,
     Conflicted,

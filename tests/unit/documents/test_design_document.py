@@ -22,6 +22,9 @@ DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
 STATUS = re.compile(r"(accepted|amended|(?:amended|superseded) by \[\d+\]\(\d{4}-[\w-]+\.md\)), (\S+)")
 """What a decision can be, and since which day; a later page that changes it is linked."""
 
+THE_LEASE = ("lease", "deadlines", "conflicts", "answers", "beats")
+"""The modules of the rules about a lease."""
+
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -48,7 +51,7 @@ def names(body: list[ast.stmt]) -> Iterator[tuple[str, list[ast.stmt]]]:
 
 
 def is_in_the_house(name: str) -> bool:
-    """Tell whether a dotted name, such as ``lease._is_ours``, is a module's, and defined there."""
+    """Tell whether a dotted name, such as ``conflicts._is_ours``, is a module's, and defined there."""
     found = _module(name)
     if found is None:
         return False
@@ -86,8 +89,9 @@ def claims() -> frozenset[str]:
 def rules() -> list[str]:
     """Give the functions of the lease that are rules: the public ones, and those that a docstring makes one."""
     return [
-        f"lease.{statement.name}"
-        for statement in parsed(PACKAGE / "rules" / "lease.py").body
+        f"{module}.{statement.name}"
+        for module in THE_LEASE
+        for statement in parsed(PACKAGE / "rules" / f"{module}.py").body
         if isinstance(statement, ast.FunctionDef)
         and (not statement.name.startswith("_") or ast.get_docstring(statement) is not None)
     ]
@@ -130,17 +134,17 @@ def test_every_rule_of_the_lease_is_told() -> None:
 
 def test_every_rule_of_the_lease_is_told_beside_its_test() -> None:
     stated = statements(DESIGN.read_text("utf-8"))
-    of_the_lease = [statement for statement in stated if re.search(r"`lease\.\w+`", statement)]
+    of_the_lease = [statement for statement in stated if re.search(rf"`({'|'.join(THE_LEASE)})\.\w+`", statement)]
     assert [statement for statement in of_the_lease if "`test_" not in statement] == []
 
 
 def test_a_name_that_is_nowhere_would_be_found() -> None:
-    assert is_in_the_house("lease._is_ours")
+    assert is_in_the_house("conflicts._is_ours")
     assert is_in_the_house("lease.Lease.held")
     assert is_in_the_house("conditions.LASTING")
-    assert not is_in_the_house("lease._is_theirs")
+    assert not is_in_the_house("conflicts._is_theirs")
     assert not is_in_the_house("lease.Lease.stolen")
-    assert not is_in_the_house("leases._is_ours")
+    assert not is_in_the_house("conflict._is_ours")
     assert "test_a_name_that_is_nowhere_would_be_found" in claims()
 
 

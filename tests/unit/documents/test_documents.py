@@ -15,7 +15,8 @@ from docs.states import State, chart
 from support.documents import DOCS, PAGES, ROOT, blocks, name_of
 from worklease.observability.metrics import HELD_REASONS
 from worklease.rules.conditions import Reason
-from worklease.rules.lease import End, Lease, fence
+from worklease.rules.deadlines import fence
+from worklease.rules.lease import End, Lease
 
 PACKAGE = ROOT / "operator" / "worklease"
 GENERATED = generated()

@@ -16,7 +16,9 @@ from worklease.keeper import shown
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.keeper.publisher import URGENT_DELAY, StatusPublisher
 from worklease.keeper.resume import resume
-from worklease.rules.lease import Lease, edit, is_adopted, observe
+from worklease.rules.answers import is_adopted, observe
+from worklease.rules.beats import edit
+from worklease.rules.lease import Lease
 from worklease.rules.pods import Cause, Ending, Pod
 from worklease.rules.situation import Ailing, Asked, Attempt, DeletionPolicy, Policy, Situation
 from worklease.telemetry import Publisher

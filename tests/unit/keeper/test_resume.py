@@ -13,7 +13,9 @@ from worklease.cluster.pod_template import pod_name
 from worklease.keeper import shown
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.keeper.resume import resume
-from worklease.rules.lease import fence, observe, stopped
+from worklease.rules.answers import observe
+from worklease.rules.beats import stopped
+from worklease.rules.deadlines import fence
 from worklease.rules.lifecycle import EndPod, MakePod, Plan, Release, RemoveFinalizer, Restart, StopItem, decide
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Cause, Pod

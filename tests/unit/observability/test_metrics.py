@@ -13,8 +13,9 @@ from worklease import telemetry
 from worklease.keeper.keeper import Keeper
 from worklease.observability.metrics import HELD_REASONS, OUTCOMES, Fleet, Metrics
 from worklease.rules import outcomes
+from worklease.rules.answers import observe
 from worklease.rules.conditions import Reason
-from worklease.rules.lease import Adoption, End, Lease, observe
+from worklease.rules.lease import Adoption, End, Lease
 from worklease.rules.outcomes import Exchange, Outcome
 from worklease.telemetry import About
 from worklease.work_api.budget import Budget

@@ -9,7 +9,8 @@ import pytest
 
 from support.lease_samples import held
 from worklease.rules.claims import NOTHING, BeatPlan, BeatStep, Claimant, DryRun, plan_beat, rival_of
-from worklease.rules.lease import End, Lease, Trouble, latest
+from worklease.rules.deadlines import latest
+from worklease.rules.lease import End, Lease, Trouble
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 FRESH = Lease()

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
+from worklease.rules.answers import observe
+from worklease.rules.beats import edit, lapse, note_budget_short, release, stopped
 from worklease.rules.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
-from worklease.rules.lease import End, Lease, Trouble, edit, lapse, note_budget_short, observe, release, stopped
+from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
 from worklease.rules.pods import Ailment, Cause, Ending, Pod
 from worklease.rules.situation import Asked, Attempt, Policy, Situation

@@ -3,7 +3,8 @@
 import pytest
 
 from support.lease_samples import exchange, held, refused, stamp, unanswered
-from worklease.rules.lease import End, Trouble, is_doubtful, observe
+from worklease.rules.answers import is_doubtful, observe
+from worklease.rules.lease import End, Trouble
 from worklease.rules.outcomes import Conflicted, ListedItem, NotReady
 
 

@@ -15,19 +15,10 @@ from support.lease_samples import (
     unanswered,
     unsent,
 )
-from worklease.rules.lease import (
-    NO_HEARTBEAT,
-    Adoption,
-    Beat,
-    End,
-    Lease,
-    Rest,
-    Trouble,
-    adoption,
-    decide,
-    expiry,
-    observe,
-)
+from worklease.rules.answers import adoption, observe
+from worklease.rules.beats import NO_HEARTBEAT, Beat, Rest, decide
+from worklease.rules.deadlines import expiry
+from worklease.rules.lease import Adoption, End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, Current, Missing, NotReady
 
 

@@ -8,8 +8,11 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
-from worklease.rules import lease as core
-from worklease.rules.lease import NO_HEARTBEAT, Adoption, Beat, End, Lease, Trouble, adoption, decide, expiry, observe
+from worklease.rules import beats
+from worklease.rules.answers import adoption, observe
+from worklease.rules.beats import NO_HEARTBEAT, Beat, decide
+from worklease.rules.deadlines import expiry
+from worklease.rules.lease import Adoption, End, Lease, Trouble, instant
 from worklease.rules.outcomes import Answered, Conflicted, ListedItem
 
 
@@ -88,7 +91,7 @@ def test_two_clocks_that_drift_apart_lose_no_lease() -> None:
         sent += 30
         drift = -200e-6 * (sent - 100)  # NTP slews by up to 500 ppm
         answer = answered(sent, stamp(sent + 0.05 + drift))
-        date = float(int(core.instant(stamp(sent + 0.05 + drift)) or 0))
+        date = float(int(instant(stamp(sent + 0.05 + drift)) or 0))
         lease = observe(lease, replace(answer, exchange=replace(answer.exchange, date=date)))
     sent += 30
     lost = observe(lease, unanswered(sent))
@@ -154,9 +157,9 @@ def test_a_stopped_item_is_over_whoever_held_it(lease: Lease) -> None:
 
 
 def test_the_answer_to_a_stop_ends_the_lease_as_well() -> None:
-    over = core.stopped(held())
+    over = beats.stopped(held())
     assert (over.end, over.state) == (End.STOPPED, "stopped")
-    assert core.stopped(Lease()).end is End.STOPPED
+    assert beats.stopped(Lease()).end is End.STOPPED
 
 
 def test_an_adoption_has_its_rule() -> None:

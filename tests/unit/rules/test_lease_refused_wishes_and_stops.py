@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
-from worklease.rules.lease import Beat, End, Lease, decide, edit, latest, may_stop, observe, stop_acknowledged
+from worklease.rules.answers import observe
+from worklease.rules.beats import Beat, decide, edit, stop_acknowledged
+from worklease.rules.deadlines import latest, may_stop
+from worklease.rules.lease import End, Lease
 from worklease.rules.outcomes import ListedItem, Rejected
 
 

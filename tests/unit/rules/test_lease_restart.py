@@ -12,7 +12,10 @@ from itertools import pairwise
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, unanswered, words
-from worklease.rules.lease import Beat, End, Lease, decide, expiry, fence, giving_up, is_fenced, lapse, observe, restore
+from worklease.rules.answers import observe
+from worklease.rules.beats import Beat, decide, lapse, restore
+from worklease.rules.deadlines import expiry, fence, giving_up, is_fenced
+from worklease.rules.lease import End, Lease
 
 
 def test_a_restored_lease_beats_at_once_with_the_value_it_knows() -> None:

@@ -5,25 +5,10 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, throttled, unanswered, unsent
-from worklease.rules.lease import (
-    Beat,
-    End,
-    Lease,
-    Rest,
-    Trouble,
-    Wait,
-    beat_at_once,
-    decide,
-    edit,
-    expiry,
-    fence,
-    grace,
-    is_fenced,
-    lapse,
-    observe,
-    time_left,
-    timeout,
-)
+from worklease.rules.answers import observe
+from worklease.rules.beats import Beat, Rest, Wait, beat_at_once, decide, edit, lapse
+from worklease.rules.deadlines import expiry, fence, grace, is_fenced, time_left, timeout
+from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import CredentialsMissing, Outcome, Rejected, Unauthorized
 
 YEAR = 31_536_000.0

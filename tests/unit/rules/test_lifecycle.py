@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
-from worklease.rules.lease import End, Lease, lapse, observe
+from worklease.rules.answers import observe
+from worklease.rules.beats import lapse
+from worklease.rules.lease import End, Lease
 from worklease.rules.lifecycle import EndPod, Plan, RemoveFinalizer, StopItem, decide, why_it_must_go
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Pod

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, held, restored, stamp
-from worklease.rules.lease import End, Lease, edit, observe, release
+from worklease.rules.answers import observe
+from worklease.rules.beats import edit, release
+from worklease.rules.lease import End, Lease
 from worklease.rules.lifecycle import (
     Discard,
     EndPod,

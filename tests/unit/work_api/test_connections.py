@@ -95,7 +95,7 @@ async def test_a_connection_that_is_not_made_in_time_is_unsent(server: ScriptedS
 A_BEAT = """
 import asyncio, sys, time
 from pydantic import SecretStr
-from worklease.rules.lease import Beat
+from worklease.rules.beats import Beat
 from worklease.work_api.client import WorkItem, WorkApi
 async def main():
     async with WorkApi(sys.argv[1], time.monotonic) as api:

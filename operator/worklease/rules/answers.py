@@ -1,0 +1,277 @@
+"""What an answer to a beat means for the lease.
+
+Owns the reading of every outcome; what a 412 means is read in ``conflicts``. Pure. Must not say what to send next.
+"""
+
+from dataclasses import replace
+from typing import assert_never
+
+from worklease.rules.conflicts import overruled, read_conflict
+from worklease.rules.deadlines import (
+    asked_ttl,
+    dense_retry,
+    own_fence,
+    rhythm,
+    routine,
+    slow_retry,
+    timeout,
+    try_again,
+    wish,
+)
+from worklease.rules.lease import (
+    CLOCK_SKEW,
+    STOPPED_MESSAGE,
+    Adoption,
+    Cut,
+    End,
+    Lease,
+    ServerClock,
+    Trouble,
+    Unplaced,
+    Window,
+    Words,
+    clock_by_stamp,
+    ended,
+    shorter,
+    troubled,
+)
+from worklease.rules.outcomes import (
+    Answered,
+    Conflicted,
+    CredentialsMissing,
+    Exchange,
+    ListedItem,
+    Missing,
+    NotReady,
+    Outcome,
+    Rejected,
+    Throttled,
+    Unanswered,
+    Unauthorized,
+    Unsent,
+)
+
+
+def observe(lease: Lease, outcome: Outcome, seen: ListedItem | None = None) -> Lease:
+    """Return the lease after ``outcome``; ``seen`` is what the list shows of the item, if the list was asked."""
+    if lease.end is not None:
+        return lease
+    lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome), words=_read_words(lease.words, outcome)))
+    match outcome:
+        case Answered():
+            return _answered(lease, outcome)
+        case Conflicted():
+            return read_conflict(lease, outcome, seen)
+        case Missing() if lease.held:
+            return ended(lease, End.NOT_FOUND, outcome.message)
+        case Missing():
+            return troubled(lease, Trouble.NOT_FOUND, outcome.message, outcome.exchange.done + slow_retry(lease))
+        case NotReady() if lease.held and seen is not None:
+            return _listed(lease, outcome, seen)
+        case NotReady() if not lease.held:
+            return troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + slow_retry(lease))
+        case Rejected() if lease.held and asked_ttl(lease) is not None and asked_ttl(lease) != lease.granted_for:
+            message = f"{outcome.message}; ttlSeconds {lease.desired_ttl} may be refused: going on without it"
+            refused = replace(lease, refused_ttl=lease.desired_ttl)
+            return try_again(refused, Trouble.REJECTED, outcome.exchange, message)
+        case NotReady() | Rejected():
+            return try_again(lease, Trouble.REJECTED, outcome.exchange, outcome.message)
+        case Unauthorized():
+            return try_again(lease, Trouble.UNAUTHORIZED, outcome.exchange, outcome.message)
+        case CredentialsMissing():
+            return try_again(lease, Trouble.CREDENTIALS_MISSING, outcome.exchange, outcome.message)
+        case Throttled():
+            return try_again(lease, Trouble.THROTTLED, outcome.exchange, outcome.message, outcome.retry_after)
+        case Unsent():
+            return try_again(lease, Trouble.UNREACHABLE, outcome.exchange, outcome.message)
+        case Unanswered(exchange, message, retry_after):
+            return try_again(_doubted(lease, exchange), Trouble.IN_DOUBT, exchange, message, retry_after)
+        case _:
+            assert_never(outcome)
+
+
+def is_doubtful(lease: Lease, outcome: Outcome) -> bool:
+    """Whether the list must be asked before ``outcome`` is observed.
+
+    It must before a value is adopted, and where a 412 or a 409 does not say what the server has. The list changes
+    nothing, and may show that the item is another delivery by now, or that it is stopping.
+    """
+    return lease.held and isinstance(outcome, Conflicted | NotReady) and observe(lease, outcome).end is None
+
+
+def adoption(before: Lease, outcome: Outcome, after: Lease) -> Adoption | None:
+    """Return the rule by which ``outcome`` had ``before`` adopt the value of ``after``; None without an adoption."""
+    if not isinstance(outcome, Conflicted) or after.end is not None or after.value in {None, before.value}:
+        return None
+    if not before.held:
+        return Adoption.LOST_CLAIM
+    return Adoption.LISTED if outcome.current is None else Adoption.UNANSWERED_BEAT
+
+
+def is_adopted(lease: Lease) -> bool:
+    """Whether the next beat carries an adopted value: a 412 or the list named it, and no answer gave it to us."""
+    return lease.words is not None and lease.value != lease.words.last_heartbeat
+
+
+# --- What every answer tells -------------------------------------------------------------------------------------
+
+
+def _read_clock(known: ServerClock | None, outcome: Outcome) -> ServerClock | None:
+    """Return the server's clock as the newest answer shows it, give or take a second and the round trip.
+
+    A ``Date`` header names a whole second. Where a server sends none, the stamp of an accepted beat tells the time.
+    Older answers do not narrow the bounds: two clocks drift, and a bound that is too narrow gives up a lease that is
+    still ours.
+    """
+    exchange = outcome.exchange
+    if exchange.date is not None:
+        return ServerClock(exchange.date - CLOCK_SKEW - exchange.done, exchange.date + CLOCK_SKEW - exchange.sent)
+    if not isinstance(outcome, Answered) or not outcome.lease_extended:
+        return known
+    return clock_by_stamp(outcome.last_heartbeat, exchange.sent, exchange.done) or known
+
+
+def _read_words(known: Words | None, outcome: Outcome) -> Words | None:
+    """Return what the server last said of the item, whatever follows from it."""
+    if not isinstance(outcome, Answered):
+        return known
+    return Words(
+        last_heartbeat=outcome.last_heartbeat,
+        state=outcome.state,
+        lease_extended=outcome.lease_extended,
+        ttl_seconds=outcome.ttl_seconds,
+        at=outcome.exchange.sent,
+    )
+
+
+# --- 200 ---------------------------------------------------------------------------------------------------------
+
+
+def _answered(lease: Lease, answer: Answered) -> Lease:
+    match answer.state:
+        case "stopped":
+            # The item is over, whoever held it.
+            return ended(lease, End.STOPPED, STOPPED_MESSAGE)
+        case "stopping":
+            return _stopping(lease, answer)
+        case _ if not answer.lease_extended:
+            return _not_extended(lease, answer)
+        case _ if not answer.last_heartbeat:
+            # A beat with an empty value would claim or extend the lease without comparison. We never send one.
+            message = "the server extended the lease and does not say its value"
+            return try_again(_doubted(lease, answer.exchange), Trouble.IN_DOUBT, answer.exchange, message)
+        case _:
+            return _renewed(lease, answer)
+
+
+def _renewed(lease: Lease, answer: Answered) -> Lease:
+    """Return the renewed lease. Its time counts from the sending: the server stamped the beat no earlier."""
+    sent, ttl = answer.exchange.sent, max(1.0, answer.ttl_seconds)
+    gap, is_crowded = rhythm(lease, sent, ttl)
+    return replace(
+        lease,
+        value=answer.last_heartbeat,
+        ttl=ttl,
+        granted_for=0 if lease.is_edited else lease.desired_ttl,
+        is_edited=False,
+        cut=None,
+        sent=sent,
+        claimed=lease.claimed if lease.claimed is not None else sent,
+        first=lease.first if lease.first is not None else answer.last_heartbeat,
+        reprieve=None,
+        unanswered=(),
+        unplaced=(),
+        refused_value=None,
+        failures=0,
+        held_back=None,
+        trouble=None,
+        message="",
+        stopping_seen=False,
+        due=sent + gap,
+        is_crowded=is_crowded,
+    )
+
+
+def _not_extended(lease: Lease, answer: Answered) -> Lease:
+    """Return the lease after a 200 that extended nothing: our value was compared and is good, but no deadline moves.
+
+    If the value is unchanged, a beat of ours that is still under way may yet change it, so its window stays. Before
+    anything was held, nothing was compared: the claim may have been applied, but the value named may be another's.
+    """
+    if not lease.held:
+        taken = _doubted(lease, answer.exchange)
+    elif answer.last_heartbeat in ("", lease.value):
+        taken = lease
+    else:
+        taken = replace(lease, value=answer.last_heartbeat, unanswered=(), unplaced=())
+    message = "the server answered, but did not extend the lease"
+    due = answer.exchange.done + dense_retry(taken)
+    return troubled(replace(taken, stopping_seen=False), Trouble.NOT_EXTENDED, message, due)
+
+
+def _stopping(lease: Lease, answer: Answered) -> Lease:
+    """Return the lease after a 200 in ``stopping``: the value was not compared, so this proves nothing about who holds.
+
+    Our own clock decides whether the lease is still ours. If it is, it takes the server's value, since some servers do
+    compare here.
+    """
+    at = own_fence(lease)
+    ours = lease.held and (lease.stopping_seen or (at is not None and answer.exchange.done < at))
+    return replace(
+        lease,
+        value=(answer.last_heartbeat or lease.value) if ours else lease.value,
+        stopping_seen=ours,
+        failures=0 if ours else lease.failures + 1,
+        held_back=None,
+        trouble=None,
+        message="",
+        due=answer.exchange.done + (routine(lease) if ours else slow_retry(lease)),
+    )
+
+
+# --- 409 ---------------------------------------------------------------------------------------------------------
+
+
+def _listed(lease: Lease, answer: NotReady, seen: ListedItem) -> Lease:
+    """Return the lease after a 409, as the list tells: some servers answer so once the item is stopping."""
+    over = overruled(lease, answer.exchange, seen)
+    if over is not None:
+        return over
+    at = own_fence(lease)
+    if seen.state == "stopping" and (lease.stopping_seen or (at is not None and answer.exchange.done < at)):
+        words = lease.words and replace(lease.words, state=seen.state, lease_extended=False, at=answer.exchange.sent)
+        stopping = replace(lease, words=words, stopping_seen=True, failures=0, trouble=None, message="")
+        return replace(stopping, due=answer.exchange.done + routine(lease))
+    return try_again(lease, Trouble.REJECTED, answer.exchange, answer.message)
+
+
+# --- No answer ---------------------------------------------------------------------------------------------------
+
+
+def _doubted(lease: Lease, exchange: Exchange) -> Lease:
+    """Return the lease with the window of a beat that may have been applied: until one time-out after giving it up."""
+    cut, wished = lease.cut, wish(lease)
+    if wished is not None:
+        cut = shorter(cut, Cut(wished, exchange.sent + wished))
+    window = Unplaced(exchange.sent, exchange.done + timeout(lease))
+    last = lease.unplaced[-1] if lease.unplaced else None
+    if last is not None and window.sent <= last.closes:
+        # Beats follow each other, so windows that overlap are one: hours without an answer stay one window.
+        unplaced = (*lease.unplaced[:-1], Unplaced(last.sent, max(last.closes, window.closes)))
+    else:
+        unplaced = (*lease.unplaced, window)
+    return _place(replace(lease, cut=cut, unplaced=unplaced))
+
+
+def _place(lease: Lease) -> Lease:
+    """Return the lease with its windows in the server's time, once its clock is known; overlapping windows are one."""
+    if lease.clock is None or not lease.unplaced:
+        return lease
+    placed = [Window(lease.clock.earliest(u.sent), lease.clock.latest(u.closes)) for u in lease.unplaced]
+    joined: list[Window] = []
+    for window in sorted((*lease.unanswered, *placed), key=lambda w: w.opens):
+        if joined and window.opens <= joined[-1].closes:
+            joined[-1] = Window(joined[-1].opens, max(joined[-1].closes, window.closes))
+        else:
+            joined.append(window)
+    return replace(lease, unanswered=tuple(joined), unplaced=())
