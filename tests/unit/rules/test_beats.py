@@ -1,21 +1,43 @@
-"""What the review of a lease's edges asked for: a TTL that is refused, and when a stop is ours to send."""
-
-from dataclasses import replace
+"""What is sent next after an edit, a suspension, a TTL that the server refuses, and a stop."""
 
 import pytest
 
-from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
+from support.lease_samples import answered, exchange, held, stamp
 from worklease.rules.answers import observe
-from worklease.rules.beats import Beat, decide, edit, stop_acknowledged
-from worklease.rules.deadlines import latest, may_stop
+from worklease.rules.beats import Beat, Wait, beat_at_once, decide, edit, lapse, stop_acknowledged
+from worklease.rules.deadlines import is_fenced
 from worklease.rules.lease import End, Lease
-from worklease.rules.outcomes import ListedItem, Rejected
+from worklease.rules.outcomes import Rejected
 
 
 def wish_of(lease: Lease, now: float) -> int | None:
     action = decide(lease, now)
     assert isinstance(action, Beat)
     return action.desired_ttl
+
+
+def test_a_suspended_lease_is_left_to_lapse() -> None:
+    lease = edit(held(100), Lease(suspended=True))
+    assert decide(lease, 150) == Wait(float("inf"))
+    assert is_fenced(lease, 189)
+    assert lapse(lease, 190).end is End.EXPIRED
+
+
+def test_a_resumed_lease_beats_at_once() -> None:
+    lease = edit(edit(held(100), Lease(suspended=True)), Lease())
+    assert isinstance(decide(lease, 150), Beat)
+
+
+def test_an_edit_reaches_the_next_beat() -> None:
+    lease = edit(held(100), Lease(desired_ttl=120, interval=10))
+    beat = decide(lease, 130)
+    assert isinstance(beat, Beat)
+    assert (beat.desired_ttl, beat.expected) == (120, stamp(100.05))
+
+
+def test_a_hastened_beat_is_due_now_and_none_is_put_off() -> None:
+    assert beat_at_once(held(100), 105).due == 105
+    assert beat_at_once(held(100), 155).due == 130
 
 
 def test_a_ttl_that_the_server_refuses_does_not_cost_the_lease_that_it_would_renew() -> None:
@@ -40,14 +62,6 @@ def test_a_claim_keeps_asking_for_the_ttl_that_its_author_wants() -> None:
     assert wish_of(lease, lease.due) == 86_400
 
 
-def test_a_stop_is_ours_to_send_while_we_hold_less_a_time_out() -> None:
-    lease = held(100, ttl=90)
-    assert may_stop(lease, 179.9)
-    assert not may_stop(lease, 180)
-    assert not may_stop(Lease(), 100)
-    assert not may_stop(observe(lease, refused(130, None)), 131)
-
-
 def test_the_answer_to_our_stop_tells_that_the_item_is_stopping() -> None:
     lease = stop_acknowledged(held(), "stopping", 110)
     assert lease.stopping_seen
@@ -67,15 +81,3 @@ def test_an_answer_that_does_not_say_it_is_stopped_leaves_it_to_the_next_beat(st
 
 def test_the_answer_to_a_stop_that_says_stopped_ends_the_lease() -> None:
     assert stop_acknowledged(held(), "stopped", 110).end is End.STOPPED
-
-
-def test_a_routine_beat_may_be_stretched_to_three_fifths_of_the_ttl_or_two_time_outs_before_the_fence() -> None:
-    assert latest(held(100, ttl=300, pod_grace=30)) == pytest.approx(100 + 180)
-    assert latest(held(100, ttl=30, pod_grace=30)) == pytest.approx(100 + 30 - 6 - 1.6 - 10)
-    assert latest(Lease()) == float("inf")
-
-
-def test_the_list_rules_out_another_delivery_even_if_only_the_last_value_is_known() -> None:
-    lease = replace(observe(held(), unanswered(130)), first=None)
-    lease = observe(lease, refused(141, stamp(130.2)), ListedItem("active", stamp(120)))
-    assert lease.end is End.TAKEN_OVER

@@ -1,4 +1,4 @@
-"""What a 412 means: each row of the table that can be decided without the list, and what the windows hold."""
+"""What a 412 means without the list, row by row, and what lies in a window."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,6 +1,6 @@
-"""What a restart makes of a status: nothing that is ours is given up, nothing that is not is kept.
+"""What a restart makes of a status: a lease that is still ours is not given up, and no other is kept.
 
-Each of the named cases was a mistake of the core once.
+Each of these cases was once a mistake in the rules.
 """
 
 import random
@@ -109,7 +109,7 @@ def test_every_restored_lease_is_beaten_soon_in_the_order_in_which_it_was_due() 
     due = [restored(now, ttl=300).due - now for now in (129, 120, 110, 101, 100)]
     assert due == pytest.approx([1 / 6, 10 / 6, 20 / 6, 29 / 6, 5])
     assert restored(140, ttl=300).due == 140
-    # Where the interval is short, what was due is as soon.
+    # If the interval is short, a lease is beaten as soon as it is due.
     assert restored(101, ttl=15).due == 105
 
 

@@ -1,4 +1,6 @@
-"""The neutral read: what the list shows overrules what the windows say, and no more than that."""
+"""What the list shows overrules what the windows say, and nothing else."""
+
+from dataclasses import replace
 
 import pytest
 
@@ -87,8 +89,14 @@ def test_a_409_past_the_fence_is_no_stop_of_ours_to_confirm() -> None:
 
 
 def test_what_the_list_says_of_a_stopping_item_is_a_word_of_the_server() -> None:
-    """Some servers answer a beat with 409 then: a stop that may have been applied waits for such a word."""
+    """Some servers then answer a beat with 409: a stop that may have been applied waits for such a word."""
     listed = observe(held(), NotReady(exchange(120), "the item is stopping"), ListedItem("stopping", stamp(90)))
     assert listed.stopping_seen
     assert listed.words is not None
     assert (listed.words.state, listed.words.lease_extended, listed.words.at) == ("stopping", False, 120)
+
+
+def test_the_list_rules_out_another_delivery_even_if_only_the_last_value_is_known() -> None:
+    lease = replace(observe(held(), unanswered(130)), first=None)
+    lease = observe(lease, refused(141, stamp(130.2)), ListedItem("active", stamp(120)))
+    assert lease.end is End.TAKEN_OVER

@@ -1,6 +1,6 @@
-"""Beats whose answers were lost, answers that say little, and what a stop means for who holds.
+"""What an answer means: lost answers, answers that say little, the server's clock, and an item that is stopping.
 
-Each of the named cases was a mistake of the core once.
+Each of these cases was once a mistake in the rules.
 """
 
 from dataclasses import replace

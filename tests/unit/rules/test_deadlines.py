@@ -1,4 +1,4 @@
-"""When beats are due, how long they may take, and when a lease is fenced and ends."""
+"""When beats are due, how long they may take, and when a lease reaches its fence and its end."""
 
 from dataclasses import replace
 
@@ -6,8 +6,8 @@ import pytest
 
 from support.lease_samples import answered, exchange, held, refused, stamp, throttled, unanswered, unsent
 from worklease.rules.answers import observe
-from worklease.rules.beats import Beat, Rest, Wait, beat_at_once, decide, edit, lapse
-from worklease.rules.deadlines import expiry, fence, grace, is_fenced, time_left, timeout
+from worklease.rules.beats import Beat, Rest, Wait, decide, edit, lapse
+from worklease.rules.deadlines import expiry, fence, grace, is_fenced, latest, may_stop, time_left, timeout
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import CredentialsMissing, Outcome, Rejected, Unauthorized
 
@@ -122,6 +122,27 @@ def test_an_unclaimed_lease_is_tried_every_ten_seconds_at_least() -> None:
     assert 6 <= lease.due - 100 <= 10
 
 
+def test_no_time_is_left_to_a_sandbox_after_the_end() -> None:
+    lease = held(100, ttl=90)
+    assert time_left(lease, 150) == pytest.approx(40 - 2.8)
+    assert time_left(lease, 500) == 0
+    assert observe(lease, refused(120, None)).end is End.REQUEUED
+
+
+def test_a_stop_is_ours_to_send_while_we_hold_less_a_time_out() -> None:
+    lease = held(100, ttl=90)
+    assert may_stop(lease, 179.9)
+    assert not may_stop(lease, 180)
+    assert not may_stop(Lease(), 100)
+    assert not may_stop(observe(lease, refused(130, None)), 131)
+
+
+def test_a_routine_beat_may_be_stretched_to_three_fifths_of_the_ttl_or_two_time_outs_before_the_fence() -> None:
+    assert latest(held(100, ttl=300, pod_grace=30)) == pytest.approx(100 + 180)
+    assert latest(held(100, ttl=30, pod_grace=30)) == pytest.approx(100 + 30 - 6 - 1.6 - 10)
+    assert latest(Lease()) == float("inf")
+
+
 # --- A TTL that changes ------------------------------------------------------------------------------------------
 
 
@@ -208,37 +229,3 @@ def test_an_accepted_beat_ends_all_waiting() -> None:
     lease = observe(observe(held(100, ttl=300), throttled(130, 600)), answered(200, ttl=300))
     assert lease.held_back is None
     assert 210 <= lease.due <= 230
-
-
-# --- By hand -----------------------------------------------------------------------------------------------------
-
-
-def test_a_suspended_lease_is_left_to_lapse() -> None:
-    lease = edit(held(100), Lease(suspended=True))
-    assert decide(lease, 150) == Wait(float("inf"))
-    assert is_fenced(lease, 189)
-    assert lapse(lease, 190).end is End.EXPIRED
-
-
-def test_a_resumed_lease_beats_at_once() -> None:
-    lease = edit(edit(held(100), Lease(suspended=True)), Lease())
-    assert isinstance(decide(lease, 150), Beat)
-
-
-def test_an_edit_reaches_the_next_beat() -> None:
-    lease = edit(held(100), Lease(desired_ttl=120, interval=10))
-    beat = decide(lease, 130)
-    assert isinstance(beat, Beat)
-    assert (beat.desired_ttl, beat.expected) == (120, stamp(100.05))
-
-
-def test_a_hastened_beat_is_due_now_and_none_is_put_off() -> None:
-    assert beat_at_once(held(100), 105).due == 105
-    assert beat_at_once(held(100), 155).due == 130
-
-
-def test_no_time_is_left_to_a_sandbox_after_the_end() -> None:
-    lease = held(100, ttl=90)
-    assert time_left(lease, 150) == pytest.approx(40 - 2.8)
-    assert time_left(lease, 500) == 0
-    assert observe(lease, refused(120, None)).end is End.REQUEUED
