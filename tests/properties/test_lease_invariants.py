@@ -3,14 +3,14 @@
 P1 one chain; P2 no needless loss; P3 no sandbox past its lease; P4 no foreign thing touched; a live holder is never
 robbed. They are asserted where they could break, in ``support.lease_world`` and ``support.server_model``.
 
-Where the world is tamer than the real one, it is because the windows alone cannot tell, and the list is needed: the
-item is stopped and delivered again under the same id, another worker holds it, and, before any answer tells us so,
+This world is tamer than the real one where the windows alone cannot tell and the list is needed. There the item is
+stopped and delivered again under the same id, another worker holds it, and before any answer tells us so:
 
-- a beat of ours goes unanswered, or the operator starts anew: the other's stamp lies in our window;
-- the item is stopping once more, or we were draining already: what we confirm is the other's stop;
-- a pod of the other's appears with our labels in our namespace: it looks like ours.
+- one of our beats goes unanswered, or the operator restarts: the other worker's stamp lies in our window;
+- the item is stopping once more, or we were draining already: we would confirm the other worker's stop;
+- a pod of the other worker appears with our labels in our namespace: it looks like ours.
 
-And where nobody could know: the server shortens the TTL by itself in an answer that gets lost; the process sleeps.
+It is also tamer where nobody can know: the server shortens the TTL by itself in a lost answer, or the process sleeps.
 """
 
 import pytest
@@ -28,7 +28,7 @@ DOWNTIMES = st.sampled_from((0.5, 5.0, 8.0, 40.0, 200.0))
 FATES = st.sampled_from(tuple(Fate))
 FAILURES = st.sampled_from(tuple(fate for fate in Fate if fate is not Fate.ANSWERED))
 RARELY = st.sampled_from((False, False, False, True))
-"""What ends a lease happens rarely, or most examples would be over before they began."""
+"""What ends a lease happens rarely; otherwise most examples would be over before they began."""
 WISHES = st.sampled_from((None, 10, 15, 60, 300))
 
 
@@ -37,7 +37,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     world: World
     unseen: bool = False
-    """Another worker holds a new delivery of the item, and nothing has told us so."""
+    """Another worker holds a new delivery of the item, and no answer has told us so."""
 
     def begin(self, server: ServerModel, wish: int | None, latency: float) -> None:
         fresh = Lease(desired_ttl=wish, due=1000.0)
@@ -71,7 +71,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     @rule(part=st.sampled_from((0.1, 0.3, 0.5, 1.2)))
     def time_passes_without_beats(self, part: float) -> None:
-        """The process is stopped: on waking it must not act on what it no longer holds."""
+        """The process is stopped: when it wakes, it must not act on what it no longer holds."""
         with self.world.asleep():
             self.world.advance(self.world.now + part * self.world.lease.ttl)
         self.world.advance(self.world.now)
@@ -93,7 +93,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def another_worker_takes_the_item(self, delay: float) -> None:
         """Only what is in the queue can be taken: a worker polls, acknowledges and claims."""
         world = self.world
-        if world.unheard_cut:
+        if world.unread_cut:
             return
         world.server.poll(world.now)
         world.other.delay = delay * worker_interval(world.server.default_ttl)
@@ -125,9 +125,9 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(age=st.integers(0, 3), down=DOWNTIMES, taken=st.booleans(), fate=FATES, deleted=RARELY)
     def the_operator_restarts(self, age: int, down: float, fate: Fate, *, taken: bool, deleted: bool) -> None:
         world = self.world
-        world.restart(age, down, taken=taken and not world.unheard_cut)
+        world.restart(age, down, taken=taken and not world.unread_cut)
         if world.lease.reprieve is not None and world.server.holder is Holder.OTHER:
-            world.add_pod(30.0, controller="", foreign=True)  # the next holder's, in the same namespace
+            world.add_pod(30.0, controller="", foreign=True)  # it belongs to the next holder, in the same namespace
         world.deleting = world.deleting or deleted
         world.advance(world.now)
         self._beat(fate)
@@ -142,7 +142,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def the_wish_is_edited(self, wish: int | None, fate: Fate, *, in_flight: bool) -> None:
         world = self.world
         if world.lease.cut is not None:
-            world.snapshots.clear()  # which wishes went before, a status does not tell
+            world.snapshots.clear()  # a status does not tell which wishes went before
         world.edit = Lease(desired_ttl=wish, interval=world.lease.interval)
         if in_flight:
             self._beat(Fate.ANSWERED)
@@ -174,23 +174,23 @@ class LeaseMachine(RuleBasedStateMachine):
             world.add_pod(30.0, controller=controller, foreign=True)
             world.advance(world.now)
 
-    @rule(answers=st.booleans(), heard=st.booleans())
-    def calls_fail_or_not(self, *, answers: bool, heard: bool) -> None:
-        self.world.kubernetes_answers, self.world.stops_are_heard = answers, heard
+    @rule(answers=st.booleans(), acknowledged=st.booleans())
+    def calls_fail_or_not(self, *, answers: bool, acknowledged: bool) -> None:
+        self.world.kubernetes_answers, self.world.stops_are_acknowledged = answers, acknowledged
 
     def teardown(self) -> None:
-        """What has ended is torn down in the end, and let go."""
+        """Check that in the end every sandbox is gone and the finalizer is removed."""
         if not hasattr(self, "world"):
             return
         world = self.world
-        world.kubernetes_answers = world.stops_are_heard = True
+        world.kubernetes_answers = world.stops_are_acknowledged = True
         world.server.stop(force=True)
         for _ in range(4):
             self._beat(Fate.ANSWERED)
             world.advance(world.now + 61.0)
         if world.done:
             return
-        assert not world.lease.held, "a lease that lasts longer than its item"
+        assert not world.lease.held, "the lease outlasts its item"
         world.advance(world.now + 700.0)
         assert not [uid for uid in world.bound if uid in world.pods], "stopped is not gone"
         assert world.server.holder is not Holder.OURS or world.server.state == "stopped" or world.lease.end is not None
@@ -236,7 +236,7 @@ class DoubtfulClaim(LeaseMachine):
 
 
 def examples(usual: int) -> int:
-    """Give the number of examples of this run: the soak profile asks for many more."""
+    """Return the number of examples of this run: the soak profile asks for many more."""
     return max(usual, settings().max_examples)
 
 

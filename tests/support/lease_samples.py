@@ -15,7 +15,7 @@ AHEAD: Final = 1_790_000_000.0
 
 
 def stamp(moment: float) -> str:
-    """Write what the server stamps on a beat at ``moment``."""
+    """Return the value that the server gives to a beat at ``moment``."""
     return datetime.fromtimestamp(AHEAD + moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
@@ -54,7 +54,7 @@ def throttled(sent: float, retry_after: float | None) -> Throttled:
 
 
 def held(since: float = 100.0, *, ttl: float = 90.0, wish: int | None = None, pod_grace: float = 0.0) -> Lease:
-    """Give a lease whose only beat was sent at ``since`` and accepted."""
+    """Return a lease whose only beat was sent at ``since`` and accepted."""
     return answers.observe(Lease(desired_ttl=wish, pod_grace=pod_grace), answered(since, ttl=ttl))
 
 
@@ -67,7 +67,7 @@ def words(moment: float, *, state: str = "active", ttl: float = 90.0) -> Words:
 def restored(
     now: float, *, sent: float = 100.0, ttl: float = 90.0, wish: int | None = None, state: str = "active"
 ) -> Lease:
-    """Give the lease of a process that starts at ``now``, from a status whose last beat was accepted at ``sent``."""
+    """Return the lease of a process that starts at ``now``, from a status whose last beat was accepted at ``sent``."""
     return beats.restore(
         Lease(desired_ttl=wish),
         value=stamp(sent),

@@ -1,4 +1,4 @@
-"""One lease in a world that goes wrong: the core of the operator, a plain shell around it, and the server's model.
+"""One lease in a world that goes wrong: the operator's rules, a plain shell around them, and the server's model.
 
 Owns time, the network's whims, the pods, and the judgement of every step: the invariants are asserted here, at the
 moment at which they could break. The shell does what the keeper does, one thing after the other.
@@ -35,23 +35,23 @@ UID = "resource"
 RETRY_AFTER = 40.0
 
 HOLDING = 10.0
-"""The TTL in seconds from which holding is promised; below, a clock's second is as long as the lease."""
+"""The least TTL in seconds with which holding is promised; below it, the clock's one second weighs too much."""
 
 
 class Fate(Enum):
-    """What becomes of a beat."""
+    """What happens to a beat on its way."""
 
     ANSWERED = auto()
     LOST_BEFORE = auto()
     LOST_AFTER = auto()
     LATE = auto()
-    """Given up, and applied a good while later."""
+    """The beat is given up, and applied much later."""
     MALFORMED = auto()
     UNSENT = auto()
     THROTTLED = auto()
     KEY_REFUSED = auto()
     MUTE = auto()
-    """As answered, but a 412 does not say what is."""
+    """Like ANSWERED, but a 412 does not say its value."""
 
 
 @dataclass(slots=True)
@@ -63,12 +63,12 @@ class RealPod:
     first_asked: float | None = None
     ends: float = inf
     was_refused: bool = False
-    """Its deletion was asked for while Kubernetes was away."""
+    """Its deletion was sent while Kubernetes was away."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a status said at some moment: all that a restart has."""
+    """What the status said at some moment: all that a restart has."""
 
     value: str
     ttl: float
@@ -81,7 +81,7 @@ class Snapshot:
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """The lease, the server, the pods, and what they did so far."""
+    """The lease, the server, the pods, and what they have done so far."""
 
     server: ServerModel
     other: OtherWorker
@@ -97,12 +97,12 @@ class World:
     policy: DeletionPolicy = DeletionPolicy.STOP
     done: bool = False
     kubernetes_answers: bool = True
-    stops_are_heard: bool = True
+    stops_are_acknowledged: bool = True
     frozen: bool = False
     was_frozen: bool = False
-    """The process slept since the last accepted beat: nobody can act while asleep."""
-    unheard_cut: bool = False
-    """The server by itself shortened the TTL in an answer that got lost: nobody can know."""
+    """The process has slept since the last accepted beat: it cannot act while it sleeps."""
+    unread_cut: bool = False
+    """The server shortened the TTL by itself, in an answer that was lost: nobody can know."""
     late: list[tuple[float, str, float | None]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     delivery: int = 0
@@ -115,7 +115,7 @@ class World:
     # --- Time ----------------------------------------------------------------------------------------------------
 
     def advance(self, until: float) -> None:
-        """Let time pass, with everything that happens on its way."""
+        """Let time pass until then, with everything that happens meanwhile."""
         until = max(until, self.now)
         while True:
             look_at = inf if self.frozen else self.turn()
@@ -141,18 +141,18 @@ class World:
                 del self.pods[uid]
                 if uid in self.bound:
                     self.bound[uid] = replace(self.bound[uid], gone=True)
-                    self._regrace()
+                    self._update_pod_grace()
         ends = expiry(self.lease)
         if ends is not None and self.judged_end < ends <= self.now:
             self.judged_end = ends
             self._judge_sandboxes(ends)
 
     def _judge_sandboxes(self, ends: float) -> None:
-        """P3: when the lease can end, every sandbox has ended, or it was asked to in time and Kubernetes is away."""
+        """P3: when the lease can end, every sandbox has ended, unless Kubernetes is away and it was asked in time."""
         if (
             self.frozen
             or self.was_frozen
-            or self.unheard_cut
+            or self.unread_cut
             or self.lease.reprieve is not None
             or self.lease.ttl < HOLDING
         ):
@@ -166,7 +166,7 @@ class World:
     # --- The shell, as the keeper is -----------------------------------------------------------------------------
 
     def turn(self) -> float:
-        """Take one turn and say when the next one is due."""
+        """Take one turn and return when the next one is due."""
         if self.done:
             return inf
         self.lease = beats.lapse(self.lease, self.now)
@@ -174,7 +174,7 @@ class World:
             uid = real.pod.uid
             if uid not in self.bound and is_bindable(real.pod, UID, self.lease):
                 self.bound[uid] = real.pod
-                self._regrace()
+                self._update_pod_grace()
         for _ in range(3):
             plan = decide(self.situation(), self.now)
             for step in plan.steps:
@@ -196,7 +196,7 @@ class World:
             deletion_policy=self.policy,
         )
 
-    def _regrace(self) -> None:
+    def _update_pod_grace(self) -> None:
         longest = max((pod.grace for pod in self.bound.values() if not pod.gone), default=0.0)
         self.lease = replace(self.lease, pod_grace=longest)
 
@@ -209,7 +209,7 @@ class World:
             case Inquire():
                 self.lease = beats.beat_at_once(self.lease, self.now)
             case RemoveFinalizer():
-                assert not [uid for uid in self.bound if uid in self.pods], "let go with a sandbox left"
+                assert not [uid for uid in self.bound if uid in self.pods], "done with a sandbox left"
                 self.done = True
             case _:
                 raise AssertionError(f"{step} is asked for without a sandbox in the spec")
@@ -233,10 +233,10 @@ class World:
 
     def _stop(self, *, force: bool) -> None:
         mine = self.server.holder is Holder.OURS and self.server.delivery == self.delivery
-        assert self.server.state == "stopped" or mine or self.unheard_cut, "P4: a stop of what we do not hold"
+        assert self.server.state == "stopped" or mine or self.unread_cut, "P4: a stop of what we do not hold"
         before = self.forced_stop if force else self.graceful_stop
         asked = Asked(self.now, 1 + (before.refusals if before is not None else 0), "lost")
-        if self.stops_are_heard:
+        if self.stops_are_acknowledged:
             asked = Asked(self.now)
             state = self.server.stop(force=force)
             self.lease = beats.stopped(self.lease) if state == "stopped" else beats.beat_at_once(self.lease, self.now)
@@ -248,7 +248,7 @@ class World:
     # --- Beats ---------------------------------------------------------------------------------------------------
 
     def beat(self, fate: Fate) -> bool:
-        """Wait until a beat is due and send it; tell whether there was one."""
+        """Wait until a beat is due and send it; return whether there was one."""
         for _ in range(8):
             match beats.decide(self.lease, self.now):
                 case Wait(until) if until < inf and not self.done:
@@ -319,15 +319,15 @@ class World:
         self._note_cut(self.server.beat(self.now, Holder.OURS, expected, desired), desired)
 
     def _note_cut(self, reply: Reply, desired: float | None) -> None:
-        """Take note of a TTL that the server shortened by itself, in an answer that nobody reads."""
+        """Note a TTL that the server shortened by itself, in an answer that nobody reads."""
         if reply.extended and desired is None and reply.ttl < self.lease.ttl:
-            self.unheard_cut = True
+            self.unread_cut = True
 
     def _remember(self, before: Lease, answer: Answered) -> None:
-        self.was_frozen = self.unheard_cut = False
+        self.was_frozen = self.unread_cut = False
         self.delivery = self.server.delivery
         if self.lease.ttl < before.ttl:
-            # What shortens a lease is written at once: no older status is left to start from.
+            # A shorter TTL is written at once: no older status is left to start from.
             self.snapshots.clear()
         assert self.lease.words is not None
         words = self.lease.words
@@ -343,14 +343,14 @@ class World:
         self.snapshots = [*self.snapshots[-3:], kept]
 
     def _judge_clock(self) -> None:
-        """P3: what we think of the lease's end is never later than what the server does."""
+        """P3: the lease never ends later by our clock than it does at the server."""
         ends, server = expiry(self.lease), self.server
         ours = server.holder is Holder.OURS and server.delivery == self.delivery and server.state == "active"
-        if self.lease.held and ends is not None and ours and not self.unheard_cut:
+        if self.lease.held and ends is not None and ours and not self.unread_cut:
             assert ends <= server.ends + 1e-6, f"our clock says {ends}, the server's {server.ends}"
 
     def _judge_conflict(self, before: Lease) -> None:
-        """P2: a 412 that was answered in full never ends what is ours."""
+        """P2: a 412 that names its value never ends a lease that is ours."""
         server = self.server
         ours = server.holder is Holder.OURS and server.delivery == self.delivery and server.state == "active"
         if not (before.held and ours) or self.lease.end is End.EXPIRED or before.ttl < HOLDING:
@@ -361,7 +361,7 @@ class World:
         assert self.lease.value == server.value, "P2: ours is there to adopt"
 
     def _is_too_old(self, before: Lease) -> bool:
-        """Tell whether a restart knew too little: its value was older than any TTL it may have asked for."""
+        """Whether a restart knew too little: its value was older than any TTL that it may have asked for."""
         known, stamp = instant(before.value), instant(self.server.value)
         assert known is not None
         assert stamp is not None
@@ -371,7 +371,7 @@ class World:
     # --- What happens to the process -----------------------------------------------------------------------------
 
     def restart(self, age: int, down: float, *, taken: bool = False) -> None:
-        """Kill the operator, and start it again from the status as it was some beats ago.
+        """Kill the operator, and start it again from the status of ``age`` beats ago.
 
         ``taken``: meanwhile another worker polls for the item, and claims it if it has lapsed.
         """
@@ -382,7 +382,7 @@ class World:
                 self.server.poll(self.now)
                 self.other.claim(self.now)
             self.advance(self.now + down * 0.1)
-            # What the dead process sent is there by the start: later, it could move a value that was just adopted.
+            # Beats of the dead process arrive before the start: later, one could move a value that was just adopted.
             self.late = [(self.now, expected, desired) for _, expected, desired in self.late]
             self._happen()
         self.starts += 1
@@ -399,12 +399,12 @@ class World:
             words=snapshot.words,
             now=self.now,
         )
-        self._regrace()
+        self._update_pod_grace()
         self.advance(self.now)
 
     @contextmanager
     def asleep(self) -> Iterator[None]:
-        """Stop the process for a while: the world goes on without it."""
+        """Stop the process for a while; the world goes on without it."""
         self.frozen = self.was_frozen = True
         yield
         self.frozen = False
@@ -412,13 +412,13 @@ class World:
     # --- Pods ----------------------------------------------------------------------------------------------------
 
     def add_pod(self, seconds: float, *, controller: str, foreign: bool) -> None:
-        """Let a pod with the item's labels appear."""
+        """Add a pod with the item's labels."""
         uid = f"pod{len(self.pods) + len(self.bound)}-{self.now}"
         pod = Pod(uid=uid, name=uid, phase="Running", ready=True, grace=seconds, controller=controller)
         self.pods[uid] = RealPod(pod, foreign)
 
     def is_early(self) -> bool:
-        """Tell whether a sandbox that starts now could be told to end in time."""
+        """Whether a sandbox that starts now can still be told to end in time."""
         longest = replace(self.lease, pod_grace=inf)
         return not self.done and self.lease.held and self.lease.reprieve is None and not is_fenced(longest, self.now)
 

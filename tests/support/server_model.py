@@ -1,4 +1,4 @@
-"""The lease at the server, as the Work API protocol tells it: a model to judge the core of the operator by.
+"""The lease at the server, as the Work API protocol tells it: a model to judge the operator's rules by.
 
 Owns what the server would do with each call, on a clock that the test moves, and who really holds the lease. Must
 not import the simulator or the operator: three readings of the same protocol that agree are worth more than one.
@@ -32,7 +32,7 @@ class Holder(Enum):
 
 
 class RobbedError(AssertionError):
-    """A beat of ours was accepted on a live lease of another worker."""
+    """One of our beats was accepted on the live lease of another worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Reply:
 
 @dataclass(slots=True, kw_only=True)
 class ServerModel:
-    """One work item, polled and acknowledged, and its lease. Moments are of the test's clock."""
+    """One work item, polled and acknowledged, and its lease. Times are of the test's clock."""
 
     ahead: float
     """Seconds by which the server's clock is ahead of the test's."""
@@ -69,14 +69,14 @@ class ServerModel:
 
     @property
     def ends(self) -> float:
-        """When the lease lapses unless it is extended."""
+        """Return when the lease lapses unless it is extended."""
         return self.stamped + self.ttl
 
     def beat(self, now: float, who: Holder, expected: str, desired: float | None) -> Reply:
-        """Take one heartbeat."""
+        """Apply one heartbeat and return the answer."""
         self._lapse(now)
         if self.state in {"stopping", "stopped"}:
-            # Answered without comparison, and nothing is extended.
+            # Nothing is compared, and nothing is extended.
             return self._reply(now, accepted=True, extended=False)
         if self.state == "queued" or expected != (NOTHING if self.value is None else self.value):
             return self._reply(now, accepted=False, extended=False)
@@ -89,7 +89,7 @@ class ServerModel:
         return self._reply(now, accepted=True, extended=True)
 
     def stop(self, *, force: bool) -> str:
-        """Take a stop: gracefully, or at once; a second graceful one changes nothing."""
+        """Stop the item, gracefully or at once, and return its state; a second graceful stop changes nothing."""
         if self.state != "stopped":
             self.state = "stopped" if force else "stopping"
         return self.state
@@ -100,7 +100,7 @@ class ServerModel:
         self.state = "starting"
 
     def poll(self, now: float) -> bool:
-        """Let another worker poll and acknowledge the item, if it is in the queue."""
+        """Let another worker poll and acknowledge the item, if it is in the queue; return whether it was."""
         if self.state == "active" and now >= self.ends:
             self._forget()
         if self.state == "queued":
@@ -109,7 +109,7 @@ class ServerModel:
         return False
 
     def lapsed(self, now: float) -> bool:
-        """Tell whether the lease can no longer be extended at ``now``."""
+        """Whether the lease can no longer be extended at ``now``."""
         self._lapse(now)
         return self.state != "active"
 
@@ -131,7 +131,7 @@ def _written(stamp: float) -> str:
 
 
 def worker_interval(ttl: float) -> float:
-    """Say how often a worker beats, in seconds (public SDK)."""
+    """Return the seconds between two beats of a worker (public SDK)."""
     return max(1.0, min(ttl / 2, 30.0))
 
 
@@ -146,7 +146,7 @@ class OtherWorker:
     held: str | None = None
 
     def claim(self, now: float) -> bool:
-        """Claim the lease, if it is unclaimed."""
+        """Claim the lease if it is unclaimed, and return whether it was."""
         if self.server.state != "starting" or self.server.value is not None:
             return False
         self.server.other_lives = True
@@ -159,7 +159,7 @@ class OtherWorker:
             self._beat(now, self.held or NOTHING)
 
     def die(self) -> None:
-        """Beat no more: the lease is left to lapse."""
+        """Stop beating: the lease is left to lapse."""
         self.next_beat, self.server.other_lives = float("inf"), False
 
     def _due(self, until: float) -> Iterator[float]:

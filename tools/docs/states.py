@@ -1,7 +1,7 @@
 """The states of a lease and what leads from one to another, found by driving the operator's own rules.
 
 Owns the exploration: which events are tried, and which state a lease is in. No transition is written down here: what an
-event does is asked of the rules of the lease, and what is shown of it of `worklease.rules.conditions`.
+event does comes from the rules of the lease, and what is shown from `worklease.rules.conditions`.
 """
 
 from collections import defaultdict
@@ -35,7 +35,7 @@ from worklease.rules.situation import Situation
 TTL: Final = 30.0
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 FAILURES: Final = 3
-"""Failures in a row beyond which one more changes nothing that is shown."""
+"""Failures in a row after which one more changes nothing that is shown."""
 
 
 class State(StrEnum):
@@ -50,18 +50,18 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A lease at a time, and what else bears on it."""
+    """A lease at a time, and what else decides how it is shown."""
 
     lease: Lease
     now: float = 0.0
     rival: str | None = None
     problem: str = ""
     lost: float | None = None
-    """When the beat was applied whose answer was lost last."""
+    """When the last beat was applied whose answer was lost."""
 
     @property
     def state(self) -> State:
-        """Where the lease stands."""
+        """Return where the lease stands."""
         lease = self.lease
         if lease.end is not None:
             return State.OVER
@@ -73,7 +73,7 @@ class Moment:
 
     @property
     def shown(self) -> tuple[Verdict, Reason]:
-        """What the condition LeaseHeld says."""
+        """Return what the condition LeaseHeld says."""
         subject = Subject(item="it", show=str, rival=self.rival, problem=self.problem)
         conditions = imply(Situation(uid="", lease=self.lease), subject, self.now)
         (held,) = (each for each in conditions if each.kind is Kind.LEASE_HELD)
@@ -82,12 +82,12 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What is shown in each state, and by which events each leads to which other."""
+    """What is shown in each state, and which events lead from one state to another."""
 
     shown: Mapping[State, frozenset[tuple[Verdict, Reason]]]
     ways: Mapping[tuple[State, State], frozenset[str]]
     ends: Mapping[Reason, frozenset[str]]
-    """By which events each end comes."""
+    """The events that lead to each end."""
 
 
 def _stamp(now: float) -> str:
@@ -120,7 +120,7 @@ def _conflict(value: Callable[[float], str | None]) -> Callable[[Moment], Moment
 
 
 def _lost(moment: Moment) -> Moment | None:
-    """Meet the stamp of a beat of ours whose answer was lost, where there was one within the lease's time."""
+    """Meet the stamp of our own beat whose answer was lost, if there was one within the life of the lease."""
     sent = moment.lease.sent
     if moment.lost is None or (sent is not None and moment.lost - sent >= TTL):
         return None
@@ -203,7 +203,7 @@ EVENTS: Final[Mapping[str, Event]] = {
 
 
 def chart() -> Chart:
-    """Explore what can become of a new lease, until nothing new is found."""
+    """Return every state that a new lease can reach, and the ways: explored until nothing new is found."""
     shown: defaultdict[State, set[tuple[Verdict, Reason]]] = defaultdict(set)
     ways: defaultdict[tuple[State, State], set[str]] = defaultdict(set)
     ends: defaultdict[Reason, set[str]] = defaultdict(set)
@@ -237,7 +237,7 @@ def _happenings(moment: Moment) -> Iterator[tuple[str, Moment]]:
 
 
 def _alike(moment: Moment) -> object:
-    """Tell by what two moments are the same for the picture."""
+    """Return what makes two moments the same for the picture."""
     lease = moment.lease
     doubt = (bool(lease.unanswered or lease.unplaced), lease.reprieve is not None, lease.refused_value is not None)
     failures = min(lease.failures, FAILURES)

@@ -195,7 +195,7 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
 def _not_extended(lease: Lease, answer: Answered) -> Lease:
     """Return the lease after a 200 that extended nothing: our value was compared and is good, but no deadline moves.
 
-    If the value is unchanged, a beat of ours that is still under way may yet change it, so its window stays. Before
+    If the value is unchanged, one of our beats that is still under way may yet change it, so its window stays. Before
     anything was held, nothing was compared: the claim may have been applied, but the value named may be another's.
     """
     if not lease.held:

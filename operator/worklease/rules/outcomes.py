@@ -1,6 +1,6 @@
 """How a beat went: one value for each thing that can happen.
 
-Owns these values only; what they mean for a lease is said in ``lease``. Pure.
+Owns these values only: ``answers`` says what they mean for a lease. Pure.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """When a beat was sent and done with (monotonic), and what the server's clock said, if it answered.
+    """When a beat was sent and done (monotonic), and what the server's clock said, if the server answered.
 
     ``date`` is the ``Date`` header in seconds since the epoch: a whole second, so the server's time lay in
     [date, date + 1) at some moment between ``sent`` and ``done``.
@@ -41,7 +41,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Conflicted:
-    """412: the value compared is not the server's. ``current`` is None if the answer does not say what is."""
+    """412: the beat's value is not the server's. ``current`` is None if the answer does not say what the server has."""
 
     exchange: Exchange
     current: Current | None
@@ -49,7 +49,7 @@ class Conflicted:
 
 @dataclass(frozen=True, slots=True)
 class NotReady:
-    """409: not acknowledged, not started, or over; nothing was changed."""
+    """409: the item is not acknowledged, not started, or over; nothing was changed."""
 
     exchange: Exchange
     message: str
@@ -57,7 +57,7 @@ class NotReady:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """404: no such item."""
+    """404: there is no such item."""
 
     exchange: Exchange
     message: str
@@ -65,7 +65,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Unauthorized:
-    """401 or 403, after the Secret was read again: the key is not good for this item."""
+    """401 or 403, after the Secret was read again: the server does not accept the key for this item."""
 
     exchange: Exchange
     message: str
@@ -73,7 +73,7 @@ class Unauthorized:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsMissing:
-    """No key to send: the Secret, or its key, is not there or may not be read. Nothing was sent."""
+    """There is no key to send: the Secret, or its key, is missing or may not be read. Nothing was sent."""
 
     exchange: Exchange
     message: str
@@ -81,7 +81,7 @@ class CredentialsMissing:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """400 or another refusal that a retry alone does not mend; nothing was changed."""
+    """400 or another refusal that a retry alone does not fix; nothing was changed."""
 
     exchange: Exchange
     message: str
@@ -89,7 +89,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Throttled:
-    """429: nothing was changed; ``retry_after`` in seconds, where the server named it."""
+    """429: nothing was changed. ``retry_after`` is in seconds, if the server named it."""
 
     exchange: Exchange
     message: str
@@ -106,7 +106,7 @@ class Unsent:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The request may have been applied, and no answer was read: time-out, reset, 5xx, malformed body."""
+    """The request may have been applied, but no answer was read: time-out, reset, 5xx, malformed body."""
 
     exchange: Exchange
     message: str
@@ -115,7 +115,7 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True)
 class ListedItem:
-    """A work item as the list shows it. ``started_at`` is its entry to the queue: with the id it is the delivery."""
+    """A work item as the list shows it. ``started_at`` is its entry to the queue: id and entry name the delivery."""
 
     state: str
     started_at: str | None
