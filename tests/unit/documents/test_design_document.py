@@ -6,15 +6,13 @@ read, never imported.
 
 import ast
 import re
-from collections.abc import Iterator
 from datetime import date
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
-PACKAGE = ROOT / "operator" / "worklease"
+from support.named_code import PACKAGE, ROOT, claims, is_defined, parsed, spans
+
 DESIGN = ROOT / "docs" / "design.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
@@ -24,66 +22,6 @@ STATUS = re.compile(r"(accepted|amended|(?:amended|superseded) by \[\d+\]\(\d{4}
 
 THE_LEASE = ("lease", "deadlines", "conflicts", "answers", "beats")
 """The modules of the rules about a lease."""
-
-Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
-
-
-def spans(text: str) -> list[str]:
-    """Give what stands in code font."""
-    return re.findall(r"`([^`\n]+)`", text)
-
-
-def names(body: list[ast.stmt]) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """Give what a body defines, each with the body of its own."""
-    for statement in body:
-        match statement:
-            case ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
-                yield statement.name, statement.body
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                yield name, []
-            case _:
-                pass
-
-
-def is_in_the_house(name: str) -> bool:
-    """Tell whether a dotted name, such as ``conflicts._is_ours``, is a module's, and defined there."""
-    found = _module(name)
-    if found is None:
-        return False
-    file, path = found
-    body = parsed(file).body
-    for part in path:
-        inner = dict(names(body)).get(part)
-        if inner is None:
-            return False
-        body = inner
-    return True
-
-
-def _module(name: str) -> tuple[Path, list[str]] | None:
-    """Find the one module that a dotted name begins with, and what is named in it; ``client`` alone is two."""
-    parts = name.split(".")
-    for length in range(1, len(parts)):
-        files = list(PACKAGE.rglob("/".join(parts[:length]) + ".py"))
-        if len(files) == 1:
-            return files[0], parts[length:]
-    return None
-
-
-@cache
-def claims() -> frozenset[str]:
-    """Give the names of all tests."""
-    return frozenset(
-        statement.name
-        for path in (ROOT / "tests").rglob("test_*.py")
-        for statement in parsed(path).body
-        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name.startswith("test_")
-    )
 
 
 def rules() -> list[str]:
@@ -110,18 +48,11 @@ def told_tests() -> list[str]:
     return sorted({span for span in spans(DESIGN.read_text("utf-8")) if span.startswith("test_")})
 
 
-def rows(path: Path, heading: str) -> list[list[str]]:
-    """Give the cells of the table below a heading, without its head."""
-    section = re.split(r"\n#+ ", path.read_text("utf-8").partition(f"\n{heading}\n")[2])[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
-
-
 # --- The design document -----------------------------------------------------------------------------------------
 
 
 def test_every_function_that_is_named_exists() -> None:
-    assert [name for name in told_names() if not is_in_the_house(name)] == []
+    assert [name for name in told_names() if not is_defined(name)] == []
 
 
 def test_every_test_that_is_named_exists() -> None:
@@ -139,23 +70,16 @@ def test_every_rule_of_the_lease_is_told_beside_its_test() -> None:
 
 
 def test_a_name_that_is_nowhere_would_be_found() -> None:
-    assert is_in_the_house("conflicts._is_ours")
-    assert is_in_the_house("lease.Lease.held")
-    assert is_in_the_house("conditions.LASTING")
-    assert not is_in_the_house("conflicts._is_theirs")
-    assert not is_in_the_house("lease.Lease.stolen")
-    assert not is_in_the_house("conflict._is_ours")
+    assert is_defined("conflicts._is_ours")
+    assert is_defined("lease.Lease.held")
+    assert is_defined("conditions.LASTING")
+    assert not is_defined("conflicts._is_theirs")
+    assert not is_defined("lease.Lease.stolen")
+    assert not is_defined("conflict._is_ours")
     assert "test_a_name_that_is_nowhere_would_be_found" in claims()
 
 
 # --- The pages for users and for contributors --------------------------------------------------------------------
-
-
-def test_every_module_is_a_room_that_contributing_names() -> None:
-    paths = (path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
-    modules = {"cli/" if path.parts[0] == "cli" else str(path.with_suffix("")) for path in paths}
-    named = [room for cells in rows(ROOT / "CONTRIBUTING.md", "### The rooms") for room in spans(cells[0])]
-    assert sorted(named) == sorted(modules)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
