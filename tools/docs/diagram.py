@@ -10,7 +10,7 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from docs.states import Chart, State
-from worklease.rules.conditions import Verdict
+from worklease.rules.reasons import Verdict
 
 WIDTH, HEIGHT = 1000, 590
 LINE = 19

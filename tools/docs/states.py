@@ -13,7 +13,7 @@ from typing import Final
 
 from worklease.rules.answers import observe
 from worklease.rules.beats import lapse, note_budget_short, release, restore
-from worklease.rules.conditions import Kind, Reason, Subject, Verdict, imply
+from worklease.rules.conditions import Subject, imply
 from worklease.rules.deadlines import fence, giving_up, is_fenced
 from worklease.rules.lease import Lease
 from worklease.rules.outcomes import (
@@ -30,6 +30,7 @@ from worklease.rules.outcomes import (
     Unauthorized,
     Unsent,
 )
+from worklease.rules.reasons import Kind, Reason, Verdict
 from worklease.rules.situation import Situation
 
 TTL: Final = 30.0

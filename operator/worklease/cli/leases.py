@@ -6,43 +6,15 @@ Owns the reading of the object, leniently: what a newer operator wrote is shown 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum
 from typing import Any, Final
 
-from worklease.rules.conditions import Kind, Reason
+from worklease.rules.reasons import Kind, Level, Reason, Verdict, level_of, row_of
 
 UNSEEN: Final = timedelta(seconds=30)
 """How long a resource may be without a status: an operator that runs writes one within a second or two."""
 
 LAG: Final = timedelta(seconds=10)
 """By how much a status may lag behind: in a large fleet the writes of steady leases wait for their turn."""
-
-CALM: Final = frozenset({Reason.RENEWED, Reason.DRAINING, Reason.SUSPENDED})
-"""Reasons of a held lease with which all is as it should be."""
-
-UNDER_WAY: Final = frozenset({Reason.CLAIMING, Reason.SUSPENDED, Reason.DUPLICATE})
-"""Reasons of a lease that is not held, and need not be yet."""
-
-SANDBOX_UNDER_WAY: Final = frozenset(
-    {
-        *(Reason.NO_POD, Reason.CREATING, Reason.RESTARTING, Reason.PENDING, Reason.NOT_READY, Reason.RUNNING),
-        *(Reason.SUCCEEDED, Reason.ENDING, Reason.ENDED),
-    }
-)
-"""Reasons of a sandbox on its way, up or down."""
-
-AS_ASKED: Final = frozenset({Reason.STOPPED, Reason.RELEASED})
-"""Ends of a lease that somebody asked for; by any other it is lost."""
-
-
-class Level(IntEnum):
-    """How much a lease wants to be looked at; the least comes last."""
-
-    TROUBLE = 0
-    LOST = 1
-    UNDER_WAY = 2
-    WELL = 3
-    OVER = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +122,28 @@ class Judgement:
 
 
 def judge(seen: LeaseView, now: datetime) -> Judgement:
-    """Say whether somebody should look at a lease."""
+    """Return how much attention a lease needs, and why."""
     held, sandbox = seen.held, seen.sandbox
     if seen.is_finished:
-        level = Level.OVER if seen.finished.reason in AS_ASKED else Level.LOST
+        level = Level.OVER if _is_as_asked(seen.finished.reason) else Level.LOST
         return Judgement(level, seen.finished.reason, seen.finished.message)
     if seen.finished.reason == Reason.TEARING_DOWN:
-        level = Level.UNDER_WAY if held.reason in AS_ASKED else Level.LOST
+        level = Level.UNDER_WAY if _is_as_asked(held.reason) else Level.LOST
         return Judgement(level, held.reason, seen.finished.message)
     if seen.is_stale(now):
         return Judgement(Level.TROUBLE, "Stale", _stale(seen, now))
     if not seen.conditions:
         return Judgement(Level.UNDER_WAY, "New", "No operator has looked at it yet.")
-    if held.reason not in (CALM if held.status == "True" else UNDER_WAY):
-        return Judgement(Level.TROUBLE, held.reason, held.message)
-    if sandbox is not None and sandbox.status != "True":
-        level = Level.UNDER_WAY if sandbox.reason in SANDBOX_UNDER_WAY else Level.TROUBLE
-        return Judgement(level, sandbox.reason, sandbox.message)
-    level = Level.WELL if held.status == "True" and held.reason == Reason.RENEWED else Level.UNDER_WAY
-    return Judgement(level, held.reason, held.message)
+    of_lease = level_of(Kind.LEASE_HELD, held.status, held.reason)
+    if of_lease is not Level.TROUBLE and sandbox is not None and sandbox.status != Verdict.TRUE:
+        of_sandbox = level_of(Kind.SANDBOX_READY, sandbox.status, sandbox.reason)
+        return Judgement(min(of_sandbox, Level.UNDER_WAY), sandbox.reason, sandbox.message)
+    return Judgement(of_lease, held.reason, held.message)
+
+
+def _is_as_asked(end: str) -> bool:
+    """Whether somebody asked for this end of a lease; by any other the lease is lost."""
+    return row_of(end).level is Level.OVER
 
 
 def _stale(seen: LeaseView, now: datetime) -> str:

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from worklease.cli.leases import Judgement, LeaseView, Sandbox, duration, judge
-from worklease.rules.conditions import Reason
-from worklease.rules.pods import Cause
+from worklease.rules.reasons import Reason
 
 UNKNOWN: Final = "What the message says: this client is older than the operator, and does not know the reason."
 
@@ -128,6 +127,44 @@ NEXT: Final[Mapping[str, str]] = {
 LOST: Final = "Nothing: the server knows the work item no more. It may offer it again under another id."
 """The same for NotFound, where it is the end of a lease that was held."""
 
+_DEADLINE: Final = (
+    "From the claim on the sandbox has {deadline} to run; then it counts as failed (onFailure: {on_failure})."
+)
+_FAILED: Final = "The sandbox failed, so {consequence} (onFailure: {on_failure})."
+_CREATING: Final = "The operator makes the pod, and tries again where that is refused."
+_DELETING: Final = "The pod's deletion is asked for again, every few seconds, until it is done: look at its node."
+_ENDED: Final = "When the sandbox has ended, onFailure: {on_failure} says what becomes of its item."
+
+SANDBOX_NEXT: Final[Mapping[str, str]] = {
+    # It starts, or runs.
+    Reason.RUNNING: _DEADLINE,
+    Reason.PENDING: _DEADLINE,
+    Reason.NOT_READY: _DEADLINE,
+    Reason.NO_POD: _DEADLINE,
+    Reason.CREATING: _CREATING,
+    Reason.CREATION_REFUSED: _DEADLINE,
+    Reason.RESTARTING: _CREATING,
+    Reason.IMAGE_PULL_FAILED: _DEADLINE,
+    Reason.UNSCHEDULABLE: _DEADLINE,
+    Reason.CRASH_LOOP: _DEADLINE,
+    Reason.CONFIG_ERROR: _DEADLINE,
+    # It ended.
+    Reason.SUCCEEDED: "The sandbox has finished, so the work item is stopped.",
+    Reason.FAILED: _FAILED,
+    Reason.OOM_KILLED: _FAILED,
+    Reason.EVICTED: _FAILED,
+    Reason.PREEMPTED: _FAILED,
+    Reason.DELETED: _FAILED,
+    Reason.NODE_LOST: _FAILED,
+    Reason.START_DEADLINE_EXCEEDED: _FAILED,
+    Reason.FENCED: _FAILED,
+    Reason.ENDING: _ENDED,
+    Reason.ENDED: _ENDED,
+    Reason.FENCE_PENDING: _DELETING,
+    Reason.DELETION_REFUSED: _DELETING,
+}
+"""What comes next for a sandbox that is not ready, by the reason."""
+
 
 def tell(
     seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
@@ -239,7 +276,7 @@ def _future(seen: LeaseView, judgement: Judgement, now: datetime, default: str) 
         yield from _after_the_end(seen)
         return
     if judgement.reason not in {seen.held.reason, "Stale", "New"}:
-        yield _sandbox_next(seen)
+        yield _sentence(SANDBOX_NEXT.get(judgement.reason, _DEADLINE), words)
     reason = judgement.reason if judgement.reason in {"Stale", "New"} else seen.held.reason
     yield _sentence(NEXT.get(reason, UNKNOWN), words)
     yield from _policies(seen)
@@ -252,27 +289,12 @@ _ON_FAILURE: Final = {
 }
 
 
-def _sandbox_next(seen: LeaseView) -> str:
-    """Say what a sandbox that is not ready comes to, by the spec."""
+def _consequence(seen: LeaseView) -> str:
+    """Return what a failed sandbox leads to, by the spec."""
     spec = seen.spec.get("sandbox") or {}
     policy = spec.get("onFailure", "Stop")
-    match seen.sandbox.reason if seen.sandbox is not None else "":
-        case Reason.SUCCEEDED:
-            return "The sandbox has finished, so the work item is stopped."
-        case reason if reason in set(Cause):
-            often = f", {seen.restarts} of {spec.get('maxRestarts', 3)} times so far" if policy == "Restart" else ""
-            return f"The sandbox failed, so {_ON_FAILURE.get(policy, 'its policy holds')}{often} (onFailure: {policy})."
-        case Reason.CREATING | Reason.RESTARTING:
-            return "The operator makes the pod, and tries again where that is refused."
-        case Reason.FENCE_PENDING | Reason.DELETION_REFUSED:
-            return "The pod's deletion is asked for again, every few seconds, until it is done: look at its node."
-        case Reason.ENDING | Reason.ENDED:
-            return f"When the sandbox has ended, onFailure: {policy} says what becomes of its item."
-        case _:
-            deadline = duration(spec.get("startDeadlineSeconds", 600))
-            return (
-                f"From the claim on the sandbox has {deadline} to run; then it counts as failed (onFailure: {policy})."
-            )
+    often = f", {seen.restarts} of {spec.get('maxRestarts', 3)} times so far" if policy == "Restart" else ""
+    return f"{_ON_FAILURE.get(policy, 'its policy holds')}{often}"
 
 
 def _policies(seen: LeaseView) -> Iterator[str]:
@@ -303,7 +325,9 @@ def _words(seen: LeaseView, now: datetime, default: str) -> dict[str, str]:
         "expiry": expiry,
         "third": duration(max(1.0, (seen.ttl or 90) / 3)),
         "drain": duration(spec.get("drainSeconds", 30)),
+        "deadline": duration(spec.get("startDeadlineSeconds", 600)),
         "on_failure": str(spec.get("onFailure", "Stop")),
+        "consequence": _consequence(seen),
         "secret": f"Secret {seen.namespace}/{secret}",
     }
 

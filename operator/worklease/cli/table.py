@@ -13,7 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from worklease.cli.leases import Judgement, LeaseView, Level, duration, judge
+from worklease.cli.leases import Judgement, LeaseView, duration, judge
+from worklease.rules.reasons import Level
 
 BAR: Final = 10
 """Cells of the bar: a whole one is a lease that was renewed just now."""

@@ -21,8 +21,9 @@ from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.resume import resume, without_status
 from worklease.keeper.turns import Turns
-from worklease.rules.conditions import Kind, invalid
+from worklease.rules.conditions import invalid
 from worklease.rules.lease import Lease
+from worklease.rules.reasons import Kind
 
 TIMER_GRACE: Final = 1.0
 """Seconds after which a resource's turns begin without its timer: Kopf may be away."""

@@ -19,11 +19,11 @@ from worklease.keeper.bound_pods import BoundPods
 from worklease.keeper.turn_queue import TurnEntry
 from worklease.rules.beats import edit
 from worklease.rules.claims import Claimant, DryRun
-from worklease.rules.conditions import Kind, Verdict
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Pod
+from worklease.rules.reasons import Kind, Verdict
 from worklease.rules.situation import Asked, Policy, Situation, alive
 from worklease.telemetry import About
 

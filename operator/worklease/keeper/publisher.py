@@ -15,9 +15,9 @@ from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.keeper import shown
 from worklease.keeper.kept import Kept
 from worklease.rules.answers import is_adopted
-from worklease.rules.conditions import Kind, Reason
 from worklease.rules.deadlines import is_fenced
 from worklease.rules.lease import Lease
+from worklease.rules.reasons import Kind, Reason
 from worklease.rules.situation import Situation, is_past_end
 from worklease.telemetry import ConditionChanged, LeaseEnded, Publisher
 

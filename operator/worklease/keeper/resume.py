@@ -20,9 +20,9 @@ from worklease.cluster.pod_template import pod_name
 from worklease.keeper import record
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.rules.beats import restore
-from worklease.rules.conditions import Kind, Verdict
 from worklease.rules.lease import End, Lease, Words
 from worklease.rules.pods import Pod
+from worklease.rules.reasons import Kind, Verdict
 from worklease.rules.situation import RECHECK, Asked, Attempt
 
 SAME_BEAT: Final = 0.5

@@ -17,9 +17,8 @@ from typing import Any, Final, assert_never
 
 from worklease.api.names import CONTROLLER
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
-from worklease.rules.conditions import Kind, Reason, Verdict
-from worklease.rules.lease import End
 from worklease.rules.pods import Cause
+from worklease.rules.reasons import Kind, Reason, Severity, Verdict, row_of
 from worklease.telemetry import (
     About,
     BeatEnded,
@@ -76,10 +75,6 @@ class KubernetesEvent:
     """The related pod's name."""
 
 
-_QUIET_ENDS: Final = {End.STOPPED.value, End.RELEASED.value}
-_QUIET: Final = {Reason.RENEWED, Reason.CLAIMING, Reason.DRAINING, Reason.SUSPENDED} | _QUIET_ENDS
-
-
 def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
     """Say which event a event makes; None for what is no transition that a person waits for."""
     match event:
@@ -119,7 +114,8 @@ def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:
     about, reason, message = changed.about, changed.reason, changed.message
     if changed.type == Kind.SANDBOX_READY and changed.status == Verdict.TRUE:
         return KubernetesEvent(about, "SandboxStarted", "Start", message)
-    if changed.type != Kind.LEASE_HELD or reason == Reason.CLAIMING:
+    row = row_of(reason)
+    if changed.type != Kind.LEASE_HELD or row.event is Severity.QUIET:
         return None
     if reason == Reason.RENEWED:
         is_claim = changed.former_status in {None, Verdict.FALSE.value}
@@ -128,8 +124,8 @@ def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:
             if is_claim
             else KubernetesEvent(about, "Renewed", "Renew", message)
         )
-    action = "Drain" if reason == Reason.DRAINING else "End" if reason in set(End) else "Renew"
-    return KubernetesEvent(about, reason, action, message, is_warning=reason not in _QUIET)
+    action = "Drain" if reason == Reason.DRAINING else "End" if row.is_final else "Renew"
+    return KubernetesEvent(about, reason, action, message, is_warning=row.event is Severity.WARNING)
 
 
 class EventRecorder:

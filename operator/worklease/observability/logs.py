@@ -12,24 +12,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from worklease import telemetry
-from worklease.rules.conditions import Kind, Reason
+from worklease.rules.reasons import REPORTED, Severity, row_of
 from worklease.telemetry import About
 
 LAGGING: Final = 1.0
 """Seconds of the event loop's lag that are worth a line: every lease waited so long."""
-
-SHOWN: Final = frozenset({Kind.LEASE_HELD, Kind.SANDBOX_READY})
-"""The conditions whose transitions are logged; the others follow from them."""
-
-GRAVE: Final = frozenset(
-    {
-        *(Reason.FENCED, Reason.EXPIRED, Reason.TAKEN_OVER, Reason.REQUEUED, Reason.NOT_FOUND),
-        *(Reason.UNAUTHORIZED, Reason.CREDENTIALS_MISSING, Reason.REJECTED, Reason.INVALID_SPEC),
-        *(Reason.IN_DOUBT, Reason.UNREACHABLE, Reason.BUDGET_SHORT, Reason.HELD_BY_ANOTHER, Reason.DUPLICATE),
-        *(Reason.FENCE_PENDING, Reason.DELETION_REFUSED),
-    }
-)
-"""Reasons that somebody should look at."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +60,7 @@ def listen(event: telemetry.TelemetryEvent) -> None:
             _log.debug("call refused call=%s code=%d", call.value, code, extra={"fields": {"code": code}})
         case telemetry.KopfEnded(why):
             _log.warning("kopf ended, starting it again: %s", why)
-        case telemetry.ConditionChanged(type=kind) if kind in SHOWN:
+        case telemetry.ConditionChanged(type=kind) if kind in REPORTED:
             _log_condition(event)
         case telemetry.ConditionChanged():
             pass
@@ -84,7 +71,7 @@ def listen(event: telemetry.TelemetryEvent) -> None:
 
 
 def _log_condition(changed: telemetry.ConditionChanged) -> None:
-    level = logging.WARNING if changed.reason in GRAVE else logging.INFO
+    level = logging.WARNING if row_of(changed.reason).log is Severity.WARNING else logging.INFO
     fields = {"condition": changed.type, "status": changed.status, "reason": changed.reason}
     if changed.former_reason is not None:
         fields["formerReason"] = changed.former_reason

@@ -32,9 +32,9 @@ from worklease import telemetry
 from worklease.keeper.keeper import Keeper
 from worklease.observability.server import Page
 from worklease.rules import deadlines, outcomes
-from worklease.rules.conditions import Reason
 from worklease.rules.lease import Adoption, End, Lease
 from worklease.rules.pods import Cause
+from worklease.rules.reasons import TABLE, Kind, Reason, reason_of, reasons_of
 from worklease.work_api.budget import Budget
 
 OTHER: Final = "Other"
@@ -43,22 +43,14 @@ OTHER: Final = "Other"
 STATES: Final = ("queued", "starting", "active", "stopping", "stopped")
 """The states of a work item (Record Heartbeat reference)."""
 
-HELD_REASONS: Final = (
-    *(Reason.RENEWED, Reason.CLAIMING, Reason.DRAINING, Reason.FENCED, Reason.IN_DOUBT, Reason.NOT_EXTENDED),
-    *(Reason.THROTTLED, Reason.UNREACHABLE, Reason.UNAUTHORIZED, Reason.CREDENTIALS_MISSING, Reason.REJECTED),
-    *(Reason.HELD_BY_ANOTHER, Reason.INVALID_SPEC, Reason.SUSPENDED, Reason.BUDGET_SHORT, Reason.DUPLICATE),
-    *(Reason.STOPPED, Reason.REQUEUED, Reason.TAKEN_OVER, Reason.NOT_FOUND, Reason.EXPIRED, Reason.RELEASED),
-)
-"""The reasons that ``LeaseHeld`` may give."""
-
 CODES: Final = ("400", "401", "403", "404", "408", "409", "412", "429", "500", "502", "503", "504", "529")
 """The refusals that are counted each by itself."""
 
-ENDINGS: Final = tuple(cause.value for cause in Cause)
+ENDINGS: Final = tuple(reason_of(cause) for cause in Cause)
 """How sandboxes end by themselves."""
 
-TEARDOWNS: Final = (*(end.value for end in End), "Draining", "Fenced", "ResourceDeleted", "Restarting")
-"""Why sandboxes are made to end."""
+TEARDOWNS: Final = (*(reason for reason in Reason if TABLE[reason].deletes_pods), "ResourceDeleted")
+"""Why the operator deletes sandbox pods: for a reason of a condition, or because the resource is deleted."""
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Buckets of a call: from a neighbour's answer to the longest time-out."""
@@ -204,7 +196,7 @@ class _Leases:
                 self._ends[reason].inc()
             case telemetry.LeaseAdopted(_, rule):
                 self._adoptions[rule].inc()
-            case telemetry.ConditionChanged(type="LeaseHeld", reason="Fenced"):
+            case telemetry.ConditionChanged(type=Kind.LEASE_HELD, reason=Reason.FENCED):
                 self._fences.inc()
             case telemetry.ConditionChanged():
                 pass
@@ -279,7 +271,7 @@ class Fleet(Collector):
     async def count(self) -> None:
         """Count the fleet as it is now, with pauses in which others have their turn."""
         now = self._clock()
-        reasons: Tally[str] = Tally(dict.fromkeys(HELD_REASONS, 0))
+        reasons: Tally[str] = Tally(dict.fromkeys(reasons_of(Kind.LEASE_HELD), 0))
         states: Tally[str] = Tally(dict.fromkeys((*STATES, OTHER), 0))
         doubtful = overdue = 0
         nearest = math.inf
@@ -304,7 +296,7 @@ class Fleet(Collector):
             _gauge(
                 "worklease_budget_short_leases",
                 "Leases at risk because the request budget is too small for all of them.",
-                reasons["BudgetShort"],
+                reasons[Reason.BUDGET_SHORT],
             ),
             _gauge(
                 "worklease_budget_waiting_requests",

@@ -6,12 +6,12 @@ Owns the closed list of reasons. Pure. Must not decide what is done about anythi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, assert_never
 
 from worklease.rules.deadlines import expiry, is_fenced
 from worklease.rules.lease import Lease, Trouble
 from worklease.rules.pods import Cause, Pod, cause_of, ending_of, latest
+from worklease.rules.reasons import TABLE, Kind, Reason, Verdict, reason_of
 from worklease.rules.situation import (
     OnFailure,
     Situation,
@@ -26,83 +26,6 @@ from worklease.rules.situation import (
 
 LASTING: Final = 2
 """Failures in a row from which a trouble is shown: a single lost answer is mended by the next beat."""
-
-
-class Verdict(StrEnum):
-    """A condition's status (Kubernetes API conventions)."""
-
-    TRUE = "True"
-    FALSE = "False"
-    UNKNOWN = "Unknown"
-
-
-class Kind(StrEnum):
-    """The condition types of a WorkLease."""
-
-    LEASE_HELD = "LeaseHeld"
-    SANDBOX_READY = "SandboxReady"
-    FINISHED = "Finished"
-    READY = "Ready"
-
-
-class Reason(StrEnum):
-    """Every reason that a condition of a WorkLease may give."""
-
-    # LeaseHeld, while it runs
-    RENEWED = "Renewed"
-    CLAIMING = "Claiming"
-    DRAINING = "Draining"
-    FENCED = "Fenced"
-    IN_DOUBT = "InDoubt"
-    NOT_EXTENDED = "NotExtended"
-    THROTTLED = "Throttled"
-    UNREACHABLE = "Unreachable"
-    UNAUTHORIZED = "Unauthorized"
-    CREDENTIALS_MISSING = "CredentialsMissing"
-    REJECTED = "Rejected"
-    HELD_BY_ANOTHER = "HeldByAnother"
-    INVALID_SPEC = "InvalidSpec"
-    SUSPENDED = "Suspended"
-    BUDGET_SHORT = "BudgetShort"
-    DUPLICATE = "Duplicate"
-    # LeaseHeld and Finished, once it is over
-    STOPPED = "Stopped"
-    REQUEUED = "Requeued"
-    TAKEN_OVER = "TakenOver"
-    NOT_FOUND = "NotFound"
-    EXPIRED = "Expired"
-    RELEASED = "Released"
-    # SandboxReady, while it is on its way or runs
-    RUNNING = "Running"
-    PENDING = "Pending"
-    NOT_READY = "NotReady"
-    NO_POD = "NoPod"
-    CREATING = "Creating"
-    CREATION_REFUSED = "CreationRefused"
-    RESTARTING = "Restarting"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    UNSCHEDULABLE = "Unschedulable"
-    CRASH_LOOP = "CrashLoop"
-    CONFIG_ERROR = "ConfigError"
-    # SandboxReady, once it ended
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    OOM_KILLED = "OOMKilled"
-    EVICTED = "Evicted"
-    PREEMPTED = "Preempted"
-    DELETED = "Deleted"
-    NODE_LOST = "NodeLost"
-    START_DEADLINE_EXCEEDED = "StartDeadlineExceeded"
-    ENDING = "Ending"
-    ENDED = "Ended"
-    FENCE_PENDING = "FencePending"
-    DELETION_REFUSED = "DeletionRefused"
-    # Finished and Ready
-    IN_PROGRESS = "InProgress"
-    TEARING_DOWN = "TearingDown"
-    LEASE_NOT_HELD = "LeaseNotHeld"
-    SANDBOX_NOT_READY = "SandboxNotReady"
-    HEALTHY = "Healthy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +73,7 @@ def invalid(message: str) -> tuple[Condition, ...]:
 def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition:
     lease = situation.lease
     if lease.end is not None:
-        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason(lease.end.value), _sentence(lease.message))
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, reason_of(lease.end), _sentence(lease.message))
     ends = expiry(lease)
     if ends is None:
         return _not_yet_held(lease, subject)
@@ -168,10 +91,11 @@ def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition
     if lease.stopping_seen:
         message = f"{_capital(subject.item)} is stopping: the sandbox finishes, then the stop is confirmed."
         return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.DRAINING, _with(message, refusal))
-    if lease.trouble is not None and (lease.failures >= LASTING or lease.trouble in _AT_ONCE):
-        return Condition(
-            Kind.LEASE_HELD, Verdict.TRUE, _reason(lease.trouble), _with(f"{until} unless renewed.", lease.message)
-        )
+    if lease.trouble is not None:
+        reason = reason_of(lease.trouble)
+        if lease.failures >= LASTING or TABLE[reason].is_shown_at_once:
+            message = _with(f"{until} unless renewed.", lease.message)
+            return Condition(Kind.LEASE_HELD, Verdict.TRUE, reason, message)
     return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, _with(f"{until}, and is being renewed.", refusal))
 
 
@@ -181,10 +105,6 @@ def _refused_stop(situation: Situation) -> str:
         if asked is not None and asked.refusals > 0:
             return f"the stop is not heard, and is tried again: {asked.message}"
     return ""
-
-
-_AT_ONCE: Final = frozenset({Trouble.UNAUTHORIZED, Trouble.CREDENTIALS_MISSING, Trouble.REJECTED, Trouble.BUDGET_SHORT})
-"""Troubles that the next beat will not mend by itself."""
 
 
 def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
@@ -203,28 +123,7 @@ def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
             message = f"{_capital(subject.item)} is stopping, and was never ours: waiting until it is stopped."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.CLAIMING, message)
     verdict = Verdict.UNKNOWN if lease.trouble is Trouble.IN_DOUBT else Verdict.FALSE
-    return Condition(Kind.LEASE_HELD, verdict, _reason(lease.trouble), _sentence(lease.message))
-
-
-def _reason(trouble: Trouble) -> Reason:
-    match trouble:
-        case Trouble.NOT_ACKNOWLEDGED:
-            return Reason.CLAIMING
-        case (
-            Trouble.IN_DOUBT
-            | Trouble.UNREACHABLE
-            | Trouble.UNAUTHORIZED
-            | Trouble.CREDENTIALS_MISSING
-            | Trouble.REJECTED
-            | Trouble.THROTTLED
-            | Trouble.NOT_EXTENDED
-            | Trouble.HELD_BY_ANOTHER
-            | Trouble.NOT_FOUND
-            | Trouble.BUDGET_SHORT
-        ):
-            return Reason(trouble.value)
-        case _:
-            assert_never(trouble)
+    return Condition(Kind.LEASE_HELD, verdict, reason_of(lease.trouble), _sentence(lease.message))
 
 
 # --- The sandbox -------------------------------------------------------------------------------------------------
@@ -240,7 +139,7 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
     if situation.lease.end is not None:
         return _not_ready(Reason.ENDED, _last_words(situation))
     if situation.ending is not None:
-        return _not_ready(Reason(situation.ending.cause.value), _with_consequence(situation))
+        return _not_ready(reason_of(situation.ending.cause), _with_consequence(situation))
     pods = current(situation)
     going = [pod for pod in pods if cause_of(pod) is None]
     if going:
@@ -249,7 +148,7 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
         if last.gone and last.uid in situation.deletions:
             return _not_ready(Reason.ENDED, f"Pod {last.name} is gone, as it was told to.")
         cause = cause_of(last) or Cause.FAILED
-        return _not_ready(Reason(cause.value), ending_of(last, cause).message)
+        return _not_ready(reason_of(cause), ending_of(last, cause).message)
     return _without_pod(situation, subject, now)
 
 
@@ -350,7 +249,7 @@ def _of_pod(situation: Situation, subject: Subject, pod: Pod) -> Condition:
     if until < math.inf:
         message += f" Unless it runs by then, it counts as failed at {subject.show(until)}."
     if pod.ailment is not None:
-        return _not_ready(Reason(pod.ailment.value), message)
+        return _not_ready(reason_of(pod.ailment), message)
     return _not_ready(Reason.NOT_READY if pod.phase == "Running" else Reason.PENDING, message)
 
 
@@ -365,7 +264,7 @@ def _finished(situation: Situation, subject: Subject) -> Condition:
         )
         return Condition(Kind.FINISHED, Verdict.FALSE, Reason.TEARING_DOWN, message)
     message = _with(_sentence(situation.lease.message), _why_it_ended(situation))
-    return Condition(Kind.FINISHED, Verdict.TRUE, Reason(end.value), message)
+    return Condition(Kind.FINISHED, Verdict.TRUE, reason_of(end), message)
 
 
 def _ready(held: Condition, sandbox: Condition | None) -> Condition:

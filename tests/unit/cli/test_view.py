@@ -19,12 +19,11 @@ from rich.console import Console, RenderableType
 from support.lease_objects import HELD, NOW, Said, lease, written
 from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, serving, until
 from worklease.cli.command import kubectl_worklease
-from worklease.cli.leases import Level, duration, judge, read
+from worklease.cli.leases import duration, judge, read
 from worklease.cli.page import page
-from worklease.cli.story import NEXT, tell
+from worklease.cli.story import NEXT, SANDBOX_NEXT, tell
 from worklease.cli.table import as_json, picture
-from worklease.observability.metrics import HELD_REASONS
-from worklease.rules.conditions import Reason
+from worklease.rules.reasons import Kind, Level, Reason, reasons_of
 
 SECRET = "worklease-credentials"
 
@@ -191,12 +190,25 @@ def story(body: dict[str, Any], *events: dict[str, Any], pod: dict[str, Any] | N
     return " ".join(shown(page(tell(read(body), events, pod, NOW, default=SECRET), NOW)).split())
 
 
-@pytest.mark.parametrize("reason", HELD_REASONS)
+@pytest.mark.parametrize("reason", reasons_of(Kind.LEASE_HELD))
 def test_every_reason_of_a_lease_says_what_comes_next(reason: Reason) -> None:
     assert reason in NEXT
     told = tell(read(lease(held=("True", reason.value, "Why."))), (), None, NOW, default=SECRET)
     assert len(told.future[0]) > 20
     assert "{" not in " ".join(told.future)
+
+
+@pytest.mark.parametrize("reason", reasons_of(Kind.SANDBOX_READY))
+def test_every_reason_of_a_sandbox_says_what_comes_next(reason: Reason) -> None:
+    assert reason in SANDBOX_NEXT
+    told = tell(read(lease(sandbox=("False", reason.value, "Why."))), (), None, NOW, default=SECRET)
+    assert len(told.future[0]) > 20
+    assert "{" not in " ".join(told.future)
+
+
+def test_no_sentence_is_left_of_a_reason_that_is_no_more() -> None:
+    assert set(NEXT) - {"Stale", "New"} == set(reasons_of(Kind.LEASE_HELD))
+    assert set(SANDBOX_NEXT) == set(reasons_of(Kind.SANDBOX_READY))
 
 
 def test_a_reason_of_a_newer_operator_is_told_without_a_mistake() -> None:

@@ -13,10 +13,9 @@ from docs import metrics
 from docs.__main__ import generated
 from docs.states import State, chart
 from support.documents import DOCS, PAGES, ROOT, blocks, name_of
-from worklease.observability.metrics import HELD_REASONS
-from worklease.rules.conditions import Reason
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import End, Lease
+from worklease.rules.reasons import TABLE, Kind, Reason, Severity, reasons_of
 
 PACKAGE = ROOT / "operator" / "worklease"
 GENERATED = generated()
@@ -36,7 +35,7 @@ def test_a_generated_page_is_current_else_make_docs(path: Path) -> None:
 
 def test_the_picture_of_the_states_has_every_reason_of_the_lease_and_every_end() -> None:
     drawn = chart()
-    assert {reason for shown in drawn.shown.values() for _, reason in shown} == set(HELD_REASONS)
+    assert {reason for shown in drawn.shown.values() for _, reason in shown} == set(reasons_of(Kind.LEASE_HELD))
     assert {reason for _, reason in drawn.shown[State.OVER]} == {Reason(end.value) for end in End}
     assert {way for way in drawn.ways if way[0] is State.OVER} == set()
 
@@ -98,8 +97,9 @@ def told_events() -> set[str]:
 
 
 def test_every_event_has_its_entry() -> None:
-    # Those of the lease have the names of its condition's reasons, but for the claim, which says nothing.
-    made = told_events() | {reason.value for reason in HELD_REASONS if reason is not Reason.CLAIMING}
+    # Events about the lease have the names of its condition's reasons.
+    of_lease = {reason.value for reason in reasons_of(Kind.LEASE_HELD) if TABLE[reason].event is not Severity.QUIET}
+    made = told_events() | of_lease
     assert {"SandboxCreated", "SandboxFailed", "Claimed", "Orphaned"} <= made
     rows = re.findall(r"^\| (`[^|]+) \| (?:Normal|Warning) \|", (DOCS / "events.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(made)

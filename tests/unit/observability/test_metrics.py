@@ -11,12 +11,12 @@ import pytest
 from support.lease_samples import answered, held, refused, stamp, throttled, unanswered, unsent
 from worklease import telemetry
 from worklease.keeper.keeper import Keeper
-from worklease.observability.metrics import HELD_REASONS, OUTCOMES, Fleet, Metrics
+from worklease.observability.metrics import OUTCOMES, Fleet, Metrics
 from worklease.rules import outcomes
 from worklease.rules.answers import observe
-from worklease.rules.conditions import Reason
 from worklease.rules.lease import Adoption, End, Lease
 from worklease.rules.outcomes import Exchange, Outcome
+from worklease.rules.reasons import Kind, reasons_of
 from worklease.telemetry import About
 from worklease.work_api.budget import Budget
 
@@ -205,9 +205,10 @@ def test_names_and_units_are_as_prometheus_wants_them() -> None:
         assert not any(family.name.endswith(unit) for unit in ("_ms", "_minutes", "_percent", "_total"))
 
 
-def test_the_reasons_of_leaseheld_are_known_ones() -> None:
-    assert set(HELD_REASONS) < set(Reason)
-    assert {end.value for end in End} < set(HELD_REASONS)
+async def test_every_reason_of_leaseheld_has_its_series_from_the_start() -> None:
+    counted = await fleet(0.0)
+    shown = {name for name in counted if name.startswith("worklease_leases{")}
+    assert shown == {f"worklease_leases{{reason={reason.value}}}" for reason in reasons_of(Kind.LEASE_HELD)}
 
 
 def test_the_version_is_told() -> None:

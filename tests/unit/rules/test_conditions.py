@@ -8,10 +8,11 @@ import pytest
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
 from worklease.rules.answers import observe
 from worklease.rules.beats import edit, lapse, note_budget_short, release, stopped
-from worklease.rules.conditions import Condition, Kind, Reason, Subject, Verdict, imply, invalid
+from worklease.rules.conditions import Condition, Subject, imply, invalid
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
 from worklease.rules.pods import Ailment, Cause, Ending, Pod
+from worklease.rules.reasons import TABLE, Kind, Reason, Verdict
 from worklease.rules.situation import Asked, Attempt, Policy, Situation
 
 POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True)
@@ -216,6 +217,19 @@ def test_the_closed_list_holds_what_can_be_implied_and_nothing_else() -> None:
         condition.reason for case in CASES.values() for condition in imply(case.situation, case.subject, case.now)
     }
     assert implied | {condition.reason for condition in invalid("Wrong.")} == set(Reason)
+
+
+def test_the_table_names_the_conditions_that_may_give_a_reason_and_no_others() -> None:
+    implied = [
+        *(condition for case in CASES.values() for condition in imply(case.situation, case.subject, case.now)),
+        *invalid("Wrong."),
+    ]
+    for reason in Reason:
+        kinds = {condition.kind for condition in implied if condition.reason is reason}
+        if not TABLE[reason].is_final:
+            assert kinds == TABLE[reason].kinds, reason
+        else:
+            assert kinds <= TABLE[reason].kinds == {HELD, FINISHED}, reason
 
 
 def test_every_end_and_every_trouble_has_a_reason() -> None:
