@@ -11,8 +11,9 @@ import yaml
 
 from controlplane import ensure
 from observability.artefacts import DASHBOARD, RUNBOOKS, alerts, panel_queries, panels, rule_queries, rules
-from observability.dashboard import dashboard
+from observability.dashboard import MEANINGS, dashboard
 from observability.prometheus import NAMESPACE
+from worklease.rules.reasons import Kind, reasons_of
 
 CASES = Path(__file__).with_name("rules.yaml")
 
@@ -90,6 +91,11 @@ def test_the_dashboards_panels_do_not_overlap_and_fill_their_rows() -> None:
     assert len(cells) == len(set(cells))
     assert len(cells) % 24 == 0
     assert max(x for x, _ in cells) == 23
+
+
+def test_the_dashboards_colours_are_of_reasons_that_a_lease_may_give() -> None:
+    named = {word for word in MEANINGS if word[0].isupper()}
+    assert named < {reason.value for reason in reasons_of(Kind.LEASE_HELD)}
 
 
 def test_queries_choose_the_operators_namespace() -> None:

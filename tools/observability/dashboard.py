@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from worklease.rules.reasons import TABLE, Kind, Level, Reason, reasons_of
+
 WIDTH = 24  # Grafana's grid
 HEIGHT = 8
 SELECT = '{namespace=~"$namespace"}'
@@ -72,7 +74,12 @@ MEANINGS = {
 }
 """Colours of what means the same in all panels: readers recognize stacked series by them."""
 
-CALM = "Renewed|Draining|Suspended|Claiming|Duplicate|Stopped"
+CALM = "|".join(
+    reason
+    for reason in reasons_of(Kind.LEASE_HELD)
+    if TABLE[reason].level in {Level.WELL, Level.UNDER_WAY} or reason is Reason.STOPPED
+)
+"""The reasons, as a regular expression, of leases that need no attention."""
 
 ROWS = (
     Row(
