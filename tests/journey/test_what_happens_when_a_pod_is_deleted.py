@@ -32,7 +32,7 @@ def test_the_deletion_of_a_pod_is_refused(leases: Leases, simulator: Simulator, 
     with proxy.fault(Answer(403, 'admission webhook "no" denied the request'), verb="delete", resource="pods"):
         simulator.stop_item(ITEM, force=True)
         message = leases.await_condition(ITEM, "SandboxReady", "False", "DeletionRefused")
-        assert f"Pod {pod} must go" in message
+        assert f"Deleting pod {pod} was refused" in message
         assert 'dmission webhook "no" denied the request' in message
         leases.await_condition(ITEM, "SandboxReady", "Unknown", "FencePending")
         assert leases.condition(ITEM, "Finished")[:2] == ("False", "TearingDown")

@@ -64,7 +64,7 @@ def test_the_resource_is_deleted_while_another_holds_the_item(leases: Leases, si
 def leaves_behind_after_a_minute(
     plane: ControlPlane, namespace: str, *, deafen: Callable[[Simulator], None], words: str
 ) -> None:
-    """Delete a resource whose stop is not heard: its sandbox drains, and a minute later the resource is let go."""
+    """Delete a resource whose stop is not acknowledged: its sandbox drains, and the finalizer goes a minute later."""
     with Simulator("--ttl", "300") as simulator, Operator(plane, namespace, simulator.url):
         leases = Leases(plane, namespace, simulator)
         pod = hold(leases, simulator)
@@ -72,7 +72,7 @@ def leaves_behind_after_a_minute(
         leases.delete(ITEM)
         await_gone(leases, pod)
         wait_for(
-            lambda: "the stop is not heard" in leases.condition(ITEM, "LeaseHeld")[2].lower(),
+            lambda: "has not acknowledged the stop" in leases.condition(ITEM, "LeaseHeld")[2].lower(),
             seconds=30,
             what="a message that tells of the stop",
         )
@@ -92,7 +92,10 @@ def _seconds(time: str) -> float:
 
 def test_the_resource_is_deleted_and_the_work_api_is_down(control_plane: ControlPlane, namespace: str) -> None:
     leaves_behind_after_a_minute(
-        control_plane, namespace, deafen=lambda simulator: simulator.outage("refuse"), words="was not heard"
+        control_plane,
+        namespace,
+        deafen=lambda simulator: simulator.outage("refuse"),
+        words="did not acknowledge",
     )
 
 

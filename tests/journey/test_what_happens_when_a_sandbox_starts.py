@@ -32,7 +32,7 @@ def test_the_template_is_refused(leases: Leases, simulator: Simulator) -> None:
     leases.create(ITEM, sandbox={"template": wrong})
     message = leases.await_condition(ITEM, "LeaseHeld", "False", "InvalidSpec")
     assert "imagePullPolicy" in message
-    assert "nothing is claimed" in message
+    assert "the item is not claimed" in message
     assert calls(simulator, "heartbeat") == []
     leases.edit(ITEM, {"sandbox": {"template": leases.template()}})
     leases.await_condition(ITEM, "SandboxReady", "True")
@@ -170,7 +170,7 @@ def test_a_container_crashes_again_and_again(leases: Leases, simulator: Simulato
     assert leases.condition(ITEM, "SandboxReady")[:2] == ("True", "Running")
     let_wait(leases, pod, "CrashLoopBackOff", "back-off 10s restarting", phase="Running", restarts=3)
     message = leases.await_condition(ITEM, "SandboxReady", "False", "CrashLoop")
-    assert "started again 3 times" in message
+    assert "restarted 3 times" in message
     assert "counts as failed at" in message
     fails_at_the_deadline(leases, simulator, "CrashLoopBackOff: back-off 10s restarting")
 
@@ -190,6 +190,6 @@ def test_no_pod_ever_comes(leases: Leases, simulator: Simulator, proxy: KubeProx
     leases.await_condition(ITEM, "LeaseHeld", "True")
     message = leases.await_condition(ITEM, "SandboxReady", "False", "NoPod")
     assert "counts as failed at" in message
-    fails_at_the_deadline(leases, simulator, "No sandbox pod came within 6 s")
+    fails_at_the_deadline(leases, simulator, "No sandbox pod appeared within 6 s")
     told = written(proxy, "SandboxReady")
     assert ("False", "StartDeadlineExceeded") in told[told.index(("False", "NoPod")) :]

@@ -108,7 +108,7 @@ def test_the_stop_is_not_acknowledged(leases: Leases, simulator: Simulator) -> N
     hold(leases, simulator, template=leases.template(exit_code="0", exit_after="3s"))
     simulator.inject("status", call="stop", times=None, status=503)
     wait_for(
-        lambda: "the stop is not heard" in leases.condition(ITEM, "LeaseHeld")[2].lower(),
+        lambda: "has not acknowledged the stop" in leases.condition(ITEM, "LeaseHeld")[2].lower(),
         seconds=30,
         what="a message that tells of the stop",
     )

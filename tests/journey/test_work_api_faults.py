@@ -226,7 +226,7 @@ def test_an_outage_longer_than_the_ttl_ends_sandboxes_before_their_leases_and_st
     for item in lost:
         leases.await_condition(item, "LeaseHeld", "Unknown", "Fenced", seconds=15)
         message = leases.condition(item, "LeaseHeld")[2]
-        assert "unless renewed" in message or leases.condition(item, "LeaseHeld")[1] == "Expired"
+        assert "unless it is renewed" in message or leases.condition(item, "LeaseHeld")[1] == "Expired"
     for item in lost:
         assert_ended(leases, simulator, item, "Expired")
     simulator.outage("off")

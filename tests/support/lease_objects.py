@@ -12,7 +12,7 @@ NOW: Final = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 Said = tuple[str, str, str]
 """A condition's status, reason and message."""
 
-HELD: Final = ("True", "Renewed", "The lease holds, and is being renewed.")
+HELD: Final = ("True", "Renewed", "The lease holds and is being renewed.")
 
 
 def written(seconds: float) -> str:
@@ -24,7 +24,7 @@ def lease(
     name: str = "demo",
     held: Said | None = HELD,
     sandbox: Said | None = None,
-    finished: Said = ("False", "InProgress", "It is not over."),
+    finished: Said = ("False", "InProgress", "It is not finished."),
     *,
     left: float | None = 40,
     spec: Mapping[str, Any] | None = None,

@@ -1,6 +1,7 @@
-"""The conditions that a lease and its sandbox imply, in words for the person who reads them.
+"""The conditions that a lease and its sandbox imply: which reason applies, and its message for people.
 
-Owns the closed list of reasons. Pure. Must not decide what is done about anything: a condition tells, it never acts.
+Owns the messages. Pure. Must not decide what is done about anything: a condition only reports. What a reason means to
+logs, events and metrics is in ``reasons``.
 """
 
 import math
@@ -25,12 +26,12 @@ from worklease.rules.situation import (
 )
 
 LASTING: Final = 2
-"""Failures in a row from which a trouble is shown: a single lost answer is mended by the next beat."""
+"""Failures in a row after which a trouble is shown: the next heartbeat makes up for a single lost answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition, without the times that only its history knows."""
+    """One condition, without the times that only its history has."""
 
     kind: Kind
     verdict: Verdict
@@ -40,19 +41,20 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What the messages name, and how they write a moment of the monotonic clock."""
+    """The names and times that messages contain."""
 
     item: str
     """Such as ``work item work_1 of environment env_1``."""
     show: Callable[[float], str]
+    """Writes a moment of the monotonic clock as a time of day."""
     rival: str | None = None
-    """The resource that has this item's lease already, as namespace/name."""
+    """The resource that already keeps this item's lease, as namespace/name."""
     problem: str = ""
-    """Why the API server would not make the template's pod."""
+    """Why the API server refused the template's pod; empty if it did not."""
 
 
 def imply(situation: Situation, subject: Subject, now: float) -> tuple[Condition, ...]:
-    """Give the conditions of a resource, in the order in which a reader wants them."""
+    """Return the conditions of a resource, the summary first."""
     held = _lease_held(situation, subject, now)
     sandbox = _sandbox_ready(situation, subject, now)
     return (
@@ -63,10 +65,11 @@ def imply(situation: Situation, subject: Subject, now: float) -> tuple[Condition
     )
 
 
-def invalid(message: str) -> tuple[Condition, ...]:
-    """Give the conditions of a resource whose spec the operator cannot act on."""
-    held = Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.INVALID_SPEC, message)
-    finished = Condition(Kind.FINISHED, Verdict.FALSE, Reason.INVALID_SPEC, "Nothing is done until the spec is mended.")
+def invalid(problem: str) -> tuple[Condition, ...]:
+    """Return the conditions of a resource whose spec the operator cannot act on."""
+    held = Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.INVALID_SPEC, problem)
+    message = "The operator does nothing until the spec is fixed."
+    finished = Condition(Kind.FINISHED, Verdict.FALSE, Reason.INVALID_SPEC, message)
     return (_ready(held, None), held, finished)
 
 
@@ -78,41 +81,45 @@ def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition
     if ends is None:
         return _not_yet_held(lease, subject)
     if lease.reprieve is not None and now >= ends:
-        message = f"The lease held until {subject.show(ends)} as far as is known; whether it still does, a beat shows."
+        message = (
+            f"The lease is known to have held until {subject.show(ends)}; the next heartbeat shows if it still does."
+        )
         return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.IN_DOUBT, _with(message, lease.message))
     until = f"The lease holds until {subject.show(ends)}"
+    unless = f"The lease ends at {subject.show(ends)} unless it is renewed."
     if is_fenced(lease, now):
-        why = "The time to drain is over" if lease.stopping_seen else "No beat was accepted in time"
-        message = f"{why}; the sandbox is ending before the lease can. {until} unless renewed."
+        why = "The time to drain is over" if lease.stopping_seen else "No heartbeat was accepted in time"
+        message = f"{why}; the operator ends the sandbox before the lease can end. {unless}"
         return Condition(Kind.LEASE_HELD, Verdict.UNKNOWN, Reason.FENCED, _with(message, lease.message))
     if lease.suspended:
-        return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.SUSPENDED, f"{until}; no beats are sent by request.")
+        return Condition(
+            Kind.LEASE_HELD, Verdict.TRUE, Reason.SUSPENDED, f"{until}; heartbeats are suspended by request."
+        )
     refusal = _refused_stop(situation)
     if lease.stopping_seen:
-        message = f"{_capital(subject.item)} is stopping: the sandbox finishes, then the stop is confirmed."
+        message = f"{_capital(subject.item)} is stopping: the sandbox finishes, then the operator confirms the stop."
         return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.DRAINING, _with(message, refusal))
     if lease.trouble is not None:
         reason = reason_of(lease.trouble)
         if lease.failures >= LASTING or TABLE[reason].is_shown_at_once:
-            message = _with(f"{until} unless renewed.", lease.message)
-            return Condition(Kind.LEASE_HELD, Verdict.TRUE, reason, message)
-    return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, _with(f"{until}, and is being renewed.", refusal))
+            return Condition(Kind.LEASE_HELD, Verdict.TRUE, reason, _with(unless, lease.message))
+    return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, _with(f"{until} and is being renewed.", refusal))
 
 
 def _refused_stop(situation: Situation) -> str:
-    """Tell of a stop that is asked for and not heard: it is what a deletion or the end of a drain waits for."""
+    """Return what to say of a stop that the server has not acknowledged: a deletion or a drain waits for it."""
     for asked in (situation.forced_stop, situation.graceful_stop):
         if asked is not None and asked.refusals > 0:
-            return f"the stop is not heard, and is tried again: {asked.message}"
+            return f"the server has not acknowledged the stop; retrying: {asked.message}"
     return ""
 
 
 def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
     if subject.rival is not None:
-        message = f"WorkLease {subject.rival} keeps the lease of {subject.item}; this one does nothing while it does."
+        message = f"WorkLease {subject.rival} keeps the lease of {subject.item}; meanwhile this one does nothing."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.DUPLICATE, message)
     if subject.problem:
-        message = f"The template's pod is refused, so nothing is claimed: {_sentence(subject.problem)}"
+        message = f"The template's pod was refused, so the item is not claimed: {_sentence(subject.problem)}"
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.INVALID_SPEC, message)
     if lease.suspended:
         message = f"{_capital(subject.item)} is not claimed: heartbeats are suspended by request."
@@ -120,7 +127,9 @@ def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
     if lease.trouble is None:
         message = f"Claiming the lease of {subject.item}."
         if lease.state == "stopping":
-            message = f"{_capital(subject.item)} is stopping, and was never ours: waiting until it is stopped."
+            message = (
+                f"{_capital(subject.item)} is stopping, and its lease was never held here; waiting until it is stopped."
+            )
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.CLAIMING, message)
     verdict = Verdict.UNKNOWN if lease.trouble is Trouble.IN_DOUBT else Verdict.FALSE
     return Condition(Kind.LEASE_HELD, verdict, reason_of(lease.trouble), _sentence(lease.message))
@@ -130,7 +139,7 @@ def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
 
 
 def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condition | None:
-    """Tell of the current sandbox; None where the lease alone counts."""
+    """Return the condition of the current sandbox; None where the lease alone counts."""
     for pod in leaving(situation):
         if (leaves := _leaving(situation, pod, now)) is not None:
             return leaves
@@ -146,7 +155,7 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
         return _of_pod(situation, subject, going[-1])
     if (last := latest(pods)) is not None:
         if last.gone and last.uid in situation.deletions:
-            return _not_ready(Reason.ENDED, f"Pod {last.name} is gone, as it was told to.")
+            return _not_ready(Reason.ENDED, f"The operator deleted pod {last.name}, and it is gone.")
         cause = cause_of(last) or Cause.FAILED
         return _not_ready(reason_of(cause), ending_of(last, cause).message)
     return _without_pod(situation, subject, now)
@@ -157,15 +166,14 @@ def _not_ready(reason: Reason, message: str) -> Condition:
 
 
 def _leaving(situation: Situation, pod: Pod, now: float) -> Condition | None:
-    """Tell of a pod that must go; None where it need not."""
+    """Return the condition for a pod that must go; None if it need not."""
     asked = situation.deletions.get(pod.uid)
     refusal = asked.message if asked is not None and asked.refusals > 0 else ""
     if asked is not None and is_fenced(situation.lease, now):
-        message = f"Pod {pod.name} must be gone before the lease can end, and its deletion is not done yet."
+        message = f"Pod {pod.name} must be gone before the lease can end, but its deletion is not complete."
         return Condition(Kind.SANDBOX_READY, Verdict.UNKNOWN, Reason.FENCE_PENDING, _with(message, refusal))
     if refusal:
-        message = f"Pod {pod.name} must go, but its deletion is refused, and is tried again."
-        return _not_ready(Reason.DELETION_REFUSED, _with(message, refusal))
+        return _not_ready(Reason.DELETION_REFUSED, _with(f"Deleting pod {pod.name} was refused; retrying.", refusal))
     if asked is not None or (pod.terminating and situation.ending is None):
         return _not_ready(Reason.ENDING, _with(f"Pod {pod.name} is being deleted.", _why_it_ended(situation)))
     return None
@@ -176,23 +184,23 @@ def _why_it_ended(situation: Situation) -> str:
 
 
 def _last_words(situation: Situation) -> str:
-    """Tell how the sandbox of a lease that is over ended, and whether it is kept."""
+    """Return how the sandbox of a lease that is over ended, and whether it is kept."""
     if situation.ending is not None:
-        told = _sentence(situation.ending.message)
+        end = _sentence(situation.ending.message)
     elif (last := latest(current(situation))) is not None and last.is_over:
-        told = _sentence(ending_of(last, cause_of(last) or Cause.FAILED).message)
+        end = _sentence(ending_of(last, cause_of(last) or Cause.FAILED).message)
     else:
-        told = ""
+        end = ""
     kept = [pod.name for pod in alive(situation.bound) if is_kept(situation, pod)]
     if kept:
-        return f"{told} Pod {', '.join(kept)} is kept for its logs: delete it when they are read.".strip()
-    return f"The sandbox is gone. {told}".strip() if situation.bound else "There was no sandbox."
+        return f"{end} Pod {', '.join(kept)} is kept for its logs; delete it when you have read them.".strip()
+    return f"The sandbox is gone. {end}".strip() if situation.bound else "There was no sandbox."
 
 
 def _with_consequence(situation: Situation) -> str:
-    """Tell how a sandbox ended, and what follows."""
+    """Return how a sandbox ended, and what follows."""
     ending, policy = situation.ending, situation.sandbox
-    assert ending is not None  # noqa: S101 (told by the caller)
+    assert ending is not None  # noqa: S101 (the caller has checked)
     consequence = "The work item is being stopped."
     if ending.cause is not Cause.SUCCEEDED and policy is not None:
         match policy.on_failure:
@@ -201,9 +209,9 @@ def _with_consequence(situation: Situation) -> str:
             case OnFailure.RELEASE:
                 consequence = "The work item is being released."
             case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
-                consequence = "A new one follows under the same lease."
+                consequence = "A new sandbox follows under the same lease."
             case OnFailure.RESTART:
-                consequence = f"It was made anew {_times(policy.max_restarts)}; the work item is being stopped."
+                consequence = f"It was restarted {_times(policy.max_restarts)}; the work item is being stopped."
             case _:
                 assert_never(policy.on_failure)
     return f"{_sentence(ending.message)} {consequence}"
@@ -218,23 +226,21 @@ def _without_pod(situation: Situation, subject: Subject, now: float) -> Conditio
     if policy is None:
         return None
     until = deadline(situation, None)
-    by = f" It counts as failed at {subject.show(until)}." if until < math.inf else ""
+    by = f" Without a pod it counts as failed at {subject.show(until)}." if until < math.inf else ""
     if situation.making is not None:
-        message = f"The sandbox pod is refused, and is tried again: {_sentence(situation.making.message)}{by}"
+        message = f"Creating the sandbox pod was refused; retrying: {_sentence(situation.making.message)}{by}"
         return _not_ready(Reason.CREATION_REFUSED, message)
     at = begins(situation)
     if situation.attempt.number > 0 and at is not None:
         when = f"at {subject.show(at)}" if now < at else "now"
         last = latest(situation.bound.values())
         former = ending_of(last, cause_of(last) or Cause.FAILED).message if last is not None else ""
-        how = "is made" if policy.is_made else "is awaited"
+        how = "is created" if policy.is_made else "is expected"
         count = f"restart {situation.attempt.number} of {policy.max_restarts}"
         return _not_ready(Reason.RESTARTING, _with(f"Another sandbox {how} {when} ({count}).", former) + by)
     if policy.is_made:
-        message = (
-            "The sandbox pod is made as soon as the lease is held." if at is None else "The sandbox is being made."
-        )
-        return _not_ready(Reason.CREATING, message)
+        when = "as soon as it holds the lease" if at is None else "now"
+        return _not_ready(Reason.CREATING, f"The operator creates the sandbox pod {when}.")
     return _not_ready(Reason.NO_POD, f"No pod in this namespace carries both labels of the work item yet.{by}")
 
 
@@ -244,10 +250,10 @@ def _of_pod(situation: Situation, subject: Subject, pod: Pod) -> Condition:
     why = ": ".join(part for part in (pod.reason, pod.message) if part)
     message = _with(f"Pod {pod.name} is {pod.phase.lower() or 'unknown'}.", why)
     if pod.restarts:
-        message += f" Its containers were started again {_times(pod.restarts)}."
+        message += f" Its containers were restarted {_times(pod.restarts)}."
     until = deadline(situation, pod)
     if until < math.inf:
-        message += f" Unless it runs by then, it counts as failed at {subject.show(until)}."
+        message += f" If it does not run by then, it counts as failed at {subject.show(until)}."
     if pod.ailment is not None:
         return _not_ready(reason_of(pod.ailment), message)
     return _not_ready(Reason.NOT_READY if pod.phase == "Running" else Reason.PENDING, message)
@@ -256,11 +262,13 @@ def _of_pod(situation: Situation, subject: Subject, pod: Pod) -> Condition:
 def _finished(situation: Situation, subject: Subject) -> Condition:
     end = situation.lease.end
     if end is None:
-        return Condition(Kind.FINISHED, Verdict.FALSE, Reason.IN_PROGRESS, f"{_capital(subject.item)} is not over.")
+        return Condition(Kind.FINISHED, Verdict.FALSE, Reason.IN_PROGRESS, f"{_capital(subject.item)} is not finished.")
     if not is_finished(situation):
         names = ", ".join(pod.name for pod in leaving(situation))
         message = (
-            f"The lease is over; still to go: pod {names}." if names else "The lease is over; looking for its pods."
+            f"The lease is over; waiting until pod {names} is gone."
+            if names
+            else "The lease is over; looking for its pods."
         )
         return Condition(Kind.FINISHED, Verdict.FALSE, Reason.TEARING_DOWN, message)
     message = _with(_sentence(situation.lease.message), _why_it_ended(situation))
@@ -276,13 +284,13 @@ def _ready(held: Condition, sandbox: Condition | None) -> Condition:
 
 
 def _sentence(text: str) -> str:
-    """Write a cause as a sentence; messages are read by people."""
+    """Return a cause as a sentence, for people."""
     text = _capital(text.strip())
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
 def _capital(text: str) -> str:
-    """Begin a sentence; what follows the first letter is a name's own matter."""
+    """Return a text with a capital first letter; the others stay, because names have their own."""
     return text[:1].upper() + text[1:]
 
 

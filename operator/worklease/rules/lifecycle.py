@@ -187,7 +187,7 @@ def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
         case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
             return Plan((Restart(_next_attempt(situation, now)),))
         case OnFailure.RELEASE:
-            return Plan((Release("the lease is left to lapse, as onFailure asks"),))
+            return Plan((Release("heartbeats stop, as onFailure asks; the lease lapses"),))
         case OnFailure.STOP | OnFailure.RESTART:
             return _stop_sandbox(situation, now)
         case _:
@@ -275,7 +275,7 @@ def _within(plan: Plan, until: float) -> Plan:
 def _left_running(situation: Situation) -> str:
     asked = situation.forced_stop or situation.graceful_stop
     why = f": {asked.message}" if asked is not None and asked.message else ""
-    return f"the stop of the work item was not heard{why}; it is not beaten any more, and its lease lapses"
+    return f"the server did not acknowledge the stop of the work item{why}; heartbeats stopped, and its lease lapses"
 
 
 def _left_lapsed(situation: Situation) -> str:
@@ -283,7 +283,7 @@ def _left_lapsed(situation: Situation) -> str:
     tried = [asked for asked in (situation.forced_stop, situation.graceful_stop) if asked is not None and asked.message]
     if not situation.deleting or situation.lease.end is not End.EXPIRED or not tried:
         return ""
-    return f"the stop of the work item was not heard: {tried[0].message}; its lease has lapsed"
+    return f"the server did not acknowledge the stop of the work item: {tried[0].message}; its lease has lapsed"
 
 
 def _give_up(situation: Situation, now: float) -> Plan:
@@ -316,7 +316,7 @@ def _leave(situation: Situation, working: Sequence[Pod], now: float) -> Plan:
     if not situation.lease.held or until == inf:
         return plan
     if now >= until:
-        return Plan((*plan.steps, Release("the lease is left to lapse, as deletionPolicy asks")), plan.look_at)
+        return Plan((*plan.steps, Release("heartbeats stop, as deletionPolicy asks; the lease lapses")), plan.look_at)
     return replace(plan, look_at=until if plan.look_at is None else min(until, plan.look_at))
 
 

@@ -131,7 +131,7 @@ _WORDS: Final = {
     Cause.DELETED: "was deleted by somebody else",
     Cause.NODE_LOST: "was lost with its node",
     Cause.NOT_STARTED: "did not start in time",
-    Cause.FENCED: "was ended because no beat was accepted in time",
+    Cause.FENCED: "was ended because no heartbeat was accepted in time",
 }
 
 
@@ -161,7 +161,7 @@ def ending_of(pod: Pod, cause: Cause) -> Ending:
 
 def ending_without_pod(seconds: float, problem: str) -> Ending:
     """Tell that no pod came within ``seconds`` of the start deadline; ``problem`` is what stood in its way."""
-    sentence = f"No sandbox pod came within {seconds:.0f} s"
+    sentence = f"No sandbox pod appeared within {seconds:.0f} s"
     return Ending(Cause.NOT_STARTED, f"{sentence}: {problem}" if problem else sentence)
 
 

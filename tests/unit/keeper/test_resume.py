@@ -170,14 +170,14 @@ def test_a_release_does_not_beat_for_a_pod_that_cannot_go() -> None:
     held_up = kept({}, replace(POD, phase="Succeeded", terminating=True), deletionPolicy="Release")
     held_up.pods.note_deletion("pod1", Asked(START + 8, first=START + 1))
     going = replace(held_up.gather(), deleting=True)
-    assert decide(going, START + 9).steps == (Release("the lease is left to lapse, as deletionPolicy asks"),)
+    assert decide(going, START + 9).steps == (Release("heartbeats stop, as deletionPolicy asks; the lease lapses"),)
     working = kept({}, replace(POD, terminating=True), deletionPolicy="Release")
     working.pods.note_deletion("pod1", Asked(START + 8, first=START + 1))
     plan = decide(replace(working.gather(), deleting=True), START + 9)
     assert plan.steps == ()
     assert decide(replace(working.gather(), deleting=True), START + 36.1).steps == (
         EndPod("pod1", "sandbox-1", None),
-        Release("the lease is left to lapse, as deletionPolicy asks"),
+        Release("heartbeats stop, as deletionPolicy asks; the lease lapses"),
     )
 
 

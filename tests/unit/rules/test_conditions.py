@@ -265,11 +265,13 @@ def test_a_fenced_lease_says_why() -> None:
 def test_a_drain_that_the_fence_ends_blames_no_beat() -> None:
     fenced = of_kind(imply(situation(observe(held(), STOPPING)), subject(), 188), HELD)
     assert (fenced.verdict, fenced.reason) == (UNKNOWN, Reason.FENCED)
-    assert fenced.message.startswith("The time to drain is over; the sandbox is ending before the lease can.")
+    assert fenced.message.startswith(
+        "The time to drain is over; the operator ends the sandbox before the lease can end."
+    )
 
 
 @pytest.mark.parametrize("which", ["forced_stop", "graceful_stop"])
-def test_a_stop_that_is_not_heard_is_told(which: str) -> None:
+def test_a_stop_that_is_not_acknowledged_is_shown(which: str) -> None:
     lease = held() if which == "graceful_stop" else observe(held(), STOPPING)
     told = situation(lease, **{which: Asked(110.0, 3, "the Work API answered 500")})
     assert "answered 500" in of_kind(imply(told, subject(), 115), HELD).message

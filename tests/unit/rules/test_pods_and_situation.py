@@ -193,7 +193,10 @@ def concluded(*pods: Pod, ending: Ending = ENDED, number: int = 0, **policy: Any
         (concluded(replace(RUNNING, terminating=True)), (StopItem(force=False),)),
         (concluded(SUCCEEDED, ending=DONE, on_failure=OnFailure.RESTART), (StopItem(force=True),)),
         (concluded(SUCCEEDED, ending=DONE, on_failure=OnFailure.RELEASE), (StopItem(force=True),)),
-        (concluded(FAILED, on_failure=OnFailure.RELEASE), (Release("the lease is left to lapse, as onFailure asks"),)),
+        (
+            concluded(FAILED, on_failure=OnFailure.RELEASE),
+            (Release("heartbeats stop, as onFailure asks; the lease lapses"),),
+        ),
         (
             concluded(FAILED, on_failure=OnFailure.RESTART),
             (Restart(Attempt(number=1, begins=112.0, settled=frozenset({"pod1"}))),),
