@@ -39,7 +39,7 @@ def test_describe_tells_the_story_of_a_failed_sandbox(
     oom = f"Pod {first} ran out of memory and was killed with exit code 137: The heap is full. (OOMKilled)"
     for note in (
         oom,
-        "was made from the template, attempt 2.",
+        "was created from the template, attempt 2.",
         f"Pod {second} failed with exit code 3: The disk is full.",
     ):
         assert note in events, f"{note} is not in:\n{events}"

@@ -51,7 +51,7 @@ def beats_on(simulator: Simulator, items: list[str], seconds: float) -> None:
 
 def has_ended(operator: Operator, times: int) -> bool:
     """Tell whether Kopf has ended so many times."""
-    return operator.log().count("kopf ended, starting it again") == times
+    return operator.log().count("kopf ended, restarting it") == times
 
 
 def resources(plane: ControlPlane, leases: Leases) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def test_a_termination_in_order_leaves_no_gap_but_that_of_the_start(
     hold(leases, simulator, *items, ttlSeconds=ttl)
     # Kopf, trap 3c: it takes the process's signals, and leaves them dead between two of its runs.
     assert proxy.end_watches_with_error(500) > 0
-    wait_for(lambda: "kopf ended, starting it again" in operator.log(), seconds=20, what="the end of Kopf")
+    wait_for(lambda: "kopf ended, restarting it" in operator.log(), seconds=20, what="the end of Kopf")
     told = time.monotonic()
     assert operator.terminate() == 0
     operator.start()

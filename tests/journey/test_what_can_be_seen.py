@@ -90,11 +90,11 @@ def test_ready_is_who_has_the_first_list_and_until_then_the_probe_says_what_is_m
     with Operator(control_plane, namespace, simulator.url, KUBECONFIG=str(proxy.kubeconfig)) as operator:
         assert get(operator, "/readyz") == (
             503,
-            "the first list of WorkLeases is not in: is the Kubernetes API there?\n",
+            "the first list of WorkLeases has not arrived: is the Kubernetes API reachable?\n",
         )
-        assert get(operator, "/healthz") == (200, "the event loop and the keeper's turns go on\n")
+        assert get(operator, "/healthz") == (200, "the event loop and the keeper make progress\n")
         proxy.lift(census)
-        missing = "2 WorkLeases of the first list are not seen by the watch yet\n"
+        missing = "the watch has not reported 2 WorkLeases of the first list yet\n"
         wait_for(lambda: get(operator, "/readyz") == (503, missing), seconds=30, what="the list without the watch")
         proxy.lift(kopf)
         wait_for(lambda: is_ready(operator), seconds=60, what="the watch")

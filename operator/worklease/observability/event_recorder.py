@@ -1,7 +1,7 @@
-"""Kubernetes events on the resource: its transitions, for who reads ``kubectl describe``.
+"""Kubernetes events on the resource: its transitions, for ``kubectl describe``.
 
-Owns the events API (``events.k8s.io/v1``), the events' reasons, and their rate. Listens to what is told; must not be in
-anybody's way: an event that cannot be written in time is dropped, and the log says how many were.
+Owns the events API (``events.k8s.io/v1``), the events' reasons, and their rate. It listens to telemetry, and must not
+block anything: it drops an event that it cannot write in time, and logs how many it dropped.
 """
 
 import asyncio
@@ -42,29 +42,29 @@ from worklease.telemetry import (
 )
 
 PER_SECOND: Final = 20.0
-"""Events a second at most: as many as status writes, which matter more."""
+"""Events per second at most: as many as status writes, which matter more."""
 
 BURST: Final = 50.0
-"""Events that may go at once after a pause."""
+"""Events that may be written at once after a pause."""
 
-WAITING: Final = 5_000
+MOST_WAITING: Final = 5_000
 """Events that wait at most; of more than that, the newest are dropped."""
 
 TRIES: Final = 3
-"""How often an event is tried: it is told for people, and the status says all that it does."""
+"""How often an event is tried. It may be lost after that: the status says the same."""
 
 RETRY: Final = 2.0
-"""Seconds between two tries."""
+"""Seconds between two tries: an API server that is busy needs a moment."""
 
 LONGEST_NOTE: Final = 1024
-"""Bytes of a note (events.k8s.io/v1)."""
+"""Bytes of a note at most (events.k8s.io/v1)."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class KubernetesEvent:
-    """What one event says."""
+    """One Kubernetes event, without its times and its object."""
 
     about: About
     reason: str
@@ -76,14 +76,14 @@ class KubernetesEvent:
 
 
 def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
-    """Say which event a event makes; None for what is no transition that a person waits for."""
+    """Return the Kubernetes event for something that happened; None if people do not wait for it."""
     match event:
         case ConditionChanged():
             return _of_condition(event)
         case SandboxMade(about, pod, attempt):
             which = f", attempt {attempt + 1}" if attempt else ""
             return KubernetesEvent(
-                about, "SandboxCreated", "Create", f"Pod {pod} was made from the template{which}.", pod=pod
+                about, "SandboxCreated", "Create", f"Pod {pod} was created from the template{which}.", pod=pod
             )
         case SandboxEnded(about, pod, cause, message):
             is_failure = cause != Cause.SUCCEEDED
@@ -91,10 +91,10 @@ def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
             note = message if cause.casefold() in message.casefold() else f"{message} ({cause})"
             return KubernetesEvent(about, reason, "Conclude", note, is_warning=is_failure, pod=pod)
         case DeletionAsked(about, pod, cause, grace, _):
-            note = f"Pod {pod} is told to end within {grace:.0f} s ({cause})."
+            note = f"Pod {pod} is being deleted and has {grace:.0f} s to end ({cause})."
             return KubernetesEvent(about, "TearingDown", "Delete", note, pod=pod)
         case DeletionRefused(about, pod, message):
-            note = f"The deletion of pod {pod} is refused, and is tried again: {message}"
+            note = f"Deleting pod {pod} was refused; retrying: {message}"
             return KubernetesEvent(about, "DeletionRefused", "Delete", note, is_warning=True, pod=pod)
         case SandboxGone(about, pod):
             return KubernetesEvent(about, "TornDown", "Delete", f"Pod {pod} is gone.", pod=pod)
@@ -129,11 +129,11 @@ def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:
 
 
 class EventRecorder:
-    """Writes events, one after the other, within their rate.
+    """Writes Kubernetes events, one after the other, at a limited rate.
 
     Args:
-        api: The way to the API server.
-        now: The time of day, in UTC.
+        api: The Kubernetes API.
+        now: Returns the time of day, in UTC.
     """
 
     def __init__(self, api: KubernetesApi, now: Callable[[], datetime]) -> None:
@@ -147,18 +147,18 @@ class EventRecorder:
 
     @property
     def waiting(self) -> int:
-        """How many events wait to be written."""
+        """The number of events that wait to be written."""
         return len(self._waiting)
 
     def listen(self, event: TelemetryEvent) -> None:
-        """Take note of what happened."""
-        told = kubernetes_event(event)
-        if told is None:
+        """Queue the Kubernetes event for what happened, if there is one."""
+        queued = kubernetes_event(event)
+        if queued is None:
             return
-        if len(self._waiting) >= WAITING:
+        if len(self._waiting) >= MOST_WAITING:
             self._dropped += 1
             return
-        self._waiting.append((told, self._now()))
+        self._waiting.append((queued, self._now()))
         self._news.set()
 
     async def run(self) -> None:
@@ -173,54 +173,54 @@ class EventRecorder:
             allowance, counted_at = min(BURST, allowance + (now - counted_at) * PER_SECOND) - 1.0, now
             if allowance < 0:
                 await asyncio.sleep(-allowance / PER_SECOND)
-            told, at = self._waiting.popleft()
-            await self._write(told, at)
-            if self._dropped and len(self._waiting) < WAITING:
-                _log.warning("events dropped, for too many waited: %d", self._dropped)
+            event, at = self._waiting.popleft()
+            await self._write(event, at)
+            if self._dropped and len(self._waiting) < MOST_WAITING:
+                _log.warning("events dropped because too many waited: %d", self._dropped)
                 self._dropped = 0
 
-    async def _write(self, told: KubernetesEvent, at: datetime) -> None:
-        path = f"/apis/events.k8s.io/v1/namespaces/{told.about.namespace}/events"
-        body = self._body(told, at, self._stamp(at))
+    async def _write(self, event: KubernetesEvent, at: datetime) -> None:
+        path = f"/apis/events.k8s.io/v1/namespaces/{event.about.namespace}/events"
+        body = self._body(event, at, self._stamp(at))
         for left in reversed(range(TRIES)):
             match await self._api.call("POST", path, body=body):
                 case Done():
                     return
                 case Refused() as refused if refused.is_by_name:
-                    return  # an earlier try was heard, and its answer was not
+                    return  # an earlier try was written, and its answer was lost
                 case Refused(status=HTTPStatus.FORBIDDEN | HTTPStatus.NOT_FOUND, message=message):
-                    # A namespace on its way out takes no events; another try is refused as well.
+                    # A namespace that is being deleted takes no events; another try is refused as well.
                     _log.info(
-                        "event not written reason=%s namespace=%s: %s", told.reason, told.about.namespace, message
+                        "event not written reason=%s namespace=%s: %s", event.reason, event.about.namespace, message
                     )
                     return
                 case Refused(_, message) | NoAnswer(message):
                     if not left:
-                        _log.warning("event dropped reason=%s name=%s: %s", told.reason, told.about.name, message)
+                        _log.warning("event dropped reason=%s name=%s: %s", event.reason, event.about.name, message)
                         return
                     await asyncio.sleep(RETRY)
                 case reply:
                     assert_never(reply)
 
     def _stamp(self, at: datetime) -> int:
-        """Give an event's time in microseconds, or the next one that no earlier event has."""
+        """Return an event's time in microseconds, or the next one that no earlier event has."""
         self._latest = max(self._latest + 1, round(at.timestamp() * 1e6))
         return self._latest
 
-    def _body(self, told: KubernetesEvent, at: datetime, stamp: int) -> dict[str, Any]:
-        about = told.about
+    def _body(self, event: KubernetesEvent, at: datetime, stamp: int) -> dict[str, Any]:
+        about = event.about
         body: dict[str, Any] = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            # kubectl describe shows events of this API in the order of their names: so the names tell their time.
+            # kubectl describe sorts events of this API by name, so the names contain their time.
             "metadata": {"name": f"{about.name[:200]}.{stamp:x}", "namespace": about.namespace},
             "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,
-            "action": told.action,
-            "reason": told.reason,
-            "type": "Warning" if told.is_warning else "Normal",
-            "note": _cut(told.note),
+            "action": event.action,
+            "reason": event.reason,
+            "type": "Warning" if event.is_warning else "Normal",
+            "note": _cut(event.note),
             "regarding": {
                 "apiVersion": "worklease.dev/v1alpha1",
                 "kind": "WorkLease",
@@ -229,13 +229,13 @@ class EventRecorder:
                 "uid": about.uid,
             },
         }
-        if told.pod:
-            pod = {"apiVersion": "v1", "kind": "Pod", "namespace": about.namespace, "name": told.pod}
+        if event.pod:
+            pod = {"apiVersion": "v1", "kind": "Pod", "namespace": about.namespace, "name": event.pod}
             body["related"] = pod
         return body
 
 
 def _cut(note: str) -> str:
-    """Keep a note within its bytes."""
+    """Return a note, cut to the bytes that it may have."""
     raw = note.encode()
     return note if len(raw) <= LONGEST_NOTE else raw[: LONGEST_NOTE - 3].decode(errors="ignore") + "…"

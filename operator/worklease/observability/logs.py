@@ -1,8 +1,8 @@
-"""The log: how its lines look, and one line for each transition that is told.
+"""The log: its formats, and one line for each transition.
 
-Owns the formats and the words of the transitions. A line that is about a resource has the resource as an argument of
-type ``About``: as text it reads ``namespace=... name=...``, as JSON it is fields. Must not be called by anything but
-the composition root: it listens.
+Owns the formats and the messages about transitions. A line about a resource has an argument of type ``About``: as text
+it reads ``namespace=... name=...``, as JSON it becomes fields. Only the composition root may call this module: it
+listens to telemetry.
 """
 
 import json
@@ -16,16 +16,16 @@ from worklease.rules.reasons import REPORTED, Severity, row_of
 from worklease.telemetry import About
 
 LAGGING: Final = 1.0
-"""Seconds of the event loop's lag that are worth a line: every lease waited so long."""
+"""Seconds of event loop lag from which there is a line: every lease waited so long."""
 
 _log = logging.getLogger(__name__)
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object for each line, with what it is about as fields."""
+    """Formats each line as a JSON object, with the resource that it is about as fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as JSON."""
+        """Return a record as JSON."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
@@ -48,18 +48,18 @@ class JsonLines(logging.Formatter):
 
 
 def listen(event: telemetry.TelemetryEvent) -> None:
-    """Log a transition; what a steady fleet does all day is none."""
+    """Log a transition; a healthy fleet has none all day."""
     match event:
         case telemetry.BeatEnded() | telemetry.TurnGiven() | telemetry.StatusWrite() | telemetry.LeaseEnded():
-            pass  # the first three are no transitions, and the end of a lease is one of its condition
+            pass  # the first three are no transitions, and the condition already reports the end of a lease
         case telemetry.LoopLagged(seconds) if seconds >= LAGGING:
-            _log.warning("the event loop stood still for %.1f s: every lease waited", seconds)
+            _log.warning("the event loop stood still for %.1f s; every lease waited", seconds)
         case telemetry.LoopLagged():
             pass
         case telemetry.CallRefused(call, code):
             _log.debug("call refused call=%s code=%d", call.value, code, extra={"fields": {"code": code}})
         case telemetry.KopfEnded(why):
-            _log.warning("kopf ended, starting it again: %s", why)
+            _log.warning("kopf ended, restarting it: %s", why)
         case telemetry.ConditionChanged(type=kind) if kind in REPORTED:
             _log_condition(event)
         case telemetry.ConditionChanged():
@@ -87,32 +87,30 @@ def _log_condition(changed: telemetry.ConditionChanged) -> None:
     )
 
 
-def _log_sandbox(
-    event: telemetry.SandboxEvent,
-) -> None:
+def _log_sandbox(event: telemetry.SandboxEvent) -> None:
     match event:
         case telemetry.SandboxMade(about, pod, attempt):
-            _line(logging.INFO, "sandbox made %s pod=%s attempt=%d", about, pod, attempt, pod=pod, attempt=attempt)
+            _line(logging.INFO, "sandbox created %s pod=%s attempt=%d", about, pod, attempt, pod=pod, attempt=attempt)
         case telemetry.SandboxEnded(about, pod, cause, message):
             _line(
                 logging.INFO, "sandbox ended %s pod=%s reason=%s: %s", about, pod, cause, message, pod=pod, reason=cause
             )
         case telemetry.DeletionAsked(about, pod, cause, grace):
-            words = "sandbox ending %s pod=%s reason=%s grace=%g"
+            words = "deleting sandbox %s pod=%s reason=%s grace=%g"
             _line(logging.INFO, words, about, pod, cause, grace, pod=pod, reason=cause, grace=grace)
         case telemetry.DeletionRefused(about, pod, message):
-            _line(logging.WARNING, "pod not deleted, will try again %s pod=%s: %s", about, pod, message, pod=pod)
+            _line(logging.WARNING, "pod not deleted, retrying %s pod=%s: %s", about, pod, message, pod=pod)
         case telemetry.SandboxGone(about, pod):
             _line(logging.INFO, "sandbox gone %s pod=%s", about, pod, pod=pod)
         case telemetry.PodIgnored(about, pod, message):
-            _line(logging.WARNING, "pod not touched %s pod=%s: %s", about, pod, message, pod=pod)
+            _line(logging.WARNING, "pod ignored %s pod=%s: %s", about, pod, message, pod=pod)
         case telemetry.StopEnded(about, force, is_acknowledged, message) if is_acknowledged:
-            _line(logging.INFO, "stop heard %s force=%s: %s", about, force, message, force=force)
+            _line(logging.INFO, "stop acknowledged %s force=%s: %s", about, force, message, force=force)
         case telemetry.StopEnded(about, force, _, message):
-            words = "stop not heard, will try again %s force=%s: %s"
+            words = "stop not acknowledged, retrying %s force=%s: %s"
             _line(logging.WARNING, words, about, force, message, force=force)
         case telemetry.Orphaned(about, message):
-            _line(logging.WARNING, "resource let go with something left %s: %s", about, message)
+            _line(logging.WARNING, "finalizer removed with something left %s: %s", about, message)
 
 
 def _line(level: int, words: str, *arguments: object, **fields: object) -> None:

@@ -1,8 +1,8 @@
-"""The metrics: what happened, counted as it is told, and what the fleet looks like, counted when asked.
+"""The metrics: events counted as they happen, and the state of the fleet counted at each scrape.
 
 Owns the names and units of the metrics, by the Prometheus conventions, with labels from closed sets only: each series
-is there from the start, at zero. Must not be called by anything but the composition root: it listens, and a beat finds
-its series bound already. What can be a stranger's word (a pod's reason, an HTTP status) is counted as ``Other``.
+exists from the start, at zero, so a beat never has to create one. Only the composition root may call this module: it
+listens to telemetry. A word that others choose (a pod's reason, an HTTP status) is counted as ``Other`` if it is new.
 """
 
 import asyncio
@@ -38,31 +38,31 @@ from worklease.rules.reasons import TABLE, Kind, Reason, reason_of, reasons_of
 from worklease.work_api.budget import Budget
 
 OTHER: Final = "Other"
-"""The label's value for a word that is not in the closed set."""
+"""The label value for a word that is not in the closed set."""
 
 STATES: Final = ("queued", "starting", "active", "stopping", "stopped")
 """The states of a work item (Record Heartbeat reference)."""
 
 CODES: Final = ("400", "401", "403", "404", "408", "409", "412", "429", "500", "502", "503", "504", "529")
-"""The refusals that are counted each by itself."""
+"""The HTTP codes that have a series each."""
 
 ENDINGS: Final = tuple(reason_of(cause) for cause in Cause)
-"""How sandboxes end by themselves."""
+"""How sandboxes end without the operator."""
 
 TEARDOWNS: Final = (*(reason for reason in Reason if TABLE[reason].deletes_pods), "ResourceDeleted")
 """Why the operator deletes sandbox pods: for a reason of a condition, or because the resource is deleted."""
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""Buckets of a call: from a neighbour's answer to the longest time-out."""
+"""Buckets of a call: from an answer within the same data centre to the longest time-out."""
 
 LATE: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-"""Buckets of waiting: a lease of 300 s loses nothing by a minute, one of 15 s does by two seconds."""
+"""Buckets of waiting: a minute does no harm to a lease of 300 s, two seconds do to one of 15 s."""
 
 LAG: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
-"""Buckets of the event loop's lag: a healthy one is below ten milliseconds."""
+"""Buckets of the event loop's lag: below ten milliseconds it is healthy."""
 
 OVERDUE: Final = 3 / 5
-"""The part of the TTL after which a lease should have been renewed: a third is routine, and so long it may stretch."""
+"""The part of the TTL after which a renewal is overdue: a third is routine, and a tight budget may need this much."""
 
 STRETCH: Final = 500
 """Leases counted in a row; then beats have their turn."""
@@ -71,7 +71,7 @@ Child = TypeVar("Child")
 
 
 class Metrics:
-    """All metrics of the process; ``listen`` is told what happens."""
+    """All metrics of the process; ``listen`` receives its telemetry."""
 
     def __init__(self) -> None:
         disable_created_metrics()
@@ -87,14 +87,14 @@ class Metrics:
             _counter(
                 registry,
                 "worklease_budget_turns",
-                "Turns given to calls to the Work API, where their rate is limited.",
+                "Calls to the Work API that the budget let through, if their rate is limited.",
                 "rank",
             ),
             ("first", "routine"),
         )
         self._budget_wait = Histogram(
             "worklease_budget_wait_seconds",
-            "How long a call to the Work API waited for its turn, where their rate is limited.",
+            "How long a call to the Work API waited for the budget, if their rate is limited.",
             buckets=LATE,
             registry=registry,
         )
@@ -110,19 +110,19 @@ class Metrics:
             for code in (*CODES, OTHER)
         }
         self._writes = _bound(
-            _counter(registry, "worklease_status_writes", "Statuses that were to be written.", "result"),
+            _counter(registry, "worklease_status_writes", "Status writes by what became of them.", "result"),
             tuple(write.value for write in telemetry.Write),
         )
-        self._kopf = _counter(registry, "worklease_kopf_restarts", "How often Kopf ended and was started again.")
+        self._kopf = _counter(registry, "worklease_kopf_restarts", "Restarts of Kopf after it ended.")
         self._lag = Histogram(
             "worklease_event_loop_lag_seconds",
-            "How much later than asked for the event loop wakes.",
+            "How late the event loop wakes up.",
             buckets=LAG,
             registry=registry,
         )
 
     def listen(self, event: telemetry.TelemetryEvent) -> None:
-        """Count what happened; the most frequent comes first."""
+        """Count what happened; the most frequent events come first."""
         match event:
             case telemetry.BeatEnded():
                 self._leases.beat(event)
@@ -143,24 +143,22 @@ class Metrics:
                 self._sandboxes.count(event)
 
     def watch(self, fleet: "Fleet") -> None:
-        """Show a fleet beside what happened to it."""
+        """Show the state of a fleet as well."""
         self._fleet = fleet
         self.registry.register(fleet)
 
     async def page(self) -> Page:
-        """Count the fleet, and write the metrics in the text format."""
+        """Count the fleet, and return the metrics in the text format."""
         if self._fleet is not None:
             await self._fleet.count()
         return Page(generate_latest(self.registry), CONTENT_TYPE_LATEST)
 
 
 class _Leases:
-    """What happened to leases."""
+    """The metrics of what happened to leases."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._beats = _bound(
-            _counter(registry, "worklease_heartbeats", "Heartbeats by what came of them.", "outcome"), OUTCOMES
-        )
+        self._beats = _bound(_counter(registry, "worklease_heartbeats", "Heartbeats by outcome.", "outcome"), OUTCOMES)
         self._took = Histogram(
             "worklease_heartbeat_duration_seconds",
             "How long a heartbeat's call took, answered or not.",
@@ -169,15 +167,20 @@ class _Leases:
         )
         self._late = Histogram(
             "worklease_heartbeat_lateness_seconds",
-            "How much later than due a heartbeat was sent.",
+            "How long after its due time a heartbeat was sent.",
             buckets=LATE,
             registry=registry,
         )
         self._fences = _counter(
-            registry, "worklease_fences", "Leases that reached their fence: no beat was accepted in time."
+            registry, "worklease_fences", "Leases that reached their fence: no heartbeat was accepted in time."
         )
         self._adoptions = _bound(
-            _counter(registry, "worklease_adoptions", "Values found in a refusal and taken as ours.", "rule"),
+            _counter(
+                registry,
+                "worklease_adoptions",
+                "Values from a refusal that the operator recognized as its own.",
+                "rule",
+            ),
             tuple(Adoption),
         )
         self._ends = _bound(
@@ -203,39 +206,51 @@ class _Leases:
 
 
 class _Sandboxes:
-    """What happened to sandboxes and their items."""
+    """The metrics of what happened to sandboxes and their items."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._made = _counter(registry, "worklease_sandboxes_made", "Sandbox pods made from a template.")
+        self._made = _counter(registry, "worklease_sandboxes_made", "Sandbox pods created from a template.")
         self._ended = _bound(
-            _counter(registry, "worklease_sandboxes_ended", "Sandboxes that ended by themselves.", "cause"),
+            _counter(
+                registry, "worklease_sandboxes_ended", "Sandboxes that ended without the operator, by cause.", "cause"
+            ),
             (*ENDINGS, OTHER),
         )
         self._torn_down = _bound(
-            _counter(registry, "worklease_sandboxes_torn_down", "Sandbox pods whose deletion was taken.", "cause"),
+            _counter(
+                registry, "worklease_sandboxes_torn_down", "Sandbox pods that the operator deleted, by cause.", "cause"
+            ),
             (*TEARDOWNS, OTHER),
         )
-        self._refused = _counter(registry, "worklease_sandbox_deletions_refused", "Deletions that were refused.")
+        self._refused = _counter(registry, "worklease_sandbox_deletions_refused", "Refused deletions of sandbox pods.")
         self._stop_to_delete = Histogram(
             "worklease_stop_to_delete_seconds",
-            "From the beat that said why a sandbox must go to the answer to its deletion.",
+            "Time from the heartbeat that said why a sandbox must go to the answer to its deletion.",
             buckets=LATE,
             registry=registry,
         )
-        self._gone = _counter(registry, "worklease_sandboxes_gone", "Sandbox pods that had to go and are gone.")
-        self._ignored = _counter(registry, "worklease_pods_spared", "Pods with an item's labels that are not touched.")
+        self._gone = _counter(
+            registry, "worklease_sandboxes_gone", "Sandbox pods that the operator deleted and that are gone."
+        )
+        self._ignored = _counter(
+            registry, "worklease_pods_spared", "Pods that have an item's labels and that the operator ignores."
+        )
         self._stops = _bound(
-            _counter(registry, "worklease_item_stops", "Stops of work items that were sent.", "result"),
+            _counter(
+                registry,
+                "worklease_item_stops",
+                "Stops of work items that were sent; heard means acknowledged.",
+                "result",
+            ),
             ("heard", "unheard"),
         )
-        self._left = _counter(
-            registry, "worklease_resources_left_behind", "Resources let go of with something of them left."
+        self._orphaned = _counter(
+            registry,
+            "worklease_resources_left_behind",
+            "Resources whose finalizer was removed although something was left.",
         )
 
-    def count(
-        self,
-        event: telemetry.SandboxEvent,
-    ) -> None:
+    def count(self, event: telemetry.SandboxEvent) -> None:
         match event:
             case telemetry.SandboxMade():
                 self._made.inc()
@@ -254,13 +269,13 @@ class _Sandboxes:
             case telemetry.StopEnded(is_acknowledged=is_acknowledged):
                 self._stops["heard" if is_acknowledged else "unheard"].inc()
             case telemetry.Orphaned():
-                self._left.inc()
+                self._orphaned.inc()
             case _:
                 assert_never(event)
 
 
 class Fleet(Collector):
-    """The kept leases and the budget that they share, as they were when they were counted last."""
+    """The state of the kept leases and of the budget that they share, as of the last count."""
 
     def __init__(self, keeper: Keeper, budget: Budget, clock: Callable[[], float]) -> None:
         self._keeper = keeper
@@ -269,7 +284,7 @@ class Fleet(Collector):
         self._families: tuple[Metric, ...] = ()
 
     async def count(self) -> None:
-        """Count the fleet as it is now, with pauses in which others have their turn."""
+        """Count the fleet as it is now, with pauses in which the loop may do other work."""
         now = self._clock()
         reasons: Tally[str] = Tally(dict.fromkeys(reasons_of(Kind.LEASE_HELD), 0))
         states: Tally[str] = Tally(dict.fromkeys((*STATES, OTHER), 0))
@@ -288,10 +303,15 @@ class Fleet(Collector):
                 await asyncio.sleep(0)
         self._families = (
             _by("worklease_leases", "Kept leases by the reason of their LeaseHeld condition.", "reason", reasons),
-            _by("worklease_work_items", "Work items of kept leases by the state last said.", "state", states),
-            _gauge("worklease_leases_in_doubt", "Held leases with a beat that was not answered.", doubtful),
-            _gauge("worklease_leases_overdue", "Held leases that should have been renewed long since.", overdue),
-            # No lease, no expiry: then there is no sample.
+            _by(
+                "worklease_work_items",
+                "Work items of kept leases by the state that the server reported last.",
+                "state",
+                states,
+            ),
+            _gauge("worklease_leases_in_doubt", "Held leases with an unanswered heartbeat.", doubtful),
+            _gauge("worklease_leases_overdue", "Held leases whose renewal is overdue.", overdue),
+            # Without a held lease there is no sample.
             _gauge("worklease_nearest_expiry_seconds", "Time to the end of the lease that ends first.", nearest),
             _gauge(
                 "worklease_budget_short_leases",
@@ -300,12 +320,12 @@ class Fleet(Collector):
             ),
             _gauge(
                 "worklease_budget_waiting_requests",
-                "Requests to the Work API that wait for their turn.",
+                "Calls to the Work API that wait for the budget.",
                 self._budget.waiting,
             ),
             _gauge(
                 "worklease_budget_requests_per_minute",
-                "Requests to the Work API that are allowed a minute; 0 is no limit.",
+                "Calls to the Work API that are allowed per minute; 0 means no limit.",
                 self._budget.per_minute,
             ),
             _gauge(
@@ -314,12 +334,12 @@ class Fleet(Collector):
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Give what was counted last."""
+        """Yield what was counted last."""
         yield from self._families
 
 
 def _is_overdue(kept: Lease, now: float) -> bool:
-    """Tell whether a lease that is to be renewed has gone without for longer than the tightest budget would have it."""
+    """Whether a lease that is to be renewed was not, for longer than the tightest budget explains."""
     is_to_be = kept.sent is not None and not kept.suspended and not kept.stopping_seen
     return is_to_be and now > (kept.sent or 0.0) + kept.ttl * OVERDUE
 
@@ -340,7 +360,7 @@ def _counter(registry: CollectorRegistry, name: str, words: str, *labels: str) -
 
 
 def _bound(counter: Counter, values: Iterable[str]) -> dict[str, Counter]:
-    """Bind the series of a closed set, once."""
+    """Return the series of a closed set by label value; so they exist from the start."""
     return {value: counter.labels(value) for value in values}
 
 
@@ -361,7 +381,7 @@ _NAMES: Final[Mapping[type, str]] = {
 }
 
 OUTCOMES: Final = ("renewed", "stopping", "stopped", "not_extended", *_NAMES.values())
-"""What can come of a heartbeat."""
+"""The outcomes of a heartbeat."""
 
 
 def _name(outcome: outcomes.Outcome) -> str:

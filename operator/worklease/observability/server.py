@@ -1,7 +1,7 @@
-"""The operator's own HTTP server: what it tells about itself to who watches over it.
+"""The operator's own HTTP server, for probes and metrics.
 
-Owns the address and the routes, in a thread and a loop of its own: a probe is answered while the keeper's loop stands
-still, and says so. Must not know what is told: whoever opens it gives a function for each page.
+Owns the address and the routes, in a thread and a loop of its own: so it can answer a probe, and say so, while the
+keeper's loop stands still. Must not know what the pages contain: the caller gives a function for each page.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from typing import Any, Final
 from aiohttp import web
 
 PAGE_TIMEOUT: Final = 8.0
-"""Seconds that a page may take which is made in the keeper's loop: less than Prometheus waits for it."""
+"""Seconds that a page made in the keeper's loop may take: less than Prometheus waits for it."""
 
 SHUTDOWN_TIMEOUT: Final = 2.0
-"""Seconds that answers under way may take at the end."""
+"""Seconds that running answers may take when the server ends: a probe takes far less."""
 
 PLAIN: Final = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What is answered to one GET."""
+    """The answer to one GET."""
 
     body: bytes
     content_type: str = PLAIN
@@ -34,22 +34,22 @@ class Page:
 
 
 Probe = Callable[[], Page]
-"""Makes a page at once, in the server's thread."""
+"""Returns a page at once, in the server's thread."""
 
 Report = Callable[[], Coroutine[Any, Any, Page]]
-"""Makes a page in the loop that opened the server."""
+"""Returns a page, in the loop that opened the server."""
 
 
 class AddressInUse(Exception):
-    """The server could not listen: why, and where."""
+    """The server cannot listen; the message says where and why."""
 
 
 @asynccontextmanager
 async def serve(host: str, port: int, probes: Mapping[str, Probe], reports: Mapping[str, Report]) -> AsyncIterator[str]:
-    """Serve pages by their paths until left; gives the address that is listened on.
+    """Serve pages by their paths until the context ends; yields the address on which it listens.
 
     Raises:
-        AddressInUse: The address cannot be listened on.
+        AddressInUse: The server cannot listen on the address.
     """
     loop = asyncio.get_running_loop()
     application = web.Application()
@@ -66,18 +66,18 @@ async def serve(host: str, port: int, probes: Mapping[str, Probe], reports: Mapp
 
 
 class _Serving:
-    """The thread."""
+    """The thread that serves."""
 
     def __init__(self, application: web.Application, host: str, port: int) -> None:
         self.listening: concurrent.futures.Future[str] = concurrent.futures.Future()
-        """Is done when it listens, and says where."""
+        """Done as soon as the server listens; its result is the address."""
         self._application, self._host, self._port = application, host, port
         self._stop: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Stop listening, and wait until it is done."""
+        """Stop listening, and wait until the thread has ended."""
         self._stop.set_result(None)
         self._thread.join(2 * SHUTDOWN_TIMEOUT)
 
@@ -121,7 +121,7 @@ def _answer_report(report: Report, loop: asyncio.AbstractEventLoop) -> _Handler:
         try:
             return _response(await asyncio.wait_for(making, PAGE_TIMEOUT))
         except TimeoutError:
-            body = f"not made within {PAGE_TIMEOUT:.0f} s: the event loop has too much to do\n".encode()
+            body = f"the page took more than {PAGE_TIMEOUT:.0f} s: the event loop is overloaded\n".encode()
             return _response(Page(body, status=HTTPStatus.SERVICE_UNAVAILABLE))
 
     return handle

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.observability.event_recorder import BURST, WAITING, EventRecorder, kubernetes_event
+from worklease.observability.event_recorder import BURST, MOST_WAITING, EventRecorder, kubernetes_event
 from worklease.rules.outcomes import Exchange, Unsent
 from worklease.telemetry import (
     About,
@@ -171,6 +171,6 @@ async def test_no_more_events_go_at_once_than_the_burst(server: ScriptedServer, 
 
 async def test_what_waits_is_bounded() -> None:
     waiting = EventRecorder(None, lambda: NOW)  # type: ignore[arg-type]  # nothing is written before it runs
-    for _ in range(WAITING + 5):
+    for _ in range(MOST_WAITING + 5):
         waiting.listen(SandboxGone(ABOUT, "pod-1"))
-    assert waiting.waiting == WAITING
+    assert waiting.waiting == MOST_WAITING

@@ -29,7 +29,7 @@ def test_a_loop_that_stands_still_is_ill_and_says_for_how_long() -> None:
     assert health.alive().is_good
     clock.now += 1
     assert not health.alive().is_good
-    assert health.alive().reason == "the event loop stands still for 11 s"
+    assert health.alive().reason == "the event loop has stood still for 11 s"
 
 
 def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
@@ -37,14 +37,17 @@ def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
     health.attend(lambda: STANDSTILL, lambda: 0)
     assert health.alive().is_good
     health.attend(lambda: STANDSTILL + 1, lambda: 0)
-    assert health.alive().reason == "a lease's turn is overdue for 11 s"
+    assert health.alive().reason == "a lease's turn is 11 s overdue"
 
 
 def test_ready_is_who_has_the_first_list_and_was_told_of_all_of_it() -> None:
     health = Health(Publisher(), Clock())
     health.say("reading the checkpoint")
     assert health.ready().reason == "not ready: reading the checkpoint"
-    for awaited, reason in ((None, "the first list of WorkLeases is not in"), (3, "3 WorkLeases of the first list")):
+    for awaited, reason in (
+        (None, "the first list of WorkLeases has not arrived"),
+        (3, "the watch has not reported 3 WorkLeases"),
+    ):
         health.attend(lambda: 0.0, lambda awaited=awaited: awaited)  # type: ignore[misc]
         assert not health.ready().is_good
         assert health.ready().reason.startswith(reason)
