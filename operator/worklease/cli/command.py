@@ -1,6 +1,6 @@
 """The commands ``worklease status`` and ``worklease explain``, also as ``kubectl worklease``.
 
-Owns their options, which are those that users of kubectl know, and what is printed where.
+Owns their options, named as in kubectl, and what is printed to which stream.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from worklease.cli.table import as_json, picture
 from worklease.cluster.client import KubernetesApi, NotConfigured
 
 REFRESH: Final = 2.0
-"""Seconds between two looks at the leases with ``--watch``: a list is cheap, and leases last longer."""
+"""Seconds between two lists of the leases with ``--watch``: a list is cheap, and leases last longer."""
 
 DEFAULT_SECRET: Final = "worklease-credentials"  # noqa: S105 (the name of a Secret)
-"""What the operator uses unless it is told otherwise; only its own settings know better."""
+"""The Secret that the operator uses by default; this client cannot read the operator's settings."""
 
 NARROW: Final = 100
-"""Columns below which a table that goes into a file or a pipe is not folded."""
+"""Columns that a table in a file or a pipe has at least, so that its cells are not folded."""
 
 Command = Callable[..., Any]
 
 
 def _options(command: Command) -> Command:
     for option in (
-        click.option("-n", "--namespace", help="The namespace.  [default: that of the kubeconfig's context]"),
+        click.option("-n", "--namespace", help="The namespace.  [default: the namespace of the kubeconfig's context]"),
         click.option("--context", help="The kubeconfig's context.  [default: the current one]"),
         click.option(
             "--kubeconfig",
@@ -49,9 +49,9 @@ def _options(command: Command) -> Command:
 @click.command()
 @_options
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
-@click.option("-l", "--selector", help="Only those with these labels, as kubectl get takes it.")
+@click.option("-l", "--selector", help="Only leases with these labels, as in kubectl get.")
 @click.option("-o", "--output", type=click.Choice(["wide", "json"]), help="More columns, or JSON for programs.")
-@click.option("-w", "--watch", is_flag=True, help="Show it anew every two seconds, until Ctrl-C.")
+@click.option("-w", "--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 def status(
     *,
     kubeconfig: Path | None,
@@ -62,11 +62,11 @@ def status(
     output: str | None,
     watch: bool,
 ) -> None:
-    """Show all leases: held or not and why, how long yet, the sandbox, the last transition."""
+    """Show all leases: whether they are held and why, time to expiry, the sandbox, the last transition."""
     if all_namespaces and namespace is not None:
-        raise click.UsageError("-A and -n exclude each other")
+        raise click.UsageError("-A and -n cannot be used together")
     if watch and output == "json":
-        raise click.UsageError("-w shows a picture; with -o json ask again and again instead")
+        raise click.UsageError("-w cannot be used with -o json; call the command repeatedly instead")
     console = _console()
     if watch and not console.is_terminal:
         raise click.UsageError("-w needs a terminal")
@@ -102,7 +102,7 @@ async def _watch(console: Console, reader: Reader, where: str | None, selector: 
 @click.argument("name")
 @_options
 def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespace: str | None) -> None:
-    """Tell what happened to a lease, and what is next."""
+    """Show what happened to a lease, and what happens next."""
     console = _console()
 
     async def show(reader: Reader, own: str) -> None:
@@ -115,11 +115,11 @@ def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespac
                 events += await reader.events(where, seen.sandboxes[0].uid)
                 pod = await reader.pod(where, seen.sandboxes[0].name)
         except Unreadable as error:
-            unread.append(str(error))  # who may see leases need not see pods
+            unread.append(str(error))  # whoever may read leases need not be allowed to read pods
         now = datetime.now(UTC)
         console.print(page(tell(seen, events, pod, now, default=DEFAULT_SECRET), now))
         for problem in unread:
-            console.print(f"Not all of it could be read: {problem}", style="yellow", markup=False)
+            console.print(f"Some of it could not be read: {problem}", style="yellow", markup=False)
 
     _run(show, kubeconfig, context)
 
@@ -127,7 +127,7 @@ def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespac
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="worklease")
 def kubectl_worklease() -> None:
-    """See work leases: kubectl worklease status, kubectl worklease explain NAME."""
+    """Show work leases: kubectl worklease status, kubectl worklease explain NAME."""
 
 
 kubectl_worklease.add_command(status)

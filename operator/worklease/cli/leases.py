@@ -1,6 +1,7 @@
-"""A WorkLease as a person sees it: what its object says, and whether somebody should look at it.
+"""A WorkLease as people see it: what its object says, and how much attention it needs.
 
-Owns the reading of the object, leniently: what a newer operator wrote is shown as it is. Pure; ``now`` is passed in.
+Owns how the object is read. It is read leniently: what a newer operator wrote is shown unchanged. Pure; ``now`` is
+passed in.
 """
 
 from collections.abc import Mapping
@@ -11,15 +12,15 @@ from typing import Any, Final
 from worklease.rules.reasons import Kind, Level, Reason, Verdict, level_of, row_of
 
 UNSEEN: Final = timedelta(seconds=30)
-"""How long a resource may be without a status: an operator that runs writes one within a second or two."""
+"""How long a resource may have no status: a running operator writes one within a second or two."""
 
 LAG: Final = timedelta(seconds=10)
-"""By how much a status may lag behind: in a large fleet the writes of steady leases wait for their turn."""
+"""How old a status may be: in a large fleet the status writes of steady leases wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A condition."""
+    """One condition of the status."""
 
     status: str
     reason: str
@@ -32,7 +33,7 @@ ABSENT: Final = Shown("Unknown", "", "", None)
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A pod that the status remembers."""
+    """One pod in the status."""
 
     uid: str
     name: str
@@ -45,7 +46,7 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseView:
-    """One WorkLease."""
+    """One WorkLease, as its object shows it."""
 
     namespace: str
     name: str
@@ -64,47 +65,47 @@ class LeaseView:
 
     @property
     def environment_id(self) -> str:
-        """The environment whose queue the item is in."""
+        """The id of the environment whose queue has the item."""
         return str(self.spec.get("environmentID", ""))
 
     @property
     def work_id(self) -> str:
-        """The work item."""
+        """The id of the work item."""
         return str(self.spec.get("workID", ""))
 
     @property
     def held(self) -> Shown:
-        """Whether the lease is held."""
+        """The condition ``LeaseHeld``."""
         return self.conditions.get(Kind.LEASE_HELD, ABSENT)
 
     @property
     def sandbox(self) -> Shown | None:
-        """Whether the sandbox is ready; None where the lease alone counts."""
+        """The condition ``SandboxReady``; None where the lease alone counts."""
         return self.conditions.get(Kind.SANDBOX_READY)
 
     @property
     def finished(self) -> Shown:
-        """Whether all is over."""
+        """The condition ``Finished``."""
         return self.conditions.get(Kind.FINISHED, ABSENT)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all is over, for good."""
+        """Whether the lease is over and everything of it is gone."""
         return self.finished.status == "True"
 
     @property
     def last_transition(self) -> datetime:
-        """When anything about it changed last."""
+        """When a condition changed last."""
         return max((shown.since for shown in self.conditions.values() if shown.since is not None), default=self.created)
 
     def left(self, now: datetime) -> float | None:
-        """Say how many seconds the lease lasts from now on; None where there is none, or it is over."""
+        """Return how many seconds the lease still lasts; None where there is none, or it is over."""
         if self.expiry is None or self.held.status == "False":
             return None
         return (self.expiry - now).total_seconds()
 
     def is_stale(self, now: datetime) -> bool:
-        """Tell whether the status promises what the clock has overtaken: nobody has written it since."""
+        """Whether the status is out of date: it says that the lease is held, but the end that it names has passed."""
         if self.is_finished:
             return False
         if not self.conditions:
@@ -114,7 +115,7 @@ class LeaseView:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """How much a lease wants to be looked at, and why: a reason, and a sentence for people."""
+    """How much attention a lease needs, and why: a reason, and a message for people."""
 
     level: Level
     reason: str
@@ -133,7 +134,7 @@ def judge(seen: LeaseView, now: datetime) -> Judgement:
     if seen.is_stale(now):
         return Judgement(Level.TROUBLE, "Stale", _stale(seen, now))
     if not seen.conditions:
-        return Judgement(Level.UNDER_WAY, "New", "No operator has looked at it yet.")
+        return Judgement(Level.UNDER_WAY, "New", "No operator has handled it yet.")
     of_lease = level_of(Kind.LEASE_HELD, held.status, held.reason)
     if of_lease is not Level.TROUBLE and sandbox is not None and sandbox.status != Verdict.TRUE:
         of_sandbox = level_of(Kind.SANDBOX_READY, sandbox.status, sandbox.reason)
@@ -148,13 +149,15 @@ def _is_as_asked(end: str) -> bool:
 
 def _stale(seen: LeaseView, now: datetime) -> str:
     if not seen.conditions:
-        return "No operator has looked at it: is one running, and does it watch this namespace?"
+        return "No operator has handled it: is one running, and does it watch this namespace?"
     ago = (now - seen.expiry).total_seconds() if seen.expiry is not None else 0.0
-    return f"The lease was held until {ago:.0f} s ago, and nobody wrote since: is the operator running?"
+    return (
+        f"By its status the lease ended {ago:.0f} s ago, and nothing updated the status since: is the operator running?"
+    )
 
 
 def read(body: Mapping[str, Any]) -> LeaseView:
-    """Read a WorkLease from the API server's answer."""
+    """Return a WorkLease that the API server returned."""
     metadata, status = body["metadata"], body.get("status") or {}
     return LeaseView(
         namespace=metadata["namespace"],
@@ -196,7 +199,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time as kubectl does, two units at most: ``41s``, ``3m12s``, ``2h5m``, ``4d``."""
+    """Return a length of time as kubectl writes it, with two units at most: ``41s``, ``3m12s``, ``2h5m``, ``4d``."""
     whole = max(0, int(seconds))
     days, hours, minutes, rest = whole // 86_400, whole // 3600 % 24, whole // 60 % 60, whole % 60
     match (days, hours, minutes):

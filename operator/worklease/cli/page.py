@@ -1,4 +1,4 @@
-"""How a lease's story looks in a terminal. Pure."""
+"""The page of ``worklease explain``: how a lease's story looks in a terminal. Pure."""
 
 from datetime import datetime
 from typing import Final
@@ -13,11 +13,11 @@ from worklease.cli.story import Moment, Story
 from worklease.cli.table import MARKS, WORDS
 
 SHOWN: Final = 30
-"""Moments that are shown, the latest ones: more is a log."""
+"""The number of moments that are shown, the latest ones: more of them would be a log."""
 
 
 def page(story: Story, now: datetime) -> RenderableType:
-    """Draw the story: what it is, how it is, what happened, what comes next."""
+    """Return the page: the lease, its state now, what happened, and what comes next."""
     seen, judgement = story.seen, story.judgement
     mark, style = MARKS[judgement.level]
     head = Text.assemble((f"{mark} ", style), (f"{seen.namespace}/{seen.name}", "bold"))

@@ -1,6 +1,6 @@
-"""What the terminal's views read from the Kubernetes API: WorkLeases, events, a pod. Reads only.
+"""What the command line reads from the Kubernetes API: WorkLeases, events, a pod.
 
-Owns these calls and the words for what they can run into.
+Owns these calls and the messages for their errors. It must not write.
 """
 
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ PAGE: Final = "500"
 
 
 class Unreadable(Exception):
-    """What was asked for cannot be read: why, and what to do."""
+    """Something cannot be read; the message says why, and what to do."""
 
 
 class Reader:
-    """Reads for one person, with that person's rights."""
+    """Reads objects with the rights of the person who runs the command."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
 
     async def leases(self, namespace: str | None, selector: str | None = None) -> list[LeaseView]:
-        """List the leases of a namespace, or of all of them.
+        """Return the leases of a namespace; of all namespaces if it is None.
 
         Raises:
             Unreadable: They cannot be listed.
@@ -35,15 +35,15 @@ class Reader:
         return [read(body) for body in await self._list(path, {"labelSelector": selector} if selector else {})]
 
     async def lease(self, namespace: str, name: str) -> LeaseView:
-        """Read one lease.
+        """Return one lease.
 
         Raises:
-            Unreadable: It cannot be read, or is not there.
+            Unreadable: It cannot be read, or does not exist.
         """
         return read(await self._get(f"{_in(namespace)}/workleases/{name}", f"WorkLease {namespace}/{name}"))
 
     async def events(self, namespace: str, uid: str) -> list[Mapping[str, Any]]:
-        """List the events about one object.
+        """Return the events about one object.
 
         Raises:
             Unreadable: They cannot be listed.
@@ -52,7 +52,7 @@ class Reader:
         return await self._list(f"/api/v1/namespaces/{namespace}/events", query)
 
     async def pod(self, namespace: str, name: str) -> Mapping[str, Any] | None:
-        """Read a pod; None if there is none of that name.
+        """Return a pod; None if no pod has that name.
 
         Raises:
             Unreadable: It cannot be read.
@@ -72,7 +72,7 @@ class Reader:
             case Done(body):
                 return body
             case Refused() as refused if refused.is_absence:
-                raise Unreadable(f"{what} is not there; worklease status -A lists those that are")
+                raise Unreadable(f"{what} does not exist; worklease status -A lists those that do")
             case Refused() | NoAnswer() as reply:
                 raise Unreadable(_why(self._api, reply))
             case reply:

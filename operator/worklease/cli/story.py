@@ -1,7 +1,7 @@
 """``worklease explain``: what happened to one lease and what will happen next, in sentences.
 
-Owns the sentences. Pure: it is given the object, its events, its pod and the time. For each reason of the closed list
-there is a sentence of what comes next; a test holds that.
+Owns the sentences. Pure: the object, its events, its pod and the time are passed in. Each reason of ``LeaseHeld`` and
+``SandboxReady`` in the table of reasons has a sentence about what comes next; a test checks that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +12,12 @@ from typing import Any, Final
 from worklease.cli.leases import Judgement, LeaseView, Sandbox, duration, judge
 from worklease.rules.reasons import Reason
 
-UNKNOWN: Final = "What the message says: this client is older than the operator, and does not know the reason."
+UNKNOWN: Final = "See the message: this client is older than the operator and does not know the reason."
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Something that happened."""
+    """Something that happened, and when."""
 
     at: datetime
     what: str
@@ -26,114 +26,116 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What is told of one lease."""
+    """What the page says about one lease."""
 
     seen: LeaseView
     judgement: Judgement
     now: tuple[str, ...]
-    """What is so."""
+    """Its state now, in sentences."""
     past: tuple[Moment, ...]
     """What happened, the earliest first."""
     future: tuple[str, ...]
-    """What comes next, and what somebody should do."""
+    """What comes next, and what a person should do."""
 
 
 NEXT: Final[Mapping[str, str]] = {
     # The lease is held, or may be.
     Reason.RENEWED: (
-        "The next heartbeat is due within {third}. Should none be accepted, the sandbox is ended before the lease can"
-        " end, at {expiry}."
+        "The next heartbeat is due within {third}. If none is accepted, the operator ends the sandbox before the lease "
+        "can end, at {expiry}."
     ),
     Reason.DRAINING: (
-        "The sandbox has {drain} from when the stop was seen; when it is gone, the operator confirms the stop, and "
-        "this resource is Finished."
+        "The sandbox has {drain} from the moment when the operator saw the stop. When it is gone, the operator "
+        "confirms the stop, and this resource is Finished."
     ),
     Reason.SUSPENDED: (
-        "No heartbeat is sent until spec.heartbeat.mode is Operator again; a lease that is held lapses, and its "
-        "sandbox is ended before that."
+        "The operator sends no heartbeat until spec.heartbeat.mode is Operator again. A held lease lapses, and the "
+        "operator ends its sandbox before that."
     ),
     Reason.FENCED: (
-        "Heartbeats go on until the lease ends, at {expiry}. If one is accepted, the lease is ours again and the "
-        "ended sandbox counts as failed (onFailure: {on_failure}); if none is, the lease is Expired."
+        "Heartbeats go on until the lease ends, at {expiry}. If one is accepted, the lease goes on and the ended "
+        "sandbox counts as failed (onFailure: {on_failure}); if none is, the lease is Expired."
     ),
     Reason.IN_DOUBT: (
-        "The operator asks again within seconds. If the server has the value of a heartbeat of ours, the lease goes "
-        "on; if it has another worker's, the lease is TakenOver. No deadline moves meanwhile."
+        "The operator asks again within seconds. If the server has the value of one of the operator's heartbeats, the "
+        "lease goes on; if it has another worker's, the lease is TakenOver. No deadline moves meanwhile."
     ),
     Reason.UNREACHABLE: (
-        "The operator tries again, densely while the lease is at stake; nothing is to be done here once the Work API "
-        "can be reached. Until then the deadline stands: the sandbox is ended before {expiry}."
+        "The operator retries, often while the lease is at risk. Nothing needs to be done here once the Work API can "
+        "be reached. Until then the deadline stands: the operator ends the sandbox before {expiry}."
     ),
     Reason.NOT_EXTENDED: (
-        "The operator tries again densely. If the server goes on to extend nothing, the sandbox is ended before the "
+        "The operator retries often. If the server still extends nothing, the operator ends the sandbox before the "
         "lease can end, at {expiry}."
     ),
     Reason.THROTTLED: (
-        "The operator waits for as long as the server asked, and makes one attempt before the fence all the same. "
-        "Fewer leases, or a higher limit, help."
+        "The operator waits for as long as the server asked, but makes one attempt before the fence in any case. "
+        "Fewer leases or a higher limit help."
     ),
     Reason.BUDGET_SHORT: (
-        "The heartbeat goes as soon as its turn comes, the most urgent lease first. Raise "
+        "The heartbeat is sent as soon as its turn comes, the most urgent lease first. Raise "
         "WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases."
     ),
     Reason.UNAUTHORIZED: (
-        "Put a valid key into {secret}. It is read again within ten seconds; no restart is needed. Until then no "
-        "heartbeat is accepted."
+        "Put a valid key into {secret}. The operator reads it again within ten seconds and needs no restart. Until "
+        "then no heartbeat is accepted."
     ),
     Reason.CREDENTIALS_MISSING: (
-        "Create {secret} with the key environment-key. It is read again within ten seconds; no restart is needed."
+        "Create {secret} with the key environment-key. The operator reads it again within ten seconds and needs no "
+        "restart."
     ),
     Reason.REJECTED: (
-        "The operator tries again, but a repetition alone does not mend a refusal: look at what the server says, and "
-        "at spec.ttlSeconds."
+        "The operator retries, but that alone does not fix a refusal: see what the server says, and check "
+        "spec.ttlSeconds."
     ),
     # It is not held.
     Reason.CLAIMING: (
-        "The operator claims the lease as soon as the work item was polled and acknowledged; it looks at least once a"
-        " minute."
+        "The operator claims the lease as soon as the work item was polled and acknowledged. It checks at least once a "
+        "minute."
     ),
     Reason.HELD_BY_ANOTHER: (
-        "The operator looks again, at least once a minute, and claims the lease when the other worker's has lapsed. A"
-        " worker inside of the sandbox must not beat by itself."
+        "The operator checks at least once a minute, and claims the lease when the other worker's has lapsed. A worker "
+        "inside the sandbox must not send heartbeats itself."
     ),
     Reason.NOT_FOUND: (
-        "If the ids are right, the operator claims the item once it is there; it looks at least once a minute. If "
-        "they are wrong, delete this resource and make another: they cannot be changed."
+        "If the ids are right, the operator claims the item once it exists; it checks at least once a minute. If they "
+        "are wrong, delete this resource and create another: the ids cannot be changed."
     ),
     Reason.DUPLICATE: "This resource does nothing while the other one keeps the lease. Delete one of the two.",
-    Reason.INVALID_SPEC: "Nothing is done until the spec is mended.",
+    Reason.INVALID_SPEC: "The operator does nothing until the spec is fixed.",
     # It is over.
-    Reason.STOPPED: "Nothing: the work item is stopped. A new delivery of it is a new resource.",
+    Reason.STOPPED: "Nothing: the work item is stopped. A new delivery of it needs a new resource.",
     Reason.RELEASED: (
-        "Nothing: no heartbeat is sent any more, and the server queues the work item again when its lease has lapsed."
+        "Nothing: the operator sends no more heartbeats, and the server queues the work item again when its lease has "
+        "lapsed."
     ),
-    Reason.REQUEUED: "Nothing: the work item waits in the queue for whoever polls it next, as a new resource.",
+    Reason.REQUEUED: "Nothing: the work item waits in the queue for the next poll, and then needs a new resource.",
     Reason.TAKEN_OVER: (
-        "Nothing: another worker has the work item. Look for a second worker, or a heartbeat from inside of the "
+        "Nothing: another worker has the work item. Look for a second worker, or for heartbeats from inside the "
         "sandbox."
     ),
     Reason.EXPIRED: (
-        "Nothing: the lease ended without a heartbeat that was accepted, and its sandbox before it. The server queues"
-        " the work item again."
+        "Nothing: the lease ended because no heartbeat was accepted, and its sandbox ended before it. The server "
+        "queues the work item again."
     ),
-    # What this client says itself.
+    # The client's own words for a status that is out of date or missing.
     "Stale": (
-        "See whether the operator runs, and what it logs: kubectl get pods -A -l app.kubernetes.io/part-of=worklease"
+        "Check that the operator runs, and what it logs: kubectl get pods -A -l app.kubernetes.io/part-of=worklease"
     ),
     "New": "The operator claims the lease within a few seconds.",
 }
 """What comes next, by the reason."""
 
-LOST: Final = "Nothing: the server knows the work item no more. It may offer it again under another id."
-"""The same for NotFound, where it is the end of a lease that was held."""
+LOST: Final = "Nothing: the server no longer has the work item. It may offer it again under another id."
+"""What comes next for NotFound, where it is the end of a lease that was held."""
 
 _DEADLINE: Final = (
-    "From the claim on the sandbox has {deadline} to run; then it counts as failed (onFailure: {on_failure})."
+    "The sandbox has {deadline} from the claim to run; then it counts as failed (onFailure: {on_failure})."
 )
 _FAILED: Final = "The sandbox failed, so {consequence} (onFailure: {on_failure})."
-_CREATING: Final = "The operator makes the pod, and tries again where that is refused."
-_DELETING: Final = "The pod's deletion is asked for again, every few seconds, until it is done: look at its node."
-_ENDED: Final = "When the sandbox has ended, onFailure: {on_failure} says what becomes of its item."
+_CREATING: Final = "The operator creates the pod, and retries if that is refused."
+_DELETING: Final = "The operator repeats the deletion every few seconds until the pod is gone: check its node."
+_ENDED: Final = "When the sandbox has ended, onFailure: {on_failure} decides about its item."
 
 SANDBOX_NEXT: Final[Mapping[str, str]] = {
     # It starts, or runs.
@@ -169,14 +171,14 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
 def tell(
     seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
 ) -> Story:
-    """Tell the story of a lease.
+    """Return the story of a lease.
 
     Args:
         seen: The resource.
-        events: Its events and its pod's (core/v1), in any order.
-        pod: The current sandbox's pod, if it is there.
+        events: Its own and its pod's events (core/v1), in any order.
+        pod: The current sandbox's pod, if it exists.
         now: The time.
-        default: The Secret that the operator uses where the resource names none.
+        default: The Secret that the operator uses if the resource names none.
     """
     judgement = judge(seen, now)
     return Story(
@@ -195,23 +197,23 @@ def _now(seen: LeaseView, judgement: Judgement, pod: Mapping[str, Any] | None, n
     left = seen.left(now)
     if left is not None and seen.ttl and not seen.is_finished:
         ends = f"ends in {duration(left)}" if left > 0 else f"ended {duration(-left)} ago"
-        yield f"As far as is known the lease {ends}; its TTL is {duration(seen.ttl)}."
+        yield f"By the last answer the lease {ends}; its TTL is {duration(seen.ttl)}."
     if seen.state:
         ago = f", {duration((now - seen.observed).total_seconds())} ago" if seen.observed is not None else ""
-        yield f"The server last said that the work item is {seen.state}{ago}."
+        yield f"The server last reported the work item as {seen.state}{ago}."
     current = seen.sandboxes[0] if seen.sandboxes else None
     if current is not None:
         yield _of_sandbox(current, pod)
     elif "sandbox" not in seen.spec:
-        yield "No pod is expected: the lease alone counts."
+        yield "No pod is expected: only the lease is kept."
     if seen.deleting is not None and not seen.is_finished:
-        yield f"The resource is being deleted, for {duration((now - seen.deleting).total_seconds())} now."
+        yield f"The resource has been in deletion for {duration((now - seen.deleting).total_seconds())}."
 
 
 def _of_sandbox(sandbox: Sandbox, pod: Mapping[str, Any] | None) -> str:
     if pod is None or pod["metadata"]["uid"] != sandbox.uid:
         end = f", after exit code {sandbox.exit_code}" if sandbox.exit_code is not None else ""
-        return f"Its pod {sandbox.name} is not there any more{end}."
+        return f"Its pod {sandbox.name} no longer exists{end}."
     status = pod.get("status") or {}
     node = (pod.get("spec") or {}).get("nodeName")
     words = f"Its pod {sandbox.name} is {str(status.get('phase', 'unknown')).lower()}"
@@ -231,13 +233,13 @@ def _of_containers(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _past(seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None) -> Iterator[Moment]:
-    # Most times are of whole seconds; within one the causes come first.
+    # Most times are whole seconds; within one second causes come before effects.
     yield Moment(seen.created, "The resource was created.")
     if seen.claimed is not None:
         yield Moment(seen.claimed, "The lease was first held.")
     if pod is not None:
         yield Moment(
-            datetime.fromisoformat(pod["metadata"]["creationTimestamp"]), f"Pod {pod['metadata']['name']} was made."
+            datetime.fromisoformat(pod["metadata"]["creationTimestamp"]), f"Pod {pod['metadata']['name']} was created."
         )
     for sandbox in seen.sandboxes:
         if sandbox.finish_time is not None:
@@ -249,7 +251,7 @@ def _past(seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str
             if not (kind == "Finished" and shown.status == "False"):
                 yield Moment(shown.since, f"{kind} {words}; it is {shown.reason} now.")
     if seen.deleting is not None:
-        yield Moment(seen.deleting, "Its deletion was asked for.")
+        yield Moment(seen.deleting, "Its deletion was requested.")
     for event in events:
         yield from _of_event(event)
 
@@ -270,7 +272,7 @@ def _future(seen: LeaseView, judgement: Judgement, now: datetime, default: str) 
     words = _words(seen, now, default)
     if seen.is_finished or seen.finished.reason == Reason.TEARING_DOWN:
         if not seen.is_finished:
-            yield "The lease is over; this resource is Finished when its pods are gone."
+            yield "The lease is over. This resource is Finished when its pods are gone."
         reason = seen.finished.reason if seen.is_finished else seen.held.reason
         yield _sentence(LOST if reason == Reason.NOT_FOUND else NEXT.get(reason, UNKNOWN), words)
         yield from _after_the_end(seen)
@@ -284,8 +286,8 @@ def _future(seen: LeaseView, judgement: Judgement, now: datetime, default: str) 
 
 _ON_FAILURE: Final = {
     "Stop": "the work item is stopped",
-    "Release": "no heartbeat is sent any more, and the work item is queued again",
-    "Restart": "another pod is made",
+    "Release": "the operator sends no more heartbeats, and the work item is queued again",
+    "Restart": "the operator creates another pod",
 }
 
 
@@ -294,15 +296,15 @@ def _consequence(seen: LeaseView) -> str:
     spec = seen.spec.get("sandbox") or {}
     policy = spec.get("onFailure", "Stop")
     often = f", {seen.restarts} of {spec.get('maxRestarts', 3)} times so far" if policy == "Restart" else ""
-    return f"{_ON_FAILURE.get(policy, 'its policy holds')}{often}"
+    return f"{_ON_FAILURE.get(policy, 'its policy applies')}{often}"
 
 
 def _policies(seen: LeaseView) -> Iterator[str]:
     if seen.deleting is not None:
         if seen.spec.get("deletionPolicy", "Stop") == "Stop":
-            yield "Because the resource is being deleted, the work item is stopped first, while its lease is held."
+            yield "Because the resource is being deleted, the operator stops the work item while it holds the lease."
         else:
-            yield "Because the resource is being deleted, the sandbox is ended and the lease left to lapse."
+            yield "Because the resource is being deleted, the operator ends the sandbox and lets the lease lapse."
 
 
 def _after_the_end(seen: LeaseView) -> Iterator[str]:

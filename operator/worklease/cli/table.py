@@ -1,7 +1,7 @@
-"""``worklease status``: all leases in one table, and which of them somebody should look at.
+"""``worklease status``: all leases in one table, and which of them need attention.
 
-Owns how the table looks. What wants to be looked at comes first, with the reason in words; the last line, which stands
-above the prompt, names it once more. Pure: it is given the leases and the time.
+Owns how the table looks. Leases that need attention come first, with the reason in words; the last line, right above
+the prompt, names them again. Pure: the leases and the time are passed in.
 """
 
 from collections import Counter
@@ -17,13 +17,13 @@ from worklease.cli.leases import Judgement, LeaseView, duration, judge
 from worklease.rules.reasons import Level
 
 BAR: Final = 10
-"""Cells of the bar: a whole one is a lease that was renewed just now."""
+"""Cells of the bar: a full bar is a lease that was renewed just now."""
 
 SHORT: Final = 1 / 3
-"""The part of the TTL below which a lease that is renewed at a third of it was not renewed twice."""
+"""The part of the TTL below which the bar is yellow: renewal is due at a third, so two in a row have failed."""
 
 NAMED: Final = 6
-"""Leases that the last line names."""
+"""Leases that the last line names at most: as many as fit on it."""
 
 MARKS: Final = {
     Level.TROUBLE: ("✗", "bold red"),
@@ -45,7 +45,7 @@ Row = tuple[LeaseView, Judgement]
 
 
 def ranked(leases: Sequence[LeaseView], now: datetime) -> list[Row]:
-    """Put what wants to be looked at first, then by name."""
+    """Return the leases with their judgement: those that need attention first, then by name."""
     rows = [(seen, judge(seen, now)) for seen in leases]
     return sorted(rows, key=lambda row: (row[1].level, row[0].namespace, row[0].name))
 
@@ -58,7 +58,7 @@ def picture(
     wide: bool = False,
     height: int | None = None,
 ) -> RenderableType:
-    """Draw the table; with ``height``, no higher than so many lines."""
+    """Return the table; with ``height``, it has at most that many lines."""
     if not leases:
         return Text("No WorkLeases here. kubectl get worklease -A shows those of all namespaces.")
     rows = ranked(leases, now)
@@ -71,7 +71,7 @@ def picture(
 
 
 def _fitting(rows: list[Row], height: int | None) -> tuple[list[Row], list[Row]]:
-    """Leave room for the head, the last lines, and reasons of up to three lines."""
+    """Return the rows that fit and the rest, with space for the header, the last lines, and reasons of three lines."""
     if height is None:
         return rows, []
     left, count = height - 5, 0
@@ -130,7 +130,7 @@ def _sandbox(seen: LeaseView) -> str:
 
 
 def _why(judgement: Judgement) -> Text:
-    """Give the reason; in words where somebody should look."""
+    """Return the reason, with the message if the lease needs attention."""
     _, style = MARKS[judgement.level]
     if judgement.level is Level.WELL:
         return Text(judgement.reason, style="dim")
@@ -141,7 +141,7 @@ def _why(judgement: Judgement) -> Text:
 
 
 def _bar(seen: LeaseView, now: datetime) -> Text:
-    """Draw how much is left of a lease, and write it beside."""
+    """Return a bar of how much is left of a lease, with the time beside it."""
     left = seen.left(now)
     if left is None or not seen.ttl or seen.is_finished:
         return Text("-", style="dim")
@@ -158,7 +158,7 @@ def _tally(rows: Sequence[Row]) -> str:
 
 
 def _summary(rows: Sequence[Row]) -> Text:
-    """Say how many there are of which kind, and name those that somebody should look at."""
+    """Return the last line: how many leases there are of each level, and which need attention."""
     counts = Counter(judgement.level for _, judgement in rows)
     noun = "lease" if len(rows) == 1 else "leases"
     line = Text(f"{len(rows)} {noun}: ")
@@ -172,12 +172,12 @@ def _summary(rows: Sequence[Row]) -> Text:
         line.append_text(Text(", ").join(named))
         if len(worst) > NAMED:
             line.append(f" and {len(worst) - NAMED} more")
-        line.append(": worklease explain NAME tells what happened.")
+        line.append(": worklease explain NAME shows what happened.")
     return line
 
 
 def as_json(leases: Sequence[LeaseView], now: datetime) -> dict[str, Any]:
-    """Give what the table shows, for programs."""
+    """Return what the table shows, for programs."""
     return {"leases": [_entry(seen, judgement, now) for seen, judgement in ranked(leases, now)]}
 
 

@@ -225,7 +225,7 @@ def test_a_refused_key_is_told_with_the_secret_to_mend() -> None:
 def test_a_renewed_lease_says_until_when_it_holds_and_what_ends_it() -> None:
     told = story(lease())
     assert "the lease ends in 40s; its TTL is 1m" in told
-    assert "the sandbox is ended before the lease can end, at 12:00:40Z (in 40s)." in told
+    assert "the operator ends the sandbox before the lease can end, at 12:00:40Z (in 40s)." in told
 
 
 def test_what_happened_is_in_its_order_with_events_and_the_pods_own() -> None:
@@ -263,7 +263,7 @@ def test_within_one_second_the_causes_come_first() -> None:
         condition["lastTransitionTime"] = written(-600)
     pod = {"metadata": {"name": "pod-a", "uid": "uid-p", "creationTimestamp": written(-600)}, "spec": {}, "status": {}}
     told = story(object_, pod=pod)
-    order = ["The lease was first held.", "Pod pod-a was made.", "SandboxReady became"]
+    order = ["The lease was first held.", "Pod pod-a was created.", "SandboxReady became"]
     assert [told.index(words) for words in order] == sorted(told.index(words) for words in order)
 
 
@@ -285,15 +285,15 @@ def test_the_pod_is_told_as_it_is() -> None:
     assert "container tools is waiting: CrashLoopBackOff" in told
     assert "container tools was restarted 2 times" in told
     assert "container side is terminated: OOMKilled, exit code 137" in told
-    assert "is not there any more" in story(lease(sandboxes=sandboxes))
+    assert "no longer exists" in story(lease(sandboxes=sandboxes))
     other = pod | {"metadata": pod["metadata"] | {"uid": "uid-of-a-successor"}}  # type: ignore[operator]
-    assert "Its pod pod-a is not there any more" in story(lease(sandboxes=sandboxes), pod=other)
+    assert "Its pod pod-a no longer exists" in story(lease(sandboxes=sandboxes), pod=other)
 
 
 def test_a_sandbox_that_does_not_come_up_is_told_with_its_deadline_and_policy() -> None:
     spec = {"sandbox": {"startDeadlineSeconds": 120, "onFailure": "Restart"}}
     told = story(lease(sandbox=("False", "ImagePullFailed", "It cannot be pulled."), spec=spec))
-    assert "has 2m to run; then it counts as failed (onFailure: Restart)" in told
+    assert "has 2m from the claim to run; then it counts as failed (onFailure: Restart)" in told
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_a_sandbox_that_does_not_come_up_is_told_with_its_deadline_and_policy() 
     [
         ("Stop", "so the work item is stopped (onFailure: Stop)"),
         ("Release", "the work item is queued again (onFailure: Release)"),
-        ("Restart", "another pod is made, 2 of 5 times so far (onFailure: Restart)"),
+        ("Restart", "the operator creates another pod, 2 of 5 times so far (onFailure: Restart)"),
     ],
 )
 def test_a_sandbox_that_failed_is_told_with_what_follows(policy: str, words: str) -> None:
@@ -312,7 +312,7 @@ def test_a_sandbox_that_failed_is_told_with_what_follows(policy: str, words: str
 def test_what_is_over_says_so_and_how_it_goes_away() -> None:
     ended = ("False", "NotFound", "The server answered 404.")
     told = story(lease(held=ended, finished=("True", "NotFound", "The server answered 404.")))
-    assert "knows the work item no more" in told
+    assert "no longer has the work item" in told
     assert "kubectl delete worklease -n team demo" in told
     kept = lease(held=ended, finished=("True", "Stopped", "Stopped."), spec={"ttlSecondsAfterFinished": 300})
     assert "is deleted 5m after it finished" in story(kept)
@@ -323,10 +323,10 @@ def test_what_is_over_says_so_and_how_it_goes_away() -> None:
 def test_a_deletion_is_told_with_its_policy() -> None:
     body = lease()
     body["metadata"]["deletionTimestamp"] = written(-10)
-    assert "being deleted, for 10s now" in story(body)
-    assert "the work item is stopped first" in story(body)
+    assert "has been in deletion for 10s" in story(body)
+    assert "stops the work item while it holds the lease" in story(body)
     body["spec"]["deletionPolicy"] = "Release"
-    assert "the lease left to lapse" in story(body)
+    assert "lets the lease lapse" in story(body)
 
 
 # --- The commands --------------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ async def test_explain_reads_the_object_its_events_and_its_pod(api: ScriptedServ
     api.script = answer
     result = await run("explain", "worklease/one")
     assert result.exit_code == 0, result.output
-    for words in ("of involvedObject.uid=uid-one", "of involvedObject.uid=uid-p", "pod-a is not there any more"):
+    for words in ("of involvedObject.uid=uid-one", "of involvedObject.uid=uid-p", "pod-a no longer exists"):
         assert words in " ".join(result.output.split())
 
 
@@ -443,7 +443,7 @@ async def test_who_may_not_see_events_or_pods_is_told_the_rest(api: ScriptedServ
     result = await run("explain", "one")
     assert result.exit_code == 0, result.output
     assert "The next heartbeat is due" in result.output
-    assert "Not all of it could be read: events is forbidden [for you]" in result.output
+    assert "Some of it could not be read: events is forbidden [for you]" in result.output
 
 
 async def test_what_cannot_be_read_is_an_error_that_says_what_to_do(api: ScriptedServer, run: Run) -> None:
@@ -451,7 +451,7 @@ async def test_what_cannot_be_read_is_an_error_that_says_what_to_do(api: Scripte
     result = await run("explain", "one")
     assert (result.exit_code, result.output) == (
         1,
-        "Error: WorkLease team/one is not there; worklease status -A lists those that are\n",
+        "Error: WorkLease team/one does not exist; worklease status -A lists those that do\n",
     )
     api.script = always(Answer(status=404, body={"message": "the server could not find the requested resource"}))
     assert "has no WorkLeases: their CRD is not installed" in (await run("status")).output
@@ -463,8 +463,8 @@ async def test_what_cannot_be_read_is_an_error_that_says_what_to_do(api: Scripte
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("-A", "-n", "team"), "-A and -n exclude each other"),
-        (("-w", "-o", "json"), "-w shows a picture"),
+        (("-A", "-n", "team"), "-A and -n cannot be used together"),
+        (("-w", "-o", "json"), "-w cannot be used with -o json"),
         (("-w",), "-w needs a terminal"),
     ],
 )
