@@ -1,7 +1,8 @@
-"""What happened to the leases and their sandboxes, as values, told once at one place.
+"""Telemetry: what happened to the leases and their sandboxes, as values that are published in one place.
 
-Owns these values and their telling. Metrics, Kubernetes events and log lines are made by who listens; whoever tells
-knows nothing of them. Must not decide anything, and must not wait: a listener takes note and returns.
+Owns these values and how they are published. The listeners make metrics, Kubernetes events and log lines of them; the
+code that publishes knows nothing of that. Must not decide anything, and must not wait: a listener stores what it needs
+and returns.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from worklease.rules.outcomes import Outcome
 
 
 class About(NamedTuple):
-    """The resource that something happened to, and its work item."""
+    """The resource that an event is about, and its work item."""
 
     namespace: str
     name: str
@@ -23,24 +24,24 @@ class About(NamedTuple):
     work_id: str
 
     def __str__(self) -> str:
-        """Name them as a log line does."""
+        """Return them as a log line names them."""
         return f"namespace={self.namespace} name={self.name} environment={self.environment_id} work={self.work_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class BeatEnded:
-    """A beat was sent, and came to an end. Its times are seconds."""
+    """A beat was sent and has ended. Its times are seconds."""
 
     about: About
     outcome: Outcome
     late: float
-    """How long after it was due it was sent."""
+    """How long after its due time it was sent."""
     took: float
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionChanged:
-    """A condition's status or reason is not what it was."""
+    """A condition's status or reason has changed."""
 
     about: About
     type: str
@@ -54,7 +55,7 @@ class ConditionChanged:
 
 @dataclass(frozen=True, slots=True)
 class LeaseAdopted:
-    """A value that no answer gave us was taken as ours."""
+    """The operator recognized a value as its own although no answer gave it."""
 
     about: About
     rule: Adoption
@@ -62,16 +63,16 @@ class LeaseAdopted:
 
 @dataclass(frozen=True, slots=True)
 class LeaseEnded:
-    """A lease is over, for good."""
+    """A lease has ended for good."""
 
     about: About
     reason: str
-    """As ``lease.End`` has it."""
+    """The value of ``lease.End``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxMade:
-    """A pod was made from the template; ``attempt`` counts from 0."""
+    """A pod was created from the template; ``attempt`` counts from 0."""
 
     about: About
     pod: str
@@ -80,11 +81,11 @@ class SandboxMade:
 
 @dataclass(frozen=True, slots=True)
 class SandboxEnded:
-    """A sandbox came to an end that was not asked for: it finished or failed, and what its item gets for it."""
+    """A sandbox ended without being asked to: it finished or failed."""
 
     about: About
     pod: str
-    """Empty where no pod ever came."""
+    """Empty if no pod ever appeared."""
     cause: str
     """Such as ``Succeeded``, ``OOMKilled`` or ``Evicted``."""
     message: str
@@ -92,7 +93,7 @@ class SandboxEnded:
 
 @dataclass(frozen=True, slots=True)
 class DeletionAsked:
-    """The API server took a pod's deletion, for the first time."""
+    """The API server accepted a pod's deletion for the first time."""
 
     about: About
     pod: str
@@ -101,12 +102,12 @@ class DeletionAsked:
     grace: float
     """Seconds."""
     late: float | None
-    """Seconds from the beat that said the cause to the answer; None where no beat did."""
+    """Seconds from the beat that said the cause to the answer; None if no beat did."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeletionRefused:
-    """The API server refused a pod's deletion, for the first time in a row; it is asked for again."""
+    """The API server refused a pod's deletion, for the first time in a row; the operator retries."""
 
     about: About
     pod: str
@@ -115,7 +116,7 @@ class DeletionRefused:
 
 @dataclass(frozen=True, slots=True)
 class SandboxGone:
-    """A pod that had to go is gone."""
+    """A pod that had to end is gone."""
 
     about: About
     pod: str
@@ -123,7 +124,7 @@ class SandboxGone:
 
 @dataclass(frozen=True, slots=True)
 class PodIgnored:
-    """A pod carries the item's labels and is not touched: why."""
+    """The operator ignores a pod that has the item's labels; the message says why."""
 
     about: About
     pod: str
@@ -132,7 +133,7 @@ class PodIgnored:
 
 @dataclass(frozen=True, slots=True)
 class StopEnded:
-    """A stop of the item was sent, and came to an end."""
+    """A stop of the item was sent and has ended."""
 
     about: About
     force: bool
@@ -142,7 +143,7 @@ class StopEnded:
 
 @dataclass(frozen=True, slots=True)
 class Orphaned:
-    """The resource was let go of with something left: what, and what becomes of it."""
+    """The finalizer was removed with something left; the message says what, and what happens to it."""
 
     about: About
     message: str
@@ -162,12 +163,12 @@ class CallRefused:
 
     call: WorkApiCall
     code: int
-    """HTTP's."""
+    """The HTTP status code."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnGiven:
-    """A call to the Work API was given its turn within the budget, where there is one or the server asked to wait."""
+    """The budget let a call to the Work API through; published only under a limit, or if the server asked to wait."""
 
     rank: Literal["first", "routine"]
     waited: float
@@ -175,32 +176,32 @@ class TurnGiven:
 
 
 class Write(StrEnum):
-    """What became of a status that was to be written."""
+    """The result of a status write."""
 
     WRITTEN = "written"
     COALESCED = "coalesced"
-    """Never sent: a newer one took its place."""
+    """Never sent: a newer status replaced it."""
     FAILED = "failed"
-    """Refused or not answered; it is tried again."""
+    """Refused or not answered; the operator retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusWrite:
-    """A status was written, or was not."""
+    """A status write has ended."""
 
     result: Write
 
 
 @dataclass(frozen=True, slots=True)
 class KopfEnded:
-    """Kopf came to an end that was not asked for, and is started again."""
+    """Kopf ended without being asked to, and is restarted."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoopLagged:
-    """The event loop was measured: how much later than asked it woke who slept."""
+    """The event loop's lag was measured: how much later than asked it woke a sleeping task."""
 
     seconds: float
 
@@ -208,7 +209,7 @@ class LoopLagged:
 SandboxEvent = (
     SandboxMade | SandboxEnded | DeletionAsked | DeletionRefused | SandboxGone | PodIgnored | StopEnded | Orphaned
 )
-"""What happens to a lease's sandboxes, and to its item for their sake."""
+"""What happens to a lease's sandboxes, and to its item because of them."""
 
 TelemetryEvent = (
     BeatEnded
@@ -233,20 +234,20 @@ Listener = Callable[[TelemetryEvent], None]
 
 
 class Publisher:
-    """Tells each event to all who listen, in the order in which they were given."""
+    """Passes each event to all listeners, in the order in which they were added."""
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
 
     def add(self, listener: Listener) -> None:
-        """Have another one listen, from now on."""
+        """Add a listener, from now on."""
         self._listeners = (*self._listeners, listener)
 
     def publish(self, event: TelemetryEvent) -> None:
-        """Tell all listeners."""
+        """Pass an event to all listeners."""
         for listener in self._listeners:
             listener(event)
 
 
 SILENT: Final = Publisher()
-"""Tells nobody."""
+"""A publisher without listeners."""

@@ -1,4 +1,4 @@
-"""Each room tells what happens in it, once, to who listens."""
+"""Each module publishes what happens in it, once, to all listeners."""
 
 import asyncio
 import math
@@ -19,7 +19,7 @@ from worklease.work_api.client import WorkApi
 
 
 class Nobody:
-    """Takes no note of what is found to be gone."""
+    """Ignores what is found to be gone."""
 
     def unsee(self, uid: str) -> None:
         del uid
@@ -32,17 +32,17 @@ class Nobody:
 
 
 @pytest.fixture
-def heard() -> list[TelemetryEvent]:
+def published() -> list[TelemetryEvent]:
     return []
 
 
 @pytest.fixture
-def publisher(heard: list[TelemetryEvent]) -> Publisher:
-    return Publisher(heard.append)
+def publisher(published: list[TelemetryEvent]) -> Publisher:
+    return Publisher(published.append)
 
 
-async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
-    heard: list[TelemetryEvent], publisher: Publisher
+async def test_a_turn_is_published_with_its_rank_and_its_wait(
+    published: list[TelemetryEvent], publisher: Publisher
 ) -> None:
     now = [100.0]
     budget = Budget(0, lambda: now[0], publisher)
@@ -50,31 +50,31 @@ async def test_a_turn_is_told_with_its_rank_and_how_long_it_was_waited_for(
     request = BudgetRequest(key="a", rank=Rank.ROUTINE, fence=math.inf, end=math.inf, urgent=math.inf)
     turn = asyncio.create_task(budget.turn(request))
     await asyncio.sleep(0)
-    assert heard == []
+    assert published == []
     now[0] += 10.0
     await budget.turn(replace(request, key="b", rank=Rank.FIRST))
     await turn
     await budget.turn(request)
-    assert heard == [TurnGiven("first", 0.0), TurnGiven("routine", 10.0)]
+    assert published == [TurnGiven("first", 0.0), TurnGiven("routine", 10.0)]
 
 
-async def test_a_refusal_is_told_with_its_call_and_code_and_an_answer_is_not(
-    heard: list[TelemetryEvent], publisher: Publisher
+async def test_a_refusal_is_published_with_its_call_and_code_and_an_answer_is_not(
+    published: list[TelemetryEvent], publisher: Publisher
 ) -> None:
     async with serving() as server, WorkApi(server.url, time.monotonic, publisher) as api:
         server.script = lambda _: renewed()
         await api.heartbeat(ITEM, beat())
-        assert heard == []
+        assert published == []
         for status in (412, 401, 503):
             server.script = lambda _, status=status: refusal(status)  # type: ignore[misc]
             await api.heartbeat(ITEM, beat())
             await api.stop(ITEM, force=True, timeout=5)
             await api.items(ITEM.environment_id, ITEM.key, timeout=5)
-    assert heard == [CallRefused(call, code) for code in (412, 401, 503) for call in WorkApiCall]
+    assert published == [CallRefused(call, code) for code in (412, 401, 503) for call in WorkApiCall]
 
 
-async def test_a_status_is_told_as_written_coalesced_or_failed(
-    heard: list[TelemetryEvent], publisher: Publisher
+async def test_a_status_is_published_as_written_coalesced_or_failed(
+    published: list[TelemetryEvent], publisher: Publisher
 ) -> None:
     answers = [Answer(status=500, body={"message": "no"})]
 
@@ -90,9 +90,9 @@ async def test_a_status_is_told_as_written_coalesced_or_failed(
         for state in ("starting", "active"):
             writer.publish(reference, {"state": state}, Urgency.CHANGE)
         writing = asyncio.create_task(writer.run())
-        await until(lambda: len(heard) == 3, "three writes")
+        await until(lambda: len(published) == 3, "three writes")
         writing.cancel()
-    assert heard == [StatusWrite(Write.COALESCED), StatusWrite(Write.FAILED), StatusWrite(Write.WRITTEN)]
+    assert published == [StatusWrite(Write.COALESCED), StatusWrite(Write.FAILED), StatusWrite(Write.WRITTEN)]
 
 
 def _listed(server: ScriptedServer, *uids: str) -> None:
@@ -103,7 +103,7 @@ def _listed(server: ScriptedServer, *uids: str) -> None:
     server.script = answer
 
 
-async def test_the_first_list_is_awaited_until_a_watch_told_of_all_of_it() -> None:
+async def test_the_first_list_is_awaited_until_a_watch_has_reported_all_of_it() -> None:
     async with serving() as server, kubernetes_at(server.url) as api:
         census = Census(api, (), Nobody(), time.monotonic)
         assert census.awaited() is None
@@ -117,7 +117,7 @@ async def test_the_first_list_is_awaited_until_a_watch_told_of_all_of_it() -> No
         census.saw("team", "two", "uid-2")
         census.gone("uid-2")
         assert census.awaited() == 2
-        # What came later is no part of the first list, and what vanished before a watch told of it never comes.
+        # What was created later is not part of the first list; what vanished before a watch reported it never comes.
         _listed(server, "uid-1", "uid-3", "uid-5")
         await census.take()
         assert census.awaited() == 1

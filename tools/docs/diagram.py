@@ -1,7 +1,7 @@
 """The picture of a lease's states, as SVG without fonts, scripts or pictures from elsewhere.
 
-Owns places and looks alone. What is in the picture comes from the chart; a state or a way that has no place here, or a
-place for what the chart does not have, is an error.
+Owns only positions and looks. The content comes from the chart; a state or a way without a position here is an error,
+and so is a position for something that the chart does not have.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ ARROW: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where a state is drawn, and in how many columns its reasons stand."""
+    """Where a state is drawn, and in how many columns it lists its reasons."""
 
     x: int
     y: int
@@ -44,7 +44,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How an arrow runs, and where its events are written; without a place they are told in the box it leads to."""
+    """How an arrow runs, and where its events are written; without a place they are in the box that it leads to."""
 
     path: str
     at: tuple[int, int] | None = None
@@ -74,7 +74,7 @@ WAYS: Final = {
 
 
 def draw(chart: Chart) -> str:
-    """Draw the chart."""
+    """Return the picture of a chart."""
     if chart.ways.keys() != WAYS.keys():
         raise LookupError(f"ways that are not in both chart and picture: {chart.ways.keys() ^ WAYS.keys()}")
     parts = [
@@ -92,12 +92,12 @@ def draw(chart: Chart) -> str:
 
 
 def _entries(chart: Chart, state: State) -> list[tuple[Verdict, str, str]]:
-    """Give what stands in a box: each reason with its verdict, and for an end by which events it comes."""
+    """Return the entries of a box: each reason with its verdict, and for an end the events that lead to it."""
     shown = sorted(chart.shown[state], key=lambda each: (list(Verdict).index(each[0]), each[1]))
-    told: Mapping[str, str] = {}
+    causes: Mapping[str, str] = {}
     if state is State.OVER:
-        told = {reason: ", ".join(sorted(events)) for reason, events in chart.ends.items()}
-    return [(verdict, reason, told.get(reason, "")) for verdict, reason in shown]
+        causes = {reason: ", ".join(sorted(events)) for reason, events in chart.ends.items()}
+    return [(verdict, reason, causes.get(reason, "")) for verdict, reason in shown]
 
 
 def _legend() -> Iterator[str]:

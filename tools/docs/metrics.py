@@ -1,6 +1,6 @@
-"""The metrics' page: every metric of the operator, with its type, labels and words, as the registry has it.
+"""The page about metrics: every metric of the operator, with its type, labels and documentation from the registry.
 
-Owns the page's form. Must not say anything of a metric that its source does not.
+Owns the page's form. It must not say anything about a metric that its source does not.
 """
 
 import asyncio
@@ -14,17 +14,17 @@ from prometheus_client import Metric
 from worklease.observability.metrics import Fleet, Metrics
 
 LONGEST_LIST: Final = 8
-"""Values of a label that are written out; of a longer list the page says where it is."""
+"""Values of a label that are listed at most; for a longer list the page says where it is."""
 
 HEAD: Final = """\
 <!-- Written by `make docs` from operator/worklease/observability/metrics.py. -->
 # Metrics
 
-`/metrics` of the operator, in the Prometheus text format. Labels come from closed sets, and each series is there from
-the start, at zero. No metric has a lease's name: `worklease status` and the resources tell of single leases. `Other`
-counts what is not in the set, such as a reason that is newer than this operator.
+The operator serves these metrics at `/metrics`, in the Prometheus text format. Labels have closed sets of values, and
+each series exists from the start, at zero. No metric has a lease's name: `worklease status` and the resources show
+single leases. `Other` counts values that are not in the set, such as a reason that is newer than this operator.
 
-The chart brings a ServiceMonitor, a PodMonitor, [alerts with a runbook each](runbooks/README.md) and a Grafana
+The chart has a ServiceMonitor, a PodMonitor, [alerts with a runbook each](runbooks/README.md) and a Grafana
 dashboard, all off by default (`metrics.*` in its values). The dashboard's main panels, drawn from a real run:
 
 ![The dashboard's main panels](pictures/dashboard.svg)
@@ -33,30 +33,30 @@ dashboard, all off by default (`metrics.*` in its values). The dashboard's main 
 |---|---|---|---|
 """
 TAIL: Final = """
-Beside these, the process tells of itself: `process_*`, `python_info` and `python_gc_*`. The reasons of
-`worklease_leases` are those of [`LeaseHeld`](troubleshooting.md); the causes of `worklease_sandboxes_ended_total` are
-those of [`SandboxReady`](troubleshooting.md#sandboxready-once-it-ended).
+There are also metrics of the process: `process_*`, `python_info` and `python_gc_*`. The reasons of `worklease_leases`
+are the reasons of [`LeaseHeld`](troubleshooting.md); the causes of `worklease_sandboxes_ended_total` are the reasons of
+[`SandboxReady`](troubleshooting.md#sandboxready-once-it-ended).
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """A keeper and a budget of an operator without leases."""
+    """The keeper and the budget of an operator without leases."""
 
     waiting: int = 0
     per_minute: int = 0
 
     def leases(self) -> Iterator[Any]:
-        """There are none."""
+        """Return no leases."""
         return iter(())
 
     def overdue(self) -> float:
-        """Nothing is late."""
+        """Return that nothing is late."""
         return 0.0
 
 
 def families() -> list[Metric]:
-    """Give the operator's own metrics, without any lease."""
+    """Return the operator's own metrics, without any lease."""
     metrics, idle = Metrics(), cast("Any", _Idle())
     metrics.watch(Fleet(idle, idle, lambda: 0.0))
     asyncio.run(metrics.page())
@@ -64,13 +64,13 @@ def families() -> list[Metric]:
 
 
 def names() -> list[str]:
-    """Give the names of the metrics as a query has them, without a histogram's suffixes."""
+    """Return the names of the metrics as a query uses them, without a histogram's suffixes."""
     suffixes = {"counter": "_total", "info": "_info"}
     return [family.name + suffixes.get(family.type, "") for family in families()]
 
 
 def page() -> str:
-    """Write the page."""
+    """Return the page."""
     rows = (
         f"| `{name}` | {family.type} | {_labels(family)} | {family.documentation} |"
         for name, family in sorted(zip(names(), families(), strict=True), key=lambda pair: pair[0])

@@ -40,7 +40,7 @@ FAILURES: Final = 3
 
 
 class State(StrEnum):
-    """Where a lease stands."""
+    """The state of a lease."""
 
     NOT_HELD = "Not held yet"
     HELD = "Held"
@@ -213,7 +213,7 @@ def chart() -> Chart:
     while waiting:
         moment = waiting.pop(0)
         shown[moment.state].add(moment.shown)
-        for event, after in _happenings(moment):
+        for event, after in _successors(moment):
             if after.state is not moment.state:
                 ways[moment.state, after.state].add(event)
             if after.state is State.OVER:
@@ -228,7 +228,7 @@ def chart() -> Chart:
     )
 
 
-def _happenings(moment: Moment) -> Iterator[tuple[str, Moment]]:
+def _successors(moment: Moment) -> Iterator[tuple[str, Moment]]:
     if moment.state is State.OVER:
         return
     for name, event in EVENTS.items():

@@ -16,7 +16,7 @@ from rich.live import Live
 
 from worklease.cli.page import page
 from worklease.cli.reading import Reader, Unreadable
-from worklease.cli.story import tell
+from worklease.cli.story import story_of
 from worklease.cli.table import as_json, picture
 from worklease.cluster.client import KubernetesApi, NotConfigured
 
@@ -117,7 +117,7 @@ def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespac
         except Unreadable as error:
             unread.append(str(error))  # whoever may read leases need not be allowed to read pods
         now = datetime.now(UTC)
-        console.print(page(tell(seen, events, pod, now, default=DEFAULT_SECRET), now))
+        console.print(page(story_of(seen, events, pod, now, default=DEFAULT_SECRET), now))
         for problem in unread:
             console.print(f"Some of it could not be read: {problem}", style="yellow", markup=False)
 

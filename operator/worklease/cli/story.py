@@ -168,7 +168,7 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
 """What comes next for a sandbox that is not ready, by the reason."""
 
 
-def tell(
+def story_of(
     seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
 ) -> Story:
     """Return the story of a lease.

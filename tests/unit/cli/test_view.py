@@ -1,4 +1,4 @@
-"""What a person sees of leases in a terminal: which want to be looked at, why, and what comes next."""
+"""What people see of leases in a terminal: which need attention, why, and what comes next."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from support.scripted_server import Answer, ScriptedServer, Seen, always, in_tur
 from worklease.cli.command import kubectl_worklease
 from worklease.cli.leases import duration, judge, read
 from worklease.cli.page import page
-from worklease.cli.story import NEXT, SANDBOX_NEXT, tell
+from worklease.cli.story import NEXT, SANDBOX_NEXT, story_of
 from worklease.cli.table import as_json, picture
 from worklease.rules.reasons import Kind, Level, Reason, reasons_of
 
@@ -40,7 +40,7 @@ def level(held: Said | None = HELD, sandbox: Said | None = None, **changes: Any)
     return judgement.level, judgement.reason
 
 
-# --- Who wants to be looked at -------------------------------------------------------------------------------------
+# --- Which leases need attention -----------------------------------------------------------------------------------
 
 
 def test_a_lease_that_is_renewed_with_its_sandbox_ready_is_well() -> None:
@@ -104,7 +104,7 @@ def test_a_resource_that_nobody_looked_at_is_new_and_then_trouble() -> None:
 
 @pytest.fixture
 def fifty() -> list[dict[str, Any]]:
-    """Three in trouble among fifty, and not the first ones."""
+    """Fifty leases, three of them in trouble, and not the first ones."""
     bodies = [lease(f"lease-{number:02}", sandbox=("True", "Running", "Pod a is ready.")) for number in range(50)]
     bodies[17] = lease("lease-17", ("True", "Unauthorized", "The key is refused: put a valid key there."))
     bodies[31] = lease("lease-31", ("False", "HeldByAnother", "Another worker holds the lease."), left=None)
@@ -154,10 +154,10 @@ def test_none_is_said_in_words() -> None:
 
 
 def test_json_has_what_the_table_shows(fifty: list[dict[str, Any]]) -> None:
-    told = as_json([read(body) for body in fifty], NOW)["leases"]
-    assert len(told) == 50
-    assert [entry["name"] for entry in told[:3]] == ["lease-17", "lease-31", "lease-44"]
-    assert told[0] | {"message": ""} == {
+    entries = as_json([read(body) for body in fifty], NOW)["leases"]
+    assert len(entries) == 50
+    assert [entry["name"] for entry in entries[:3]] == ["lease-17", "lease-31", "lease-44"]
+    assert entries[0] | {"message": ""} == {
         "namespace": "team",
         "name": "lease-17",
         "environmentID": "env_1",
@@ -187,23 +187,23 @@ def test_a_length_of_time_has_two_units_at_most(seconds: float, words: str) -> N
 
 
 def story(body: dict[str, Any], *events: dict[str, Any], pod: dict[str, Any] | None = None) -> str:
-    return " ".join(shown(page(tell(read(body), events, pod, NOW, default=SECRET), NOW)).split())
+    return " ".join(shown(page(story_of(read(body), events, pod, NOW, default=SECRET), NOW)).split())
 
 
 @pytest.mark.parametrize("reason", reasons_of(Kind.LEASE_HELD))
 def test_every_reason_of_a_lease_says_what_comes_next(reason: Reason) -> None:
     assert reason in NEXT
-    told = tell(read(lease(held=("True", reason.value, "Why."))), (), None, NOW, default=SECRET)
-    assert len(told.future[0]) > 20
-    assert "{" not in " ".join(told.future)
+    found = story_of(read(lease(held=("True", reason.value, "Why."))), (), None, NOW, default=SECRET)
+    assert len(found.future[0]) > 20
+    assert "{" not in " ".join(found.future)
 
 
 @pytest.mark.parametrize("reason", reasons_of(Kind.SANDBOX_READY))
 def test_every_reason_of_a_sandbox_says_what_comes_next(reason: Reason) -> None:
     assert reason in SANDBOX_NEXT
-    told = tell(read(lease(sandbox=("False", reason.value, "Why."))), (), None, NOW, default=SECRET)
-    assert len(told.future[0]) > 20
-    assert "{" not in " ".join(told.future)
+    found = story_of(read(lease(sandbox=("False", reason.value, "Why."))), (), None, NOW, default=SECRET)
+    assert len(found.future[0]) > 20
+    assert "{" not in " ".join(found.future)
 
 
 def test_no_sentence_is_left_of_a_reason_that_is_no_more() -> None:
@@ -211,11 +211,11 @@ def test_no_sentence_is_left_of_a_reason_that_is_no_more() -> None:
     assert set(SANDBOX_NEXT) == set(reasons_of(Kind.SANDBOX_READY))
 
 
-def test_a_reason_of_a_newer_operator_is_told_without_a_mistake() -> None:
+def test_a_reason_of_a_newer_operator_is_shown_without_an_error() -> None:
     assert "older than the operator" in story(lease(held=("True", "AReasonOfTomorrow", "Because of tomorrow.")))
 
 
-def test_a_refused_key_is_told_with_the_secret_to_mend() -> None:
+def test_a_refused_key_is_shown_with_the_secret_to_fix() -> None:
     refused = ("True", "Unauthorized", "The Work API answered 401.")
     assert "Put a valid key into Secret team/worklease-credentials." in story(lease(held=refused))
     spec = {"credentialsSecretRef": {"name": "of-team-b"}}
@@ -223,9 +223,9 @@ def test_a_refused_key_is_told_with_the_secret_to_mend() -> None:
 
 
 def test_a_renewed_lease_says_until_when_it_holds_and_what_ends_it() -> None:
-    told = story(lease())
-    assert "the lease ends in 40s; its TTL is 1m" in told
-    assert "the operator ends the sandbox before the lease can end, at 12:00:40Z (in 40s)." in told
+    text = story(lease())
+    assert "the lease ends in 40s; its TTL is 1m" in text
+    assert "the operator ends the sandbox before the lease can end, at 12:00:40Z (in 40s)." in text
 
 
 def test_what_happened_is_in_its_order_with_events_and_the_pods_own() -> None:
@@ -245,7 +245,7 @@ def test_what_happened_is_in_its_order_with_events_and_the_pods_own() -> None:
         "eventTime": written(-400),
         "involvedObject": {"kind": "Pod", "name": "pod-a"},
     }
-    told = story(lease(), event, scheduled)
+    text = story(lease(), event, scheduled)
     order = [
         "The resource was created.",
         "The lease was first held.",
@@ -253,7 +253,7 @@ def test_what_happened_is_in_its_order_with_events_and_the_pods_own() -> None:
         "LeaseInDoubt: No answer. (3 times)",
         "LeaseHeld became true; it is Renewed now.",
     ]
-    assert [told.index(words) for words in order] == sorted(told.index(words) for words in order)
+    assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
 
 
 def test_within_one_second_the_causes_come_first() -> None:
@@ -262,12 +262,12 @@ def test_within_one_second_the_causes_come_first() -> None:
     for condition in object_["status"]["conditions"]:
         condition["lastTransitionTime"] = written(-600)
     pod = {"metadata": {"name": "pod-a", "uid": "uid-p", "creationTimestamp": written(-600)}, "spec": {}, "status": {}}
-    told = story(object_, pod=pod)
+    text = story(object_, pod=pod)
     order = ["The lease was first held.", "Pod pod-a was created.", "SandboxReady became"]
-    assert [told.index(words) for words in order] == sorted(told.index(words) for words in order)
+    assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
 
 
-def test_the_pod_is_told_as_it_is() -> None:
+def test_the_pod_is_shown_as_it_is() -> None:
     sandboxes = [{"podUID": "uid-p", "podName": "pod-a", "phase": "Running"}]
     pod = {
         "metadata": {"name": "pod-a", "uid": "uid-p", "creationTimestamp": written(-500)},
@@ -280,20 +280,20 @@ def test_the_pod_is_told_as_it_is() -> None:
             ],
         },
     }
-    told = story(lease(sandboxes=sandboxes), pod=pod)
-    assert "Its pod pod-a is running on node node-1" in told
-    assert "container tools is waiting: CrashLoopBackOff" in told
-    assert "container tools was restarted 2 times" in told
-    assert "container side is terminated: OOMKilled, exit code 137" in told
+    text = story(lease(sandboxes=sandboxes), pod=pod)
+    assert "Its pod pod-a is running on node node-1" in text
+    assert "container tools is waiting: CrashLoopBackOff" in text
+    assert "container tools was restarted 2 times" in text
+    assert "container side is terminated: OOMKilled, exit code 137" in text
     assert "no longer exists" in story(lease(sandboxes=sandboxes))
     other = pod | {"metadata": pod["metadata"] | {"uid": "uid-of-a-successor"}}  # type: ignore[operator]
     assert "Its pod pod-a no longer exists" in story(lease(sandboxes=sandboxes), pod=other)
 
 
-def test_a_sandbox_that_does_not_come_up_is_told_with_its_deadline_and_policy() -> None:
+def test_a_sandbox_that_does_not_start_is_shown_with_its_deadline_and_policy() -> None:
     spec = {"sandbox": {"startDeadlineSeconds": 120, "onFailure": "Restart"}}
-    told = story(lease(sandbox=("False", "ImagePullFailed", "It cannot be pulled."), spec=spec))
-    assert "has 2m from the claim to run; then it counts as failed (onFailure: Restart)" in told
+    text = story(lease(sandbox=("False", "ImagePullFailed", "It cannot be pulled."), spec=spec))
+    assert "has 2m from the claim to run; then it counts as failed (onFailure: Restart)" in text
 
 
 @pytest.mark.parametrize(
@@ -304,23 +304,23 @@ def test_a_sandbox_that_does_not_come_up_is_told_with_its_deadline_and_policy() 
         ("Restart", "the operator creates another pod, 2 of 5 times so far (onFailure: Restart)"),
     ],
 )
-def test_a_sandbox_that_failed_is_told_with_what_follows(policy: str, words: str) -> None:
+def test_a_sandbox_that_failed_is_shown_with_what_follows(policy: str, words: str) -> None:
     spec = {"sandbox": {"onFailure": policy, "maxRestarts": 5}}
     assert words in story(lease(sandbox=("False", "OOMKilled", "Pod a was killed."), spec=spec, restarts=2))
 
 
 def test_what_is_over_says_so_and_how_it_goes_away() -> None:
     ended = ("False", "NotFound", "The server answered 404.")
-    told = story(lease(held=ended, finished=("True", "NotFound", "The server answered 404.")))
-    assert "no longer has the work item" in told
-    assert "kubectl delete worklease -n team demo" in told
+    text = story(lease(held=ended, finished=("True", "NotFound", "The server answered 404.")))
+    assert "no longer has the work item" in text
+    assert "kubectl delete worklease -n team demo" in text
     kept = lease(held=ended, finished=("True", "Stopped", "Stopped."), spec={"ttlSecondsAfterFinished": 300})
     assert "is deleted 5m after it finished" in story(kept)
     going = lease(held=("False", "Stopped", "It is stopped."), finished=("False", "TearingDown", "Pod a is to go."))
     assert "Finished when its pods are gone" in story(going)
 
 
-def test_a_deletion_is_told_with_its_policy() -> None:
+def test_a_deletion_is_shown_with_its_policy() -> None:
     body = lease()
     body["metadata"]["deletionTimestamp"] = written(-10)
     assert "has been in deletion for 10s" in story(body)
@@ -379,7 +379,7 @@ def listing(*names: str) -> Answer:
 
 
 def fresh(name: str) -> dict[str, Any]:
-    """Give a lease as it is at this moment: the commands go by the real clock."""
+    """Return a lease as it is at this moment: the commands use the real clock."""
     body = lease(name)
     body["status"]["leaseExpiryTime"] = (datetime.now(UTC) + timedelta(seconds=50)).isoformat()
     return body
@@ -433,7 +433,7 @@ async def test_explain_reads_the_object_its_events_and_its_pod(api: ScriptedServ
         assert words in " ".join(result.output.split())
 
 
-async def test_who_may_not_see_events_or_pods_is_told_the_rest(api: ScriptedServer, run: Run) -> None:
+async def test_a_user_who_may_not_read_events_or_pods_sees_the_rest(api: ScriptedServer, run: Run) -> None:
     def answer(seen: Seen) -> Answer:
         if seen.path.endswith("/workleases/one"):
             return Answer(body=fresh("one"))

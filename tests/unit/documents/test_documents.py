@@ -1,4 +1,4 @@
-"""The documents tell all that the code has, and what is written by the code is current."""
+"""The documents name everything that the code has, and the generated pages are current."""
 
 import ast
 import re
@@ -74,7 +74,7 @@ def test_the_fences_that_the_concepts_reckon_up_are_those_of_the_rule(ttl: float
     assert re.search(rf"TTL of {ttl:g} s\b[^.]*? {re.escape(f'{at:g}')} s", text)
 
 
-def told_events() -> set[str]:
+def events_in_code() -> set[str]:
     """Read which events there are from where they are made: the reasons of `KubernetesEvent`, literal or by a name."""
     found: set[str] = set()
     for function in ast.parse((PACKAGE / "observability" / "event_recorder.py").read_text("utf-8")).body:
@@ -99,7 +99,7 @@ def told_events() -> set[str]:
 def test_every_event_has_its_entry() -> None:
     # Events about the lease have the names of its condition's reasons.
     of_lease = {reason.value for reason in reasons_of(Kind.LEASE_HELD) if TABLE[reason].event is not Severity.QUIET}
-    made = told_events() | of_lease
+    made = events_in_code() | of_lease
     assert {"SandboxCreated", "SandboxFailed", "Claimed", "Orphaned"} <= made
     rows = re.findall(r"^\| (`[^|]+) \| (?:Normal|Warning) \|", (DOCS / "events.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(made)

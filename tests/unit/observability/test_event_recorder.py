@@ -1,4 +1,4 @@
-"""Which events there are, and that they are written within bounds."""
+"""Which events there are, and that they are written at a limited rate."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -62,14 +62,16 @@ def held(status: str, reason: str, *, former: str | None = "False") -> Condition
         (BeatEnded(ABOUT, Unsent(Exchange(sent=1.0, done=1.0), "no"), late=0.0, took=0.1), None, False),
     ],
 )
-def test_each_happening_makes_its_event_or_none(event: TelemetryEvent, reason: str | None, *, warns: bool) -> None:
-    told = kubernetes_event(event)
+def test_each_telemetry_event_makes_its_kubernetes_event_or_none(
+    event: TelemetryEvent, reason: str | None, *, warns: bool
+) -> None:
+    made = kubernetes_event(event)
     if reason is None:
-        assert told is None
+        assert made is None
     else:
-        assert told is not None
-        assert (told.reason, told.is_warning) == (reason, warns)
-        assert told.action
+        assert made is not None
+        assert (made.reason, made.is_warning) == (reason, warns)
+        assert made.action
 
 
 @pytest.mark.parametrize(
@@ -80,9 +82,9 @@ def test_each_happening_makes_its_event_or_none(event: TelemetryEvent, reason: s
     ],
 )
 def test_a_note_names_the_cause_once(cause: str, message: str, note: str) -> None:
-    told = kubernetes_event(SandboxEnded(ABOUT, "pod-1", cause, message))
-    assert told is not None
-    assert told.note == note
+    made = kubernetes_event(SandboxEnded(ABOUT, "pod-1", cause, message))
+    assert made is not None
+    assert made.note == note
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Clock:
         return self.now
 
 
-def test_a_loop_that_stands_still_is_ill_and_says_for_how_long() -> None:
+def test_a_loop_that_stands_still_is_unhealthy_and_says_for_how_long() -> None:
     clock = Clock()
     health = Health(Publisher(), clock)
     clock.now += STANDSTILL
@@ -32,7 +32,7 @@ def test_a_loop_that_stands_still_is_ill_and_says_for_how_long() -> None:
     assert health.alive().reason == "the event loop has stood still for 11 s"
 
 
-def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
+def test_an_overdue_turn_is_unhealthy_and_a_lease_in_trouble_is_not() -> None:
     health = Health(Publisher(), Clock())
     health.attend(lambda: STANDSTILL, lambda: 0)
     assert health.alive().is_good
@@ -40,7 +40,7 @@ def test_a_turn_that_is_overdue_is_ill_and_a_lease_in_trouble_is_not() -> None:
     assert health.alive().reason == "a lease's turn is 11 s overdue"
 
 
-def test_ready_is_who_has_the_first_list_and_was_told_of_all_of_it() -> None:
+def test_ready_means_that_the_watch_has_reported_all_of_the_first_list() -> None:
     health = Health(Publisher(), Clock())
     health.say("reading the checkpoint")
     assert health.ready().reason == "not ready: reading the checkpoint"
@@ -57,12 +57,12 @@ def test_ready_is_who_has_the_first_list_and_was_told_of_all_of_it() -> None:
     assert health.ready().reason == "not ready: stopping"
 
 
-async def test_the_pulse_measures_the_loop_and_tells_it() -> None:
-    heard: list[TelemetryEvent] = []
+async def test_the_pulse_measures_the_loop_and_publishes_it() -> None:
+    received: list[TelemetryEvent] = []
     beats = asyncio.Event()
 
-    def listen(happening: TelemetryEvent) -> None:
-        heard.append(happening)
+    def listen(event: TelemetryEvent) -> None:
+        received.append(event)
         beats.set()
 
     health = Health(Publisher(listen))
@@ -70,7 +70,7 @@ async def test_the_pulse_measures_the_loop_and_tells_it() -> None:
     async with asyncio.timeout(10):
         await beats.wait()
     pulse.cancel()
-    (lagged,) = heard
+    (lagged,) = received
     assert isinstance(lagged, LoopLagged)
     assert 0 <= lagged.seconds < 5
 
@@ -85,7 +85,7 @@ def get(address: str, path: str) -> tuple[int, str]:
 
 
 async def a_page() -> Page:
-    return Page(b"made in the loop of who opened the server")
+    return Page(b"made in the loop that opened the server")
 
 
 async def test_a_probe_is_answered_while_the_loop_that_opened_the_server_stands_still() -> None:
@@ -106,7 +106,7 @@ async def test_a_probe_is_answered_while_the_loop_that_opened_the_server_stands_
 
 async def test_a_report_is_made_in_the_loop_that_opened_the_server() -> None:
     async with serve("127.0.0.1", 0, {}, {"/metrics": a_page}) as address:
-        assert await asyncio.to_thread(get, address, "/metrics") == (200, "made in the loop of who opened the server")
+        assert await asyncio.to_thread(get, address, "/metrics") == (200, "made in the loop that opened the server")
         assert (await asyncio.to_thread(get, address, "/"))[0] == 404
 
 

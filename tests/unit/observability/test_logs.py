@@ -38,9 +38,9 @@ TRANSITIONS = [
 ]
 
 
-def lines(caplog: pytest.LogCaptureFixture, *happenings: telemetry.TelemetryEvent) -> list[dict[str, Any]]:
+def lines(caplog: pytest.LogCaptureFixture, *events: telemetry.TelemetryEvent) -> list[dict[str, Any]]:
     caplog.set_level(logging.INFO, "worklease.observability.logs")
-    for event in happenings:
+    for event in events:
         logs.listen(event)
     return [json.loads(logs.JsonLines().format(record)) for record in caplog.records]
 
@@ -77,7 +77,7 @@ def test_the_operators_own_troubles_are_warnings(caplog: pytest.LogCaptureFixtur
     assert "3.0 s" in told_of[1]["message"]
 
 
-def test_every_kind_of_happening_that_is_about_a_resource_but_a_beat_has_its_line() -> None:
+def test_every_kind_of_event_that_is_about_a_resource_but_a_beat_has_its_line() -> None:
     about = {kind for kind in get_args(telemetry.TelemetryEvent) if "about" in kind.__dataclass_fields__}
     assert about - {type(event) for event, _ in TRANSITIONS} == {telemetry.BeatEnded, telemetry.LeaseEnded}
 

@@ -1,4 +1,4 @@
-"""What happened is counted under names and labels that are known beforehand."""
+"""What happens is counted under names and labels that are known beforehand."""
 
 import re
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ def samples(metrics: Metrics) -> dict[str, float]:
     return found
 
 
-def moved(*happenings: telemetry.TelemetryEvent) -> dict[str, float]:
-    """Give what is counted of these, without buckets and what the process says of itself."""
+def moved(*events: telemetry.TelemetryEvent) -> dict[str, float]:
+    """Return what these events change, without buckets and the metrics of the process."""
     metrics = Metrics()
     before = samples(metrics)
-    for event in happenings:
+    for event in events:
         metrics.listen(event)
     return {
         name: value - before[name]
@@ -149,9 +149,7 @@ def test_a_beat_is_timed_from_its_sending_and_late_from_when_it_was_due() -> Non
         ),
     ],
 )
-def test_a_happening_moves_its_own_series_and_no_other(
-    event: telemetry.TelemetryEvent, series: dict[str, float]
-) -> None:
+def test_an_event_moves_its_own_series_and_no_other(event: telemetry.TelemetryEvent, series: dict[str, float]) -> None:
     assert moved(event) == series
 
 
@@ -162,15 +160,15 @@ def test_every_end_of_a_lease_is_counted(reason: End) -> None:
     }
 
 
-def test_every_kind_of_happening_can_be_listened_to() -> None:
-    """What is told for the first time in an emergency must not be an error there."""
+def test_every_kind_of_event_can_be_listened_to() -> None:
+    """An event that is published for the first time in an emergency must not be an error there."""
     metrics = Metrics()
     for kind in get_args(telemetry.TelemetryEvent):
         metrics.listen(made(kind))
 
 
 def made(kind: type) -> Any:
-    """Make a event of a kind out of plain values for its fields' types."""
+    """Return an event of a kind, with plain values for its fields' types."""
     return kind(*(_plain(field.name, field.type) for field in fields(kind)))
 
 
@@ -211,13 +209,13 @@ async def test_every_reason_of_leaseheld_has_its_series_from_the_start() -> None
     assert shown == {f"worklease_leases{{reason={reason.value}}}" for reason in reasons_of(Kind.LEASE_HELD)}
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_shown() -> None:
     (build,) = (name for name in samples(Metrics()) if name.startswith("worklease_build_info"))
     assert re.search(r"version=\d+\.\d+", build)
 
 
 class Kept:
-    """A keeper, as far as the fleet is counted by it."""
+    """A keeper, as far as counting the fleet needs one."""
 
     def __init__(self, *leases: tuple[Lease, str]) -> None:
         self._leases = leases

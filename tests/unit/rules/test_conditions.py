@@ -140,10 +140,10 @@ CASES = {
         situation(held(), replace(POD, gone=True, disruption=Cause.NODE_LOST)), SANDBOX, NO, Reason.NODE_LOST
     ),
     "a pod that is gone was deleted": Case(situation(held(), replace(POD, gone=True)), SANDBOX, NO, Reason.DELETED),
-    "a pod that is gone as it was told": Case(
+    "a pod that the operator deleted is gone": Case(
         situation(held(), replace(POD, gone=True), deletions=ASKED), SANDBOX, NO, Reason.ENDED
     ),
-    "what was concluded is told": Case(
+    "what was concluded is shown": Case(
         situation(held(), waiting(), ending=Ending(Cause.NOT_STARTED, "It did not start", "sandbox-1")),
         *(SANDBOX, NO, Reason.START_DEADLINE_EXCEEDED),
     ),
@@ -238,7 +238,7 @@ def test_every_end_and_every_trouble_has_a_reason() -> None:
     assert {trouble.value for trouble in Trouble} - {"NotAcknowledged"} <= reasons, "which is claiming"
 
 
-def test_a_spec_that_cannot_be_acted_on_is_told() -> None:
+def test_a_spec_that_cannot_be_acted_on_is_shown() -> None:
     ready, lease_held, finished = invalid("The spec has no workID.")
     assert {ready.verdict, lease_held.verdict, finished.verdict} == {NO}
     assert (lease_held.reason, lease_held.message) == (Reason.INVALID_SPEC, "The spec has no workID.")
@@ -273,8 +273,8 @@ def test_a_drain_that_the_fence_ends_blames_no_beat() -> None:
 @pytest.mark.parametrize("which", ["forced_stop", "graceful_stop"])
 def test_a_stop_that_is_not_acknowledged_is_shown(which: str) -> None:
     lease = held() if which == "graceful_stop" else observe(held(), STOPPING)
-    told = situation(lease, **{which: Asked(110.0, 3, "the Work API answered 500")})
-    assert "answered 500" in of_kind(imply(told, subject(), 115), HELD).message
+    refused_stop = situation(lease, **{which: Asked(110.0, 3, "the Work API answered 500")})
+    assert "answered 500" in of_kind(imply(refused_stop, subject(), 115), HELD).message
 
 
 def test_a_refused_deletion_says_which_pod_and_why() -> None:
