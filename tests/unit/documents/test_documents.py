@@ -96,13 +96,28 @@ def events_in_code() -> set[str]:
     return found
 
 
+def event_rows() -> list[tuple[str, list[str]]]:
+    """Return the rows of the page's tables: a type, and the names of the events that have it."""
+    page = (DOCS / "events.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \| (Normal|Warning) \|", page, re.MULTILINE)
+    return [(type_, re.findall(r"`(\w+)`", names)) for names, type_ in rows]
+
+
 def test_every_event_has_its_entry() -> None:
     # Events about the lease have the names of its condition's reasons.
     of_lease = {reason.value for reason in reasons_of(Kind.LEASE_HELD) if TABLE[reason].event is not Severity.QUIET}
     made = events_in_code() | of_lease
     assert {"SandboxCreated", "SandboxFailed", "Claimed", "Orphaned"} <= made
-    rows = re.findall(r"^\| (`[^|]+) \| (?:Normal|Warning) \|", (DOCS / "events.md").read_text("utf-8"), re.MULTILINE)
-    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(made)
+    listed = [name for _, names in event_rows() for name in names]
+    assert sorted(listed) == sorted(made)
+
+
+def test_every_event_about_a_lease_has_the_type_that_the_table_of_reasons_gives() -> None:
+    types = {name: type_ for type_, names in event_rows() for name in names}
+    for reason in reasons_of(Kind.LEASE_HELD):
+        event = TABLE[reason].event
+        if event is not Severity.QUIET:
+            assert types[reason.value] == ("Warning" if event is Severity.WARNING else "Normal"), reason
 
 
 # --- The site ----------------------------------------------------------------------------------------------------
