@@ -1,5 +1,5 @@
 """A Work API for tests, the demo and offline use: true compare-and-set, a real clock, faults on demand.
 
-This package owns the server's side of the protocol and nothing of the operator's: it imports nothing else of
-`worklease`, so that it cannot agree with the operator by sharing its mistakes.
+This package owns the server's side of the protocol. It imports nothing of `worklease`, so that it cannot agree with
+the operator by sharing its mistakes.
 """

@@ -1,4 +1,4 @@
-"""`python -m work_api_simulator` is `worklease simulate`."""
+"""Run `worklease simulate` as `python -m work_api_simulator`."""
 
 from work_api_simulator.command import simulate
 

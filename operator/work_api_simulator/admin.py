@@ -1,33 +1,32 @@
 """The administration of the simulator: JSON over HTTP on a port of its own, without credentials.
 
-This module owns the reading of requests and the rendering of answers. It must not change an item by itself: that is
-`simulation`'s.
+This module reads requests and renders answers. It must not change an item by itself: `simulation` does that.
 
-The body's keys may be left out, but for those marked *. Calls on an item answer with the item.
+Keys of the body are optional, except those marked *. Calls on an item answer with the item.
 
 | Operation | Body | Answer, effect |
 |---|---|---|
 | GET `/` | | addresses, profile, environments, number of items, `outage`, `last_seq` of the history |
-| PUT `/environments/{id}/keys` | `keys`* | creates the environment, or rotates or revokes (an empty list) its keys |
+| PUT `/environments/{id}/keys` | `keys`* | creates the environment, or replaces its keys (an empty list revokes all) |
 | PUT `/api-keys` | `keys`* | the organization's API keys |
 | POST `/items` | `environment_id`*, `id`, `data_type`, `data_id`, `ttl_seconds`, `state`, `acknowledged`, `metadata`||
-| GET `/items`, GET `/items/{id}` | | all items; one. With its sessions token and `secret`: this is the owner's side |
-| DELETE `/items/{id}` | | nothing; the item is unknown from now on |
+| GET `/items`, GET `/items/{id}` | | all items; one. With sessions token and `secret`: this is the owner's view |
+| DELETE `/items/{id}` | | no body; the item no longer exists |
 | POST `/items/{id}/stop` | `force` | the item |
-| POST `/items/{id}/requeue` | `state`, `acknowledged` | the item, delivered again under its id |
-| POST `/items/{id}/steal` | | the item, beaten (or claimed) by another worker |
-| PUT `/items/{id}/ttl` | `ttl_seconds`* (null takes it back) | the item; later beats get this TTL |
+| POST `/items/{id}/requeue` | `state`, `acknowledged` | the item, queued again under its id |
+| POST `/items/{id}/steal` | | the item, after another worker claimed it or sent its heartbeat |
+| PUT `/items/{id}/ttl` | `ttl_seconds`* (null: no longer) | the item; later beats get this TTL |
 | POST `/items/{id}/token` | | the item, with a new sessions token |
-| POST `/sessions/{id}/events` | an event, with its `type`* | the event, told to who runs the session's tools |
-| GET `/sessions/{id}/events` | | `events`: all of the session's |
-| POST `/faults` | `kind`*, `call`, `item`, `times` (1; null: until removed), and what the kind needs | the fault |
+| POST `/sessions/{id}/events` | an event, with its `type`* | the event; clients that stream the session receive it |
+| GET `/sessions/{id}/events` | | `events`: all events of the session |
+| POST `/faults` | `kind`*, `call`, `item`, `times` (1; null: until removed), parameters of the kind | the fault |
 | GET `/faults`, DELETE `/faults`, DELETE `/faults/{id}` | | the faults that are set |
-| PUT `/outage` | `mode`*: `off`, `refuse` (does not listen, connections reset), `reset` (resets each request) | |
+| PUT `/outage` | `mode`*: `off`, `refuse` (stop listening, reset connections), `reset` (reset each request) | |
 | GET `/history` | query `item`, `since` | `entries`, `last_seq`, `forgotten` |
 
 Kinds of fault: `delay`, `delay-after` (`seconds`); `drop-before`, `drop-after`; `hang`, `hang-after`; `status`,
 `status-after` (`status`, `retry_after` in seconds, `retry_after_form`: seconds or date, `should_retry`); `malformed`
-(`body`). Those without `-after` strike before the request takes effect; `malformed` after.
+(`body`). Kinds without `-after` act before the request takes effect, except `malformed`, which acts after.
 """
 
 import asyncio
@@ -48,7 +47,7 @@ from work_api_simulator.routes import Outage
 from work_api_simulator.sessions import Sessions
 from work_api_simulator.simulation import AdminError, NewItem, Simulation
 
-BATCH = 100  # entries of history between two turns of the event loop: about 3 ms
+HISTORY_BATCH = 100  # entries written between two turns of the event loop: about 3 ms of work
 
 Body = Mapping[str, Any]
 T = TypeVar("T")
@@ -56,7 +55,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class AdminRoutes:
-    """The routes of the administration; the sockets are the server's, so outages are asked of it."""
+    """The routes of the administration. The server owns the sockets, so it carries out outages."""
 
     def __init__(
         self,
@@ -152,7 +151,7 @@ class AdminRoutes:
     async def _items(self, _request: web.Request) -> web.Response:
         simulation = self._simulation
         return web.json_response(
-            {"items": [_item(each) for each in simulation.store.everything(simulation.clock.now())]}
+            {"items": [_item(each) for each in simulation.store.all_items(simulation.clock.now())]}
         )
 
     async def _item(self, request: web.Request) -> web.Response:
@@ -194,7 +193,7 @@ class AdminRoutes:
     def _session_id(self, request: web.Request) -> str:
         session_id = request.match_info["session_id"]
         if self._sessions.item_of(session_id) is None:
-            raise AdminError(404, f"There is no item of session {session_id}")
+            raise AdminError(404, f"There is no item for session {session_id}")
         return session_id
 
     # -- faults
@@ -207,7 +206,7 @@ class AdminRoutes:
         fault = self._simulation.faults.add(
             kind,
             _effect(kind, body),
-            None if call is None else _member(Operation, call),
+            None if call is None else _parse_enum(Operation, call),
             _optional(body, "item", str),
             times,
         )
@@ -227,7 +226,7 @@ class AdminRoutes:
         return web.Response(status=204)
 
     async def _outage(self, request: web.Request) -> web.Response:
-        mode = _member(Outage, _required(await _body(request), "mode", str))
+        mode = _parse_enum(Outage, _required(await _body(request), "mode", str))
         await self._set_outage(mode)
         return web.json_response({"mode": mode})
 
@@ -236,7 +235,7 @@ class AdminRoutes:
     async def _history(self, request: web.Request) -> web.StreamResponse:
         history, since = self._simulation.history, request.query.get("since", "0")
         if not since.isdigit():
-            raise AdminError(400, "since: must be the number of an entry")
+            raise AdminError(400, "since: must be an entry's `seq`")
         self._simulation.store.run_due(self._simulation.clock.now())
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
@@ -245,10 +244,10 @@ class AdminRoutes:
         )
         entries = history.read(item_id=request.query.get("item"), since=int(since))
         separator = ""
-        while batch := list(islice(entries, BATCH)):
+        while batch := list(islice(entries, HISTORY_BATCH)):
             await response.write((separator + ", ".join(map(json.dumps, batch))).encode())
             separator = ", "
-            await asyncio.sleep(0)  # heartbeats go first, however long the history
+            await asyncio.sleep(0)  # a long history must not delay heartbeats
         await response.write(b"]}")
         await response.write_eof()
         return response
@@ -281,12 +280,12 @@ def _required(body: Body, key: str, kind: type[T]) -> T:
     return value
 
 
-def _member(kind: type[E], text: str) -> E:
+def _parse_enum(kind: type[E], text: str) -> E:
     try:
         return kind(text)
     except ValueError as error:
         known = ", ".join(member.value for member in kind)
-        raise AdminError(400, f"{text!r} is none of: {known}") from error
+        raise AdminError(400, f"{text!r} is not one of: {known}") from error
 
 
 def _seconds(body: Body, key: str) -> float:
@@ -299,16 +298,16 @@ def _seconds(body: Body, key: str) -> float:
 def _keys(body: Body) -> list[str]:
     keys = _required(body, "keys", list)
     if not all(isinstance(key, str) and key for key in keys):
-        raise AdminError(400, "keys: must be a list of strings that are not empty")
+        raise AdminError(400, "keys: must be a list of non-empty strings")
     return keys
 
 
 def _state(body: Body) -> State:
-    """Read where an item begins: `acknowledged: true` is `starting`, as if a worker had polled and acknowledged it."""
+    """Return an item's first state. `acknowledged: true` is `starting`, as if a worker had acknowledged it."""
     state = _optional(body, "state", str)
     if state is None:
         return State.STARTING if _optional(body, "acknowledged", bool) else State.QUEUED
-    return _member(State, state)
+    return _parse_enum(State, state)
 
 
 def _effect(kind: str, body: Body) -> Effect:
@@ -333,18 +332,18 @@ def _effect(kind: str, body: Body) -> Effect:
             text = _optional(body, "body", str)
             return Garble() if text is None else Garble(text)
         case _:
-            raise AdminError(400, f"kind: {kind!r} is no kind of fault")
+            raise AdminError(400, f"kind: there is no fault of kind {kind!r}")
 
 
 def _failure(when: When, body: Body) -> Fail:
     status, form = _required(body, "status", int), _optional(body, "retry_after_form", str)
     if not 400 <= status <= 599:
-        raise AdminError(400, "status: must be in 400..599")
+        raise AdminError(400, "status: must be between 400 and 599")
     return Fail(
         when,
         status,
         _optional(body, "retry_after", int),
-        None if form is None else _member(RetryAfter, form),
+        None if form is None else _parse_enum(RetryAfter, form),
         _optional(body, "should_retry", str),
     )
 

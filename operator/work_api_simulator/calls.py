@@ -1,7 +1,7 @@
 """The calls of the Work API: parameters in, an answer out.
 
-This module owns the reading of parameters and the order of the checks: credentials, limits, parameters, the item, its
-rules. It must not know a connection, wait, or read a clock; faults and long polls are `routes`'s. No call suspends.
+This module reads parameters and owns the order of the checks: credentials, limits, parameters, the item, its rules.
+It must not know a connection, wait, or read a clock; `routes` carries out faults and long polls. No call suspends.
 """
 
 import json
@@ -12,20 +12,20 @@ from typing import Any, assert_never
 from work_api_simulator import items, wire
 from work_api_simulator.credentials import Caller, Keyring, Operation
 from work_api_simulator.items import HeartbeatAccepted, Item, StopAnswered, StopMode
-from work_api_simulator.limits import Allowance
+from work_api_simulator.limits import RateLimit
 from work_api_simulator.profiles import EmptyPoll, Profile, StopAnswer
 from work_api_simulator.refusals import Refusal, RefusalKind
 from work_api_simulator.store import Store
 from work_api_simulator.wire import Answer, Touched
 
 DEFAULT_RECLAIM_MS = 5000  # "`reclaim_older_than_ms` (default 5000, un-acked items only)"
-DEFAULT_PAGE, GREATEST_PAGE = 20, 100  # unknown; small, so that clients must page
+DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE = 20, 100  # the hosted sizes are unknown; small, so that clients must page
 READS = frozenset({Operation.POLL, Operation.GET, Operation.LIST, Operation.STATS})
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request, stripped of HTTP. A call that names no item has an empty `item_id`."""
+class WorkRequest:
+    """One request, without its HTTP. A call that names no item has an empty `item_id`."""
 
     call: Operation
     caller: Caller
@@ -43,9 +43,9 @@ class WorkCalls:
         self._profile = profile
         self._store = store
         self._keyring = keyring
-        self._writes = Allowance(profile.writes_per_minute)
-        self._reads = Allowance(profile.reads_per_minute)
-        self._calls: dict[Operation, Callable[[Ask, int], Answer | Refusal]] = {
+        self._writes = RateLimit(profile.writes_per_minute)
+        self._reads = RateLimit(profile.reads_per_minute)
+        self._calls: dict[Operation, Callable[[WorkRequest, int], Answer | Refusal]] = {
             Operation.HEARTBEAT: self._heartbeat,
             Operation.STOP: self._stop,
             Operation.ACK: self._ack,
@@ -56,30 +56,30 @@ class WorkCalls:
             Operation.STATS: self._stats,
         }
 
-    def answer(self, ask: Ask, now: int) -> Answer | Refusal:
-        """Do what is asked, or say why not."""
-        caller = ask.caller
-        refusal = self._keyring.admit(ask.call, caller, ask.environment_id, ask.item_id, self._profile)
+    def answer(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        """Carry out a request, or return why it is refused."""
+        caller = request.caller
+        refusal = self._keyring.admit(request.call, caller, request.environment_id, request.item_id, self._profile)
         if refusal is None:
-            refusal = (self._reads if ask.call in READS else self._writes).spend(now)
-        return self._calls[ask.call](ask, now) if refusal is None else refusal
+            refusal = (self._reads if request.call in READS else self._writes).take(now)
+        return self._calls[request.call](request, now) if refusal is None else refusal
 
-    def poll_again(self, ask: Ask, now: int) -> Answer | Refusal:
-        """Look again for a poll that waits; it was admitted and counted when it came."""
-        return self._poll(ask, now)
+    def poll_again(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        """Answer a waiting poll again. Its credentials and the limit were checked when it arrived."""
+        return self._poll(request, now)
 
-    def touched(self, ask: Ask, now: int) -> Item | None:
-        """The item that a request names, as it is before it."""
-        return self._store.get(ask.item_id, now) if ask.item_id else None
+    def named_item(self, request: WorkRequest, now: int) -> Item | None:
+        """Return the item that a request names, as it is before the request."""
+        return self._store.get(request.item_id, now) if request.item_id else None
 
-    def _heartbeat(self, ask: Ask, now: int) -> Answer | Refusal:
-        desired = _whole(ask.query, "desired_ttl_seconds", 1, None)
+    def _heartbeat(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        desired = _whole_number(request.query, "desired_ttl_seconds", 1, None)
         if isinstance(desired, Refusal):
             return desired
-        item = self._store.find(ask.environment_id, ask.item_id, now)
+        item = self._store.find(request.environment_id, request.item_id, now)
         if isinstance(item, Refusal):
             return item
-        expected = ask.query.get("expected_last_heartbeat")
+        expected = request.query.get("expected_last_heartbeat")
         result = items.beat(item, now, self._profile, expected=expected, desired=desired)
         match result:
             case HeartbeatAccepted(after, extended, ttl):
@@ -91,14 +91,14 @@ class WorkCalls:
             case _:
                 assert_never(result)
 
-    def _stop(self, ask: Ask, now: int) -> Answer | Refusal:
-        body = _object(ask.body)
+    def _stop(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        body = _json_object(request.body)
         if isinstance(body, Refusal):
             return body
         force = body.get("force", False)
         if not isinstance(force, bool):
             return Refusal(RefusalKind.INVALID, "force: must be true or false")
-        item = self._store.find(ask.environment_id, ask.item_id, now)
+        item = self._store.find(request.environment_id, request.item_id, now)
         if isinstance(item, Refusal):
             return item
         result = items.stop(item, now, self._profile, StopMode.FORCED if force else StopMode.GRACEFUL)
@@ -115,43 +115,43 @@ class WorkCalls:
             case _:
                 assert_never(result)
 
-    def _ack(self, ask: Ask, now: int) -> Answer | Refusal:
-        item = self._store.find(ask.environment_id, ask.item_id, now)
+    def _ack(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        item = self._store.find(request.environment_id, request.item_id, now)
         if isinstance(item, Refusal):
             return item
         after = items.acknowledge(item, now, self._profile)
-        return after if isinstance(after, Refusal) else self._stored(item, after, now)
+        return after if isinstance(after, Refusal) else self._save(item, after, now)
 
-    def _metadata(self, ask: Ask, now: int) -> Answer | Refusal:
-        body = _object(ask.body)
+    def _metadata(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        body = _json_object(request.body)
         if isinstance(body, Refusal):
             return body
         patch = body.get("metadata", {})
         if not isinstance(patch, dict) or not all(value is None or isinstance(value, str) for value in patch.values()):
             return Refusal(RefusalKind.INVALID, "metadata: must be an object whose values are strings or null")
-        item = self._store.find(ask.environment_id, ask.item_id, now)
+        item = self._store.find(request.environment_id, request.item_id, now)
         if isinstance(item, Refusal):
             return item
-        return self._stored(item, items.patch_metadata(item, patch), now)
+        return self._save(item, items.patch_metadata(item, patch), now)
 
-    def _get(self, ask: Ask, now: int) -> Answer | Refusal:
-        item = self._store.find(ask.environment_id, ask.item_id, now)
+    def _get(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        item = self._store.find(request.environment_id, request.item_id, now)
         return item if isinstance(item, Refusal) else Answer(200, wire.item(item), Touched(item, item))
 
-    def _poll(self, ask: Ask, now: int) -> Answer | Refusal:
-        block = poll_block_ms(ask)
+    def _poll(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        block = poll_block_ms(request)
         if isinstance(block, Refusal):
             return block
-        reclaim = _whole(ask.query, "reclaim_older_than_ms", 0, None)
+        reclaim = _whole_number(request.query, "reclaim_older_than_ms", 0, None)
         if isinstance(reclaim, Refusal):
             return reclaim
         older = DEFAULT_RECLAIM_MS if reclaim is None else reclaim
         self._store.run_due(now)
-        item = self._store.poll(ask.environment_id, now, older, ask.worker_id)
+        item = self._store.poll(request.environment_id, now, older, request.worker_id)
         return self._no_work() if item is None else Answer(200, wire.polled(item, self._profile), Touched(item, item))
 
     def _no_work(self) -> Answer:
-        """An empty poll's answer: "JSON `null`", or what other servers say."""
+        """Return the answer of an empty poll: "JSON `null`", or what other servers answer."""
         match self._profile.empty_poll:
             case EmptyPoll.NULL:
                 return Answer(200, "null")
@@ -162,35 +162,35 @@ class WorkCalls:
             case _:
                 assert_never(self._profile.empty_poll)
 
-    def _list(self, ask: Ask, now: int) -> Answer | Refusal:
-        limit = _whole(ask.query, "limit", 1, None)
+    def _list(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        limit = _whole_number(request.query, "limit", 1, None)
         if isinstance(limit, Refusal):
             return limit
         below = None
-        if page := ask.query.get("page"):
+        if page := request.query.get("page"):
             below = wire.read_cursor(page)
             if below is None:
-                return Refusal(RefusalKind.INVALID, "page: not a cursor of this list")
-        size = min(DEFAULT_PAGE if limit is None else limit, GREATEST_PAGE)
-        found, following = self._store.page(ask.environment_id, now, size, below)
+                return Refusal(RefusalKind.INVALID, "page: is not a cursor of this list")
+        size = min(DEFAULT_PAGE_SIZE if limit is None else limit, LARGEST_PAGE_SIZE)
+        found, following = self._store.page(request.environment_id, now, size, below)
         return Answer(200, wire.page(found, None if following is None else wire.cursor(following)))
 
-    def _stats(self, ask: Ask, now: int) -> Answer | Refusal:
-        return Answer(200, wire.stats(self._store.stats(ask.environment_id, now)))
+    def _stats(self, request: WorkRequest, now: int) -> Answer | Refusal:
+        return Answer(200, wire.stats(self._store.stats(request.environment_id, now)))
 
-    def _stored(self, before: Item, after: Item, now: int) -> Answer:
+    def _save(self, before: Item, after: Item, now: int) -> Answer:
         if after is not before:
             self._store.put(after, now)
         return Answer(200, wire.item(after), Touched(before, after))
 
 
-def poll_block_ms(ask: Ask) -> int | Refusal | None:
-    """How long a poll may wait: "`block_ms` 1..999 (omit: do not block)"."""
-    return _whole(ask.query, "block_ms", 1, 999)
+def poll_block_ms(request: WorkRequest) -> int | Refusal | None:
+    """Return how long a poll may wait: "`block_ms` 1..999 (omit: do not block)"."""
+    return _whole_number(request.query, "block_ms", 1, 999)
 
 
-def _whole(query: Mapping[str, str], name: str, least: int, greatest: int | None) -> int | Refusal | None:
-    """Read a whole number; None if it is absent or empty, a refusal if it is none or out of bounds."""
+def _whole_number(query: Mapping[str, str], name: str, least: int, greatest: int | None) -> int | Refusal | None:
+    """Return a whole number; None if it is absent or empty, a refusal if it is invalid or out of bounds."""
     text = query.get(name)
     if not text:
         return None
@@ -204,8 +204,8 @@ def _whole(query: Mapping[str, str], name: str, least: int, greatest: int | None
     return number
 
 
-def _object(body: bytes) -> dict[str, Any] | Refusal:
-    """Read a JSON object; an empty body is an empty one."""
+def _json_object(body: bytes) -> dict[str, Any] | Refusal:
+    """Return the body as a JSON object; an empty body is an empty object."""
     if not body:
         return {}
     try:

@@ -1,6 +1,6 @@
-"""The simulator's one clock: wall time that runs as evenly as the monotonic clock.
+"""The simulator's only clock: wall time that advances as evenly as the monotonic clock.
 
-This module owns every reading of time. A step of the machine's wall clock moves no lease.
+All time is read here. A step of the machine's wall clock changes no lease.
 """
 
 import time
@@ -9,15 +9,15 @@ from work_api_simulator.instants import SECOND
 
 
 class Clock:
-    """Microseconds since the epoch, anchored once at the start and monotonic from there."""
+    """Microseconds since the epoch: read once at the start, then advanced by the monotonic clock."""
 
     def __init__(self) -> None:
         self._offset = (time.time_ns() - time.monotonic_ns()) // 1000
 
     def now(self) -> int:
-        """The time now."""
+        """Return the current time."""
         return time.monotonic_ns() // 1000 + self._offset
 
     def monotonic(self, instant: int) -> float:
-        """An instant on this machine's monotonic clock, in seconds: other processes may compare with theirs."""
+        """Return an instant as seconds of this machine's monotonic clock, which other processes can compare with."""
         return (instant - self._offset) / SECOND

@@ -1,7 +1,7 @@
 """`worklease simulate`: the simulator from the command line.
 
-This module owns the options, what is printed, and the items that a newcomer finds. The URLs and keys that it prints
-are those of the simulator itself and open nothing else.
+This module owns the options, the printed text, and the items that the simulator starts with. The URLs and keys that it
+prints belong to the simulator and give access to nothing else.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ DEMO_ITEMS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorOptions:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     listen: Address
     admin: Address
@@ -42,22 +42,28 @@ class SimulatorOptions:
 
 
 class _AddressParameter(click.ParamType[Address]):
-    """`host:port`."""
+    """An option's value of the form `host:port`."""
 
     name = "host:port"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
-        """Read an address."""
+        """Return the address that the text names."""
         host, _, port = str(value).rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:
-            self.fail(f"{value} is not an address: write host:port, port 0 for any free one", param, ctx)
+            self.fail(f"{value} is not an address: use host:port; port 0 means any free port", param, ctx)
         return Address(host.strip("[]"), int(port))
 
 
 @click.command("simulate")
-@click.option("--listen", type=_AddressParameter(), default="127.0.0.1:8090", show_default=True, help="The Work API.")
 @click.option(
-    "--admin", type=_AddressParameter(), default="127.0.0.1:8091", show_default=True, help="The administration."
+    "--listen", type=_AddressParameter(), default="127.0.0.1:8090", show_default=True, help="Address of the Work API."
+)
+@click.option(
+    "--admin",
+    type=_AddressParameter(),
+    default="127.0.0.1:8091",
+    show_default=True,
+    help="Address of the administration.",
 )
 @click.option(
     "--profile",
@@ -65,22 +71,22 @@ class _AddressParameter(click.ParamType[Address]):
     type=click.Choice(sorted(PROFILES)),
     default="hosted",
     show_default=True,
-    help="The server whose manners to show.",
+    help="The server whose behaviour to simulate.",
 )
 @click.option("--ttl", type=click.IntRange(min=1), help="Default TTL in seconds, instead of the profile's.")
-@click.option("--environment", default="env_demo", show_default=True, help="The environment to begin with.")
-@click.option("--environment-key", default="demo-environment-key", show_default=True, help="Its key.")
+@click.option("--environment", default="env_demo", show_default=True, help="The environment to create.")
+@click.option("--environment-key", default="demo-environment-key", show_default=True, help="The environment's key.")
 @click.option("--api-key", default="demo-api-key", show_default=True, help="The organization's API key.")
-@click.option("--empty", is_flag=True, help="Begin without items.")
+@click.option("--empty", is_flag=True, help="Start without items.")
 @click.option(
     "--ready-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write one line of JSON with addresses and keys here once it listens.",
+    help="Once the simulator listens, write its addresses and keys to this file, as one line of JSON.",
 )
-@click.option("--history-limit", type=click.IntRange(min=1), help="Keep so many entries of history.  [default: all]")
-@click.option("--until-stdin-closes", is_flag=True, help="End with the process that holds the other end of the pipe.")
+@click.option("--history-limit", type=click.IntRange(min=1), help="Number of history entries to keep.  [default: all]")
+@click.option("--until-stdin-closes", is_flag=True, help="Stop when standard input closes.")
 def simulate(**options: object) -> None:
-    """Run a Work API to try the operator against: items, leases, faults, and no account."""
+    """Run a simulated Work API to try the operator with. It needs no account."""
     asked = SimulatorOptions(**options)  # type: ignore[arg-type]  # click has converted each by its type
     try:
         asyncio.run(_serve(asked))
@@ -106,29 +112,29 @@ async def _serve(options: SimulatorOptions) -> None:
     server = SimulatorServer(simulation, options.profile_name)
     try:
         await server.start(options.listen, options.admin)
-        _announce(options, server)
+        _print_addresses(options, server)
         await ended.wait()
     finally:
         await server.close()
 
 
 def _end_at_eof(ended: asyncio.Event) -> None:
-    """End when the pipe has: however the parent died, it no longer holds its end."""
+    """End when the pipe is closed: however the parent died, its end of the pipe is closed."""
     if not os.read(sys.stdin.fileno(), 4096):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         ended.set()
 
 
 def demo_items(environment_id: str) -> Iterator[NewItem]:
-    """The items that a newcomer finds: acknowledged, waiting for their first heartbeat."""
+    """Return the items that the simulator starts with: acknowledged, waiting for their first heartbeat."""
     for number in range(1, DEMO_ITEMS + 1):
         yield NewItem(
             environment_id=environment_id, id=f"work_demo{number}", data_id=f"sesn_demo{number}", state=State.STARTING
         )
 
 
-def _announce(options: SimulatorOptions, server: SimulatorServer) -> None:
-    """Tell where it listens: on the terminal for people, in the ready file for programs."""
+def _print_addresses(options: SimulatorOptions, server: SimulatorServer) -> None:
+    """Print the addresses and keys for people, and write them to the ready file for programs."""
     work, admin = server.work.url, server.admin.url
     click.echo(f"The Work API listens on      {work}  (profile {options.profile_name})")
     click.echo(f"Its administration on        {admin}")
@@ -152,7 +158,7 @@ def _announce(options: SimulatorOptions, server: SimulatorServer) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees all of it or none."""
+    """Write a file so that readers see all of it or none of it."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)

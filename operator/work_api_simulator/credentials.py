@@ -1,7 +1,7 @@
-"""Who is calling, and who may call what.
+"""The keys, and which credentials may make which call.
 
-This module owns the keys and the table "Who may call what". It must not know of items beyond the token that each has,
-and no secret leaves it: what is recorded of a caller is the kind of credentials.
+This module owns the keys and the table "Who may call what". Of an item it knows the token only. No secret leaves it:
+the history records the kind of credentials.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ class Operation(StrEnum):
 
 
 class CredentialsKind(StrEnum):
-    """What a caller showed."""
+    """The kind of credentials that a caller sent."""
 
     NONE = "none"
     UNKNOWN = "unknown"
@@ -69,15 +69,15 @@ class Keyring:
 
     @property
     def environments(self) -> tuple[str, ...]:
-        """The environments that exist, with or without a key."""
+        """All environments, with or without a key."""
         return tuple(self._environment_keys)
 
     def set_api_keys(self, keys: Iterable[str]) -> None:
-        """Replace the API keys; what is no longer among them is revoked at once."""
+        """Replace the API keys. A key that is left out is revoked at once."""
         self._api_keys = frozenset(keys)
 
     def set_environment_keys(self, environment_id: str, keys: Iterable[str]) -> None:
-        """Replace an environment's keys; what is no longer among them is revoked at once."""
+        """Replace an environment's keys. A key that is left out is revoked at once."""
         self._environment_keys[environment_id] = frozenset(keys)
         environments: dict[str, set[str]] = {}
         for environment, environment_keys in self._environment_keys.items():
@@ -88,16 +88,16 @@ class Keyring:
         }
 
     def set_token(self, item_id: str, environment_id: str, token: str | None, *, old: str | None = None) -> None:
-        """Give an item a sessions token, and revoke its old one."""
+        """Set an item's sessions token, and revoke its old one."""
         if old is not None:
             self._tokens.pop(old, None)
         if token is not None:
             self._tokens[token] = Caller(CredentialsKind.SESSIONS_TOKEN, frozenset({environment_id}), item_id)
 
     def identify(self, authorization: str | None, api_key: str | None) -> Caller:
-        """Tell who calls: `Authorization: Bearer` for environment keys and tokens, `x-api-key` for an API key.
+        """Return the caller: `Authorization: Bearer` carries environment keys and tokens, `x-api-key` an API key.
 
-        The public SDK sends an API key as a bearer too, so that is taken for what it is.
+        The public SDK also sends an API key as a bearer, so an API key is accepted there.
         """
         if authorization is not None:
             scheme, _, secret = authorization.partition(" ")
@@ -107,7 +107,7 @@ class Keyring:
         return Caller(CredentialsKind.NONE) if api_key is None else self._owner(api_key)
 
     def _owner(self, api_key: str) -> Caller:
-        """An API key is good for every environment of the organization."""
+        """Return the caller of an API key, which is valid for every environment of the organization."""
         if api_key not in self._api_keys:
             return Caller(CredentialsKind.UNKNOWN)
         return Caller(CredentialsKind.API_KEY, frozenset(self._environment_keys))
@@ -115,7 +115,7 @@ class Keyring:
     def admit(
         self, call: Operation, caller: Caller, environment_id: str, item_id: str | None, profile: Profile
     ) -> Refusal | None:
-        """Refuse a caller who may not make this call.
+        """Return why the caller may not make this call; None if it may.
 
         "401 the key is garbage or revoked (checked on every request)"; "403 `permission_error`: the key is of another
         environment, or the environment does not exist (not told apart)".
@@ -131,5 +131,5 @@ class Keyring:
         if caller.kind not in ADMITTED[call]:
             return Refusal(RefusalKind.FORBIDDEN, f"The call {call} does not accept credentials of kind {caller.kind}")
         if caller.item_id is not None and caller.item_id != item_id:
-            return Refusal(RefusalKind.FORBIDDEN, f"This sessions token is not of work item {item_id}")
+            return Refusal(RefusalKind.FORBIDDEN, f"This sessions token does not belong to work item {item_id}")
         return None

@@ -1,7 +1,6 @@
-"""Faults that tests ask for: which request meets which.
+"""Faults that tests ask for, and which request gets which fault.
 
-This module owns the kinds of fault and the matching. It must not carry them out: that needs the connection, which is
-`routes`'s.
+This module owns the kinds of fault and the matching. `routes` carries them out, because that needs the connection.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from work_api_simulator.profiles import RetryAfter
 
 
 class When(StrEnum):
-    """On which side of the request's effect a fault strikes."""
+    """Whether a fault acts before or after the request takes effect."""
 
     BEFORE = "before"
     AFTER = "after"
@@ -20,7 +19,7 @@ class When(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """Wait, then go on."""
+    """Wait, then continue."""
 
     when: When
     seconds: float
@@ -35,7 +34,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """Neither answer nor close the connection, until the client leaves or the fault is removed."""
+    """Do not answer. The connection stays open until the client leaves or the fault is removed."""
 
     when: When
 
@@ -53,7 +52,7 @@ class Fail:
 
 @dataclass(frozen=True, slots=True)
 class Garble:
-    """Apply the request, then answer 200 with a body that is not the answer."""
+    """Apply the request, then answer 200 with a malformed body."""
 
     body: str = '{"type": "work_heart'
 
@@ -63,7 +62,7 @@ Effect = Delay | Drop | Hang | Fail | Garble
 
 @dataclass(slots=True)
 class Fault:
-    """An effect and the requests that meet it; `times` None is until removed, call or item None is any."""
+    """An effect and the requests that get it. `times` None: until removed; `call` or `item_id` None: any."""
 
     id: int
     kind: str
@@ -71,8 +70,8 @@ class Fault:
     call: Operation | None
     item_id: str | None
     times: int | None
-    lifted: bool = False
-    """Taken away: requests that hang by it are let go."""
+    removed: bool = False
+    """Whether the fault was removed; this ends the requests that it holds."""
 
 
 class Faults:
@@ -83,31 +82,31 @@ class Faults:
         self._next_id = 1
 
     def add(self, kind: str, effect: Effect, call: Operation | None, item_id: str | None, times: int | None) -> Fault:
-        """Set a fault."""
+        """Set a fault, and return it."""
         fault = Fault(self._next_id, kind, effect, call, item_id, times)
         self._next_id += 1
         self._faults[fault.id] = fault
         return fault
 
     def remove(self, fault_id: int) -> bool:
-        """Take a fault away; False if there is none of that id."""
+        """Remove a fault; return False if none has that id."""
         fault = self._faults.pop(fault_id, None)
         if fault is None:
             return False
-        fault.lifted = True
+        fault.removed = True
         return True
 
     def clear(self) -> None:
-        """Take all faults away."""
+        """Remove all faults."""
         for fault_id in tuple(self._faults):
             self.remove(fault_id)
 
     def listed(self) -> tuple[Fault, ...]:
-        """The faults that are set; one that is used up stays until it is removed, for what hangs by it."""
+        """Return all faults. A used-up fault stays until it is removed, because it may still hold requests."""
         return tuple(self._faults.values())
 
     def take(self, call: Operation, item_id: str | None) -> Fault | None:
-        """The first fault that this request meets, one of its times used up."""
+        """Return the first fault that applies to this request, and use up one of its times."""
         for fault in self._faults.values():
             if fault.call in (None, call) and fault.item_id in (None, item_id) and fault.times != 0:
                 if fault.times is not None:

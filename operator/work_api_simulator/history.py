@@ -1,8 +1,8 @@
-"""Everything the simulator saw and did, for tests to judge by.
+"""The record of everything that the simulator received and did, for tests to check.
 
-This module owns the record. An entry appears when its request arrives and is filled in as it goes, so a request that
-hangs is seen too. Nothing is rendered until somebody reads. All is kept unless a limit is given, for a judge needs all:
-a beat costs about 800 bytes, so a day of ten leases at a beat every 5 s is 140 MB. No secret is ever in it.
+An entry is added when its request arrives and completed later, so a request that hangs appears too. Entries are
+rendered only when they are read. Everything is kept unless a limit is given, because a check needs all entries: a beat
+takes about 800 bytes, so a day of ten leases with a beat every 5 s takes 140 MB. The record contains no secret.
 """
 
 from collections import deque
@@ -19,7 +19,7 @@ from work_api_simulator.store import Change
 
 @dataclass(slots=True)
 class RecordedRequest:
-    """One request: what was asked and by whom, what became of it, and the item on both sides of it."""
+    """One request: its parameters and caller, its outcome, and the item before and after."""
 
     seq: int
     call: Operation
@@ -46,8 +46,8 @@ class RecordedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that was no request: a change of an item, or of the server itself where there is no item."""
+class RecordedEvent:
+    """An entry that is no request: a change of an item or, without an item, of the server."""
 
     seq: int
     order: int
@@ -59,11 +59,11 @@ class Happening:
 
 
 class History:
-    """The record, in the order of arrival; `order` tells the order in which things took effect."""
+    """The record, in the order of arrival; `order` is the order of effect."""
 
     def __init__(self, clock: Clock, limit: int | None = None) -> None:
         self._clock = clock
-        self._entries: deque[RecordedRequest | Happening] = deque(maxlen=limit)
+        self._entries: deque[RecordedRequest | RecordedEvent] = deque(maxlen=limit)
         self._seq = 0
         self._order = 0
 
@@ -75,38 +75,38 @@ class History:
         return request
 
     def applied(self, request: RecordedRequest, now: int) -> None:
-        """Record that a request took effect, or was refused, now."""
+        """Record when a request took effect or was refused."""
         self._order += 1
         request.order = self._order
         request.applied = now
 
     def changed(self, change: Change) -> None:
-        """Record a change that no request made."""
-        self._happened(change.kind, change.at, change.before, change.after)
+        """Record a change of an item that no request made."""
+        self._add_event(change.kind, change.at, change.before, change.after)
 
     def noted(self, event: str, at: int, detail: str | None = None) -> None:
-        """Record something that happened to the server itself."""
-        self._happened(event, at, None, None, detail)
+        """Record a change of the server itself."""
+        self._add_event(event, at, None, None, detail)
 
-    def _happened(
+    def _add_event(
         self, event: str, at: int, before: Item | None, after: Item | None, detail: str | None = None
     ) -> None:
         self._seq += 1
         self._order += 1
-        self._entries.append(Happening(self._seq, self._order, event, at, before, after, detail))
+        self._entries.append(RecordedEvent(self._seq, self._order, event, at, before, after, detail))
 
     @property
     def last_seq(self) -> int:
-        """The number of the latest entry; 0 if there is none."""
+        """The `seq` of the latest entry; 0 if there is none."""
         return self._seq
 
     @property
     def forgotten(self) -> int:
-        """How many entries the limit has cost."""
+        """How many entries the limit has removed."""
         return self._seq - len(self._entries)
 
     def read(self, *, item_id: str | None = None, since: int = 0) -> Iterator[dict[str, Any]]:
-        """The entries after number `since`, of one item if it is named; the server's own happenings are always told."""
+        """Return the entries after `since`, of one item if it is named. Changes of the server are always included."""
         for entry in tuple(self._entries):
             if entry.seq <= since:
                 continue
@@ -114,10 +114,10 @@ class History:
                 case RecordedRequest():
                     if item_id in (None, entry.item_id):
                         yield self._request(entry)
-                case Happening():
+                case RecordedEvent():
                     names = {item.id for item in (entry.before, entry.after) if item is not None}
                     if item_id is None or not names or item_id in names:
-                        yield self._happening(entry)
+                        yield self._event(entry)
 
     def _request(self, entry: RecordedRequest) -> dict[str, Any]:
         return {
@@ -144,7 +144,7 @@ class History:
             "lease_extended": entry.extended,
         }
 
-    def _happening(self, entry: Happening) -> dict[str, Any]:
+    def _event(self, entry: RecordedEvent) -> dict[str, Any]:
         item = entry.before or entry.after
         return {
             "seq": entry.seq,

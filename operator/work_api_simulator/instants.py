@@ -1,4 +1,4 @@
-"""Server time, as whole microseconds since the epoch, and how it is written.
+"""Server time as whole microseconds since the epoch, and its text formats.
 
 This module owns the formats. It must not read a clock.
 """
@@ -15,7 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def write(instant: int, form: ValueFormat = ValueFormat.MICROSECONDS) -> str:
-    """Write an instant as RFC 3339."""
+    """Return an instant as RFC 3339."""
     moment = _EPOCH + timedelta(microseconds=instant)
     seconds = moment.strftime("%Y-%m-%dT%H:%M:%S")
     match form:
@@ -32,7 +32,7 @@ def write(instant: int, form: ValueFormat = ValueFormat.MICROSECONDS) -> str:
 
 
 def read(text: str) -> int | None:
-    """Read an RFC 3339 instant; None if it is not one."""
+    """Return the instant of an RFC 3339 text; None if the text is something else."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -43,5 +43,5 @@ def read(text: str) -> int | None:
 
 
 def unit(form: ValueFormat) -> int:
-    """The least difference that the format can show, in microseconds."""
+    """Return the smallest difference that the format can show, in microseconds."""
     return MILLISECOND if form is ValueFormat.MILLISECONDS else 1

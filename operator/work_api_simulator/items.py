@@ -1,8 +1,8 @@
 """The work item and every rule of its lease, as pure functions from an item and the time to the next item.
 
 This module owns the state machine. It must not read a clock, open a socket or know of other items: `now` is passed in,
-in microseconds since the epoch, and what a function returns is all that it did. Sentences in quotes are the Work API
-protocol's.
+in microseconds since the epoch, and a function's result is its only effect. Sentences in quotes come from the Work API
+protocol.
 """
 
 from collections.abc import Mapping
@@ -45,14 +45,14 @@ class State(StrEnum):
 
 
 class StopMode(StrEnum):
-    """The two stops: one that waits for the worker's confirmation, and the confirmation itself."""
+    """The two kinds of stop: graceful waits for the worker's confirmation, forced is the confirmation."""
 
     GRACEFUL = "graceful"
     FORCED = "forced"
 
 
 class ChangeKind(StrEnum):
-    """What can happen to an item without a request of the Work API."""
+    """How an item can change without a request to the Work API."""
 
     CREATED = "created"
     LAPSED = "lapsed"
@@ -66,7 +66,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One work item. Instants are microseconds since the epoch; None is "not yet"."""
+    """One work item. Instants are microseconds since the epoch; None means "not yet"."""
 
     id: str
     environment_id: str
@@ -79,15 +79,15 @@ class Item:
     value: str | None = None
     beaten_at: int | None = None
     latest: int = 0
-    """The latest server time ever given for this item: values only ever increase, also across deliveries."""
+    """The latest server time ever used in a value of this item: values only increase, also across deliveries."""
     ttl: int | None = None
     """The TTL of the last accepted beat, in seconds."""
     ttl_default: int | None = None
     """This item's default TTL, where it differs from the profile's."""
     ttl_imposed: int | None = None
-    """A TTL the server insists on from now on, whatever is asked for."""
-    ttl_asked: int | None = None
-    """What the last beat asked for and got, where the server remembers that."""
+    """A TTL that the server grants from now on, whatever is requested."""
+    ttl_requested: int | None = None
+    """The TTL that the last beat requested and got, on servers that remember it."""
     polled_at: int | None = None
     acknowledged_at: int | None = None
     stop_requested_at: int | None = None
@@ -107,13 +107,13 @@ class HeartbeatAccepted:
 
 @dataclass(frozen=True, slots=True)
 class StopAnswered:
-    """A stop that was answered with success; NO_CONTENT servers do not show the item."""
+    """A stop that was answered with success; NO_CONTENT servers do not send the item."""
 
     item: Item
 
 
 def default_ttl(item: Item, profile: Profile) -> int:
-    """The TTL of a beat that asks for none: "default 300 s (recorded)"."""
+    """Return the TTL of a beat that requests none: "default 300 s (recorded)"."""
     return profile.default_ttl if item.ttl_default is None else item.ttl_default
 
 
@@ -123,8 +123,8 @@ def beat(
     """Record a heartbeat.
 
     "Each later one echoes the server's previous `last_heartbeat` exactly, byte for byte. A mismatch answers 412 and
-    changes nothing." The comparison and the write are one call without a suspension: of two callers with one value,
-    one wins. `desired` is at least 1 second.
+    changes nothing." The comparison and the write are one call that cannot be interrupted: of two callers with one
+    value, one wins. `desired` is at least 1 second.
     """
     if expected is None and profile.omitted_value is OmittedValue.INVALID:
         return Refusal(RefusalKind.INVALID, "expected_last_heartbeat: Field required")
@@ -163,35 +163,36 @@ def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | Non
         case BeatAfterStop.COMPARED_AND_MOVES:
             if not _matches(item, profile, expected):
                 return _mismatch(item, profile, expected)
-            return replace(unextended, item=_stamped(item, now, profile))
+            return replace(unextended, item=_with_next_value(item, now, profile))
         case _:
             assert_never(profile.beat_after_stop)
 
 
 def _extend(item: Item, now: int, profile: Profile, desired: int | None) -> HeartbeatAccepted:
-    """Accept a beat: a new value, the lease anew from now, and the item `active`."""
+    """Accept a beat: the item gets a new value, its lease starts again now, and it is `active`."""
     ttl = effective_ttl(item, profile, desired)
-    asked = desired if desired is not None and profile.ttl_memory is TtlMemory.STICKY else item.ttl_asked
-    beaten = replace(_stamped(item, now, profile), state=State.ACTIVE, ttl=ttl, ttl_asked=asked, beaten_at=now)
+    asked = desired if desired is not None and profile.ttl_memory is TtlMemory.STICKY else item.ttl_requested
+    moved = _with_next_value(item, now, profile)
+    beaten = replace(moved, state=State.ACTIVE, ttl=ttl, ttl_requested=asked, beaten_at=now)
     return HeartbeatAccepted(beaten, extended=True, ttl=ttl)
 
 
-def _stamped(item: Item, now: int, profile: Profile) -> Item:
-    """Give the item a new value: server time, later than every one before it as far as the format can show."""
+def _with_next_value(item: Item, now: int, profile: Profile) -> Item:
+    """Return the item with a new value: server time, later than every earlier value in the profile's format."""
     step = instants.unit(profile.value_format)
     instant = max(now - now % step, item.latest + step)
     return replace(item, value=instants.write(instant, profile.value_format), latest=instant)
 
 
 def effective_ttl(item: Item, profile: Profile, desired: int | None) -> int:
-    """The TTL that an accepted beat gets: "a requested 120 was granted; bounds and stickiness unknown"."""
+    """Return the TTL of an accepted beat: "a requested 120 was granted; bounds and stickiness unknown"."""
     if item.ttl_imposed is not None:
         return item.ttl_imposed
     match profile.ttl_memory:
         case TtlMemory.IGNORED:
             wanted = None
         case TtlMemory.STICKY:
-            wanted = item.ttl_asked if desired is None else desired
+            wanted = item.ttl_requested if desired is None else desired
         case TtlMemory.PER_CALL:
             wanted = desired
         case _:
@@ -200,7 +201,7 @@ def effective_ttl(item: Item, profile: Profile, desired: int | None) -> int:
         return default_ttl(item, profile)
     match profile.ttl_request:
         case TtlRequest.CLAMPED:
-            return min(max(wanted, profile.least_ttl), profile.greatest_ttl)
+            return min(max(wanted, profile.shortest_ttl), profile.longest_ttl)
         case TtlRequest.GRANTED | TtlRequest.REFUSED:
             return wanted
         case _:
@@ -208,22 +209,22 @@ def effective_ttl(item: Item, profile: Profile, desired: int | None) -> int:
 
 
 def _ttl_refusal(desired: int, profile: Profile) -> Refusal | None:
-    """Refuse a TTL that this server does not give: "clones clamp to 10..600 or 5..300, or refuse"."""
-    if profile.ttl_request is TtlRequest.REFUSED and not profile.least_ttl <= desired <= profile.greatest_ttl:
-        bounds = f"{profile.least_ttl}..{profile.greatest_ttl}"
+    """Return the refusal of a TTL that this server does not grant: "clones clamp to 10..600 or 5..300, or refuse"."""
+    if profile.ttl_request is TtlRequest.REFUSED and not profile.shortest_ttl <= desired <= profile.longest_ttl:
+        bounds = f"{profile.shortest_ttl}..{profile.longest_ttl}"
         return Refusal(RefusalKind.INVALID, f"desired_ttl_seconds: must be in {bounds}")
     return None
 
 
 def _unextended_ttl(item: Item, profile: Profile) -> int:
-    """The TTL in an answer that extends nothing, which "may report another one: derive no deadline from it"."""
+    """Return the TTL of an answer that extends nothing; it "may report another one: derive no deadline from it"."""
     if profile.ttl_unextended is TtlUnextended.DEFAULT or item.ttl is None:
         return default_ttl(item, profile)
     return item.ttl
 
 
 def _matches(item: Item, profile: Profile, expected: str | None) -> bool:
-    """Compare: "An omitted `expected_last_heartbeat` claims or extends without comparison."."""
+    """Whether the values match: "An omitted `expected_last_heartbeat` claims or extends without comparison."."""
     if expected is None:
         return True
     if expected == NO_HEARTBEAT or item.value is None:
@@ -238,13 +239,13 @@ def _matches(item: Item, profile: Profile, expected: str | None) -> bool:
 
 
 def _mismatch(item: Item, profile: Profile, expected: str | None) -> Refusal:
-    """A failed comparison, in the words of the table "Errors"."""
+    """Return the refusal of a failed comparison, in the words of the table "Errors"."""
     message = f"Heartbeat precondition failed: expected {expected}, actual was {item.value or 'NULL'}"
     return Refusal(RefusalKind.PRECONDITION, message, _mismatch_details(item, profile))
 
 
 def _mismatch_details(item: Item, profile: Profile) -> Mapping[str, Any] | None:
-    """The lease as the server holds it; "`details` or parts of it may be missing"."""
+    """Return the server's view of the lease; "`details` or parts of it may be missing"."""
     if profile.precondition_body is PreconditionBody.BARE:
         return None
     return {
@@ -273,20 +274,20 @@ def acknowledge(item: Item, now: int, profile: Profile) -> Item | Refusal:
 
 
 def stop(item: Item, now: int, profile: Profile, mode: StopMode) -> StopAnswered | Refusal:
-    """Stop the item; neither compares a value nor asks who holds the lease.
+    """Stop the item, without comparing a value and whoever holds the lease.
 
     "A graceful stop (`force: false`) leaves the item `stopping` until the worker confirms"; "`force` goes straight to
     `stopped`"; "recorded answers are always 200 with the item, even when nothing changes (a second stop keeps the
     first `stop_requested_at`)".
     """
-    stopped = stop_quietly(item, now, profile, mode)
+    stopped = after_stop(item, now, profile, mode)
     if stopped is item and profile.stop_answer is StopAnswer.CONFLICT_ON_REPEAT:
         return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is already {item.state}")
     return StopAnswered(stopped)
 
 
-def stop_quietly(item: Item, now: int, profile: Profile, mode: StopMode) -> Item:
-    """The item after a stop; the same object where nothing changes."""
+def after_stop(item: Item, now: int, profile: Profile, mode: StopMode) -> Item:
+    """Return the item after a stop; the same object if nothing changes."""
     requested = now if item.stop_requested_at is None else item.stop_requested_at
     stopped = replace(item, state=State.STOPPED, stop_requested_at=requested, stopped_at=now)
     match item.state, mode:
@@ -313,7 +314,7 @@ def requeue(item: Item, now: int) -> Item:
         value=None,
         beaten_at=None,
         ttl=None,
-        ttl_asked=None,
+        ttl_requested=None,
         polled_at=None,
         acknowledged_at=None,
         stop_requested_at=None,
@@ -323,10 +324,10 @@ def requeue(item: Item, now: int) -> Item:
 
 
 def lease_end(item: Item, profile: Profile) -> int | None:
-    """When the lease ends if it is not renewed; None if there is none that can end.
+    """Return when the lease ends if it is not renewed; None if there is no lease that can end.
 
     "An item acknowledged but never beaten stays in `starting` for ever: no reclaim, no expiry." An item that is
-    `stopping` waits for its confirmation, however long.
+    `stopping` waits for its confirmation for ever.
     """
     match item.state:
         case State.ACTIVE if item.beaten_at is not None and item.ttl is not None:
@@ -338,11 +339,11 @@ def lease_end(item: Item, profile: Profile) -> int | None:
 
 
 def due(item: Item, profile: Profile) -> tuple[int, ChangeKind] | None:
-    """What becomes of the item of itself, and when; None if nothing does.
+    """Return the next change that the item makes by itself, and when; None if there is none.
 
     "When a lapsed lease is re-queued is not recorded: at once (the SDK's fixtures), at the next poll, or never
     (clones)." "Ids recur: a session's item carries the session's id, and a new message queues it again, perhaps
-    seconds after it stopped"; a server that does so unasked does it once for each item.
+    seconds after it stopped"; a profile that does so by itself does it once for each item.
     """
     if (end := lease_end(item, profile)) is not None and profile.lapse is Lapse.AT_ONCE:
         return end, ChangeKind.LAPSED

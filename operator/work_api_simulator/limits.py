@@ -1,6 +1,6 @@
 """The organization's request limits.
 
-This module owns the counting: a bucket that refills evenly. It must not read a clock.
+This module owns the counting: a token bucket that refills evenly. It must not read a clock.
 """
 
 from work_api_simulator.instants import SECOND
@@ -9,16 +9,16 @@ from work_api_simulator.refusals import Refusal, RefusalKind
 MINUTE = 60 * SECOND
 
 
-class Allowance:
-    """So many requests a minute, a minute's worth at once; 0 is no limit."""
+class RateLimit:
+    """A number of requests a minute, with bursts of up to one minute's requests; 0 means no limit."""
 
     def __init__(self, per_minute: int) -> None:
         self._per_minute = per_minute
-        self._used = 0  # microseconds of refill that are spent
+        self._used = 0  # in microseconds of refill
         self._at = 0
 
-    def spend(self, now: int) -> Refusal | None:
-        """Take one request off the allowance, or refuse it and say in how many whole seconds one is free."""
+    def take(self, now: int) -> Refusal | None:
+        """Count one request; or refuse it, with the whole seconds until the next one is allowed."""
         if self._per_minute == 0:
             return None
         cost = MINUTE // self._per_minute

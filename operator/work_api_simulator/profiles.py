@@ -1,8 +1,8 @@
-"""Where servers of this API differ, as switches, and named sets of them.
+"""The differences between servers of this API, as switches, and named sets of them.
 
-This module owns the names of the differences and which of them belong together. It must not act on them: the rules are
-in `items`, the wording of answers in `wire`. The first value of each switch is the hosted service's, as far as it has
-been recorded; the others were seen in public servers of this API.
+This module owns the names of the differences and which of them belong together. It must not act on them: `items` has
+the rules, `wire` the text of answers. The first value of each switch is what the hosted service does, as far as that
+has been recorded; the others were observed in public servers of this API.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class BeatOnQueued(StrEnum):
-    """What a first heartbeat does to an item nobody has acknowledged."""
+    """What a first heartbeat does to an item that nobody has acknowledged."""
 
     CLAIMS = "claims"
     PRECONDITION = "412"
@@ -25,7 +25,7 @@ class OmittedValue(StrEnum):
 
 
 class BeatAfterStop(StrEnum):
-    """What a heartbeat does in `stopping` and `stopped`."""
+    """What a heartbeat does in the states `stopping` and `stopped`."""
 
     UNCOMPARED = "200-uncompared"
     COMPARED = "compared"
@@ -34,7 +34,7 @@ class BeatAfterStop(StrEnum):
 
 
 class PreconditionBody(StrEnum):
-    """What the body of a 412 carries."""
+    """What the body of a 412 contains."""
 
     FULL = "full"
     BARE = "without-details"
@@ -50,14 +50,14 @@ class ValueFormat(StrEnum):
 
 
 class Comparison(StrEnum):
-    """What of `expected_last_heartbeat` is compared."""
+    """How `expected_last_heartbeat` is compared."""
 
     BYTES = "bytes"
     INSTANTS = "instants"
 
 
 class TtlRequest(StrEnum):
-    """What becomes of a `desired_ttl_seconds` outside the bounds."""
+    """How a `desired_ttl_seconds` outside the bounds is treated."""
 
     GRANTED = "granted"
     CLAMPED = "clamped"
@@ -65,7 +65,7 @@ class TtlRequest(StrEnum):
 
 
 class TtlMemory(StrEnum):
-    """How long a granted `desired_ttl_seconds` counts."""
+    """How long a granted `desired_ttl_seconds` is valid."""
 
     PER_CALL = "per-call"
     STICKY = "sticky"
@@ -73,7 +73,7 @@ class TtlMemory(StrEnum):
 
 
 class TtlUnextended(StrEnum):
-    """Which TTL an answer names that extends nothing."""
+    """Which TTL is in an answer that extends nothing."""
 
     EFFECTIVE = "effective"
     DEFAULT = "default"
@@ -88,14 +88,14 @@ class Lapse(StrEnum):
 
 
 class LapsedId(StrEnum):
-    """Under which id a lapsed item is offered again."""
+    """Under which id a lapsed item is queued again."""
 
     SAME = "same"
     NEW = "new"
 
 
 class Unbeaten(StrEnum):
-    """What becomes of an item that was acknowledged but never beaten."""
+    """What happens to an acknowledged item that never gets a heartbeat."""
 
     STAYS = "for-ever"
     LAPSES = "lapses"
@@ -110,7 +110,7 @@ class StopAnswer(StrEnum):
 
 
 class UnclaimedStop(StrEnum):
-    """Where a graceful stop takes an item that has no holder yet."""
+    """Which state a graceful stop gives an item that has no holder yet."""
 
     STOPPING = "stopping"
     STOPPED = "stopped"
@@ -132,7 +132,7 @@ class EmptyPoll(StrEnum):
 
 
 class Redelivery(StrEnum):
-    """Whether a stopped item is queued again, under the same id, without being asked."""
+    """Whether the server queues a stopped item again by itself, under the same id."""
 
     ON_DEMAND = "on-demand"
     AFTER_STOP = "after-stop"
@@ -146,7 +146,7 @@ class WrongEnvironment(StrEnum):
 
 
 class RetryAfter(StrEnum):
-    """How a 429 or 503 says when to come back."""
+    """How a 429 or 503 says when to retry."""
 
     SECONDS = "seconds"
     DATE = "date"
@@ -161,7 +161,7 @@ class Header(StrEnum):
 
 
 class Secret(StrEnum):
-    """Whether a poll hands out the item's own credentials."""
+    """Whether a poll returns the item's own credentials."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -169,7 +169,7 @@ class Secret(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """One server's manners. Durations are seconds, rates are requests a minute."""
+    """One server's behaviour. Durations are seconds, rates are requests a minute."""
 
     beat_on_queued: BeatOnQueued = BeatOnQueued.CLAIMS
     omitted_value: OmittedValue = OmittedValue.UNCOMPARED
@@ -178,8 +178,8 @@ class Profile:
     value_format: ValueFormat = ValueFormat.MICROSECONDS
     comparison: Comparison = Comparison.BYTES
     default_ttl: int = 300  # "TTL: default 300 s (recorded)"
-    least_ttl: int = 10  # "clones clamp to 10..600": used by CLAMPED and REFUSED only
-    greatest_ttl: int = 600
+    shortest_ttl: int = 10  # "clones clamp to 10..600": used by CLAMPED and REFUSED only
+    longest_ttl: int = 600
     ttl_request: TtlRequest = TtlRequest.GRANTED
     ttl_memory: TtlMemory = TtlMemory.PER_CALL
     ttl_unextended: TtlUnextended = TtlUnextended.EFFECTIVE
@@ -197,12 +197,12 @@ class Profile:
     date: Header = Header.PRESENT
     should_retry: Header = Header.PRESENT
     secret: Secret = Secret.PRESENT
-    list_lag_seconds: float = 0  # "The list lags": how far behind the list tells the items
-    writes_per_minute: int = 0  # 0: no limit. Hosted has one, but which calls it counts is unknown
+    list_lag_seconds: float = 0  # "The list lags": by how much
+    writes_per_minute: int = 0  # 0: no limit. The hosted service has one; which calls it counts is unknown
     reads_per_minute: int = 0
 
     def with_default_ttl(self, seconds: int) -> "Profile":
-        """Return the same manners with another default TTL."""
+        """Return the same behaviour with another default TTL."""
         return replace(self, default_ttl=seconds)
 
 
@@ -210,7 +210,7 @@ HOSTED = Profile()
 
 PROFILES: dict[str, Profile] = {
     "hosted": HOSTED,
-    # Each other value of each switch has a profile; what cannot be wrong at the same time shares one.
+    # Each other value of each switch is in some profile; values that do not interact share one.
     "strict": Profile(
         beat_on_queued=BeatOnQueued.PRECONDITION,
         omitted_value=OmittedValue.INVALID,
@@ -249,6 +249,6 @@ PROFILES: dict[str, Profile] = {
     "patient": Profile(lapse=Lapse.NEVER),
     "renaming": Profile(lapsed_id=LapsedId.NEW, unbeaten=Unbeaten.LAPSES),
     "recurring": Profile(redelivery=Redelivery.AFTER_STOP),
-    # "300 creating and 1,200 reading calls a minute"; a heartbeat is counted as creating, the worse case.
+    # "300 creating and 1,200 reading calls a minute"; heartbeats count as creating, which is the worse case.
     "metered": Profile(writes_per_minute=300, reads_per_minute=1200),
 }

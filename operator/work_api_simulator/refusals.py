@@ -1,7 +1,7 @@
-"""What a server says when it does not do what it was asked.
+"""The refusals of a server.
 
-This module owns the kinds of refusal and the status that each has. It must not decide when to refuse, and it knows no
-HTTP library.
+This module owns the kinds of refusal and their statuses. It must not decide when to refuse, and it knows no HTTP
+library.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ class RefusalKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A request that was not done. `details` is the body's `error.details`, where there is something to tell."""
+    """A request that was refused. `details` is the body's `error.details`; None leaves it out."""
 
     kind: RefusalKind
     message: str

@@ -1,7 +1,7 @@
-"""The Work API over HTTP: connections, headers, long polls, and the carrying out of faults.
+"""The Work API over HTTP: connections, headers, long polls and faults.
 
-This module owns everything between the socket and `calls`. It must not hold a rule of the protocol: what a request
-does is decided in `calls` and `items`, in one step that nothing interrupts.
+This module owns everything between the socket and `calls`. It must not contain a rule of the protocol: `calls` and
+`items` decide what a request does, in one step that nothing interrupts.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import assert_never
 from aiohttp import hdrs, web
 
 from work_api_simulator import wire
-from work_api_simulator.calls import Ask, poll_block_ms
+from work_api_simulator.calls import WorkRequest, poll_block_ms
 from work_api_simulator.credentials import Operation
 from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
 from work_api_simulator.history import RecordedRequest
@@ -25,7 +25,7 @@ from work_api_simulator.refusals import Refusal
 from work_api_simulator.simulation import Simulation
 from work_api_simulator.wire import Answer
 
-HANG_LOOK = 0.05  # seconds between two looks whether a hanging client has left: short beside any client's time-out
+HANG_POLL_INTERVAL = 0.05  # seconds between two checks whether a client has left: short beside any client's timeout
 RETRYABLE = frozenset({408, 429})  # "408, 429, 5xx | retry"
 CARRY_RETRY_AFTER = frozenset({429, 503})  # "429 and 503 may carry `Retry-After`"
 
@@ -33,7 +33,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Outage(StrEnum):
-    """Whether the server is there at all."""
+    """How the server is unavailable, if it is."""
 
     OFF = "off"
     REFUSE = "refuse"
@@ -42,14 +42,14 @@ class Outage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Dropped:
-    """A request that gets no answer; `outcome` is what the history says of it."""
+    """A request without an answer; `outcome` is written to the history."""
 
     outcome: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Raw:
-    """A reply as it goes out."""
+class _Reply:
+    """A reply as it is sent."""
 
     status: int
     text: str
@@ -72,7 +72,7 @@ class WorkRoutes:
         self.after_each: Callable[[], None] = lambda: None
 
     def application(self, *others: web.RouteDef) -> web.Application:
-        """Return the aiohttp application, with the routes of others beside those of the Work API."""
+        """Return the aiohttp application, with the routes of the Work API and the given others."""
         application = web.Application()
         application.add_routes(others)
         work = "/v1/environments/{environment_id}/work"
@@ -95,7 +95,7 @@ class WorkRoutes:
         return application
 
     def wake_polls(self, environment_id: str) -> None:
-        """Let waiting polls look again."""
+        """Make the waiting polls of an environment check the queue again."""
         for event in self._arrivals.get(environment_id, ()):
             event.set()
 
@@ -106,20 +106,20 @@ class WorkRoutes:
         return handle
 
     async def _serve(self, call: Operation, request: web.Request) -> web.StreamResponse:
-        record = self._arrived(call, request)
+        record = self._record_arrival(call, request)
         if self.outage is not Outage.OFF:
-            return self._end(request, record, _Dropped("outage"))
+            return self._finish(request, record, _Dropped("outage"))
         fault = self._faults.take(call, record.item_id)
         if fault is None:
-            return self._end(request, record, await self._apply(call, request, record))
+            return self._finish(request, record, await self._apply(call, request, record))
         record.fault = fault.kind
-        reply = await self._before(fault, request)
+        reply = await self._inject_before(fault, request)
         if reply is None:
             applied = await self._apply(call, request, record)
-            reply = await self._after(fault, request, applied)
-        return self._end(request, record, reply)
+            reply = await self._inject_after(fault, request, applied)
+        return self._finish(request, record, reply)
 
-    def _arrived(self, call: Operation, request: web.Request) -> RecordedRequest:
+    def _record_arrival(self, call: Operation, request: web.Request) -> RecordedRequest:
         path, headers = request.match_info, request.headers
         caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
         return self._history.arrived(
@@ -137,17 +137,19 @@ class WorkRoutes:
             )
         )
 
-    async def _apply(self, call: Operation, request: web.Request, record: RecordedRequest) -> _Raw:
-        """Do what is asked; credentials are looked up now, for a delayed request may meet a revoked key."""
+    async def _apply(self, call: Operation, request: web.Request, record: RecordedRequest) -> _Reply:
+        """Carry out the request. Credentials are checked now, because a key may be revoked during a delay."""
         body = await request.read() if request.can_read_body else b""
         headers = request.headers
         caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
-        ask = Ask(call, caller, record.environment_id, record.item_id or "", request.query, body, record.worker_id)
+        work_request = WorkRequest(
+            call, caller, record.environment_id, record.item_id or "", request.query, body, record.worker_id
+        )
         now = self._clock.now()
-        before = self._calls.touched(ask, now)
-        result = self._calls.answer(ask, now)
+        before = self._calls.named_item(work_request, now)
+        result = self._calls.answer(work_request, now)
         if call is Operation.POLL and isinstance(result, Answer) and result.touched is None:
-            result = await self._wait_for_work(ask, now, result)
+            result = await self._wait_for_work(work_request, now, result)
             now = self._clock.now()
         self._history.applied(record, now)
         self.after_each()
@@ -158,26 +160,26 @@ class WorkRoutes:
             case Refusal():
                 request_id = self._request_id(record)
                 text = wire.refused(result, request_id)
-                return self._raw(result.kind.status, text, request_id, result.retry_after)
+                return self._reply(result.kind.status, text, request_id, result.retry_after)
             case Answer(status, text, touched):
                 if touched is not None:
                     record.item_id = touched.after.id
                     record.before_state, record.before_value = touched.before.state, touched.before.value
                     record.after_state, record.after_value = touched.after.state, touched.after.value
                     record.ttl, record.extended = touched.ttl, touched.extended
-                return self._raw(status, text, self._request_id(record), None)
+                return self._reply(status, text, self._request_id(record), None)
             case _:
                 assert_never(result)
 
-    async def _wait_for_work(self, ask: Ask, since: int, empty: Answer | Refusal) -> Answer | Refusal:
-        """Hold an empty poll for up to `block_ms`: long poll, but never past the limit it named."""
-        block = poll_block_ms(ask)
+    async def _wait_for_work(self, work_request: WorkRequest, since: int, empty: Answer | Refusal) -> Answer | Refusal:
+        """Hold an empty poll for up to `block_ms`, as a long poll, and never longer."""
+        block = poll_block_ms(work_request)
         result = empty
         if not isinstance(block, int):
             return result
         deadline = since + block * MILLISECOND
         arrival = asyncio.Event()
-        waiting = self._arrivals.setdefault(ask.environment_id, set())
+        waiting = self._arrivals.setdefault(work_request.environment_id, set())
         waiting.add(arrival)
         try:
             while (left := deadline - self._clock.now()) > 0:
@@ -185,8 +187,10 @@ class WorkRoutes:
                 try:
                     await asyncio.wait_for(arrival.wait(), left / SECOND)
                 except TimeoutError:
-                    return self._calls.poll_again(ask, self._clock.now())  # un-acked items may have grown old enough
-                result = self._calls.poll_again(ask, self._clock.now())
+                    return self._calls.poll_again(
+                        work_request, self._clock.now()
+                    )  # un-acked items may be old enough by now
+                result = self._calls.poll_again(work_request, self._clock.now())
                 if isinstance(result, Refusal) or result.touched is not None:
                     return result
         finally:
@@ -195,21 +199,21 @@ class WorkRoutes:
 
     # -- faults
 
-    async def _before(self, fault: Fault, request: web.Request) -> _Raw | _Dropped | None:
-        """Strike before the request takes effect; None lets it."""
+    async def _inject_before(self, fault: Fault, request: web.Request) -> _Reply | _Dropped | None:
+        """Carry out a fault that acts before the request takes effect; None continues with the request."""
         effect = fault.effect
-        if _strikes(effect) is not When.BEFORE:
+        if _when(effect) is not When.BEFORE:
             return None
-        return await self._strike(fault, effect, request)
+        return await self._inject(fault, effect, request)
 
-    async def _after(self, fault: Fault, request: web.Request, applied: _Raw) -> _Raw | _Dropped:
-        """Strike after the request has taken effect, instead of its answer or before it."""
+    async def _inject_after(self, fault: Fault, request: web.Request, applied: _Reply) -> _Reply | _Dropped:
+        """Carry out a fault that acts after the request took effect; return the reply, if any."""
         effect = fault.effect
-        if _strikes(effect) is not When.AFTER:
+        if _when(effect) is not When.AFTER:
             return applied
-        return await self._strike(fault, effect, request) or applied
+        return await self._inject(fault, effect, request) or applied
 
-    async def _strike(self, fault: Fault, effect: Effect, request: web.Request) -> _Raw | _Dropped | None:
+    async def _inject(self, fault: Fault, effect: Effect, request: web.Request) -> _Reply | _Dropped | None:
         match effect:
             case Delay(_, seconds):
                 await asyncio.sleep(seconds)
@@ -217,20 +221,20 @@ class WorkRoutes:
             case Drop(when):
                 return _Dropped(f"dropped-{when}")
             case Hang(when):
-                while not _has_left(request) and not fault.lifted:  # noqa: ASYNC110 - aiohttp has no event for it
-                    await asyncio.sleep(HANG_LOOK)
+                while not _has_left(request) and not fault.removed:  # noqa: ASYNC110 - aiohttp has no event for it
+                    await asyncio.sleep(HANG_POLL_INTERVAL)
                 return _Dropped(f"hung-{when}")
             case Fail():
                 return self._failure(effect)
             case Garble(body):
-                return _Raw(200, body, {})
+                return _Reply(200, body, {})
             case _:
                 assert_never(effect)
 
-    def _failure(self, fail: Fail) -> _Raw:
+    def _failure(self, fail: Fail) -> _Reply:
         request_id = f"{self._request_prefix}_fault"
         text = wire.error(wire.error_type(fail.status), "Injected fault", request_id)
-        reply = self._raw(fail.status, text, request_id, None)
+        reply = self._reply(fail.status, text, request_id, None)
         if fail.retry_after is not None:
             reply.headers.update(self._retry_after(fail.retry_after, fail.retry_after_form))
         if fail.should_retry is not None:
@@ -242,16 +246,16 @@ class WorkRoutes:
     def _request_id(self, record: RecordedRequest) -> str:
         return f"{self._request_prefix}{record.seq:08x}"
 
-    def _raw(self, status: int, text: str, request_id: str, retry_after: int | None) -> _Raw:
+    def _reply(self, status: int, text: str, request_id: str, retry_after: int | None) -> _Reply:
         headers = {"request-id": request_id}
         if status >= 400 and self._profile.should_retry is Header.PRESENT:
             headers["x-should-retry"] = "true" if status in RETRYABLE or status >= 500 else "false"
         if retry_after is not None and status in CARRY_RETRY_AFTER:
             headers.update(self._retry_after(retry_after, None))
-        return _Raw(status, text, headers)
+        return _Reply(status, text, headers)
 
     def _retry_after(self, seconds: int, form: RetryAfter | None) -> dict[str, str]:
-        """`Retry-After` "in seconds or as a date"."""
+        """Return the header `Retry-After` "in seconds or as a date"."""
         chosen = self._profile.retry_after if form is None else form
         match chosen:
             case RetryAfter.SECONDS:
@@ -263,15 +267,15 @@ class WorkRoutes:
             case _:
                 assert_never(chosen)
 
-    def _end(self, request: web.Request, record: RecordedRequest, reply: _Raw | _Dropped) -> web.StreamResponse:
+    def _finish(self, request: web.Request, record: RecordedRequest, reply: _Reply | _Dropped) -> web.StreamResponse:
         record.answered = self._clock.now()
         match reply:
             case _Dropped(outcome):
                 record.outcome = outcome
                 if request.transport is not None:
                     request.transport.abort()
-                return web.Response(status=500)  # never sent: its connection is gone
-            case _Raw(status, text, headers):
+                return web.Response(status=500)  # never sent: the connection is aborted
+            case _Reply(status, text, headers):
                 record.status = status
                 record.outcome = "client-gone" if _has_left(request) else "answered"
                 if status == 204:
@@ -281,14 +285,14 @@ class WorkRoutes:
                 assert_never(reply)
 
     async def _unknown_path(self, request: web.Request) -> web.StreamResponse:
-        """Answer what is no call of the Work API as the API does."""
+        """Answer 404, as the API does, to a path that is no call of the Work API."""
         request_id = f"{self._request_prefix}_path"
         text = wire.error("not_found_error", f"Not found: {request.method} {request.path}", request_id)
-        reply = self._raw(404, text, request_id, None)
+        reply = self._reply(404, text, request_id, None)
         return web.Response(status=404, text=text, headers=reply.headers, content_type="application/json")
 
 
-def _strikes(effect: Effect) -> When:
+def _when(effect: Effect) -> When:
     return When.AFTER if isinstance(effect, Garble) else effect.when
 
 

@@ -1,6 +1,6 @@
-"""The simulator as a running server: two listening sockets and the timer that lets leases lapse.
+"""The simulator as a running server: two listening sockets and the timer that makes leases lapse.
 
-This module owns the sockets, the outages and the waking at the next due time, and closes what it opened.
+This module owns the sockets, the outages and the timer, and closes what it opened.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from work_api_simulator.routes import Outage, WorkRoutes
 from work_api_simulator.sessions import Sessions
 from work_api_simulator.simulation import Simulation
 
-BACKLOG = 1024  # a fleet may connect at once
-SHUTDOWN = 0.2  # seconds for answers under way at the end; hanging requests must not hold it up
+BACKLOG = 1024  # many clients may connect at once
+SHUTDOWN_TIMEOUT = 0.2  # seconds for requests in flight at the end; hanging requests must not delay it
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen, or where it listens; port 0 is any free one."""
+    """An address to listen on; port 0 means any free port."""
 
     host: str
     port: int
@@ -35,7 +35,7 @@ class Address:
 
 
 class SimulatorServer:
-    """Serves a simulation until it is closed."""
+    """A server for a simulation, until it is closed."""
 
     def __init__(self, simulation: Simulation, profile_name: str) -> None:
         self._simulation = simulation
@@ -55,10 +55,10 @@ class SimulatorServer:
             self._routes.application(*sessions.routes()),
             access_log=None,
             handle_signals=False,
-            shutdown_timeout=SHUTDOWN,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
         )
         self._admin_runner = web.AppRunner(
-            admin.application(), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN
+            admin.application(), access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT
         )
         self._site: web.SockSite | None = None
         self._reserved: socket.socket | None = None
@@ -68,19 +68,19 @@ class SimulatorServer:
         self.admin = Address("", 0)
 
     async def start(self, work: Address, admin: Address) -> None:
-        """Listen on both ports; afterwards `work` and `admin` tell where."""
+        """Listen on both ports, and set `work` and `admin` to the actual addresses."""
         await self._work_runner.setup()
         await self._admin_runner.setup()
         self.work = await self._listen(work)
-        admin_socket, self.admin = _bound(admin)
+        admin_socket, self.admin = _bind(admin)
         await web.SockSite(self._admin_runner, admin_socket, backlog=BACKLOG).start()
         self._wake_at_next_due()
 
     async def close(self) -> None:
-        """Stop listening, end what is under way, release the ports."""
+        """Stop listening, abort requests in flight, release the ports."""
         if self._timer is not None:
             self._timer.cancel()
-        self._simulation.faults.clear()  # lets go of hanging requests
+        self._simulation.faults.clear()  # ends hanging requests
         self._abort_connections()
         await self._work_runner.cleanup()
         await self._admin_runner.cleanup()
@@ -88,14 +88,14 @@ class SimulatorServer:
             self._reserved.close()
 
     async def set_outage(self, outage: Outage) -> None:
-        """Take the Work API away or bring it back, on the same port; connections that are open are reset."""
+        """Begin or end an outage of the Work API. The port stays the same; an outage resets open connections."""
         async with self._outage_change:
             self._routes.outage = outage
             self._simulation.history.noted("outage", self._simulation.clock.now(), outage)
             if outage is Outage.REFUSE and self._site is not None:
                 await self._site.stop()
                 self._site = None
-                self._reserved, _ = _bound(self.work)  # bound but not listening: nobody else gets the port
+                self._reserved, _ = _bind(self.work)  # bound but not listening, so that nobody else gets the port
             if outage is not Outage.OFF:
                 self._abort_connections()
             if outage is not Outage.REFUSE and self._site is None:
@@ -105,7 +105,7 @@ class SimulatorServer:
         if self._reserved is not None:
             self._reserved.close()
             self._reserved = None
-        work_socket, bound = _bound(address)
+        work_socket, bound = _bind(address)
         self._site = web.SockSite(self._work_runner, work_socket, backlog=BACKLOG)
         await self._site.start()
         return bound
@@ -117,7 +117,7 @@ class SimulatorServer:
                 connection.transport.abort()
 
     def _wake_at_next_due(self) -> None:
-        """Set the timer to the next lapse, unless it is set to an earlier look already."""
+        """Set the timer to the next due time, unless it is set to an earlier time already."""
         due = self._simulation.store.next_due()
         if due is None:
             return
@@ -141,14 +141,14 @@ class SimulatorServer:
             "admin_url": self.admin.url,
             "profile": self._profile_name,
             "environments": list(simulation.keyring.environments),
-            "items": sum(1 for _ in simulation.store.everything(simulation.clock.now())),
+            "items": sum(1 for _ in simulation.store.all_items(simulation.clock.now())),
             "outage": self._routes.outage,
             "last_seq": simulation.history.last_seq,
         }
 
 
-def _bound(address: Address) -> tuple[socket.socket, Address]:
-    """Bind a socket, without listening yet."""
+def _bind(address: Address) -> tuple[socket.socket, Address]:
+    """Return a bound socket that does not listen yet, and its address."""
     family, kind, protocol, _, where = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

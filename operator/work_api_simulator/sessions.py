@@ -1,6 +1,6 @@
-"""Sessions, as far as a sandbox that runs their tools needs them: their events, told, streamed and added to.
+"""Sessions, as far as a sandbox that runs their tools needs them: list, stream and add events.
 
-This module owns each session's events, in memory, and their HTTP. A session is there for as long as an item is its.
+This module owns each session's events, in memory, and their HTTP. A session exists as long as an item belongs to it.
 No rule of the Work API is here: the shapes are those that the public SDK's tool runner reads and writes (anthropic
 2.12.0, `lib/tools/_beta_session_runner.py`), which sends no heartbeat.
 """
@@ -36,16 +36,16 @@ class Sessions:
         return [web.get(events, self._list), web.post(events, self._send), web.get(events + "/stream", self._stream)]
 
     def events(self, session_id: str) -> list[Event]:
-        """All events of a session, oldest first."""
+        """Return all events of a session, the oldest first."""
         return list(self._events.get(session_id, ()))
 
     def item_of(self, session_id: str) -> Item | None:
-        """The item whose session it is: the one that names it as its `data`, or carries its id."""
-        everything = self._simulation.store.everything(self._simulation.clock.now())
+        """Return the item of a session: the one whose `data` or id names the session."""
+        everything = self._simulation.store.all_items(self._simulation.clock.now())
         return next((item for item in everything if session_id in (item.data_id, item.id)), None)
 
     def add(self, session_id: str, event: Event) -> Event:
-        """Add an event, with an id where it has none, and tell all who stream."""
+        """Add an event, with an id if it has none, and send it to all streams."""
         told = {"id": f"sevt_{secrets.token_hex(12)}"} | event
         told["processed_at"] = instants.write(self._simulation.clock.now())
         self._events[session_id].append(told)
@@ -64,14 +64,14 @@ class Sessions:
         try:
             sent = json.loads(await request.text())["events"]
             if not all(isinstance(event, dict) and isinstance(event.get("type"), str) for event in sent):
-                raise TypeError  # noqa: TRY301 (one answer for whatever is wrong with the body)
+                raise TypeError  # noqa: TRY301 (every invalid body gets the same answer)
         except (ValueError, TypeError, KeyError):
             return _refused(Refusal(RefusalKind.INVALID, "events: must be a list of events, each with its type"))
         session_id = request.match_info["session_id"]
         return web.json_response({"data": [self.add(session_id, event) for event in sent]})
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        """Tell each event from now on, for as long as the client listens."""
+        """Send each event from now on, until the client leaves."""
         if (refusal := self._refusal(request)) is not None:
             return _refused(refusal)
         session_id = request.match_info["session_id"]
@@ -93,7 +93,7 @@ class Sessions:
             self._news[session_id].discard(news)
 
     def _refusal(self, request: web.Request) -> Refusal | None:
-        """Refuse who may not see the session; whether it exists is not told to those."""
+        """Return why the caller may not see the session; the answer does not reveal whether it exists."""
         headers = request.headers
         caller = self._simulation.keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
         if caller.kind in (CredentialsKind.NONE, CredentialsKind.UNKNOWN):

@@ -1,6 +1,6 @@
-"""One simulated organization: its items, keys, faults, history and clock, put together.
+"""One simulated organization: its items, keys, faults, history and clock.
 
-This module owns what both ports share, and every change that is made without a request of the Work API. It must not
+This module owns what both ports share, and every change that is made without a request to the Work API. It must not
 know of HTTP.
 """
 
@@ -22,7 +22,7 @@ from work_api_simulator.store import KNOWN_ID, Change, Store
 
 
 class AdminError(Exception):
-    """What the administration was asked for cannot be done; the text says why, `status` how HTTP says it."""
+    """A request of the administration that cannot be carried out; `status` is the HTTP status."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class AdminError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewItem:
-    """An item to be created. Without an id it gets one; a session's item may carry the session's id."""
+    """An item to create. None gives it a new id; a session's item may have the session's id."""
 
     environment_id: str
     id: str | None = None
@@ -66,20 +66,20 @@ class Simulation:
                 self.on_queued(after.environment_id)
 
     def item(self, item_id: str) -> Item:
-        """The item of this id as it is now."""
+        """Return the item as it is now."""
         item = self.store.get(item_id, self.clock.now())
         if item is None:
             raise AdminError(404, f"There is no item {item_id}")
         return item
 
     def create(self, new: NewItem) -> Item:
-        """Create an item in the state asked for, as if workers had brought it there."""
+        """Create an item in the given state, as if workers had led it there."""
         now = self.clock.now()
         item_id = f"work_{secrets.token_hex(12)}" if new.id is None else new.id
         if KNOWN_ID.fullmatch(item_id) is None:
-            raise AdminError(400, f"The id {item_id} has an unknown prefix: begin it with work_ or sesn_")
+            raise AdminError(400, f"The id {item_id} has an unknown prefix: it must begin with work_ or sesn_")
         if self.store.get(item_id, now) is not None:
-            raise AdminError(409, f"The item {item_id} exists already: re-queue it, or delete it first")
+            raise AdminError(409, f"The item {item_id} already exists: requeue it, or delete it first")
         if new.environment_id not in self.keyring.environments:
             raise AdminError(404, f"There is no environment {new.environment_id}: set its keys first")
         item = Item(
@@ -93,12 +93,12 @@ class Simulation:
             ttl_default=new.ttl_default,
             metadata=new.metadata,
         )
-        item = self._brought_to(item, new.state, now)
+        item = self._advance(item, new.state, now)
         self.store.add(item, now)
         return item
 
-    def _brought_to(self, item: Item, state: State, now: int) -> Item:
-        """Lead a queued item to a state, by the transitions that lead there."""
+    def _advance(self, item: Item, state: State, now: int) -> Item:
+        """Return a queued item after the transitions that lead to a state."""
         acknowledged = replace(item, state=State.STARTING, polled_at=now, acknowledged_at=now)
         match state:
             case State.QUEUED:
@@ -106,18 +106,18 @@ class Simulation:
             case State.STARTING:
                 return acknowledged
             case State.ACTIVE:
-                return self._beaten(acknowledged, now)
+                return self._beat_as_other_worker(acknowledged, now)
             case State.STOPPING:
-                active = self._beaten(acknowledged, now)
-                return items.stop_quietly(active, now, self.profile, StopMode.GRACEFUL)
+                active = self._beat_as_other_worker(acknowledged, now)
+                return items.after_stop(active, now, self.profile, StopMode.GRACEFUL)
             case State.STOPPED:
-                active = self._beaten(acknowledged, now)
-                return items.stop_quietly(active, now, self.profile, StopMode.FORCED)
+                active = self._beat_as_other_worker(acknowledged, now)
+                return items.after_stop(active, now, self.profile, StopMode.FORCED)
             case _:
                 assert_never(state)
 
-    def _beaten(self, item: Item, now: int) -> Item:
-        """Beat for an unknown worker that knows the value, whatever it is."""
+    def _beat_as_other_worker(self, item: Item, now: int) -> Item:
+        """Return the item after a heartbeat of another worker, which knows the current value."""
         if item.state is State.QUEUED:
             item = replace(item, state=State.STARTING, polled_at=now, acknowledged_at=now)
         expected = item.value or items.NO_HEARTBEAT
@@ -127,38 +127,38 @@ class Simulation:
         return result.item
 
     def stop(self, item_id: str, mode: StopMode) -> Item:
-        """Stop an item, as somebody with an API key does."""
+        """Stop an item, as the holder of an API key does."""
         before, now = self.item(item_id), self.clock.now()
-        after = items.stop_quietly(before, now, self.profile, mode)
+        after = items.after_stop(before, now, self.profile, mode)
         if after is not before:
             self.store.change(ChangeKind.STOPPED, before, after, now)
         return after
 
     def requeue(self, item_id: str, state: State) -> Item:
-        """Deliver an item again under its id, as a new message to its session does."""
+        """Queue an item again under its id, as a new message to its session does."""
         before, now = self.item(item_id), self.clock.now()
-        after = self._brought_to(items.requeue(before, now), state, now)
+        after = self._advance(items.requeue(before, now), state, now)
         self.store.change(ChangeKind.REQUEUED, before, after, now)
         return after
 
     def steal(self, item_id: str) -> Item:
-        """Let another worker claim the item, or beat it with the value it holds."""
+        """Make another worker claim the item, or send a heartbeat with the item's current value."""
         before, now = self.item(item_id), self.clock.now()
         if before.state in (State.STOPPING, State.STOPPED):
             raise AdminError(409, f"The item {item_id} is {before.state}: there is no lease to take")
-        after = self._beaten(before, now)
+        after = self._beat_as_other_worker(before, now)
         self.store.change(ChangeKind.STOLEN, before, after, now)
         return after
 
     def impose_ttl(self, item_id: str, seconds: int | None) -> Item:
-        """Give this TTL in every later answer that extends, whatever is asked for; None takes it back."""
+        """Grant this TTL to every later beat, whatever it requests; None ends that."""
         before, now = self.item(item_id), self.clock.now()
         after = replace(before, ttl_imposed=seconds)
         self.store.change(ChangeKind.TTL_IMPOSED, before, after, now)
         return after
 
     def rotate_token(self, item_id: str) -> Item:
-        """Give the item a new sessions token; the old one is revoked at once."""
+        """Give the item a new sessions token, and revoke the old one at once."""
         before, now = self.item(item_id), self.clock.now()
         after = replace(before, sessions_token=secrets.token_urlsafe(24))
         self.keyring.set_token(before.id, before.environment_id, None, old=before.sessions_token)
@@ -166,5 +166,5 @@ class Simulation:
         return after
 
     def delete(self, item_id: str) -> None:
-        """Make the item unknown: 404 from now on."""
+        """Delete the item: calls that name it answer 404 from now on."""
         self.store.delete(self.item(item_id), self.clock.now())

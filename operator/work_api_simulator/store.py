@@ -1,7 +1,7 @@
-"""All items of all environments: the queue, paging, and what falls due.
+"""All items of all environments: the queue, paging, and due changes.
 
-This module owns which item is where, and applies the rules of `items` to it. It must not read a clock nor know of HTTP.
-Nothing in it suspends, so under one event loop every operation is atomic: that is the whole of the compare-and-set.
+This module owns which item is where, and applies the rules of `items` to it. It must not read a clock or know of HTTP.
+Nothing in it suspends, so every operation is atomic in one event loop: this alone makes compare-and-set correct.
 """
 
 import heapq
@@ -22,7 +22,7 @@ POLLING_WINDOW = 30 * SECOND  # "Number of workers that have polled for work in 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that happened to an item without a request; `at` is when it truly did, not when it was noticed."""
+    """A change of an item without a request; `at` is when it was due, not when it was noticed."""
 
     at: int
     kind: ChangeKind
@@ -41,8 +41,8 @@ class QueueStats:
 
 
 @dataclass(slots=True)
-class _Shelf:
-    """What one environment holds: ids in the order of creation, and those that wait, in the order of entry."""
+class _Environment:
+    """One environment: all ids in the order of creation, the waiting ids in the order of queueing, and the workers."""
 
     created: list[str] = field(default_factory=list)
     waiting: dict[str, None] = field(default_factory=dict)
@@ -50,13 +50,13 @@ class _Shelf:
 
 
 class Store:
-    """The items, by id; `observe` is told of every change that no request made."""
+    """The items, by id; `observe` is called for every change that no request made."""
 
     def __init__(self, profile: Profile, observe: Callable[[Change], None]) -> None:
         self.profile = profile
         self._observe = observe
         self._items: dict[str, Item] = {}
-        self._shelves: dict[str, _Shelf] = {}
+        self._environments: dict[str, _Environment] = {}
         self._due: list[tuple[int, str]] = []
         self._scheduled: dict[str, int] = {}
         self._past: dict[str, list[tuple[int, Item]]] = {}
@@ -64,12 +64,12 @@ class Store:
     # -- one item
 
     def get(self, item_id: str, now: int) -> Item | None:
-        """The item as it is now."""
-        self._settle(item_id, now)
+        """Return the item as it is now."""
+        self._run_due_of(item_id, now)
         return self._items.get(item_id)
 
     def find(self, environment_id: str, item_id: str, now: int) -> Item | Refusal:
-        """The item as it is now, or why there is none: "no such item; [...] an id with an unknown prefix"."""
+        """Return the item as it is now, or why there is none: "no such item; [...] an id with an unknown prefix"."""
         if KNOWN_ID.fullmatch(item_id) is None:
             return Refusal(RefusalKind.INVALID, f"Invalid work item id {item_id}: unknown prefix")
         item = self.get(item_id, now)
@@ -78,48 +78,48 @@ class Store:
         return item
 
     def put(self, item: Item, now: int) -> None:
-        """Store what a request made of an item."""
+        """Store an item as a request left it."""
         self._items[item.id] = item
-        shelf = self._shelf(item.environment_id)
+        environment = self._environment(item.environment_id)
         if item.state is State.QUEUED:
-            shelf.waiting.setdefault(item.id)
+            environment.waiting.setdefault(item.id)
         else:
-            shelf.waiting.pop(item.id, None)
+            environment.waiting.pop(item.id, None)
         self._schedule(item)
         self._remember(item, now)
 
     def add(self, item: Item, now: int) -> None:
         """Store a new item."""
-        self._shelf(item.environment_id).created.append(item.id)
+        self._environment(item.environment_id).created.append(item.id)
         self.put(item, now)
         self._observe(Change(now, ChangeKind.CREATED, None, item))
 
     def change(self, kind: ChangeKind, before: Item, after: Item, now: int) -> None:
-        """Store what the administration or the passing of time made of an item, and tell of it."""
+        """Store an item that the administration or the passing of time changed, and report the change."""
         if after.state is State.QUEUED and after.deliveries != before.deliveries:
-            self._shelf(before.environment_id).waiting.pop(before.id, None)  # its place in the queue is a new one
+            self._environment(before.environment_id).waiting.pop(before.id, None)  # it goes to the end of the queue
         self.put(after, now)
         self._observe(Change(now, kind, before, after))
 
     def delete(self, item: Item, now: int) -> None:
-        """Forget an item."""
+        """Delete an item."""
         self._forget(item)
         self._observe(Change(now, ChangeKind.DELETED, item, None))
 
     # -- the queue of an environment
 
     def poll(self, environment_id: str, now: int, reclaim_older_than_ms: int, worker_id: str | None) -> Item | None:
-        """Hand out the item that waits longest.
+        """Return the item that has waited longest.
 
-        It stays `queued` until its acknowledgement; un-acknowledged, it is handed out again once its last poll is
-        older than `reclaim_older_than_ms` ("default 5000, un-acked items only").
+        The item stays `queued` until it is acknowledged. Until then it is returned again once its last poll is older
+        than `reclaim_older_than_ms` ("default 5000, un-acked items only").
         """
-        shelf = self._shelf(environment_id)
+        environment = self._environment(environment_id)
         if worker_id is not None:
-            shelf.workers[worker_id] = now
+            environment.workers[worker_id] = now
         if self.profile.lapse is Lapse.AT_NEXT_POLL:
-            self._lapse_all(environment_id, now)
-        for item_id in shelf.waiting:
+            self._lapse_overdue(environment_id, now)
+        for item_id in environment.waiting:
             item = self._items[item_id]
             if item.polled_at is None or now - item.polled_at >= reclaim_older_than_ms * MILLISECOND:
                 polled = replace(item, polled_at=now)
@@ -128,22 +128,22 @@ class Store:
         return None
 
     def stats(self, environment_id: str, now: int) -> QueueStats:
-        """Count the queue: waiting, polled but not acknowledged, and the workers seen lately."""
+        """Count the waiting items, the polled but unacknowledged ones, and the workers that polled recently."""
         self.run_due(now)
-        shelf = self._shelf(environment_id)
-        waiting = [self._items[item_id] for item_id in shelf.waiting]
+        environment = self._environment(environment_id)
+        waiting = [self._items[item_id] for item_id in environment.waiting]
         pending = sum(item.polled_at is not None for item in waiting)
         return QueueStats(
             depth=len(waiting) - pending,
             pending=pending,
             oldest_queued_at=min((item.started_at for item in waiting), default=None),
-            workers_polling=sum(now - at <= POLLING_WINDOW for at in shelf.workers.values()),
+            workers_polling=sum(now - at <= POLLING_WINDOW for at in environment.workers.values()),
         )
 
     def page(self, environment_id: str, now: int, limit: int, below: int | None) -> tuple[list[Item], int | None]:
-        """A page of items, the newest first, and where the next page begins; None at the end."""
+        """Return a page of items, the newest first, and where the next page begins; None at the end."""
         self.run_due(now)
-        created = self._shelf(environment_id).created
+        created = self._environment(environment_id).created
         found: list[Item] = []
         for index in range(len(created) if below is None else min(below, len(created)), 0, -1):
             item = self._seen_by_list(created[index - 1], now)
@@ -154,29 +154,29 @@ class Store:
             found.append(item)
         return found, None
 
-    def everything(self, now: int) -> Iterator[Item]:
-        """Every item as it is now, in the order of creation."""
+    def all_items(self, now: int) -> Iterator[Item]:
+        """Return every item as it is now, in the order of creation."""
         self.run_due(now)
         yield from tuple(self._items.values())
 
     # -- time
 
     def next_due(self) -> int | None:
-        """When `run_due` next has something to do, at the earliest."""
+        """Return the earliest time at which `run_due` may have something to do."""
         return self._due[0][0] if self._due else None
 
     def run_due(self, now: int) -> None:
-        """Let everything happen that is due by now."""
+        """Make every change that is due by now."""
         while self._due and self._due[0][0] <= now:
             at, item_id = heapq.heappop(self._due)
             if self._scheduled.get(item_id) == at:
                 del self._scheduled[item_id]
-            self._settle(item_id, now)
+            self._run_due_of(item_id, now)
             if (item := self._items.get(item_id)) is not None:
                 self._schedule(item)
 
     def _schedule(self, item: Item) -> None:
-        """Note when the item is due; a beat that only moves the end later costs nothing until then."""
+        """Remember when the item is due. A beat that only moves that time later costs nothing until then."""
         if (due := items.due(item, self.profile)) is None:
             return
         scheduled = self._scheduled.get(item.id)
@@ -184,51 +184,51 @@ class Store:
             self._scheduled[item.id] = due[0]
             heapq.heappush(self._due, (due[0], item.id))
 
-    def _settle(self, item_id: str, now: int) -> None:
-        """Let happen to one item what is due by now, at the time at which it was due."""
+    def _run_due_of(self, item_id: str, now: int) -> None:
+        """Make the change of one item that is due by now, dated at the time at which it was due."""
         item = self._items.get(item_id)
         if item is None or (due := items.due(item, self.profile)) is None or due[0] > now:
             return
         at, kind = due
-        self._offer_again(kind, item, at)
+        self._requeue(kind, item, at)
 
-    def _lapse_all(self, environment_id: str, now: int) -> None:
-        """Lapse what has lapsed, for a server that looks only when it is polled."""
-        for item_id in tuple(self._shelf(environment_id).created):
+    def _lapse_overdue(self, environment_id: str, now: int) -> None:
+        """Make overdue leases lapse, for a server that checks only when it is polled."""
+        for item_id in tuple(self._environment(environment_id).created):
             item = self._items.get(item_id)
             if item is not None and (end := items.lease_end(item, self.profile)) is not None and end <= now:
-                self._offer_again(ChangeKind.LAPSED, item, now)
+                self._requeue(ChangeKind.LAPSED, item, now)
 
-    def _offer_again(self, kind: ChangeKind, item: Item, at: int) -> None:
-        """Queue an item again, under its id or, on servers that do so, a new one."""
+    def _requeue(self, kind: ChangeKind, item: Item, at: int) -> None:
+        """Queue an item again, under its id or, if the profile says so, a new one."""
         queued = items.requeue(item, at)
         if kind is not ChangeKind.LAPSED or self.profile.lapsed_id is LapsedId.SAME:
             self.change(kind, item, queued, at)
             return
         renamed = replace(queued, id=f"work_{secrets.token_hex(12)}", latest=0)
         self._forget(item)
-        self._shelf(renamed.environment_id).created.append(renamed.id)
+        self._environment(renamed.environment_id).created.append(renamed.id)
         self.put(renamed, at)
         self._observe(Change(at, kind, item, renamed))
 
     # -- bookkeeping
 
-    def _shelf(self, environment_id: str) -> _Shelf:
-        shelf = self._shelves.get(environment_id)
-        if shelf is None:
-            shelf = self._shelves[environment_id] = _Shelf()
-        return shelf
+    def _environment(self, environment_id: str) -> _Environment:
+        environment = self._environments.get(environment_id)
+        if environment is None:
+            environment = self._environments[environment_id] = _Environment()
+        return environment
 
     def _forget(self, item: Item) -> None:
         del self._items[item.id]
         self._scheduled.pop(item.id, None)
-        shelf = self._shelf(item.environment_id)
-        shelf.waiting.pop(item.id, None)
-        shelf.created.remove(item.id)
+        environment = self._environment(item.environment_id)
+        environment.waiting.pop(item.id, None)
+        environment.created.remove(item.id)
         self._past.pop(item.id, None)
 
     def _remember(self, item: Item, now: int) -> None:
-        """Keep an item's past as far back as a lagging list can tell it."""
+        """Keep an item's past as far back as a lagging list can show it."""
         if not self.profile.list_lag_seconds:
             return
         past = self._past.setdefault(item.id, [])
@@ -236,12 +236,12 @@ class Store:
         del past[: max(0, self._visible(past, now))]
 
     def _visible(self, past: list[tuple[int, Item]], now: int) -> int:
-        """The index of the entry that the list tells now; -1 if it has not heard of the item yet."""
+        """Return the index of the entry that the list shows now; -1 if it does not show the item yet."""
         horizon = now - int(self.profile.list_lag_seconds * SECOND)
         return sum(at <= horizon for at, _ in past) - 1
 
     def _seen_by_list(self, item_id: str, now: int) -> Item | None:
-        """An item as the list tells it: "The list lags"."""
+        """Return an item as the list shows it: "The list lags"."""
         if not self.profile.list_lag_seconds:
             return self._items[item_id]
         past = self._past[item_id]

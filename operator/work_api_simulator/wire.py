@@ -1,6 +1,6 @@
 """The bodies of the Work API's answers.
 
-This module owns every key and every spelling that goes over the wire. It must not decide anything.
+This module owns every key and text of a body. It must not decide anything.
 """
 
 import base64
@@ -32,7 +32,7 @@ ERROR_TYPES: Mapping[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """The item on both sides of a request, for the history, and the lease that a beat was answered."""
+    """The item before and after a request, for the history, and the lease in a heartbeat's answer."""
 
     before: Item
     after: Item
@@ -51,7 +51,7 @@ class Answer:
 
 
 def heartbeat(answered: HeartbeatAccepted) -> str:
-    """A recorded heartbeat: `last_heartbeat` is "" if none has been recorded."""
+    """Return the answer of a heartbeat: `last_heartbeat` is "" if none has been recorded."""
     return json.dumps(
         {
             "type": "work_heartbeat",
@@ -64,22 +64,22 @@ def heartbeat(answered: HeartbeatAccepted) -> str:
 
 
 def item(shown: Item) -> str:
-    """A work item, as every call but a poll shows it: its `secret` is null."""
+    """Return a work item as every call but a poll shows it: its `secret` is null."""
     return json.dumps(_item(shown, None))
 
 
 def polled(shown: Item, profile: Profile) -> str:
-    """A work item as a poll shows it: "`secret` (only on poll, and even there it may be null)"."""
+    """Return a work item as a poll shows it: "`secret` (only on poll, and even there it may be null)"."""
     return json.dumps(_item(shown, secret(shown.sessions_token) if profile.secret is Secret.PRESENT else None))
 
 
 def page(shown: Sequence[Item], next_page: str | None) -> str:
-    """A page of items."""
+    """Return a page of items."""
     return json.dumps({"data": [_item(each, None) for each in shown], "next_page": next_page})
 
 
 def stats(shown: QueueStats) -> str:
-    """The numbers of a queue."""
+    """Return the statistics of a queue."""
     return json.dumps(
         {
             "type": "work_queue_stats",
@@ -92,12 +92,12 @@ def stats(shown: QueueStats) -> str:
 
 
 def refused(refusal: Refusal, request_id: str) -> str:
-    """An error."""
+    """Return the body of a refusal."""
     return error(refusal.kind.error_type, refusal.message, request_id, refusal.details)
 
 
 def error(error_type: str, message: str, request_id: str, details: Mapping[str, Any] | None = None) -> str:
-    """An error's body."""
+    """Return the body of an error."""
     described: dict[str, Any] = {"type": error_type, "message": message}
     if details is not None:
         described["details"] = details
@@ -105,23 +105,23 @@ def error(error_type: str, message: str, request_id: str, details: Mapping[str, 
 
 
 def error_type(status: int) -> str:
-    """The `error.type` that goes with a status."""
+    """Return the `error.type` of a status."""
     return ERROR_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
 def secret(sessions_token: str) -> str:
-    """An item's own credentials: "url-safe base64 JSON with `sessions_token`"."""
+    """Return an item's own credentials: "url-safe base64 JSON with `sessions_token`"."""
     payload = json.dumps({"sessions_token": sessions_token}).encode()
     return base64.urlsafe_b64encode(payload).decode().rstrip("=")
 
 
 def cursor(index: int) -> str:
-    """A list's place, as an opaque cursor."""
+    """Return an opaque cursor for a position in a list."""
     return base64.urlsafe_b64encode(f"page:{index}".encode()).decode()
 
 
 def read_cursor(text: str) -> int | None:
-    """The place that a cursor names; None if it is not one of ours."""
+    """Return the position that a cursor names; None if the text is not a cursor of this server."""
     try:
         kind, _, index = base64.urlsafe_b64decode(text.encode()).decode().partition(":")
         return int(index) if kind == "page" else None

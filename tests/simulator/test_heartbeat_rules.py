@@ -29,7 +29,7 @@ NO_HEARTBEAT = items.NO_HEARTBEAT
 
 
 def stopping(profile: Profile = HOSTED) -> Item:
-    return items.stop_quietly(active(profile), T0 + SECOND, profile, StopMode.GRACEFUL)
+    return items.after_stop(active(profile), T0 + SECOND, profile, StopMode.GRACEFUL)
 
 
 def test_the_first_heartbeat_makes_a_starting_item_active() -> None:
@@ -151,7 +151,7 @@ def test_a_queued_item_does_not_take_an_old_value() -> None:
 @pytest.mark.parametrize("expected", [NO_HEARTBEAT, "garbage", None])
 @pytest.mark.parametrize("mode", list(StopMode))
 def test_a_beat_after_the_stop_is_not_compared_and_extends_nothing(mode: StopMode, expected: str | None) -> None:
-    before = items.stop_quietly(active(), T0 + SECOND, HOSTED, mode)
+    before = items.after_stop(active(), T0 + SECOND, HOSTED, mode)
     answered = accepted(before, expected, at=T0 + 2 * SECOND)
     assert not answered.extended
     assert answered.item is before
@@ -224,5 +224,5 @@ def test_an_imposed_ttl_counts_from_the_next_beat_on() -> None:
 def test_an_answer_that_extends_nothing_may_report_another_ttl(manner: TtlUnextended, told: int) -> None:
     profile = Profile(ttl_unextended=manner)
     held = accepted(item(), NO_HEARTBEAT, desired=120, profile=profile).item
-    stopped = items.stop_quietly(held, T0, profile, StopMode.GRACEFUL)
+    stopped = items.after_stop(held, T0, profile, StopMode.GRACEFUL)
     assert accepted(stopped, None, profile=profile).ttl == told

@@ -50,7 +50,7 @@ def _ack(before: Item, now: int, profile: Profile) -> Item:
 
 
 def _stop(mode: StopMode) -> Step:
-    return lambda before, now, profile: items.stop_quietly(before, now, profile, mode)
+    return lambda before, now, profile: items.after_stop(before, now, profile, mode)
 
 
 def _pass_time(before: Item, now: int, profile: Profile) -> Item:

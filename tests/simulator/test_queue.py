@@ -173,7 +173,7 @@ def test_a_lagging_list_tells_the_past() -> None:
     shop = Shop(Profile(list_lag_seconds=2.0))
     held = shop.add(active())
     assert shop.store.page(ENVIRONMENT, T0 + SECOND, 10, None)[0] == []
-    stopped = items.stop_quietly(held, T0 + 3 * SECOND, HOSTED, StopMode.FORCED)
+    stopped = items.after_stop(held, T0 + 3 * SECOND, HOSTED, StopMode.FORCED)
     shop.store.put(stopped, T0 + 3 * SECOND)
     assert shop.store.page(ENVIRONMENT, T0 + 4 * SECOND, 10, None)[0] == [held]
     assert shop.store.page(ENVIRONMENT, T0 + 5 * SECOND, 10, None)[0] == [stopped]

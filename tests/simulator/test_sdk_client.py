@@ -32,7 +32,7 @@ async def test_the_poller_drains_the_queue_and_stops_gracefully(served: Served, 
     poller = owner.beta.environments.work.poller(environment_id=ENVIRONMENT, environment_key=KEY, drain=True)
     seen = [(item.id, item.secret is not None) async for item in poller]
     assert seen == [(f"work_{number}", True) for number in range(3)]
-    assert {item.state for item in served.simulation.store.everything(served.simulation.clock.now())} == {"stopping"}
+    assert {item.state for item in served.simulation.store.all_items(served.simulation.clock.now())} == {"stopping"}
 
 
 async def test_two_pollers_get_each_item_once(served: Served, owner: AsyncAnthropic) -> None:

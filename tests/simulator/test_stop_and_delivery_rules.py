@@ -23,7 +23,7 @@ NO_HEARTBEAT = items.NO_HEARTBEAT
 
 
 def stopped(before: Item, mode: StopMode, *, at: int = LATER, profile: Profile = HOSTED) -> Item:
-    return items.stop_quietly(before, at, profile, mode)
+    return items.after_stop(before, at, profile, mode)
 
 
 def test_an_acknowledgement_takes_the_item_out_of_the_queue() -> None:

@@ -61,7 +61,7 @@ def test_a_beat_is_answered_as_the_simulator_answers_it(books: Books, script: li
         if step in {"stop", "force"}:
             mode = items.StopMode.FORCED if step == "force" else items.StopMode.GRACEFUL
             at = simulated.item.created_at + now * SECOND
-            simulated.item = items.stop_quietly(simulated.item, at, HOSTED, mode)
+            simulated.item = items.after_stop(simulated.item, at, HOSTED, mode)
             books.end("work_1", "stopped" if step == "force" else "stopping")
             continue
         ours, theirs = (
