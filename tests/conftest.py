@@ -1,6 +1,6 @@
-"""What every test can ask for: the control plane of the test run, and a namespace in it.
+"""Fixtures for all tests: the control plane of the test run, a namespace in it, helm, and the simulator.
 
-Must not reach for a cluster that the tests did not start.
+They must not use a cluster that the tests did not start.
 """
 
 import os
@@ -32,7 +32,7 @@ def pytest_configure() -> None:
         raise pytest.UsageError(str(error)) from error
     keep_away_from_other_clusters(os.environ)
     if threading.current_thread() is threading.main_thread():
-        # A runner in the background ignores Ctrl-C, and so would every process that a test starts to interrupt it.
+        # A background process ignores SIGINT, and its children inherit that; but tests interrupt what they start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    # Here and not in the fixture, where the first build would run into the time limit of the first test.
+    # Not in the fixture: there the first build would exceed the time limit of the first test.
     config = session.config
     needed = (BINARIES if any(map(_needs_cluster, session.items)) else ()) + (
         CHART_BINARIES if any(map(_needs_helm, session.items)) else ()
@@ -74,7 +74,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def control_plane(
     worker_id: str, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> ControlPlane:
-    """One for the whole test run: each test keeps to a namespace of its own."""
+    """One control plane for the whole test run; each test uses a namespace of its own."""
     base = tmp_path_factory.getbasetemp()
     folder = base if worker_id == "master" else base.parent
     return shared_control_plane(folder, pytestconfig.add_cleanup)
@@ -82,7 +82,7 @@ def control_plane(
 
 @pytest.fixture(scope="module")
 def bare_control_plane() -> Iterator[OwnControlPlane]:
-    """One without the WorkLease resource, for what installs it by itself."""
+    """A control plane without the WorkLease resource, for tests that install it."""
     with OwnControlPlane() as plane:
         yield plane
 
@@ -102,12 +102,12 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 
 @pytest.fixture(scope="session", params=HELMS)
 def each_helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Helm:
-    """As above, for each version that people have."""
+    """helm without a cluster, in each supported version."""
     return Helm(tmp_path_factory.mktemp("helm"), binary=request.param)
 
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    """A Work API of the test's own, as a process, without items."""
+    """A simulated Work API for one test, as a process, without items."""
     with Simulator() as started:
         yield started

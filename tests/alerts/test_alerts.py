@@ -1,4 +1,4 @@
-"""The chart's alerts and dashboard: what fires when, and that nothing in them is out of date."""
+"""The chart's alerts and dashboard: which alert fires when, and that nothing in them is out of date."""
 
 import json
 import re

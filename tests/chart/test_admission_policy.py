@@ -1,4 +1,4 @@
-"""No detour around RBAC: who has the operator act must be allowed to act so, on the real API server."""
+"""The operator is no way around RBAC: its users need the rights for what it does for them, on the real API server."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ PODS_DELETE = ("", "pods", None, ["delete"])
 PODS_CREATE = ("", "pods", None, ["create"])
 KEY = "worklease-credentials"
 
-OPEN = "of-items"  # each item has a Secret of its own there
+OPEN = "of-items"  # the namespace in which each item has a Secret of its own
 
 STRICT = {
     "credentials.secretNames": [KEY, "second-key"],
@@ -81,7 +81,7 @@ def templated(**pod: Any) -> dict[str, Any]:
 
 
 def refusal(installation: Installation, user: str | None, body: dict[str, Any]) -> str:
-    """What the API server says against a creation by that user (none: the administrator); empty if it allows it."""
+    """Return why the API server refuses a creation by a user (None: the administrator); empty if it allows it."""
     who = [f"--as={user}"] if user else []
     try:
         installation.plane.kubectl("create", "--dry-run=server", *who, "-f", "-", input=json.dumps(body))
@@ -92,7 +92,7 @@ def refusal(installation: Installation, user: str | None, body: dict[str, Any]) 
 
 @pytest.fixture
 def existing(policed: Installation) -> Iterator[str]:
-    """A WorkLease with a template and a Secret, made by somebody who may."""
+    """A WorkLease with a template and a Secret, created by a user with the rights."""
     body = templated() | {"metadata": {"name": "existing", "namespace": TEAM}}
     body["spec"]["credentialsSecretRef"] = {"name": "special"}
     policed.plane.kubectl("create", "-f", "-", input=json.dumps(body))
@@ -281,7 +281,7 @@ UNWATCHED = templated(serviceAccountName="other") | {"metadata": {"name": "a", "
 
 
 def await_upgrade(policed: Installation, *, refused: bool) -> None:
-    """Wait until an upgrade is in force: the policy and its binding come each in its own time."""
+    """Wait until an upgrade is in force: the policy and its binding take effect separately."""
     wait_for(
         lambda: all(bool(refusal(policed, None, body)) == refused for body in (KEY_READER, UNWATCHED)),
         seconds=30,
@@ -291,7 +291,7 @@ def await_upgrade(policed: Installation, *, refused: bool) -> None:
 
 @pytest.fixture
 def relaxed(policed: Installation) -> Iterator[Installation]:
-    """The policy, upgraded to what values can allow, and afterwards as it was."""
+    """The policy with everything allowed that values can allow; afterwards as before."""
     policed.install(
         {
             "watchNamespaces": [TEAM],

@@ -1,4 +1,4 @@
-"""What is generated from the chart is as the chart is now: `make chart` writes it."""
+"""The files that `make chart` generates are up to date with the chart."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_what_is_rendered_is_what_was_reviewed(case: str) -> None:
 
 @pytest.mark.parametrize("case", chart.CASES)
 def test_helm_3_renders_the_same(case: str) -> None:
-    # But for empty lines between the objects.
+    # Empty lines between the objects do not count.
     assert objects(chart.render(case, "helm3")) == objects((chart.RENDERED / f"{case}.yaml").read_text())
 
 

@@ -1,4 +1,4 @@
-"""The chart installed on a real control plane: the operator does its job with the rights that it was given."""
+"""The chart installed on a real control plane: the operator does its job with the chart's rights."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def simulator() -> Iterator[Simulator]:
 
 
 def can(plane: ControlPlane, who: str, verb: str, resource: str, namespace: str | None = None) -> bool:
-    """Ask the API server; a resource is `kind`, `kind/name` or `kind:subresource`."""
+    """Whether the API server allows it; a resource is `kind`, `kind/name` or `kind:subresource`."""
     kind, _, subresource = resource.partition(":")
     where = f"--namespace={namespace}" if namespace else "--all-namespaces"
     more = [f"--subresource={subresource}"] if subresource else []
@@ -38,7 +38,7 @@ def can(plane: ControlPlane, who: str, verb: str, resource: str, namespace: str 
 
 
 def do_the_main_job(leases: Leases, simulator: Simulator, item: str) -> None:
-    """Claim, renew, see the sandbox, stop: as a user goes through it."""
+    """Claim, renew, see the sandbox and stop, as a user does."""
     simulator.create_item(item)
     leases.create(item, pods=True)
     leases.await_condition(item, "SandboxReady", "True")
@@ -171,13 +171,13 @@ def test_the_pod_is_admitted_where_pod_security_is_restricted(installation: Inst
     installation.install({"simulator.enabled": True})
     pods = installation.plane.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
     assert {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods} == {"operator", "simulator"}
-    # The namespace does refuse what is not restricted.
+    # The namespace does refuse pods that are not restricted.
     said = installation.plane.kubectl("-n", NAMESPACE, "run", "loose", "--image=busybox", check=False)
     assert 'violates PodSecurity "restricted' in said
 
 
 def test_the_simulators_example_works_at_once(installation: Installation) -> None:
-    # Without --wait: nobody has to know that the CRD and the example come with the same release.
+    # Without --wait: users need not know that the CRD and the example come with the same release.
     said = installation.helm.install(NAMESPACE, {"simulator.enabled": True})
     assert f"port-forward service/{RELEASE}-simulator 8091" in said
     options = installation.deployment(f"{RELEASE}-simulator")
@@ -234,14 +234,14 @@ def test_a_kept_crd_goes_to_an_installation_elsewhere_when_that_is_said(installa
 
 @pytest.fixture
 def fragile(control_plane: ControlPlane, tmp_path: Path) -> Iterator[OwnControlPlane]:
-    """With the operator, on a control plane of the test's own, whose nodes it may take away."""
+    """An installation on a control plane of the test's own, whose nodes the test may stop."""
     binaries = control_plane.binaries
     with OwnControlPlane(binaries=binaries) as plane, Installation(plane, tmp_path) as prepared:
         prepared.install()
         yield plane
 
 
-@pytest.mark.usefixtures("helm")  # as all that install the chart
+@pytest.mark.usefixtures("helm")  # as for all tests that install the chart
 def test_a_lost_node_is_left_after_15_seconds(fragile: OwnControlPlane) -> None:
     def pods() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = fragile.get(f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
@@ -253,7 +253,7 @@ def test_a_lost_node_is_left_after_15_seconds(fragile: OwnControlPlane) -> None:
     def replaced() -> bool:
         return any(each["spec"].get("nodeName", lost) != lost for each in pods())
 
-    # Nobody plays the kubelet meanwhile; the controllers do with the node what they do with one that went silent.
+    # No kubelet runs meanwhile, so the controllers treat the node as unreachable.
     fragile.kill("kwok", signal.SIGSTOP)
     try:
         silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}

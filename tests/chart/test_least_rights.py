@@ -1,4 +1,4 @@
-"""The rights that the chart grants are those that the operator uses: by the API server's own audit log."""
+"""The chart grants exactly the rights that the operator uses, by the API server's own audit log."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ Grant = tuple[str, str, str]
 
 
 def grants(*roles: Object) -> set[Grant]:
-    """Each verb on each resource, with its group."""
+    """Return each verb on each resource, with its group."""
     return {
         (verb, group, resource)
         for role in roles
@@ -29,7 +29,7 @@ def grants(*roles: Object) -> set[Grant]:
 
 
 def uses(entries: Iterable[Mapping[str, Any]]) -> set[Grant]:
-    """What an account did, but for asking what it may do, which everybody may."""
+    """Return what an account did, except asking what it may do, which every account may."""
     references = ((entry["verb"], entry["objectRef"]) for entry in entries if "objectRef" in entry)
     return {
         (verb, what.get("apiGroup", ""), "/".join(filter(None, [what["resource"], what.get("subresource")])))
@@ -90,7 +90,7 @@ def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
 
 
 def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator) -> None:
-    """Have the operator do everything that it can."""
+    """Make the operator do everything that it can do."""
     items = ("work_kept", "work_stopped", "work_deleted", "work_unlabelled")
     for item in items:
         simulator.create_item(item)

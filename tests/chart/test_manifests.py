@@ -1,4 +1,4 @@
-"""What the chart renders is what Kubernetes knows: by kubeconform, with the schemas of the pinned API server."""
+"""The chart renders valid Kubernetes objects, by kubeconform with the schemas of the pinned API server."""
 
 import subprocess
 from collections.abc import Callable

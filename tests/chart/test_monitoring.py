@@ -1,4 +1,4 @@
-"""What the chart tells Prometheus and Grafana: nothing unless asked, then what fits the operator that it installs."""
+"""The chart's objects for Prometheus and Grafana: none by default; if enabled, they fit the installed operator."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What the chart makes of its values."""
+"""How the chart renders its values."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_the_charts_version_is_the_programs() -> None:
     assert version is not None
     assert about["version"] == about["appVersion"] == version[1]
     assert f"worklease-operator:{version[1]}" in about["annotations"]["artifacthub.io/images"]
-    # The reader builds the image that the chart then asks for.
+    # The reader builds the image that the chart then uses.
     built = re.findall(r"^docker build -t \S+/worklease-operator:(\S+) ", ROOT_README.read_text(), re.MULTILINE)
     assert built == [version[1]]
 
@@ -90,8 +90,8 @@ def test_one_operator_ends_before_the_next_begins(helm: Helm) -> None:
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-def test_the_pods_grace_covers_the_farewell(helm: Helm) -> None:
-    # Kopf's end, the flush of checkpoint and status, and the checkpoint once more.
+def test_the_pods_grace_covers_the_shutdown(helm: Helm) -> None:
+    # Kopf's shutdown, the flush of checkpoint and status, and the checkpoint once more.
     longest = supervisor.SHUTDOWN_TIMEOUT + 2 * operate.FLUSH_TIMEOUT
     assert pod_spec(pick(helm.render(), "Deployment", RELEASE))["terminationGracePeriodSeconds"] > longest
 
@@ -232,7 +232,7 @@ def test_the_simulator_and_the_operator_agree(helm: Helm) -> None:
 
 
 def test_selectors_stay_as_they_are_between_versions(helm: Helm) -> None:
-    # A Deployment's selector is immutable: whatever is in it can never change.
+    # A Deployment's selector is immutable: its labels can never change.
     for each in helm.render({"simulator.enabled": True, "commonLabels": {"a": "b"}}):
         if each["kind"] == "Deployment":
             assert set(each["spec"]["selector"]["matchLabels"]) == {

@@ -1,4 +1,4 @@
-"""What helm uninstall leaves: nothing that is stuck, and no running work that ended silently."""
+"""helm uninstall leaves no object stuck, and ends no running work silently."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ BOTH = {FINALIZER, TIMER_FINALIZER}
 
 @pytest.fixture
 def simulator() -> Iterator[Simulator]:
-    # Long, for a busy machine takes its time; and the operator beats often, so that no test waits for it.
+    # Long, because a busy machine is slow; the operator beats often, so that no test waits for a beat.
     with Simulator("--ttl", "600") as started:
         yield started
 
@@ -42,7 +42,7 @@ def finalizers(leases: Leases, work_id: str) -> set[str]:
 
 
 def run_hook(plane: ControlPlane, job: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Run the program as the hook's pod would, by its own account."""
+    """Run the program with the account of the hook's pod, as the pod would."""
     container = pod_spec(job)["containers"][0]
     account = plane.service_account_kubeconfig(NAMESPACE, pod_spec(job)["serviceAccountName"])
     given = {"PATH": os.environ["PATH"], "KUBECONFIG": str(account), "NO_PROXY": "127.0.0.1"}
@@ -57,7 +57,7 @@ def run_hook(plane: ControlPlane, job: dict[str, Any]) -> subprocess.CompletedPr
 
 
 def held_lease(installation: Installation, leases: Leases, simulator: Simulator) -> None:
-    """Have a lease kept, and end the operator's process as a deleted pod's is ended."""
+    """Start a held lease; at the end, end the operator's process as a deleted pod ends."""
     simulator.create_item("work_a")
     with installation.operator() as operator:
         leases.create("work_a", pods=True)
@@ -67,7 +67,7 @@ def held_lease(installation: Installation, leases: Leases, simulator: Simulator)
 
 
 def uninstall(installation: Installation) -> tuple[str, subprocess.CompletedProcess[str]]:
-    """Uninstall, and be what runs in the hook's pod; returns what helm and the program said."""
+    """Uninstall, run the hook's program in place of its pod, and return what helm and the program printed."""
     plane = installation.plane
     with ThreadPoolExecutor(1) as pool:
         uninstalling = pool.submit(installation.uninstall)
@@ -89,7 +89,7 @@ def uninstall(installation: Installation) -> tuple[str, subprocess.CompletedProc
 
 
 def values(simulator: Simulator, **more: Any) -> dict[str, Any]:
-    # The hook's pod ends when the test says so: here no container runs, and kwok would complete it at once.
+    # The test ends the hook's pod: no container runs here, and kwok would complete the pod at once.
     until_told = {f"controlplane.worklease.dev/{name}": value for name, value in UNTIL_TOLD.items()}
     often = {"config.maxHeartbeatInterval": 2}
     return {"config.apiURL": simulator.url, "podAnnotations": until_told} | often | more
@@ -168,6 +168,6 @@ def test_an_uninstallation_whose_hook_fails_removes_nothing(installation: Instal
     with pytest.raises(HelmError, match=f"{HOOK}.*(failed|BackoffLimitExceeded)"):
         installation.uninstall()
     assert installation.deployment() is not None
-    # Its Job stays, with its logs.
+    # The hook's Job stays, with its logs.
     assert installation.plane.get(JOB) is not None
     assert "uninstalled" in installation.uninstall("--no-hooks")

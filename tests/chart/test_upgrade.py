@@ -1,4 +1,4 @@
-"""A newer chart over an older one, and back: running leases and their pods go on."""
+"""An upgrade to a newer chart, and back: running leases and their pods are not interrupted."""
 
 import shutil
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def simulator() -> Iterator[Simulator]:
 
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
-    """The chart as an earlier version might have been: another version number, and a CRD without the newest column."""
+    """Return a chart like an earlier version: another version number, and a CRD without the newest column."""
     chart = Path(shutil.copytree(CHART, tmp_path / "older"))
     about = yaml.safe_load((chart / "Chart.yaml").read_text()) | {"version": "0.0.9", "appVersion": "0.0.9"}
     (chart / "Chart.yaml").write_text(yaml.safe_dump(about))
@@ -70,7 +70,7 @@ def test_an_upgrade_and_a_rollback_touch_no_running_lease(
         assert image(installation).endswith(":0.0.9")
         had = columns(installation)
         installation.install(values | {"config.maxHeartbeatInterval": 10})
-        # As the kubelet does with the old pod; strategy Recreate starts the new one when it has ended.
+        # As the kubelet ends the old pod; strategy Recreate starts the new pod after that.
         assert first.terminate() == 0
     assert columns(installation) == had + 1
     assert image(installation).endswith(":0.1.0")
@@ -98,7 +98,7 @@ def test_helm_3_goes_the_whole_way_and_helm_4_may_take_over(
 ) -> None:
     plane, helm = by_helm_3.plane, by_helm_3.helm
     assert helm.run("version", "--short").startswith("v3.")
-    # The example is of a kind that comes with the same release.
+    # The example's kind comes with the same release.
     by_helm_3.install({"simulator.enabled": True}, chart=older)
     example = ("-n", NAMESPACE, "get", "worklease", f"{RELEASE}-example", "-o", "jsonpath={.metadata.uid}")
     made, had = plane.kubectl(*example), columns(by_helm_3)

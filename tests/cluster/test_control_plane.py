@@ -1,4 +1,4 @@
-"""The control plane behaves as a cluster does, and goes when its parent does."""
+"""The control plane behaves like a cluster, and ends with its parent."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def test_a_stubborn_pod_uses_up_its_grace_and_no_more(control_plane: ControlPlan
     until(control_plane, namespace, "condition=Ready", "pod/sandbox")
     started = time.monotonic()
     control_plane.kubectl("delete", "pod", "sandbox", "-n", namespace, "--grace-period=4", "--timeout=30s")
-    assert 2.5 <= time.monotonic() - started < 14  # the timestamp has whole seconds
+    assert 2.5 <= time.monotonic() - started < 14  # the timestamp has a resolution of one second
 
 
 def test_a_pod_on_a_node_that_does_not_answer_stays(control_plane: ControlPlane, namespace: str) -> None:
@@ -125,7 +125,7 @@ def test_a_service_account_can_do_what_its_role_grants(control_plane: ControlPla
     control_plane.kubectl("create", "rolebinding", "reader", "--role=reader", account, "-n", namespace)
     config = control_plane.service_account_kubeconfig(namespace, "default")
 
-    def listed() -> bool:  # the authorizer learns of a role by a watch
+    def listed() -> bool:  # the authorizer learns about a role from a watch
         answer = control_plane.kubectl(f"--kubeconfig={config}", "get", "secrets", "-n", namespace, check=False)
         return "No resources found" in answer
 
@@ -153,7 +153,7 @@ def test_its_certificate_passes_the_strict_checks_of_newer_pythons(control_plane
 
 @pytest.fixture(scope="module")
 def own_plane(control_plane: ControlPlane) -> Iterator[OwnControlPlane]:
-    """A second control plane, to be treated badly; the test run's shows that two live beside each other."""
+    """A second control plane, which the tests may damage. It runs beside the test run's own."""
     with OwnControlPlane(nodes=1) as plane:
         assert plane.url != control_plane.url
         yield plane
@@ -211,7 +211,7 @@ with OwnControlPlane(nodes=1) as plane:
 
 
 def test_killing_the_parent_leaves_no_process_and_no_folder(control_plane: ControlPlane) -> None:
-    assert control_plane.is_ready  # built and fit: the child needs seconds, not minutes
+    assert control_plane.is_ready  # its binaries are built, so the child needs seconds, not minutes
     command = [sys.executable, "-c", CHILD]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=python_environment()) as child:  # our own
         assert child.stdout is not None

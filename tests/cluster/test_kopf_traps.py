@@ -1,6 +1,6 @@
-"""Kopf's traps that its settings and its thread keep us out of; each was measured with 1.45.2.
+"""Kopf's traps that the operator avoids by settings and by its thread; each was measured with 1.45.2.
 
-The others are journeys: an error in a watch (3), what vanished unseen (17), a deletion pending at the start (8).
+Journeys test the others: an error in a watch (3), an unseen deletion (17), a deletion pending at the start (8).
 """
 
 import asyncio
@@ -35,7 +35,7 @@ def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
 
 @dataclass
 class Listener:
-    """What a keeper would be told, in the order of the telling, and by which thread."""
+    """A keeper that records its calls, in their order, and the threads that make them."""
 
     resources: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     pods: set[str] = field(default_factory=set)
@@ -73,8 +73,8 @@ class Listener:
 async def listening(
     proxy: KubeProxy, namespace: str, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Listener]:
-    """Run Kopf against the control plane, as the operator does, for a keeper that only listens."""
-    # The client reads the environment when it is imported, and by then the tests keep away from other clusters.
+    """Run Kopf against the control plane, as the operator does, for a keeper that only records."""
+    # The client reads the environment at its import, when the tests have already hidden other clusters.
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(proxy.kubeconfig))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     listener, loop = Listener(), asyncio.get_running_loop()
@@ -104,7 +104,7 @@ async def kubectl(plane: ControlPlane, namespace: str, *arguments: str, body: ob
 
 
 def test_an_outage_of_any_length_ends_no_request_of_kopfs() -> None:
-    # Trap 2: after the last back-off of a list the whole of Kopf ends, and a generator is used up by one request.
+    # Trap 2: after the last back-off of a list, all of Kopf ends, and one request exhausts a generator.
     back_offs = settings().networking.error_backoffs
     assert not isinstance(back_offs, list | tuple)
     for _ in range(2):
@@ -119,23 +119,23 @@ def test_a_call_of_kopfs_that_hangs_is_given_up_within_a_leases_time() -> None:
 
 
 def test_no_right_beyond_the_watched_namespaces_is_waited_for() -> None:
-    # Trap 2: such back-offs would repeat the 403 to a look at all namespaces and CRDs for ever.
+    # Trap 2: such back-offs would repeat the refused list of all namespaces and CRDs (403) for ever.
     assert settings().scanning.disabled
 
 
 def test_kopfs_end_by_an_error_does_not_have_the_process_killed_later() -> None:
-    # Trap 3a: armed at its end, SIGKILL comes 600 s later, unless this is None.
+    # Trap 3a: at its end Kopf schedules a SIGKILL 600 s later, unless this is None.
     assert settings().process.ultimate_exiting_timeout is None
 
 
 def test_a_watch_that_died_silently_is_noticed() -> None:
-    # The server's bookmarks come once a minute; without them, or its end of the watch, nothing would show.
+    # The server sends a bookmark once a minute; without one, and without the end of the watch, nothing would arrive.
     assert 60 < settings().watching.inactivity_timeout < 120
     assert settings().watching.server_timeout == 300
 
 
 def test_kopfs_finalizer_is_not_the_one_that_a_teardown_hangs_on() -> None:
-    # Trap 8: Kopf takes its own off an object whose deletion was pending when it started, and runs no timer.
+    # Trap 8: Kopf removes its finalizer from an object whose deletion was pending at its start, and runs no timer.
     assert settings().persistence.finalizer == TIMER_FINALIZER
     assert len({TIMER_FINALIZER, FINALIZER}) == 2
 
@@ -143,7 +143,7 @@ def test_kopfs_finalizer_is_not_the_one_that_a_teardown_hangs_on() -> None:
 async def test_kopfs_end_takes_neither_our_tasks_nor_our_signals_with_it(
     proxy: KubeProxy, namespace: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Trap 3b: at its end it cancels every younger task of its loop. Trap 3c: it takes SIGTERM, and leaves it dead.
+    # Trap 3b: at its end Kopf cancels every newer task of its loop. Trap 3c: it takes over SIGTERM, and disables it.
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, lambda: None)
@@ -151,7 +151,7 @@ async def test_kopfs_end_takes_neither_our_tasks_nor_our_signals_with_it(
     async with listening(proxy, namespace, control_plane.token, monkeypatch) as listener:
         await kubectl(control_plane, namespace, "apply", "-f", "-", body=worklease("a"))
         await until(lambda: listener.carried, "the timer")
-        beating = asyncio.create_task(told.wait())  # younger than Kopf's run
+        beating = asyncio.create_task(told.wait())  # created after Kopf's run
         assert proxy.end_watches_with_error(500) > 0
         await until(lambda: listener.carried == 2 * listener.carried[:1], "the timer of Kopf's next run")
         assert not beating.done()
@@ -164,7 +164,7 @@ async def test_kopfs_end_takes_neither_our_tasks_nor_our_signals_with_it(
 async def test_what_all_handlers_share_is_one_keeper_in_its_own_thread(
     proxy: KubeProxy, namespace: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Trap 3d: Kopf gives each object a copy of its memo. Handlers are bound to the keeper instead.
+    # Trap 3d: Kopf gives each object a copy of its memo, so handlers are bound to the keeper instead.
     async with listening(proxy, namespace, control_plane.token, monkeypatch) as listener:
         for name in ("a", "b"):
             await kubectl(control_plane, namespace, "apply", "-f", "-", body=worklease(name))
@@ -179,7 +179,7 @@ async def test_what_all_handlers_share_is_one_keeper_in_its_own_thread(
 async def test_a_deletion_that_was_pending_before_kopf_started_is_told_of(
     proxy: KubeProxy, namespace: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Trap 8: the timer is not run for it, so it is the events that tell.
+    # Trap 8: the timer does not run for it, so the events must report it.
     await kubectl(control_plane, namespace, "apply", "-f", "-", body=worklease("a", FINALIZER, TIMER_FINALIZER))
     await kubectl(control_plane, namespace, "delete", "worklease", "a", "--wait=false")
     async with listening(proxy, namespace, control_plane.token, monkeypatch) as listener:

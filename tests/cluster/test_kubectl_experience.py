@@ -1,4 +1,4 @@
-"""What a user of kubectl meets: columns, explanations, refusals, waiting, and the examples."""
+"""What a user of kubectl sees: columns, explanations, refusals, waiting, and the examples."""
 
 import json
 import re
@@ -24,7 +24,7 @@ WIDE: Final = [*NARROW[:-1], "ENVIRONMENT", "WORK", "TTL", "REASON", "AGE"]
 
 @dataclass(frozen=True, slots=True)
 class Kubectl:
-    """kubectl, as it is used in the namespace of one test."""
+    """kubectl in the namespace of one test."""
 
     control_plane: ControlPlane
     namespace: str
@@ -40,14 +40,14 @@ class Kubectl:
         self("patch", "worklease", "demo", "--subresource=status", "--type=merge", f"--patch={patch}")
 
     def row(self, *args: str) -> dict[str, str]:
-        """The one row of a table, by its headings."""
+        """Return the only row of a table, by its headings."""
         heading, row = self("get", *args).splitlines()
         starts = [match.start() for match in re.finditer(r"\S+", heading)]
         ends = [*starts[1:], None]
         return {heading[start:end].strip(): row[start:end].strip() for start, end in zip(starts, ends, strict=True)}
 
     def refusal(self, spec: object) -> str:
-        """What kubectl says to a spec that the API server refuses."""
+        """Return what kubectl prints for a spec that the API server refuses."""
         with pytest.raises(KubectlError) as refused:
             self("create", "--dry-run=server", "--filename=-", stdin=_manifest(spec))
         return str(refused.value)
@@ -137,7 +137,7 @@ def test_describe_tells_the_whole_story(kubectl: Kubectl) -> None:
 
 
 def _objects(node: dict[str, Any], path: str) -> Iterator[str]:
-    """The path of every field that has fields."""
+    """Return the path of every field that has fields."""
     members = node.get("items", node)
     if members.get("properties"):
         yield path

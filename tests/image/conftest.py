@@ -1,4 +1,4 @@
-"""The image that `make image` has built, its root mounted; `make test` needs neither and does not come here."""
+"""Fixtures: the image that `make image` has built, and its mounted root. `make test` uses neither."""
 
 from collections.abc import Iterator
 

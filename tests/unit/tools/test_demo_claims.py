@@ -1,4 +1,4 @@
-"""What the demo says is judged: each claim holds on a good run, and each has something that speaks against it."""
+"""The demo's claims are checked: each is true on a good run, and each can be refuted by a bad one."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What the demo starts ends with it, and what it made in somebody else's cluster goes."""
+"""The processes of the demo end with it, and what it created in a user's cluster is removed."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from demo.grounds import CRD_NAME, GUEST_NAMESPACE, GroundsError, guest
 from demo.stage import Stage
 from support.processes import is_alive, python_environment
 
-# Opens a stage with a simulator on it, tells where it is, and waits for its end.
+# Opens a stage with a simulator, prints where it is, and waits for its end.
 PARENT = """
 import json, signal
 from demo.stage import SIMULATOR, Stage
@@ -27,7 +27,7 @@ NOTHING = ""
 
 
 class Cluster(ExistingCluster):
-    """A reader's cluster that answers as it is told and keeps what it was asked."""
+    """A reader's cluster with scripted answers, which records its requests."""
 
     __slots__ = ("answers", "asked", "refused")
 

@@ -1,4 +1,4 @@
-"""The demo's output: moving on a terminal, plain lines elsewhere, and nothing lost in either."""
+"""The demo's output: animated on a terminal, plain lines elsewhere, and complete in both."""
 
 import re
 import sys

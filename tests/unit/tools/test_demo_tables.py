@@ -1,4 +1,4 @@
-"""The demo's tables say what kubectl would, and what has changed is told once."""
+"""The demo's tables show what kubectl would, and each change is shown once."""
 
 import json
 from dataclasses import replace

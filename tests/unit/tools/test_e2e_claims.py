@@ -1,4 +1,4 @@
-"""What the end-to-end journey says is judged: each claim holds on a good run, and each has something against it."""
+"""The end-to-end journey's claims are checked: each is true on a good run, and each can be refuted by a bad one."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The user's own cluster: the demo asks before it uses it, tests refuse it."""
+"""The user's own cluster: the demo asks before it uses it, and tests refuse it."""
 
 import json
 import os
@@ -26,7 +26,7 @@ VIEW = {
 
 
 class Questions:
-    """A user with one answer, who remembers what was asked."""
+    """A user with one answer, who remembers the questions."""
 
     def __init__(self, *, answer: bool) -> None:
         self.asked: list[str] = []
@@ -39,7 +39,7 @@ class Questions:
 
 @pytest.fixture
 def kubectl(tmp_path: Path) -> Path:
-    """A kubectl that shows the view, and for anything else its own arguments."""
+    """A kubectl that prints the view, and for any other command its own arguments."""
     (tmp_path / "view.json").write_text(json.dumps(VIEW))
     path = tmp_path / "kubectl"
     view = tmp_path / "view.json"

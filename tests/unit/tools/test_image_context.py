@@ -1,4 +1,4 @@
-"""What the image's build is given: just what the Dockerfile copies, and wheels that fit the base."""
+"""The context of the image's build: only what the Dockerfile copies, and wheels that fit the base."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whatever a control plane starts ends when whoever started it does, however that happens."""
+"""The processes of a control plane end with the process that started it, however that ends."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from support.processes import is_alive, python_environment
 
 PLAIN = "exec sleep 600"
 DEAF = "trap '' TERM; echo deaf; while :; do sleep 0.1; done"
-# Starts a shell with the given script, tells the pids, then ends as it is told.
+# Starts a shell with the given script, prints the pids, then ends in the given way.
 PARENT = """
 import json, os, signal, sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def parent(folder: Path, end: str, script: str = PLAIN) -> Iterator[tuple["subpr
         pids: list[int] = json.loads(process.stdout.readline())
         try:
             yield process, pids
-        finally:  # a failed test must not wait for a parent that nobody ended
+        finally:  # a failed test must not wait for a parent that is still running
             if end == "wait":
                 process.kill()
 

@@ -1,4 +1,4 @@
-"""What the rooms rely on is so on the real API server: uids, versions, rights, and its words."""
+"""The real API server behaves as the modules in `cluster` expect: uids, versions, rights, and messages."""
 
 import asyncio
 import base64
