@@ -35,7 +35,7 @@ def proxy(control_plane: ControlPlane) -> Iterator[KubeProxy]:
 def operator(
     request: pytest.FixtureRequest, control_plane: ControlPlane, namespace: str, simulator: Simulator
 ) -> Iterator[Operator]:
-    """The operator for the test's namespace; it reaches the API server by the proxy where the test asks for one."""
+    """The operator for the test's namespace; it uses the proxy to the API server if the test asks for one."""
     is_proxied = "proxy" in request.fixturenames
     settings = {"KUBECONFIG": str(request.getfixturevalue("proxy").kubeconfig)} if is_proxied else {}
     with Operator(control_plane, namespace, simulator.url, **settings) as started:

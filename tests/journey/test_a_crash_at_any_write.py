@@ -1,8 +1,8 @@
-"""The operator is killed at each single write of a sandbox's life and started again: it ends as without the crash.
+"""The operator is killed at every single write of a sandbox's life and restarted: the life ends as without the crash.
 
-A crash point is the n-th write of a kind. The process is killed when that write is done and not heard of; `make soak`
-kills it also before it is done, so right after whatever came before it. For each kind the crash goes from write to
-write until a life has no further one: that life saw no crash, and all the others must have ended like it.
+A crash point is the n-th write of a kind. The process is killed when that write has taken effect, but before its
+answer arrives. `make soak` also kills it before the write takes effect. For each kind, n grows until a life has no n-th
+write: that life had no crash, and all others must have ended like it.
 """
 
 import json
@@ -23,20 +23,20 @@ from support.kube_proxy import Cut, KubeProxy
 from support.operator import Leases, Operator
 from support.simulator import Simulator
 
-LIFE: Final = 120.0
-"""Seconds for one life and one restart, which take ten."""
+LIFE_SECONDS: Final = 120.0
+"""Seconds for one life and one restart, which take ten on an idle machine."""
 
 IS_SOAK: Final = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 MOMENTS: Final = (False, True) if IS_SOAK else (True,)
-"""Whether the write is done when the process is killed."""
+"""Whether the write has taken effect when the process is killed."""
 
-LOOK: Final = 0.02
-"""Seconds between two looks whether the crash is due."""
+POLL_INTERVAL: Final = 0.02
+"""Seconds between two checks whether the crash is due."""
 
 WRITES: Final = {
     "finalizer": {"verb": "patch", "resource": "workleases"},
-    "checkpoint": {"resource": "configmaps"},  # made and patched; it is read at a start only
-    "make pod": {"verb": "create", "resource": "pods"},  # first as a rehearsal, then indeed
+    "checkpoint": {"resource": "configmaps"},  # created and patched; it is read at the start only
+    "make pod": {"verb": "create", "resource": "pods"},  # first as a dry run, then for real
     "status": {"verb": "patch", "resource": "workleases/status"},
     "delete pod": {"verb": "delete", "resource": "pods"},
 }
@@ -45,7 +45,7 @@ STOP: Final = "stop call"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is left of a resource, but for its times and uids."""
+    """A resource at the end of a life, without its times and uids."""
 
     finalizers: tuple[str, ...]
     conditions: dict[str, tuple[str, str]]
@@ -59,18 +59,18 @@ class End:
 
     item: str
     stopped: int
-    """How many stops ended it for good; a graceful one may come before, unless a crash has left no time for it."""
+    """How many stops ended the item; a graceful stop may come before, unless a crash left no time for it."""
     made: int
-    """How many pods there ever were."""
+    """How many pods were created."""
     left: int = 0
-    """How many of them are still there."""
+    """How many of them still exist."""
     resource: Shown | None = None
-    """None: it is gone."""
+    """None: the resource is gone."""
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A life: what the sandbox is like, what is done to it, and how it ends."""
+class Life:
+    """A life: the sandbox's template and policy, what is done to it, and how it must end."""
 
     end: End
     annotations: dict[str, Any] = field(default_factory=dict)
@@ -89,21 +89,21 @@ def finished(*sandboxes: tuple[str, str | None, int | None], restarts: int = 0) 
 
 
 def stop_at_the_server(leases: Leases, simulator: Simulator, item: str) -> None:
-    leases.await_condition(item, "SandboxReady", "True", seconds=LIFE)
+    leases.await_condition(item, "SandboxReady", "True", seconds=LIFE_SECONDS)
     simulator.stop_item(item)
 
 
 def delete(leases: Leases, _: Simulator, item: str) -> None:
-    leases.await_condition(item, "SandboxReady", "True", seconds=LIFE)
+    leases.await_condition(item, "SandboxReady", "True", seconds=LIFE_SECONDS)
     leases.delete(item)
 
 
-WAYS: Final = {
-    "finishes": Way(
+LIVES: Final = {
+    "finishes": Life(
         End("stopped", stopped=1, made=1, resource=finished(("Succeeded", "Completed", 0))),
         annotations={"exit_code": "0", "exit_after": "1s"},
     ),
-    "fails twice": Way(
+    "fails twice": Life(
         End(
             "stopped",
             stopped=1,
@@ -113,15 +113,15 @@ WAYS: Final = {
         annotations={"exit_code": "1", "exit_after": "1s"},
         sandbox={"onFailure": "Restart", "maxRestarts": 1},
     ),
-    "drains": Way(
+    "drains": Life(
         End("stopped", stopped=1, made=1, resource=finished(("Running", "Deleted", None))), act=stop_at_the_server
     ),
-    "is deleted": Way(End("stopped", stopped=1, made=1), act=delete),
+    "is deleted": Life(End("stopped", stopped=1, made=1), act=delete),
 }
 
 
-LIVED: Final = [way for way in WAYS if IS_SOAK or way != "finishes"]
-"""The ways that are lived: what finishes writes nothing that what fails twice does not."""
+TESTED_LIVES: Final = [life for life in LIVES if IS_SOAK or life != "finishes"]
+"""The lives that are tested: one that finishes makes no write that one that fails twice does not make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where lives are lived, one after the other."""
+    """The processes with which lives are run, one after the other."""
 
     plane: ControlPlane
     proxy: KubeProxy
@@ -146,18 +146,18 @@ class Stage:
     leases: Leases
     operator: Operator
     audited: int
-    """Where the audit log ended when this began, in bytes."""
+    """The length of the audit log at the start, in bytes."""
 
-    def live(self, way: Way, item: str, crash: Crash) -> tuple[End, bool]:
-        """Live a life with a crash in it; returns its end, and whether the write ever came."""
+    def live(self, life: Life, item: str, crash: Crash) -> tuple[End, bool]:
+        """Run a life with a crash, and return its end, and whether the crash happened."""
         before = self._made()
         self.simulator.create_item(item)
         try:
             with self._crashing(item, crash) as has_crashed:
-                template = self.leases.template(**way.annotations)
-                self.leases.create(item, sandbox={"template": template} | way.sandbox)
-                way.act(self.leases, self.simulator, item)
-                wait_for(lambda: self._has_ended(item), seconds=LIFE, what=f"the end of {item}")
+                template = self.leases.template(**life.annotations)
+                self.leases.create(item, sandbox={"template": template} | life.sandbox)
+                life.act(self.leases, self.simulator, item)
+                wait_for(lambda: self._has_ended(item), seconds=LIFE_SECONDS, what=f"the end of {item}")
         except BaseException as error:
             pods = {pod: body["status"]["phase"] for pod, body in self.leases.pods().items()}
             status = json.dumps(self.leases.status(item), indent=1)
@@ -167,15 +167,15 @@ class Stage:
 
     @contextmanager
     def _crashing(self, item: str, crash: Crash) -> Iterator[Callable[[], bool]]:
-        """Kill the process at its write and start it again; what is given tells whether that was so."""
+        """Kill the process at its write and restart it; the yielded function returns whether that happened."""
         is_over = threading.Event()
-        with ThreadPoolExecutor(1) as watching, self._struck(item, crash) as (is_due, lift):
+        with ThreadPoolExecutor(1) as watching, self._held_up(item, crash) as (is_due, release):
 
             def watch() -> bool:
-                while not is_over.wait(LOOK):
+                while not is_over.wait(POLL_INTERVAL):
                     if is_due():
                         self.operator.kill()
-                        lift()
+                        release()
                         self.operator.start()
                         return True
                 return False
@@ -187,8 +187,8 @@ class Stage:
                 is_over.set()
 
     @contextmanager
-    def _struck(self, item: str, crash: Crash) -> Iterator[tuple[Callable[[], bool], Callable[[], None]]]:
-        """Hold the write up, or its answer; gives whether that was so, and how it is ended."""
+    def _held_up(self, item: str, crash: Crash) -> Iterator[tuple[Callable[[], bool], Callable[[], None]]]:
+        """Hold the write or its answer; yield a function that tells whether it is held, and one that releases it."""
         if crash.write == STOP:
             for _ in range(crash.number - 1):
                 self.simulator.inject("delay", call="stop", item=item, seconds=0)
@@ -199,18 +199,18 @@ class Stage:
             return
         only = {"name": name(item)} if crash.write in {"finalizer", "status"} else {}
         cut = Cut(applied=crash.is_done)
-        fault = self.proxy.inject(cut, **WRITES[crash.write], **only, passing=crash.number - 1)
-        lifted = threading.Event()
+        fault = self.proxy.inject(cut, **WRITES[crash.write], **only, skip=crash.number - 1)
+        is_released = threading.Event()
 
-        def lift() -> None:
-            if not lifted.is_set():
-                lifted.set()
-                self.proxy.lift(fault)
+        def release() -> None:
+            if not is_released.is_set():
+                is_released.set()
+                self.proxy.remove_fault(fault)
 
         try:
-            yield fault.struck.is_set, lift
+            yield fault.acted.is_set, release
         finally:
-            lift()
+            release()
 
     def _has_ended(self, item: str) -> bool:
         found = self.leases.get(item)
@@ -223,7 +223,7 @@ class Stage:
         return self.leases.condition(item, "Finished")[0] == "True" and not is_to_go
 
     def end(self, item: str, made: int) -> End:
-        """Tell how a life ended."""
+        """Return how a life ended."""
         stops = (entry for entry in self.simulator.history(item) if entry.get("call") == "stop")
         changed = [entry["after"]["state"] for entry in stops if entry["before"]["state"] != entry["after"]["state"]]
         return End(
@@ -235,7 +235,7 @@ class Stage:
         )
 
     def _made(self) -> int:
-        """Count the pods that were ever made in the namespace."""
+        """Return how many pods were ever created in the namespace."""
         with self.plane.audit_log.open("rb") as log:
             log.seek(self.audited)
             lines = log.read().decode().splitlines()
@@ -248,7 +248,7 @@ class Stage:
         )
 
     def records(self) -> set[str]:
-        """Give the uids of the resources that the checkpoint knows of."""
+        """Return the uids of the resources in the checkpoint."""
         found = self.plane.get(f"/api/v1/namespaces/{self.leases.namespace}/configmaps")
         maps = [each for each in found["items"] if each["metadata"]["name"].startswith("worklease-checkpoint")]
         return {uid for each in maps for uid in each.get("data") or {}}
@@ -274,7 +274,7 @@ def shown(found: dict[str, Any] | None) -> Shown | None:
 
 @pytest.fixture
 def stage(control_plane: ControlPlane, namespace: str) -> Iterator[Stage]:
-    # The TTL outlasts a start on a busy machine; what the server has to say is heard soon.
+    # The TTL outlasts a start on a busy machine; the short interval makes the server's answers arrive soon.
     with Simulator("--ttl", "40") as simulator, KubeProxy(control_plane) as proxy:
         leases = Leases(control_plane, namespace, simulator)
         settings = {
@@ -289,19 +289,19 @@ def stage(control_plane: ControlPlane, namespace: str) -> Iterator[Stage]:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("write", [*WRITES, STOP])
-@pytest.mark.parametrize("way", LIVED)
-def test_a_crash_at_any_write_changes_nothing_of_the_end(stage: Stage, way: str, write: str) -> None:
+@pytest.mark.parametrize("life", TESTED_LIVES)
+def test_a_crash_at_any_write_changes_nothing_of_the_end(stage: Stage, life: str, write: str) -> None:
     ends: dict[str, End] = {}
     crashes: dict[str, Crash] = {}
     for crash in (Crash(write, number, is_done) for number in count(1) for is_done in MOMENTS):
         item = f"work_{len(ends)}"
-        ends[item], has_crashed = stage.live(WAYS[way], item, crash)
+        ends[item], has_crashed = stage.live(LIVES[life], item, crash)
         if not has_crashed:
             break
         crashes[item] = crash
     assert crashes, "a life has such a write"
     *_, without = ends.values()
-    assert without == WAYS[way].end
+    assert without == LIVES[life].end
     assert {str(crash): ends[each] for each, crash in crashes.items() if ends[each] != without} == {}
     assert {each: stage.end(each, end.made) for each, end in ends.items()} == ends, "nothing is done after an end"
     for each in ends:

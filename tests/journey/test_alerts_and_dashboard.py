@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the operator under load: what the alerts and the dashboard ask for is there."""
+"""A real Prometheus scrapes the operator under load: every metric of the alerts and the dashboard exists."""
 
 from pathlib import Path
 
@@ -37,10 +37,10 @@ def test_each_metric_that_alerts_and_dashboard_ask_for_is_there_and_trouble_fire
         for query in (*rule_queries(NAMESPACE), *panel_queries(WINDOW)):
             assert query.metrics, f"{query.owner} reads no metric"
             assert query.metrics <= scraped, f"{query.owner} reads {query.metrics - scraped}, which is not there"
-            prometheus.query(query.expression)  # Prometheus takes it
+            prometheus.query(query.expression)  # Prometheus accepts it
         assert prometheus.firing() == {}, "a healthy fleet has no alert"
 
-        # A key that is revoked: seen on the metrics first, and then as an alert with its words.
+        # A revoked key appears in the metrics first, and then as an alert with its text.
         simulator.set_environment_keys(simulator.environment_id, "another-key")
         wait_for(lambda: "WorkLeaseFenced" in prometheus.firing(), seconds=60, what="an alert of the fence")
         wait_for(lambda: "WorkLeaseLost" in prometheus.firing(), seconds=60, what="an alert of the loss")

@@ -14,11 +14,11 @@ from benchmark.report import BEGIN, END
 from controlplane import ControlPlane
 from support.processes import ROOT
 
-SECONDS = 560.0  # some eighty on two quiet cores
+SECONDS = 560.0  # it takes about eighty on two idle cores
 
 
 def bench(*words: str, may_end_with: tuple[int, ...] = (0,)) -> str:
-    """Run the benchmark as a program; returns what it printed."""
+    """Run the benchmark as a program, and return what it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmark", *words],
         env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": f"{ROOT / 'bench'}:{ROOT / 'tools'}"},
@@ -31,7 +31,7 @@ def bench(*words: str, may_end_with: tuple[int, ...] = (0,)) -> str:
     return done.stdout
 
 
-# The fixture is not used: it makes sure that the binaries are built before the time is counted.
+# The fixture is not used: it makes sure that the binaries are built before the time limit begins.
 @pytest.mark.timeout(600)
 def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
     control_plane: ControlPlane, tmp_path: Path
@@ -58,7 +58,7 @@ def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
     assert "old" not in text
 
 
-# Whether bounds of time hold on a busy machine is not for a test to say; that each is measured is.
+# A test cannot say whether time bounds hold on a busy machine; it checks that each is measured.
 @pytest.mark.timeout(600)
 def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_plane: ControlPlane) -> None:
     assert control_plane.is_ready
@@ -68,7 +68,7 @@ def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_pla
 
 
 def row(contender: str, leases: int, interval: float = 30.0) -> Row:
-    """Give a row of a process that takes 0.05 s a second and 1 ms a beat, and 2,000 KiB and 20 KiB a lease."""
+    """Return a row of a process that uses 0.05 s a second and 1 ms a beat, and 2,000 KiB and 20 KiB a lease."""
     late, beats = Spread(0.0, 0.1, 0.2), int(leases * 60 / interval)
     window = Window(
         seconds=60.0,

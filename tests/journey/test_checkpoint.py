@@ -69,9 +69,9 @@ def test_without_any_of_its_configmaps_a_restart_goes_on_from_the_status(
         operator.start()
         wait_for(lambda: extended(simulator, "work_a", since=since) >= 2, seconds=60, what="beats of the new process")
         assert list(leases.pods()) == ["pod-work-a"]
-        # And what is deleted under a running operator is made anew.
+        # A checkpoint that is deleted while the operator runs is created again.
         control_plane.kubectl("--namespace", namespace, "delete", "configmaps", "-l", SELECTOR)
-        wait_for(lambda: records(control_plane, namespace), seconds=20, what="the checkpoint made anew")
+        wait_for(lambda: records(control_plane, namespace), seconds=20, what="the checkpoint created again")
     assert check_history(simulator.history()) == []
 
 

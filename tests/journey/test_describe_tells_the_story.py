@@ -1,4 +1,4 @@
-"""`kubectl describe worklease` tells the story of a failed sandbox, without any log."""
+"""`kubectl describe worklease` explains a failed sandbox without any log."""
 
 import re
 

@@ -1,7 +1,7 @@
 """Every command and manifest of the documents, run as a reader would: page by page, from top to bottom.
 
-Each page has a namespace, a simulator with the items that a newcomer finds, and an operator of its own. What cannot be
-run here is in a table, with the reason; a command that is neither run nor there does not exist.
+Each page has a namespace, a simulator with its first items, and an operator of its own. A table lists the commands that
+cannot be run here, with the reason. Every command is either run or in the table.
 """
 
 import os
@@ -40,7 +40,7 @@ NOT_RUN: Final[Mapping[str, str]] = {
 BEFORE: Final[Mapping[str, str]] = {
     "kubectl patch worklease lease-alone": "kubectl apply -f examples/lease.yaml",
 }
-"""What a command takes for granted, where its page does not make it."""
+"""What a command needs that its page does not create."""
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ def manifests() -> list[Block]:
 
 
 def is_left_out(command: str) -> bool:
-    """Tell whether a command is in the table; a target of make is, whatever its variables."""
+    """Whether a command is in the table; for a target of make, its variables do not matter."""
     words = command.split()
     return command in NOT_RUN or (words[0] == "make" and " ".join(words[:2]) in NOT_RUN)
 
 
 def runnable(page: Path) -> list[str]:
-    """Give a page's commands that are run, each after what it takes for granted."""
+    """Return the commands of a page that are run, each after what it needs."""
     run: list[str] = []
     for command in (command for block in shell_blocks(page) for command in commands(block)):
         if not is_left_out(command):
@@ -76,9 +76,9 @@ RUN: Final = [page for page in PAGES if runnable(page)]
 
 
 def as_here(command: str, places: Mapping[str, str]) -> str:
-    """Put the places of this machine into a command; helm renders and installs nothing, for one cluster serves many.
+    """Return a command with this machine's paths. helm only renders, because tests share the cluster.
 
-    The installation itself is tested in `tests/chart`.
+    `tests/chart` tests the installation itself.
     """
     for written, place in places.items():
         command = command.replace(written, place)
@@ -137,7 +137,7 @@ def test_the_commands_of_a_page_do_what_they_should_from_top_to_bottom(
 
 
 def leaves(values: Any) -> Iterator[Any]:
-    """Give what is in the values, without names and structure."""
+    """Yield the leaves of nested values, without names and structure."""
     match values:
         case dict():
             yield from (leaf for each in values.values() for leaf in leaves(each))

@@ -25,7 +25,7 @@ def test_the_older_of_two_keeps_the_lease_and_the_younger_takes_over_when_it_goe
     assert leases.condition("work_a", "LeaseHeld")[:2] == ("True", "Renewed")
     leases.delete("work_a", wait=True)
     wait_for(lambda: leases.condition("twin", "LeaseHeld")[1] != "Duplicate", seconds=10, what="the younger's turn")
-    # Released, the lease lapses and is queued again; a worker acknowledges it, and then the younger may claim it.
+    # The released lease lapses, and the item is queued again. Once a worker acknowledges it, the newer one may claim.
     simulator.wait_for(lambda entries: entries[-1]["event"] == "lapsed" or len(entries) > 40, item="work_a", timeout=30)
     simulator.requeue_item("work_a", state="starting")
     leases.await_condition("twin", "LeaseHeld", "True", "Renewed", seconds=90)

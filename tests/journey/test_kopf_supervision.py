@@ -1,6 +1,6 @@
-"""Kopf may end, idle, or miss what happened: it is started again, and what it missed is found without it.
+"""Kopf may end, idle, or miss a change: it is restarted, and the operator finds missed changes without it.
 
-Each trap of Kopf's that is told here was measured with 1.45.2. The faults are those of a proxy before the API server.
+Each trap of Kopf's in this file was measured with 1.45.2. A proxy before the API server injects the faults.
 """
 
 import json
@@ -20,8 +20,8 @@ from support.simulator import Simulator, accepted
 TTL = 15.0  # seconds, as the simulator grants
 INTERVAL = TTL / 3
 OUTAGE = 17.0  # seconds, longer than the TTL
-SOON = 15.0  # seconds in which Kopf must be at work again, and tell of what is new
-KOPF = "kopf/"  # what its user agent contains
+SOON = 15.0  # seconds in which Kopf must work again, and report new objects
+KOPF = "kopf/"  # a part of its user agent
 
 
 def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False, **spec: Any) -> None:
@@ -33,14 +33,14 @@ def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False, 
 
 
 def is_picked_up(leases: Leases, simulator: Simulator, item: str) -> None:
-    """Make a new resource with a pod; Kopf's timer and its watch of pods both tell of it."""
+    """Create a resource with a pod, and wait until Kopf's timer and its watch of pods have both reported it."""
     simulator.create_item(item)
     leases.create(item, pods=True)
     leases.await_condition(item, "SandboxReady", "True", seconds=SOON)
 
 
 def beats_on(simulator: Simulator, items: list[str], seconds: float) -> None:
-    """Wait for so long; each lease is renewed all the while."""
+    """Wait for a number of seconds; every lease must be renewed throughout."""
     until = time.monotonic() + seconds
     wait_for(lambda: time.monotonic() > until, seconds=seconds + 30, what="the end of the outage")
     for item in items:
@@ -50,7 +50,7 @@ def beats_on(simulator: Simulator, items: list[str], seconds: float) -> None:
 
 
 def has_ended(operator: Operator, times: int) -> bool:
-    """Tell whether Kopf has ended so many times."""
+    """Whether Kopf has ended this many times."""
     return operator.log().count("kopf ended, restarting it") == times
 
 
@@ -61,7 +61,7 @@ def resources(plane: ControlPlane, leases: Leases) -> dict[str, Any]:
 
 
 def vanish(plane: ControlPlane, leases: Leases, name: str) -> None:
-    """Remove a resource at once, as the documented way out does: without its finalizers."""
+    """Remove a resource's finalizers and delete it, as the documents describe for an operator that is gone."""
     of = ("--namespace", leases.namespace)
     plane.kubectl(*of, "delete", "worklease", name, "--wait=false")
     plane.kubectl(*of, "patch", "worklease", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
@@ -70,7 +70,7 @@ def vanish(plane: ControlPlane, leases: Leases, name: str) -> None:
 def test_an_error_in_a_watch_ends_kopf_and_it_is_at_work_again_within_seconds(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
 ) -> None:
-    # Kopf, trap 3: any ERROR event but 410 ends it, and 3a: it would have the process killed 600 s later.
+    # Kopf, trap 3: any ERROR event except 410 ends it; trap 3a: it would kill the process 600 s later.
     hold(leases, simulator, "work_a", "work_b")
     for number in range(2):
         assert proxy.end_watches_with_error(500, agent=KOPF) > 0
@@ -83,14 +83,14 @@ def test_an_error_in_a_watch_ends_kopf_and_it_is_at_work_again_within_seconds(
 def test_an_error_in_one_watch_while_another_waits_to_be_tried_again_ends_kopf_as_well(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
 ) -> None:
-    # At its end Kopf closes its session, by which that watch asks for a new login, and may wait for it for ever.
+    # At its end Kopf closes its session. That makes the watch ask for a new login, and it may wait for that for ever.
     hold(leases, simulator, "work_a")
     wait_for(lambda: proxy.watching("workleases") and proxy.watching("pods"), seconds=SOON, what="both watches")
     for number in range(3):
         began = time.monotonic()
         with proxy.fault(Answer(503, "not now"), verb="watch", resource="workleases", agent=KOPF):
             assert proxy.cut_watches("workleases") > 0
-            wait_for(partial(proxy.asked, "watch", "workleases", since=began), seconds=SOON, what="a try")
+            wait_for(partial(proxy.requests, "watch", "workleases", since=began), seconds=SOON, what="a try")
             assert proxy.end_watches_with_error(500, agent=KOPF) > 0
             wait_for(partial(has_ended, operator, number + 1), seconds=SOON, what="the end of kopf")
         is_picked_up(leases, simulator, f"work_new{number}")
@@ -118,13 +118,13 @@ def test_what_an_earlier_process_kept_waits_for_nothing_that_kopf_does(
     assert check_history(simulator.history()) == []
 
 
-def test_an_expired_watch_and_a_cut_one_are_begun_anew_without_ending_kopf(
+def test_an_expired_watch_and_a_cut_one_are_restarted_without_ending_kopf(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, operator: Operator
 ) -> None:
     hold(leases, simulator, "work_a")
     began = time.monotonic()
     assert proxy.end_watches_with_error(410, agent=KOPF) > 0
-    wait_for(lambda: proxy.asked("list", "workleases", since=began), seconds=SOON, what="the list after a 410")
+    wait_for(lambda: proxy.requests("list", "workleases", since=began), seconds=SOON, what="the list after a 410")
     is_picked_up(leases, simulator, "work_b")
     assert proxy.cut_watches() > 0
     is_picked_up(leases, simulator, "work_c")
@@ -136,7 +136,7 @@ def test_an_expired_watch_and_a_cut_one_are_begun_anew_without_ending_kopf(
 def test_a_resource_that_is_not_served_for_a_while_is_watched_again_when_it_is_back(
     leases: Leases, simulator: Simulator, proxy: KubeProxy
 ) -> None:
-    # Kopf, trap 3: with its scanning off, it idles for ever if the resource was not there when it started.
+    # Kopf, trap 3: without scanning, it idles for ever if the resource did not exist at its start.
     hold(leases, simulator, "work_a", "work_b")
     nothing = Answer(404, "the server could not find the requested resource")
     with (
@@ -157,7 +157,7 @@ def test_a_resource_that_is_not_served_for_a_while_is_watched_again_when_it_is_b
 def test_what_vanished_while_kopf_was_away_is_let_go_of_and_its_name_has_one_actor(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
 ) -> None:
-    # Kopf, trap 17: it makes no DELETED event for what vanished between a watch and a list.
+    # Kopf, trap 17: it reports no DELETED event for an object that vanished between a watch and a list.
     hold(leases, simulator, "work_ghost", "work_other")
     with proxy.fault(Hang(), verb="list", agent=KOPF), proxy.fault(Reset(), verb="watch", agent=KOPF):
         assert proxy.end_watches_with_error(410, agent=KOPF) > 0
@@ -197,7 +197,9 @@ def test_an_old_list_answered_again_neither_revives_what_is_gone_nor_takes_back_
     with proxy.fault(Answer(200, body=old), verb="list", resource="workleases"):
         began = time.monotonic()
         assert proxy.end_watches_with_error(410, agent=KOPF) > 0
-        wait_for(lambda: proxy.asked("watch", "workleases", since=began), seconds=SOON, what="the watch after the list")
+        wait_for(
+            lambda: proxy.requests("watch", "workleases", since=began), seconds=SOON, what="the watch after the list"
+        )
         beats_on(simulator, ["work_young"], 2 * INTERVAL)
     assert len(heartbeats(simulator.history("work_gone"))) == told
     wishes = [entry["desired_ttl"] for entry in heartbeats(simulator.history("work_edited"))]
@@ -210,7 +212,7 @@ def test_an_old_list_answered_again_neither_revives_what_is_gone_nor_takes_back_
 def test_a_pod_that_vanished_while_kopf_was_away_is_missed(
     leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
 ) -> None:
-    # Kopf, trap 17, of pods: a sandbox that is gone is not shown as running.
+    # Kopf, trap 17, for pods: a sandbox that is gone must not be shown as running.
     hold(leases, simulator, "work_a", "work_b", pods=True)
     with proxy.fault(Reset(), verb="watch", agent=KOPF), proxy.fault(Hang(), verb="list", agent=KOPF):
         assert proxy.end_watches_with_error(410, agent=KOPF) > 0

@@ -1,7 +1,7 @@
-"""What the API server does badly costs no lease: beats neither wait nor stop, and what was not done is done later.
+"""Faults of the API server cost no lease: beats neither wait nor stop, and the operator catches up later.
 
-Each fault is done to the operator's process from outside, by a proxy or to the API server itself; the judge is the
-history of the Work API. Outages are longer than a TTL.
+Each fault is injected from outside, by a proxy or in the API server itself. The Work API's history is checked. Outages
+are longer than a TTL.
 """
 
 import time
@@ -21,14 +21,14 @@ from support.simulator import Simulator, accepted
 
 TTL = 15.0  # seconds, as the simulator grants
 INTERVAL = TTL / 3
-OUTAGE = 17.0  # seconds, longer than the TTL: who depends on the API server loses its leases
+OUTAGE = 17.0  # seconds, longer than the TTL: an operator that depends on the API server loses its leases
 
 
 def has_beaten(simulator: Simulator, item: str, since: float) -> bool:
     return accepted(simulator, item)[-1] > since
 
 
-def has_struck(fault: Fault) -> bool:
+def has_acted(fault: Fault) -> bool:
     return fault.times > 0
 
 
@@ -41,12 +41,12 @@ def hold(leases: Leases, simulator: Simulator, *items: str, pods: bool = False, 
 
 
 def untouched(leases: Leases) -> set[str]:
-    """Give the names of the pods whose deletion nobody asked for."""
+    """Return the names of the pods that are not being deleted."""
     return {name for name, pod in leases.pods().items() if "deletionTimestamp" not in pod["metadata"]}
 
 
 def outlast(simulator: Simulator, items: list[str], seconds: float) -> None:
-    """Wait for so long; each lease is renewed all the while."""
+    """Wait for a number of seconds; every lease must be renewed throughout."""
     until = time.monotonic() + seconds
     wait_for(lambda: time.monotonic() > until, seconds=seconds + 30, what="the end of the outage")
     for item in items:
@@ -74,7 +74,7 @@ def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is
                 seconds=20,
                 what="the deletion of the pods whose leases ended meanwhile",
             )
-            # The node's agent was without its API server, too, and asks for it in ever longer pauses.
+            # The node's agent also lost the API server, and retries at growing intervals.
             wait_for(lambda: set(leases.pods()) == kept, seconds=90, what="the end of these pods")
             leases.await_condition("work_stopped", "Finished", "True", "Stopped")
             leases.await_condition("work_lost", "Finished", "True", "TakenOver")
@@ -84,7 +84,7 @@ def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is
 
 
 def caught_up_with(leases: Leases, simulator: Simulator, *items: str) -> None:
-    """Wait until each status says what the server said, of a beat that was sent just now."""
+    """Wait until each status shows the server's answer to a beat that is sent from now on."""
     since = {item: len(accepted(simulator, item)) for item in items}
 
     def is_shown(item: str) -> bool:
@@ -120,15 +120,15 @@ def test_a_status_that_cannot_be_written_holds_no_beat_back_and_the_newest_is_wr
 ) -> None:
     hold(leases, simulator, *REFUSALS, pods=True)
     with ExitStack() as faults:
-        struck = {
+        refused = {
             item: faults.enter_context(
                 proxy.fault(effect, verb="patch", resource="workleases/status", name=item.replace("_", "-"))
             )
             for item, effect in REFUSALS.items()
         }
         for item in REFUSALS:
-            wait_for(partial(has_struck, struck[item]), seconds=15, what=f"a refused write of {item}")
-        # Of some the last word is spoken while it cannot be written; the others go on.
+            wait_for(partial(has_acted, refused[item]), seconds=15, what=f"a refused write of {item}")
+        # Some leases end while their status cannot be written; the others continue.
         for item in LAST_WORDS:
             simulator.stop_item(item, force=True)
         outlast(simulator, [item for item in REFUSALS if item not in LAST_WORDS], OUTAGE)
@@ -155,7 +155,7 @@ def test_an_object_that_vanished_while_its_status_was_to_be_written_is_dropped(
         assert len(accepted(simulator, "work_a")) <= beats + 1
     since = time.monotonic()
     wait_for(lambda: time.monotonic() > since + INTERVAL, seconds=30, what="the time of another write")
-    assert proxy.asked("patch", "workleases/status", since=since + 1) == []
+    assert proxy.requests("patch", "workleases/status", since=since + 1) == []
 
 
 @pytest.mark.usefixtures("operator")
@@ -163,26 +163,26 @@ def test_a_pod_that_runs_before_its_making_is_answered_is_told_of_in_order(
     leases: Leases, simulator: Simulator, proxy: KubeProxy
 ) -> None:
     simulator.create_item("work_a")
-    # What is tried before the claim, by a dry run, is answered.
-    with proxy.fault(Hold(applied=True), verb="create", resource="pods", passing=1) as fault:
+    # The dry run before the claim is answered.
+    with proxy.fault(Hold(applied=True), verb="create", resource="pods", skip=1) as fault:
         leases.create("work_a", sandbox={"template": leases.template()})
         leases.await_condition("work_a", "SandboxReady", "True")
-        assert has_struck(fault)
+        assert has_acted(fault)
     wait_for(lambda: "SandboxStarted" in leases.reasons("work_a"), seconds=30, what="the event of the start")
     assert leases.reasons("work_a") == ["Claimed", "SandboxCreated", "SandboxStarted"]
 
 
 def vanish(plane: ControlPlane, leases: Leases, name: str) -> None:
-    """Remove a resource at once, as the documented way out does: without its finalizers."""
+    """Remove a resource's finalizers and delete it, as the documents describe for an operator that is gone."""
     of = ("--namespace", leases.namespace)
     plane.kubectl(*of, "delete", "worklease", name, "--wait=false")
-    # The operator may have let it go by itself by then.
+    # The operator may have removed it by itself by then.
     remove = '{"metadata":{"finalizers":null}}'
     plane.kubectl(*of, "patch", "worklease", name, "--type=merge", "-p", remove, check=False)
 
 
 def is_said(leases: Leases, item: str, words: str) -> bool:
-    """Whether the refusal is on the object; once the time of the lease is up, it is the fence that is pending."""
+    """Whether the object shows the refusal; after the lease's time is up, it shows the pending fence instead."""
     status, reason, message = leases.condition(item, "SandboxReady")
     told = (status, reason) in {("False", "DeletionRefused"), ("Unknown", "FencePending")}
     return told and words in message
@@ -208,7 +208,8 @@ def test_a_pod_whose_deletion_is_refused_is_shown_with_the_servers_words_and_del
         for item in DELETIONS:
             simulator.stop_item(item, force=True)
         for item, effect in DELETIONS.items():
-            words = effect.message[1:] if isinstance(effect, Answer) else "did not answer"  # the first is a capital
+            # Without the first letter: the operator may write it as a capital.
+            words = effect.message[1:] if isinstance(effect, Answer) else "did not answer"
             wait_for(partial(is_said, leases, item, words), seconds=25, what=f"the reason why the pod of {item} stays")
             assert leases.condition(item, "Finished")[:2] == ("False", "TearingDown")
         outlast(simulator, ["work_other"], INTERVAL)
@@ -240,9 +241,9 @@ def test_credentials_that_expired_for_all_calls_cost_no_beat(
 def test_a_termination_in_order_leaves_no_gap_but_that_of_the_start(
     leases: Leases, simulator: Simulator, operator: Operator, proxy: KubeProxy
 ) -> None:
-    items, ttl = ["work_a", "work_b", "work_c"], 45  # seconds: a stop and a start on a busy machine fit into it
+    items, ttl = ["work_a", "work_b", "work_c"], 45  # seconds: longer than a stop and a start on a busy machine
     hold(leases, simulator, *items, ttlSeconds=ttl)
-    # Kopf, trap 3c: it takes the process's signals, and leaves them dead between two of its runs.
+    # Kopf, trap 3c: it takes over the process's signals, and leaves them disabled between two of its runs.
     assert proxy.end_watches_with_error(500) > 0
     wait_for(lambda: "kopf ended, restarting it" in operator.log(), seconds=20, what="the end of Kopf")
     told = time.monotonic()
@@ -270,8 +271,8 @@ def test_a_start_beats_all_that_is_there_before_it_writes_a_status(
     with proxy.fault(Hold(), verb="list", resource="pods") as listing:
         began, beats = time.monotonic(), len(accepted(simulator, "work_1"))
         operator.start()
-        # Within the ten seconds after which the list is given up, and statuses are written all the same.
+        # Before ten seconds have passed: then the list is given up, and statuses are written without it.
         wait_for(lambda: len(accepted(simulator, "work_1")) > beats, seconds=20, what="a beat")
-        assert has_struck(listing)
-        assert proxy.asked("patch", "workleases/status", since=began) == []
-    wait_for(lambda: proxy.asked("patch", "workleases/status", since=began), seconds=10, what="the status")
+        assert has_acted(listing)
+        assert proxy.requests("patch", "workleases/status", since=began) == []
+    wait_for(lambda: proxy.requests("patch", "workleases/status", since=began), seconds=10, what="the status")

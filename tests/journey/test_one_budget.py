@@ -13,7 +13,7 @@ def test_a_budget_that_is_too_small_says_so_before_a_lease_is_lost_and_is_kept(
         simulator.create_item(item)
     with Operator(control_plane, namespace, simulator.url, WORKLEASE_REQUESTS_PER_MINUTE="40") as operator:
         leases.create(*ITEMS)
-        # A lease is short for a second or two, until its turn comes: what is asked for next may show another one's.
+        # A lease stays short for a second or two, until its turn comes, so the next request may show another lease.
         seen: dict[str, str] = {}
 
         def is_short() -> bool:
@@ -59,6 +59,6 @@ def test_a_server_that_asks_for_patience_gets_it_and_loses_no_lease(
             for entry in simulator.history()
             if entry["event"] == "request"
         ]
-    # What was sent before the first refusal was read arrives with it; then nothing, for as long as was asked.
+    # Requests sent before the first refusal was read still arrive; then none, for as long as the server asked.
     assert [gap for gap in gaps if 0.5 < gap < 5.5] == []
     assert [entry for entry in simulator.history() if entry["event"] == "lapsed"] == []

@@ -1,6 +1,6 @@
-"""Servers of this API differ. Under each of their manners the main scenario ends as it should.
+"""Servers of this API differ. The main scenario ends correctly with each profile.
 
-No lease of ours is given up for a difference, and none is kept that should not be.
+The operator gives up no lease because of a difference, and keeps none that it should not keep.
 """
 
 import time
@@ -17,7 +17,7 @@ from support.simulator import Simulator
 from support.stays import Stays
 from work_api_simulator.profiles import PROFILES, BeatAfterStop, Lapse, Redelivery
 
-TTL = 30  # seconds; within the bounds of every profile, and a start on a busy machine fits into it
+TTL = 30  # seconds: within the bounds of every profile, and longer than a start on a busy machine
 KEPT = ["work_kept", "work_lost"]
 LAPSING = "work_lapsing"
 GRACEFUL, FORCED = "work_graceful", "work_forced"
@@ -25,23 +25,23 @@ STUBBORN = {"controlplane.worklease.dev/termination": "Stubborn"}
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Result:
     """How a scenario ended."""
 
     reasons: dict[str, str]
-    """Why each finished resource is so."""
+    """The reason of each finished resource."""
     held: dict[str, str]
-    """`LeaseHeld` of each that goes on."""
+    """`LeaseHeld` of each resource that continues."""
     states: dict[str, str]
-    """What the server says of each item that it still has."""
+    """The server's state of each item that it still has."""
     pods: set[str]
     history: list[Entry]
     stays: list[Stay]
     absent: tuple[float, float]
-    """When the operator was dead."""
+    """When the operator was not running."""
     until: float
     log: str
-    """What the operator logged since its second start."""
+    """The operator's log since its second start."""
 
 
 class Scenario:
@@ -51,8 +51,8 @@ class Scenario:
         self._plane = plane
         self._profile = profile
 
-    def play(self) -> Told:
-        """Play it from its start to its end."""
+    def play(self) -> Result:
+        """Run the scenario, and return its result."""
         with ExitStack() as opened:
             simulator = opened.enter_context(Simulator("--profile", self._profile, "--ttl", str(TTL)))
             namespace = make_namespace(self._plane)
@@ -80,7 +80,7 @@ class Scenario:
             leases.await_condition(item, "SandboxReady", "True", seconds=60)
 
     def _trouble(self, simulator: Simulator) -> None:
-        """Let the lease that is to lapse run out, lose an answer, and see to it that it was mended."""
+        """Let one lease lapse, lose an answer of another, and wait until the operator has recovered."""
         simulator.inject("status", item=LAPSING, times=None, status=500)
         simulator.inject("drop-after", item="work_lost")
         since = simulator.last_seq()
@@ -112,8 +112,8 @@ class Scenario:
             )
 
 
-def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[float, float], log: str) -> Told:
-    return Told(
+def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[float, float], log: str) -> Result:
+    return Result(
         reasons={item: leases.condition(item, "Finished")[1] for item in (GRACEFUL, FORCED, LAPSING)},
         held={item: leases.condition(item, "LeaseHeld")[0] for item in KEPT},
         states={item["id"]: item["state"] for item in simulator.items()},
@@ -138,10 +138,10 @@ def test_the_main_scenario_ends_as_it_should_under(profile: str, control_plane: 
         assert told.states.get(LAPSING, "queued") == "queued"
     if manners.beat_after_stop is not BeatAfterStop.CONFLICT:
         assert told.reasons[GRACEFUL] == "Stopped"
-        # Where the item comes again within seconds, the next beat may find it in the queue already.
+        # If the server queues the item again within seconds, the next beat may find it in the queue already.
         comes_again = manners.redelivery is Redelivery.AFTER_STOP
         assert told.reasons[FORCED] in ("Stopped", *(("Requeued",) if comes_again else ()))
-    assert told.states[GRACEFUL] in ("stopped", "queued")  # queued: it came again, as it does on some
+    assert told.states[GRACEFUL] in ("stopped", "queued")  # queued: some servers queue it again
     stops = [entry["item"] for entry in told.history if entry.get("call") == "stop" and entry["agent"] == OPERATOR]
     assert set(stops) <= {GRACEFUL}
 

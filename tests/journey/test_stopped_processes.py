@@ -1,4 +1,4 @@
-"""An operator that was stopped or killed knows, before it does anything else, what it may no longer act upon."""
+"""An operator that was suspended or killed first finds out on what it may no longer act."""
 
 import random
 import signal
@@ -16,9 +16,9 @@ from support.simulator import Simulator
 from support.stays import Stays
 
 TTL = 10
-SEED = 20261122  # the moments of the kills: any will do, and the same ones can be looked at again
+SEED = 20261122  # any moments of the kills will do; with a seed, a failure can be repeated
 KILLS = 5
-LONGEST_LIFE = 4.0  # seconds of a process between its start and its end: starting, beating, or between two beats
+LONGEST_LIFE = 4.0  # seconds until a process is killed: while it starts, beats, or is between two beats
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def pass_time(seconds: float) -> None:
 
 
 def sent_by(agent: str, simulator: Simulator, call: str, since: int) -> list[str]:
-    """The items for which a client sent a call since then."""
+    """Return the items for which a client has sent a call since a moment."""
     entries = simulator.history(since=since)
     return [entry["item"] for entry in entries if entry.get("call") == call and entry["agent"] == agent]
 
@@ -61,7 +61,7 @@ def test_an_operator_that_slept_past_the_ttl_robs_and_stops_nobody(
     with OtherWorker(simulator) as other:
         operator.signal(signal.SIGSTOP)
         stopped = time.monotonic()
-        simulator.stop_item("work_draining")  # as if the process had slept in the midst of its confirmation
+        simulator.stop_item("work_draining")  # as if the process had been suspended during its confirmation
         wait_for(lambda: set(other.claimed()) == set(taken), seconds=3 * TTL, what="the other worker's claims")
         simulator.requeue_item("work_draining")
         wait_for(lambda: "work_draining" in other.claimed(), seconds=TTL, what="the other worker's third claim")
@@ -85,12 +85,12 @@ def test_an_operator_that_slept_past_the_ttl_robs_and_stops_nobody(
 
 
 def _goes_on(entries: Sequence[Mapping[str, Any]], items: set[str]) -> bool:
-    """Whether the other worker has been able to renew what it holds."""
+    """Whether the other worker could renew the items that it holds."""
     return {beat["item"] for beat in heartbeats(entries) if beat["agent"] == AGENT and beat["lease_extended"]} == items
 
 
 def _latest(stays: Stays, items: list[str]) -> float:
-    """When the last pod of some items was seen for the last time."""
+    """Return when any pod of some items was last seen."""
     seen: list[Stay] = [stay for stay in stays.seen() if stay.item in items]
     assert {stay.item for stay in seen} == set(items)
     return max(stay.last for stay in seen)
@@ -127,7 +127,7 @@ def test_five_kills_at_random_moments_lose_no_lease_at_ttl_30(
     hold(leases, simulator, *items, ttl=30)
     pods = {name: pod["metadata"]["uid"] for name, pod in leases.pods().items()}
     for _ in range(KILLS):
-        # A beat that is under way when the process dies, applied or not, is answered to nobody.
+        # If the process dies during a beat, applied or not, nobody reads its answer.
         for item in chance.sample(items, 2):
             simulator.inject(chance.choice(["hang", "hang-after", "drop-after"]), item=item)
         pass_time(chance.uniform(0.0, LONGEST_LIFE))

@@ -1,4 +1,4 @@
-"""The demo itself, on a control plane of its own: its claims hold, and its picture is drawn from it."""
+"""The demo itself, on a control plane of its own: its claims are true, and its picture is drawn from it."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ def test_the_demo_tells_its_story_and_each_of_its_claims_is_so(tmp_path: Path) -
         timeout=SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    # A picture writes its spaces as such that do not break.
+    # A picture contains non-breaking spaces.
     drawn = picture.read_text("utf-8").replace("&#160;", " ")
     for told in (
         "Three work items are claimed",

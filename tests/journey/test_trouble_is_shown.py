@@ -1,4 +1,4 @@
-"""Each trouble is a condition with a reason and a message that says what to do, and passes without a restart."""
+"""Each problem is shown as a condition whose message says what to do, and ends without a restart."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""What watches over the operator learns: its probes, its log and its metrics, from the process as it runs."""
+"""What can be seen of a running operator: its probes, its log and its metrics."""
 
 import json
 import subprocess
@@ -53,7 +53,7 @@ def test_a_steady_fleet_logs_nothing(
         for item in ITEMS:
             simulator.wait_for(lambda entries: len(heartbeats(entries)) >= 4, item=item, since=since, timeout=60)
         since_then = [json.loads(line)["message"] for line in operator.log()[len(steady) :].splitlines()]
-        # A machine that has too much to do is not the fleet's unrest.
+        # An overloaded machine does not count as trouble of the leases.
         assert [message for message in since_then if "event loop stood still" not in message] == []
         lines = [json.loads(line) for line in steady.splitlines()]
     renewed = [line for line in lines if line.get("condition") == "LeaseHeld" and line["reason"] == "Renewed"]
@@ -93,10 +93,10 @@ def test_ready_is_who_has_the_first_list_and_until_then_the_probe_says_what_is_m
             "the first list of WorkLeases has not arrived: is the Kubernetes API reachable?\n",
         )
         assert get(operator, "/healthz") == (200, "the event loop and the keeper make progress\n")
-        proxy.lift(census)
+        proxy.remove_fault(census)
         missing = "the watch has not reported 2 WorkLeases of the first list yet\n"
         wait_for(lambda: get(operator, "/readyz") == (503, missing), seconds=30, what="the list without the watch")
-        proxy.lift(kopf)
+        proxy.remove_fault(kopf)
         wait_for(lambda: is_ready(operator), seconds=60, what="the watch")
         assert sum(value for name, value in operator.scrape().items() if name.startswith("worklease_leases{")) == 2
 
@@ -159,7 +159,7 @@ def test_kubectl_finds_the_views_as_its_plugin(
     leases.await_condition("work_unknown", "LeaseHeld", "False", "NotFound")
 
     def kubectl(*arguments: str) -> str:
-        """Run it as a user does: kubectl looks for its plugins on the PATH, and passes the environment on."""
+        """Run it as a user does: kubectl finds its plugins on the PATH, and gives them its environment."""
         environment = {
             "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
             "KUBECONFIG": str(control_plane.kubeconfig),

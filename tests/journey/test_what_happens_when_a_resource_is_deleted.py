@@ -1,6 +1,6 @@
 """docs/what-happens-when.md, "The resource is deleted": each test is the row of its name.
 
-Two of them wait for the minute that a stop is given to be heard.
+Two of them wait for the minute in which the server may acknowledge a stop.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from support.operator import RESTARTED, Leases, Operator
 from support.sandboxes import ITEM, await_event, await_gone, await_state, await_terminating, calls, hold, stops
 from support.simulator import Simulator
 
-FAREWELL = 60.0  # seconds that a stop may take to be heard
+STOP_TIMEOUT = 60.0  # seconds in which the server may acknowledge a stop
 
 
-def await_let_go(leases: Leases, *, seconds: float = 60) -> None:
+def await_removed(leases: Leases, *, seconds: float = 60) -> None:
     wait_for(lambda: leases.get(ITEM) is None, seconds=seconds, what="the end of the resource")
 
 
@@ -33,7 +33,7 @@ def test_the_resource_is_deleted(leases: Leases, simulator: Simulator) -> None:
     draining = len(calls(simulator, "heartbeat"))
     wait_for(lambda: len(calls(simulator, "heartbeat")) > draining, seconds=30, what="a beat while draining")
     assert leases.get(ITEM) is not None
-    await_let_go(leases)
+    await_removed(leases)
     assert leases.pods() == {}
     assert stops(simulator) == ["stopping", "stopped"]
     assert check_history(simulator.history()) == []
@@ -43,7 +43,7 @@ def test_the_resource_is_deleted(leases: Leases, simulator: Simulator) -> None:
 def test_the_resource_is_deleted_with_deletionpolicy_release(leases: Leases, simulator: Simulator) -> None:
     hold(leases, simulator, deletionPolicy="Release")
     leases.delete(ITEM)
-    await_let_go(leases)
+    await_removed(leases)
     assert leases.pods() == {}
     await_state(simulator, "queued")
     assert stops(simulator) == []
@@ -56,19 +56,19 @@ def test_the_resource_is_deleted_while_another_holds_the_item(leases: Leases, si
     leases.create(ITEM, sandbox={"template": leases.template()})
     leases.await_condition(ITEM, "LeaseHeld", "False", "HeldByAnother")
     leases.delete(ITEM)
-    await_let_go(leases, seconds=30)
+    await_removed(leases, seconds=30)
     assert stops(simulator) == []
     assert simulator.item(ITEM)["state"] == "active"
 
 
 def leaves_behind_after_a_minute(
-    plane: ControlPlane, namespace: str, *, deafen: Callable[[Simulator], None], words: str
+    plane: ControlPlane, namespace: str, *, block_stops: Callable[[Simulator], None], words: str
 ) -> None:
     """Delete a resource whose stop is not acknowledged: its sandbox drains, and the finalizer goes a minute later."""
     with Simulator("--ttl", "300") as simulator, Operator(plane, namespace, simulator.url):
         leases = Leases(plane, namespace, simulator)
         pod = hold(leases, simulator)
-        deafen(simulator)
+        block_stops(simulator)
         leases.delete(ITEM)
         await_gone(leases, pod)
         wait_for(
@@ -76,14 +76,14 @@ def leaves_behind_after_a_minute(
             seconds=30,
             what="a message that tells of the stop",
         )
-        await_let_go(leases, seconds=FAREWELL + 40)
+        await_removed(leases, seconds=STOP_TIMEOUT + 40)
         left, gone = await_event(leases, "Orphaned"), await_event(leases, "TornDown")
         assert left["type"] == "Warning"
         assert words in left["note"]
         assert "its lease lapses" in left["note"]
         assert simulator.environment_key not in str(leases.events(ITEM))
         assert stops(simulator).count("stopped") == 0
-        assert _seconds(left["eventTime"]) - _seconds(gone["eventTime"]) > FAREWELL - 2
+        assert _seconds(left["eventTime"]) - _seconds(gone["eventTime"]) > STOP_TIMEOUT - 2
 
 
 def _seconds(time: str) -> float:
@@ -94,7 +94,7 @@ def test_the_resource_is_deleted_and_the_work_api_is_down(control_plane: Control
     leaves_behind_after_a_minute(
         control_plane,
         namespace,
-        deafen=lambda simulator: simulator.outage("refuse"),
+        block_stops=lambda simulator: simulator.outage("refuse"),
         words="did not acknowledge",
     )
 
@@ -103,13 +103,13 @@ def test_the_resource_is_deleted_and_the_key_is_revoked(control_plane: ControlPl
     def revoke(simulator: Simulator) -> None:
         simulator.set_environment_keys(simulator.environment_id)
 
-    leaves_behind_after_a_minute(control_plane, namespace, deafen=revoke, words="401")
+    leaves_behind_after_a_minute(control_plane, namespace, block_stops=revoke, words="401")
 
 
 def test_the_resource_is_deleted_while_the_operator_is_away(
     leases: Leases, simulator: Simulator, operator: Operator
 ) -> None:
-    # Kopf takes its own finalizer off such an object at once, and never runs its timer.
+    # Kopf removes its own finalizer from such an object at once, and never runs its timer.
     hold(leases, simulator, ttlSeconds=RESTARTED)
     other = hold(leases, simulator, "work_b", ttlSeconds=RESTARTED)
     operator.kill()
@@ -117,7 +117,7 @@ def test_the_resource_is_deleted_while_the_operator_is_away(
     assert (leases.get(ITEM) or {})["metadata"]["deletionTimestamp"]
     assert len(leases.pods()) == 2
     operator.start()
-    await_let_go(leases)
+    await_removed(leases)
     assert simulator.item(ITEM)["state"] == "stopped"
     assert set(leases.pods()) == {other}
     assert leases.condition("work_b", "LeaseHeld")[0] == "True"
@@ -127,7 +127,7 @@ def test_the_resource_is_deleted_while_the_operator_is_away(
 def test_the_namespace_is_deleted(control_plane: ControlPlane, simulator: Simulator) -> None:
     namespace = make_namespace(control_plane)
     leases = Leases(control_plane, namespace, simulator)
-    # Its checkpoint is elsewhere, as an operator's own namespace is.
+    # The checkpoint is in another namespace, as that of an operator usually is.
     with Operator(control_plane, namespace, simulator.url, WORKLEASE_NAMESPACE="default"):
         hold(leases, simulator)
         control_plane.kubectl("delete", "namespace", namespace, "--wait=false")

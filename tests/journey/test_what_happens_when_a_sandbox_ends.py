@@ -35,12 +35,12 @@ TTL = 15.0  # seconds, as the simulator grants
 
 
 def stopped_at(simulator: Simulator) -> float:
-    """Say when the item was stopped, by the monotonic clock."""
+    """Return when the item was stopped, by the monotonic clock."""
     return float(next(entry["applied_monotonic"] for entry in calls(simulator, "stop")))
 
 
 def has_failed(leases: Leases, simulator: Simulator, proxy: KubeProxy, pod: str, reason: str) -> str:
-    """The sandbox failed: shown with its reason, then the item is stopped for good and the pod deleted; returns how."""
+    """Check a failure: the reason is shown, the item stopped and the pod deleted; return the condition's message."""
     message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
     assert ("False", reason) in written(proxy, "SandboxReady")
     assert simulator.item(ITEM)["state"] == "stopped"
@@ -55,7 +55,7 @@ def has_failed(leases: Leases, simulator: Simulator, proxy: KubeProxy, pod: str,
 
 
 def ends_in_order(simulator: Simulator, proxy: KubeProxy, pod: str, words: str) -> None:
-    """How the sandbox ended is written before its pod's deletion is asked for, and so is the item stopped."""
+    """Check the order: the sandbox's end is written, and the item stopped, before the pod's deletion is requested."""
     (deletion, *_) = deletions(proxy, pod)
     assert first_written(proxy, words) < deletion.at
     assert stopped_at(simulator) < deletion.at
@@ -112,9 +112,9 @@ def test_the_pod_is_evicted(leases: Leases, simulator: Simulator, proxy: KubePro
 
 
 def disrupt(leases: Leases, pod: str, reason: str, message: str) -> None:
-    """Play who takes a pod away: it says so, and deletes the pod.
+    """Disrupt a pod as a controller does: write the condition, then delete the pod.
 
-    With its time: the disruption controller takes one back that seems to have come to nothing.
+    The condition has a time, because the disruption controller removes a condition that seems out of date.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     disrupted = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
@@ -171,7 +171,7 @@ def test_a_failed_sandbox_is_to_be_restarted(leases: Leases, simulator: Simulato
     leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
     assert set(leases.pods()) == {second}
     (deletion, *_) = deletions(proxy, first)
-    made = [asked.at for asked in proxy.asked("create", "pods")]
+    made = [asked.at for asked in proxy.requests("create", "pods")]
     assert deletion.at < made[-1]
     assert made[-1] - first_written(proxy, "Evicted") > 2.0 - 0.2
     status = leases.status(ITEM)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("operator")
 
 
 def fails_at_the_deadline(leases: Leases, simulator: Simulator, words: str) -> None:
-    """What keeps the sandbox from running lasts until the start deadline: it is a failure, and stops the item."""
+    """Check that an obstacle until the start deadline is a failure, and stops the item."""
     message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
     assert words in message
     assert leases.pods() == {}
@@ -72,7 +72,7 @@ def test_the_item_is_claimed(
 
 
 def is_as_the_template_asks(leases: Leases, simulator: Simulator, pod: dict[str, Any]) -> None:
-    """The pod has its name, its labels and its owner, and is told its item; the environment's key is not in it."""
+    """Check the pod's name, labels, owner and variables, and that the environment's key is not in it."""
     owner = (leases.get(ITEM) or {})["metadata"]
     assert pod["metadata"]["name"].startswith("work-a-")
     assert pod["metadata"]["labels"] == {
@@ -110,22 +110,22 @@ def test_the_pod_s_creation_is_refused(
     leases.drop_key()
     leases.create(ITEM, sandbox={"template": leases.template(), "startDeadlineSeconds": 8})
     leases.create("work_patient", sandbox={"template": leases.template()})
-    for item in (ITEM, "work_patient"):  # by then the template was found to be good
+    for item in (ITEM, "work_patient"):  # the template is checked before
         leases.await_condition(item, "LeaseHeld", "False", "CredentialsMissing")
     forbid_pods(control_plane, leases)
-    rehearsed = len(proxy.asked("create", "pods"))
+    rehearsed = len(proxy.requests("create", "pods"))
     leases.put_key(simulator.environment_key)
     for item in (ITEM, "work_patient"):
         message = leases.await_condition(item, "SandboxReady", "False", "CreationRefused", seconds=60)
         assert "exceeded quota: no-pods" in message
     fails_at_the_deadline(leases, simulator, "exceeded quota: no-pods")
-    assert len(proxy.asked("create", "pods")) > rehearsed + 3
+    assert len(proxy.requests("create", "pods")) > rehearsed + 3
     control_plane.kubectl("--namespace", leases.namespace, "delete", "resourcequota", "no-pods")
     leases.await_condition("work_patient", "SandboxReady", "True", "Running")
 
 
 def forbid_pods(plane: ControlPlane, leases: Leases) -> None:
-    """Set a quota of no pods, and wait until it counts."""
+    """Set a quota of no pods, and wait until it is in force."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -165,7 +165,7 @@ def test_a_container_crashes_again_and_again(leases: Leases, simulator: Simulato
     pod, made = leases.await_pod(), time.monotonic()
     leases.play(pod, phase="Running", conditions=[{"type": "Ready", "status": "True"}])
     leases.await_condition(ITEM, "SandboxReady", "True", "Running")
-    # The start deadline is over: a pod that runs has met it.
+    # The start deadline has passed: a running pod has met it.
     wait_for(lambda: time.monotonic() > made + 7, seconds=30, what="the start deadline")
     assert leases.condition(ITEM, "SandboxReady")[:2] == ("True", "Running")
     let_wait(leases, pod, "CrashLoopBackOff", "back-off 10s restarting", phase="Running", restarts=3)

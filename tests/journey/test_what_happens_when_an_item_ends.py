@@ -27,7 +27,7 @@ from support.stays import Stays
 pytestmark = pytest.mark.usefixtures("operator")
 
 TTL = 15  # seconds, as the simulator grants
-LONGER = 20  # seconds of grace, longer than a fifth of the TTL and than any drain here
+LONGER = 20  # seconds of grace period, longer than a fifth of the TTL and than every drain here
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_the_item_is_stopped_by_force(leases: Leases, simulator: Simulator, prox
 
 
 def is_lost(leases: Leases, simulator: Simulator, proxy: KubeProxy, pod: str, reason: str) -> None:
-    """The lease is lost: the pod goes with at most a fifth of the TTL as its grace, and no stop is sent."""
+    """Check a lost lease: the pod is deleted with a grace of at most a fifth of the TTL, and no stop is sent."""
     leases.await_condition(ITEM, "Finished", "True", reason)
     assert leases.condition(ITEM, "LeaseHeld")[:2] == ("False", reason)
     (grace,) = grace_asked(proxy, pod)
@@ -116,7 +116,7 @@ def test_the_stop_is_not_acknowledged(leases: Leases, simulator: Simulator) -> N
     simulator.clear_faults()
     leases.await_condition(ITEM, "Finished", "True", "Stopped")
     assert stops(simulator)[-1] == "stopped"
-    # A stop that may have been applied is repeated only after a beat told that the item is ours still.
+    # A stop that may have taken effect is repeated only after a beat showed that the operator still holds the item.
     told = [entry["call"] for entry in simulator.history(ITEM) if entry.get("call") in {"heartbeat", "stop"}]
     assert ["stop", "stop"] not in [told[at : at + 2] for at in range(len(told))]
     assert check_history(simulator.history()) == []

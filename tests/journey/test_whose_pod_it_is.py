@@ -1,4 +1,4 @@
-"""Proof of ownership beyond the labels: what is not this item's, in this namespace, is never deleted."""
+"""Proof of ownership beyond the labels: a pod of another item or namespace is never deleted."""
 
 from controlplane import ControlPlane
 from support.cluster import make_namespace, remove_namespace
@@ -24,7 +24,7 @@ def test_a_pod_of_another_namespace_is_left_alone_though_it_carries_both_labels_
         assert [entry["podName"] for entry in here.status(ITEM)["sandboxes"]] == ["pod-work-a"]
         simulator.stop_item(ITEM, force=True)
         here.await_condition(ITEM, "Finished", "True", "Stopped")
-        # The other namespace's pods are watched, and torn down where they should be.
+        # The other namespace's pods are watched too, and torn down when they should be.
         simulator.stop_item("work_b", force=True)
         there.await_condition("work_b", "Finished", "True", "Stopped")
         assert here.pods() == {}

@@ -1,6 +1,6 @@
-"""Whatever becomes of single calls, no lease that is ours is lost, and no sandbox outlives its lease.
+"""Whatever happens to single calls, the operator loses no lease, and no sandbox outlives its lease.
 
-The faults strike real sockets; the judge is the simulator's history, and the pods as they were seen from outside.
+The faults act on real sockets. The simulator's history is checked, and the pods as they were seen from outside.
 """
 
 import time
@@ -19,14 +19,14 @@ from support.stays import Stays
 
 pytestmark = pytest.mark.usefixtures("operator")
 
-TTL = 12  # seconds: four retries and a fence fit into it with a busy machine's delays
-SILENT = 0.0  # a delay of nothing: lets one call pass untouched between two that are not
-STUBBORN = {"controlplane.worklease.dev/termination": "Stubborn"}  # a sandbox that uses up all of its grace
+TTL = 12  # seconds: enough for four retries and a fence, with a busy machine's delays
+NO_DELAY = 0.0  # lets one call pass unchanged between two faults
+STUBBORN = {"controlplane.worklease.dev/termination": "Stubborn"}  # a sandbox that uses all of its grace period
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault that one item meets; its effect is as the simulator's administration names it."""
+    """A fault for one item, in the words of the simulator's administration."""
 
     kind: str
     times: int = 1
@@ -45,8 +45,8 @@ MALFORMED = (
 FAULTS: dict[str, list[Fault]] = {
     "work_lostonce": [Fault("drop-after")],
     "work_losttwice": [Fault("drop-after", 2)],
-    # The 412 is heard, and the beat with the adopted value is lost again.
-    "work_lostagain": [Fault("drop-after"), Fault("delay", 1, {"seconds": SILENT})] * 3,
+    # The 412 arrives, and the answer to the beat with the adopted value is lost again.
+    "work_lostagain": [Fault("drop-after"), Fault("delay", 1, {"seconds": NO_DELAY})] * 3,
     "work_lostfouroffive": [Fault("drop-after", 4)],
     "work_neverarrived": [Fault("drop-before", 2)],
     "work_applied500": [Fault("status-after", 2, {"status": 500})],
@@ -71,7 +71,7 @@ RETRY_LATER = {
 
 @pytest.fixture
 def operator(control_plane: ControlPlane, namespace: str, simulator: Simulator) -> Iterator[Operator]:
-    # Without a limit: twenty leases of so short a TTL would use it up, and that has tests of its own.
+    # Without a limit: twenty leases with so short a TTL would use it up, and the limit has tests of its own.
     with Operator(control_plane, namespace, simulator.url, WORKLEASE_REQUESTS_PER_MINUTE="0") as started:
         yield started
 
@@ -83,7 +83,7 @@ def stays(control_plane: ControlPlane, namespace: str) -> Iterator[Stays]:
 
 
 def hold(leases: Leases, simulator: Simulator, *items: str, ttl: int = TTL, **spec: Any) -> None:
-    """Create items with a resource and a running sandbox each, and wait until all are held."""
+    """Create items, each with a resource and a running sandbox, and wait until all are held."""
     for item in items:
         simulator.create_item(item)
     pods = [
@@ -101,7 +101,7 @@ def pod_of(item: str) -> str:
 
 
 def await_renewals(simulator: Simulator, *items: str, times: int = 2, since: int | None = None) -> None:
-    """Wait until a client's beats have extended each lease so often again."""
+    """Wait until beats have extended each lease this many times more."""
     since = simulator.last_seq() if since is None else since
     for item in items:
         simulator.wait_for(
@@ -121,7 +121,7 @@ def lapses(simulator: Simulator) -> list[dict[str, Any]]:
 
 
 def assert_ended(leases: Leases, simulator: Simulator, item: str, *reasons: str, seconds: float = 30) -> None:
-    """The lease is over and told so, its pod is gone, and no stop was sent."""
+    """Assert that the lease has ended and its status says so, its pod is gone, and no stop was sent."""
     leases.await_condition(item, "Finished", "True", seconds=seconds)
     assert leases.condition(item, "Finished")[1] in reasons
     assert pod_of(item) not in leases.pods()
@@ -173,9 +173,9 @@ def test_a_server_that_asks_for_an_hour_and_answers_others_all_the_same_costs_th
 ) -> None:
     others = ["work_b", "work_c"]
     hold(leases, simulator, "work_a", *others)
-    # One attempt of each before its fence: refused again, it spends no other's.
+    # Each lease makes one attempt before its fence. If that is refused again, it uses no other lease's attempt.
     simulator.inject("status", item="work_a", times=refusals, status=429, retry_after=3600)
-    # What is renewed by its attempt has another fence, and so another attempt.
+    # A lease that its attempt renews has a new fence, and so a new attempt.
     await_renewals(simulator, *others, times=3)
     assert {entry["item"] for entry in lapses(simulator)} <= {"work_a"}
     assert check_history(simulator.history(), released=["work_a"], until=time.monotonic()) == []
@@ -241,7 +241,7 @@ def test_an_outage_longer_than_the_ttl_ends_sandboxes_before_their_leases_and_st
 
 
 def _fence(leases: Leases, simulator: Simulator, item: str) -> None:
-    """Bring a lease past its fence, and let the server come back before the lease can end."""
+    """Keep the server away past a lease's fence, and bring it back before the lease can end."""
     simulator.outage("refuse")
     leases.await_condition(item, "LeaseHeld", "Unknown", "Fenced", seconds=20)
     simulator.outage("off")
@@ -281,7 +281,7 @@ def test_a_lost_answer_to_the_first_claim_is_adopted_after_the_silence_of_a_work
         leases.await_condition(item, "LeaseHeld", "True", "Renewed", seconds=2 * TTL)
         accepted = [beat for beat in heartbeats(simulator.history(item)) if beat["lease_extended"]]
         assert accepted[0]["outcome"] == "dropped-after"
-        # A worker would have beaten again within 1.25 of its interval, which is half a TTL.
+        # A worker would have sent another beat within 1.25 of its interval, which is half a TTL.
         assert accepted[1]["applied_monotonic"] - accepted[0]["applied_monotonic"] > 1.25 * TTL / 2
     assert lapses(simulator) == []
     assert check_history(simulator.history(), until=time.monotonic()) == []
@@ -290,7 +290,7 @@ def test_a_lost_answer_to_the_first_claim_is_adopted_after_the_silence_of_a_work
 
 def test_a_lost_first_claim_is_not_ours_while_another_worker_beats(leases: Leases, simulator: Simulator) -> None:
     simulator.create_item("work_a", ttl_seconds=6)
-    simulator.inject("drop-before", item="work_a", times=None)  # or the next try would claim it first
+    simulator.inject("drop-before", item="work_a", times=None)  # otherwise the next try would claim it first
     leases.create("work_a", pods=True)
     simulator.wait_for(lambda entries: any(entry.get("fault") for entry in entries), item="work_a")
     simulator.steal_item("work_a")
@@ -315,10 +315,10 @@ def test_whoever_else_takes_an_item_keeps_it_and_it_is_not_stopped(
     leases: Leases, simulator: Simulator, stays: Stays
 ) -> None:
     ends = {
-        "work_stolen": "TakenOver",  # by who knew the right value
-        "work_requeued": "Requeued",  # its message came again, and nobody has claimed it yet
-        "work_redelivered": "TakenOver",  # and somebody has
-        "work_recurring": "Requeued",  # stopped, and queued again before we could hear of it
+        "work_stolen": "TakenOver",  # by a worker that knew the right value
+        "work_requeued": "Requeued",  # it was queued again, and nobody has claimed it yet
+        "work_redelivered": "TakenOver",  # and somebody has claimed it
+        "work_recurring": "Requeued",  # stopped, and queued again before the operator could learn of it
         "work_deleted": "NotFound",
     }
     hold(leases, simulator, *ends)
@@ -331,11 +331,11 @@ def test_whoever_else_takes_an_item_keeps_it_and_it_is_not_stopped(
     for item, reason in ends.items():
         assert_ended(leases, simulator, item, reason)
     told = len(heartbeats(simulator.history()))
-    # Half a TTL: longer than the interval in which each would have been beaten again.
+    # Half a TTL: longer than the interval after which each would get its next beat.
     ended = time.monotonic()
     wait_for(lambda: time.monotonic() > ended + TTL / 2, seconds=TTL, what="half a TTL")
     assert len(heartbeats(simulator.history())) == told
-    # The one that was stolen lapses, for its thief is gone; no lease of ours did.
+    # The stolen item lapses, because its thief is gone. No lease of the operator lapses.
     assert [gap for gap in check_history(simulator.history()) if getattr(gap, "agent", None) == OPERATOR] == []
     assert check_sandboxes(simulator.history(), stays.seen()) == []
 
@@ -346,7 +346,7 @@ def test_an_item_that_came_again_while_a_beat_was_lost_is_not_taken_from_who_cla
     hold(leases, simulator, "work_a")
     since = simulator.last_seq()
     simulator.inject("drop-before", item="work_a")
-    simulator.inject("delay", item="work_a", seconds=1)  # the retry finds what happened meanwhile
+    simulator.inject("delay", item="work_a", seconds=1)  # the retry finds what has happened meanwhile
     simulator.wait_for(lambda entries: any(entry.get("fault") for entry in entries), item="work_a", since=since)
     simulator.requeue_item("work_a", state="active")
     assert_ended(leases, simulator, "work_a", "TakenOver")
@@ -355,7 +355,9 @@ def test_an_item_that_came_again_while_a_beat_was_lost_is_not_taken_from_who_cla
     assert check_sandboxes(simulator.history(), stays.seen()) == []
 
 
-def test_a_stop_is_heard_and_confirmed_through_lost_answers(leases: Leases, simulator: Simulator, stays: Stays) -> None:
+def test_a_stop_is_acknowledged_and_confirmed_through_lost_answers(
+    leases: Leases, simulator: Simulator, stays: Stays
+) -> None:
     graceful = ["work_lost", "work_neverheard", "work_confirmlost", "work_confirmunheard"]
     hold(leases, simulator, *graceful, "work_forced", sandbox={"drainSeconds": 4})
     simulator.inject("drop-after", item="work_lost", times=3)
@@ -396,7 +398,7 @@ def test_a_ttl_that_the_server_changes_takes_effect_at_once(leases: Leases, simu
 def test_a_ttl_of_one_second_costs_no_other_lease(leases: Leases, simulator: Simulator) -> None:
     hold(leases, simulator, "work_a", "work_b", ttl=12)
     simulator.impose_ttl("work_a", 1)
-    # Below 10 s only correctness is promised, not holding: its fence has come before the answer that names it.
+    # Below 10 s only correctness is promised, not holding: the fence comes before the answer that names the TTL.
     wait_for(lambda: pod_of("work_a") not in leases.pods(), seconds=20, what="the end of the fenced pod")
     await_renewals(simulator, "work_b")
     assert pod_of("work_b") in leases.pods()

@@ -1,4 +1,4 @@
-"""What the simulator's own tests share: a server of any profile in the test's loop, spoken to over a real socket."""
+"""Fixtures of the simulator's own tests: a server of any profile in the test's loop, used over a real socket."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack

@@ -1,4 +1,4 @@
-"""The calls over a socket: bodies, headers, paging, long polls."""
+"""The calls of the Work API over a socket: bodies, headers, paging, long polls."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""`worklease simulate` as a process: what a newcomer finds, and how it ends."""
+"""`worklease simulate` as a process: what it starts with, and how it ends."""
 
 import errno
 import os

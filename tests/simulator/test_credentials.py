@@ -1,4 +1,4 @@
-"""Who may call what, over a socket and as the whole table."""
+"""Which credentials may make which call, over a socket and as the whole table."""
 
 from collections.abc import Awaitable, Callable
 

@@ -1,4 +1,4 @@
-"""Faults on demand: each strikes on its side of the request's effect, and the history says what was applied."""
+"""Faults on demand: each acts before or after the request's effect, and the history says what was applied."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The history: everything that was seen and done, in both orders, without a secret."""
+"""The history: everything that the simulator received and did, in both orders, without a secret."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What holds of an item whatever is done to it, in any order, on any server."""
+"""What is true of an item after any calls, in any order, with any profile."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The judge finds what it should in histories that are not as they should be."""
+"""The judge finds each violation in a history that contains it."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from support.judge import (
     Gap,
     Outlived,
     Overlap,
-    Robbed,
     Stay,
     WrongStop,
+    WrongTakeover,
     check_history,
     check_sandboxes,
 )
 
 
-class Told:
-    """Builds a history, entry by entry."""
+class HistoryBuilder:
+    """A history that is built entry by entry."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -94,8 +94,8 @@ class Told:
         return [type(violation) for violation in check_sandboxes(self.entries, [stay], agent="a", **more)]
 
 
-def held() -> Told:
-    told = Told()
+def held() -> HistoryBuilder:
+    told = HistoryBuilder()
     told.beat(0, "NO_HEARTBEAT", None, "v1")
     return told
 
@@ -252,7 +252,7 @@ def test_a_pod_that_came_after_the_end_was_never_part_of_the_lease() -> None:
 
 
 def test_a_lease_that_nobody_knew_to_hold_ends_no_sandbox() -> None:
-    told = Told()
+    told = HistoryBuilder()
     told.beat(0, "NO_HEARTBEAT", None, "v1", answered=False)
     assert told.outlived(0, 60) == []
 
@@ -276,7 +276,7 @@ def test_who_goes_on_with_the_value_of_another_is_found() -> None:
     told.beat(1, "v1", "v1", "v2")
     assert told.violations() == []
     told.beat(2, "v2", "v2", "v3", agent="b")
-    assert told.violations() == [Robbed]
+    assert told.violations() == [WrongTakeover]
     assert "b went on with the value of a" in str(check_history(told.entries)[0])
 
 
@@ -284,4 +284,4 @@ def test_who_goes_on_with_the_value_of_a_worker_that_is_not_seen_is_found() -> N
     told = held()
     told.event(2, "requeued")
     told.beat(3, "v9", "v9", "v10")
-    assert told.violations() == [Robbed]
+    assert told.violations() == [WrongTakeover]

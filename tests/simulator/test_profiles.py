@@ -1,4 +1,4 @@
-"""The switches: each value that is not the default is exercised by a named profile."""
+"""The switches: each value that is not the default is in some named profile."""
 
 from dataclasses import fields
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The queue of an environment: order, hand-out, reclaim, lapse on time, paging, a list that lags."""
+"""The queue of an environment: order, polls, reclaim, lapses on time, paging, a list that lags."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ ENVIRONMENT = "env_1"
 RECLAIM_MS = 5000
 
 
-class Shop:
-    """A store and what it told."""
+class ObservedStore:
+    """A store, and the changes that it reported."""
 
     def __init__(self, profile: Profile = HOSTED) -> None:
         self.told: list[Change] = []
@@ -34,14 +34,14 @@ class Shop:
 
 
 def test_a_poll_hands_out_the_item_that_waits_longest() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("work_a")
     shop.queued("work_b")
     assert (shop.poll(T0), shop.poll(T0), shop.poll(T0)) == ("work_a", "work_b", None)
 
 
 def test_a_polled_item_stays_queued_until_its_acknowledgement() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("work_a")
     shop.poll(T0)
     polled = shop.store.get("work_a", T0)
@@ -50,7 +50,7 @@ def test_a_polled_item_stays_queued_until_its_acknowledgement() -> None:
 
 
 def test_an_unacknowledged_item_is_handed_out_again_once_it_is_old_enough() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("work_a")
     shop.poll(T0)
     almost = T0 + RECLAIM_MS * MILLISECOND - 1
@@ -58,7 +58,7 @@ def test_an_unacknowledged_item_is_handed_out_again_once_it_is_old_enough() -> N
 
 
 def test_an_acknowledged_item_is_not_reclaimed() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("work_a")
     shop.poll(T0)
     acknowledged = items.acknowledge(shop.queued("work_a"), T0, HOSTED)
@@ -68,7 +68,7 @@ def test_an_acknowledged_item_is_not_reclaimed() -> None:
 
 
 def test_a_lapse_happens_at_its_own_time_not_when_it_is_noticed() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.add(active())
     found = shop.store.get("work_1", T0 + 400 * SECOND)
     assert found is not None
@@ -77,7 +77,7 @@ def test_a_lapse_happens_at_its_own_time_not_when_it_is_noticed() -> None:
 
 
 def test_a_lease_holds_to_its_last_microsecond() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.add(active())
     found = shop.store.get("work_1", T0 + 300 * SECOND - 1)
     assert found is not None
@@ -85,7 +85,7 @@ def test_a_lease_holds_to_its_last_microsecond() -> None:
 
 
 def test_the_timer_lapses_without_anybody_asking() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     held = shop.add(active())
     assert shop.store.next_due() == T0 + 300 * SECOND
     later = items.beat(held, T0 + 100 * SECOND, HOSTED, expected=held.value, desired=None)
@@ -100,7 +100,7 @@ def test_the_timer_lapses_without_anybody_asking() -> None:
 
 
 def test_a_ttl_that_was_cut_moves_the_timer_forward() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     held = shop.add(active())
     cut = items.beat(held, T0 + SECOND, HOSTED, expected=held.value, desired=5)
     assert not isinstance(cut, Refusal)
@@ -109,7 +109,7 @@ def test_a_ttl_that_was_cut_moves_the_timer_forward() -> None:
 
 
 def test_a_lapsed_item_waits_at_the_end_of_the_queue() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.add(active())
     shop.queued("work_2", T0 + SECOND)
     at = T0 + 300 * SECOND
@@ -118,7 +118,7 @@ def test_a_lapsed_item_waits_at_the_end_of_the_queue() -> None:
 
 
 def test_a_server_that_looks_only_when_polled_keeps_the_old_value_good_until_then() -> None:
-    shop = Shop(Profile(lapse=Lapse.AT_NEXT_POLL))
+    shop = ObservedStore(Profile(lapse=Lapse.AT_NEXT_POLL))
     held = shop.add(active())
     late = T0 + 1000 * SECOND
     assert shop.store.get("work_1", late) == held
@@ -129,7 +129,7 @@ def test_a_server_that_looks_only_when_polled_keeps_the_old_value_good_until_the
 
 
 def test_some_servers_offer_a_lapsed_item_under_a_new_id() -> None:
-    shop = Shop(Profile(lapsed_id=LapsedId.NEW))
+    shop = ObservedStore(Profile(lapsed_id=LapsedId.NEW))
     shop.add(active())
     late = T0 + 301 * SECOND
     gone = shop.store.find(ENVIRONMENT, "work_1", late)
@@ -142,7 +142,7 @@ def test_some_servers_offer_a_lapsed_item_under_a_new_id() -> None:
 
 
 def test_an_item_that_is_delivered_again_takes_a_new_place_in_the_queue() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     first = shop.queued("work_a")
     shop.queued("work_b")
     shop.store.change(ChangeKind.REQUEUED, first, items.requeue(first, T0 + SECOND), T0 + SECOND)
@@ -150,7 +150,7 @@ def test_an_item_that_is_delivered_again_takes_a_new_place_in_the_queue() -> Non
 
 
 def test_pages_cover_every_item_once_the_newest_first() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     for number in range(7):
         shop.queued(f"work_{number}")
     seen: list[str] = []
@@ -164,13 +164,13 @@ def test_pages_cover_every_item_once_the_newest_first() -> None:
 
 
 def test_a_page_that_ends_with_the_last_item_has_no_successor() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("work_a")
     assert shop.store.page(ENVIRONMENT, T0, 1, None)[1] is None
 
 
 def test_a_lagging_list_tells_the_past() -> None:
-    shop = Shop(Profile(list_lag_seconds=2.0))
+    shop = ObservedStore(Profile(list_lag_seconds=2.0))
     held = shop.add(active())
     assert shop.store.page(ENVIRONMENT, T0 + SECOND, 10, None)[0] == []
     stopped = items.after_stop(held, T0 + 3 * SECOND, HOSTED, StopMode.FORCED)
@@ -180,7 +180,7 @@ def test_a_lagging_list_tells_the_past() -> None:
 
 
 def test_the_statistics_tell_waiting_from_polled() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("work_a", T0)
     shop.queued("work_b", T0 + SECOND)
     shop.poll(T0 + SECOND)
@@ -190,13 +190,13 @@ def test_the_statistics_tell_waiting_from_polled() -> None:
 
 
 def test_an_id_with_an_unknown_prefix_is_a_bad_parameter() -> None:
-    refusal = Shop().store.find(ENVIRONMENT, "job_1", T0)
+    refusal = ObservedStore().store.find(ENVIRONMENT, "job_1", T0)
     assert isinstance(refusal, Refusal)
     assert refusal.kind is RefusalKind.INVALID
 
 
 def test_an_item_of_another_environment_is_not_found() -> None:
-    shop = Shop()
+    shop = ObservedStore()
     shop.queued("sesn_1")
     assert not isinstance(shop.store.find(ENVIRONMENT, "sesn_1", T0), Refusal)
     refusal = shop.store.find("env_2", "sesn_1", T0)

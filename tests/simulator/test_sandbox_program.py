@@ -1,4 +1,4 @@
-"""The example's sandbox as a process, with what a pod gets, against the simulator: it runs tools and keeps no lease."""
+"""The example's sandbox as a process, with a pod's environment, on the simulator: it runs tools and keeps no lease."""
 
 import signal
 import subprocess
@@ -19,19 +19,19 @@ from worklease.cluster import pod_template as template
 PROGRAM = ROOT / "examples" / "sandbox" / "sandbox.py"
 LEASE = ROOT / "examples" / "sandbox" / "lease.yaml"
 SESSION = "sesn_demo"
-SECONDS = 60.0  # for what takes two: importing the SDK on a machine that builds something takes some
+SECONDS = 60.0  # for what takes two: importing the SDK takes long on a machine that builds something
 IDLE = {"type": "session.status_idle", "stop_reason": {"type": "end_turn"}}
 
 
 @pytest.fixture
 def token(simulator: Simulator) -> str:
-    """The sessions token of a session's item, whose id is the session's."""
+    """Return the sessions token of a session's item, whose id is the session's."""
     return str(simulator.create_item(SESSION, data_id=SESSION)["sessions_token"])
 
 
 @contextmanager
 def sandbox(simulator: Simulator, folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """Run the program with nothing but what the pod is told; it has ended when the block is left."""
+    """Run the program with a pod's environment only; it has ended at the end of the block."""
     told = {"ANTHROPIC_BASE_URL": simulator.url, "SANDBOX_WORKDIR": str(folder), "SANDBOX_MAX_IDLE": "0.2"}
     command = [sys.executable, str(PROGRAM)]
     paths = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "NO_PROXY": "127.0.0.1"}
@@ -46,7 +46,7 @@ def sandbox(simulator: Simulator, folder: Path, **environment: str) -> Iterator[
 
 
 def told_to_the_pod(token: str) -> dict[str, str]:
-    """Give the variables that the operator puts into a pod that it makes."""
+    """Return the variables that the operator sets in a pod."""
     return {
         template.ENVIRONMENT_VARIABLE: "env_demo",
         template.WORK_VARIABLE: SESSION,
@@ -59,7 +59,7 @@ def use_bash(simulator: Simulator, command: str) -> str:
 
 
 def result_of(simulator: Simulator, tool_use_id: str) -> Mapping[str, Any]:
-    """Wait for the result of a tool's use."""
+    """Wait for the result of a tool use, and return it."""
 
     def found() -> Mapping[str, Any] | None:
         events = simulator.events(SESSION)
@@ -102,7 +102,7 @@ def test_the_sandbox_lets_a_tool_finish_when_it_is_told_to_go_and_says_that_it_w
     simulator: Simulator, token: str, tmp_path: Path
 ) -> None:
     with sandbox(simulator, tmp_path, **told_to_the_pod(token)) as process:
-        # The tool waits for the test, and no sandbox may end before it.
+        # The tool waits for the test, and the sandbox must not end before the tool.
         running = use_bash(simulator, "touch begun; until [ -e go ]; do sleep 0.05; done; echo through")
         until((tmp_path / "begun").exists, "the tool's beginning")
         process.send_signal(signal.SIGTERM)

@@ -15,14 +15,14 @@ from work_api_simulator.items import State
 
 @pytest.fixture
 async def owner(served: Served) -> AsyncIterator[AsyncAnthropic]:
-    """The SDK with an API key."""
+    """The SDK's client with an API key."""
     async with sdk(served.server.work.url, API_KEY) as opened:
         yield opened.client
 
 
 @pytest.fixture
 async def worker(owner: AsyncAnthropic) -> AsyncAnthropic:
-    """The SDK with an environment key."""
+    """The SDK's client with an environment key."""
     return owner.copy(auth_token=KEY)
 
 

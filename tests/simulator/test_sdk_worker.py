@@ -1,4 +1,4 @@
-"""The public SDK's real environment worker against the simulator: the judge of its fidelity."""
+"""The public SDK's real environment worker against the simulator: this shows that the simulator is faithful."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ History = Sequence[Mapping[str, Any]]
 
 @asynccontextmanager
 async def working(served: Served, folder: Path) -> AsyncIterator[Sdk]:
-    """Let the SDK's worker poll, claim and beat until the test is done with it."""
+    """Run the SDK's worker, which polls, claims and beats, until the end of the block."""
     async with sdk(served.server.work.url, API_KEY) as judge:
         worker = judge.client.beta.environments.work.worker(
             environment_id=ENVIRONMENT, environment_key=KEY, tools=[], workdir=folder, max_idle=0.05
@@ -102,7 +102,7 @@ async def test_the_worker_leaves_an_item_alone_whose_lease_another_took(
         served.simulation.impose_ttl("work_1", 60)
         served.simulation.requeue("work_1", State.ACTIVE)
         await served.until(lambda history: any(entry["status"] == 412 for entry in heartbeats(history)))
-        # The worker polls again once it has let go of the item: by then it would have stopped it.
+        # The worker polls again once it has finished with the item: by then it would have stopped it.
         seen = (await served.history())[-1]["seq"]
         history = await served.until(lambda history: any(_poll_after(entry, seen) for entry in history))
     assert stops(history) == []

@@ -1,4 +1,4 @@
-"""The rules of acknowledgement, stop, lapse and re-delivery, as pure transitions of an item."""
+"""The rules of acknowledgement, stop, lapse and redelivery, as pure transitions of an item."""
 
 import pytest
 
@@ -128,7 +128,7 @@ def test_started_at_is_stamped_at_each_entry_to_the_queue_and_by_nothing_else() 
     assert items.requeue(held, LATER).started_at == LATER
 
 
-def test_a_stopped_item_that_is_delivered_again_can_be_claimed_anew() -> None:
+def test_a_stopped_item_that_is_delivered_again_can_be_claimed_again() -> None:
     again = items.requeue(stopped(active(), StopMode.FORCED), LATER)
     assert (again.stop_requested_at, again.stopped_at, again.deliveries) == (None, None, 2)
     assert accepted(again, NO_HEARTBEAT, at=LATER).extended

@@ -1,1 +1,1 @@
-"""The soak: the operator among faults of every kind, for as long as one likes; judged by what was seen from outside."""
+"""The soak: the operator among faults of every kind, for any length of time, checked by observations from outside."""

@@ -1,7 +1,7 @@
 """The soak as a program: `python -m soak --kills 5 --minutes 3`.
 
-The composition root: opens the control plane, the simulator, the operator and the others, plays the schedule, and
-prints the table. Exits 1 if anything was found that must not be, with the lines of the history that show it.
+It starts the control plane, the simulator, the operator and the others, plays the schedule, and prints the table. It
+exits with 1 if it found a violation, with the lines of the history that show it.
 """
 
 import random
@@ -23,10 +23,10 @@ from support.other_worker import OtherWorker
 from support.simulator import Simulator
 from support.stays import Stays
 
-FOUND = 1
-LOOK = 1.0  # seconds between two looks at the fleet: what has finished is replaced within a beat or so
-REMEMBERED = 50  # items of the other worker that live on; the owner stops the older ones, lest hours fill the server
-NO_LIMIT = "0"  # a dozen leases of short TTLs use the default budget up, and the budget has tests of its own
+VIOLATIONS_FOUND = 1
+FLEET_INTERVAL = 1.0  # seconds between two checks of the fleet: finished leases are replaced within about a beat
+KEPT_ITEMS = 50  # of the other worker, the newest; older ones are stopped, so that hours do not fill the server
+NO_LIMIT = "0"  # a dozen leases with short TTLs use up the default budget, which has tests of its own
 
 
 @click.command()
@@ -40,7 +40,7 @@ NO_LIMIT = "0"  # a dozen leases of short TTLs use the default budget up, and th
 )
 @click.option("--seed", type=int, help="Repeat a schedule.  [default: a new one]")
 def main(*, minutes: float, kills: int, number: int, outage: float, seed: int | None) -> None:
-    """Run the operator among faults of every kind, and judge what became of its leases."""
+    """Run the operator among faults of every kind, and check what happened to its leases."""
     chosen = random.SystemRandom().randrange(2**32) if seed is None else seed
     console = Console()
     console.print(f"seed {chosen}: {minutes:g} min, {number} leases, {kills} kills", highlight=False)
@@ -50,13 +50,13 @@ def main(*, minutes: float, kills: int, number: int, outage: float, seed: int | 
     console.print(table(verdict))
     for line in evidence(verdict, record.history):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    sys.exit(0 if verdict.is_clean else FOUND)
+    sys.exit(0 if verdict.is_clean else VIOLATIONS_FOUND)
 
 
 def _soak(
     steps: list[Step], chance: random.Random, *, seconds: float, number: int, outage: float
 ) -> tuple[Verdict, Record]:
-    """Play a schedule; returns the verdict and what it is made from."""
+    """Play a schedule, and return the verdict and its record."""
     record = Record()
     with ExitStack() as opened:
         plane = opened.enter_context(OwnControlPlane())
@@ -87,9 +87,9 @@ def _soak(
 def _play(
     steps: list[Step], fleet: Fleet, troubles: Troubles, simulator: Simulator, other: OtherWorker, *, seconds: float
 ) -> None:
-    """Make each trouble when it is due, and look after the fleet in between.
+    """Make each trouble when it is due, and replace finished leases in between.
 
-    The schedule's clock stands still while something is away: what is due meanwhile would meet no lease that is held.
+    The schedule's clock stops while something is away: a trouble that is due meanwhile would meet no held lease.
     """
     began, retired = time.monotonic(), 0
     left = list(steps)
@@ -97,12 +97,12 @@ def _play(
         if left and time.monotonic() >= began + left[0].at:
             began += troubles.make(left.pop(0).trouble)
             continue
-        fleet.tend()
-        claimed = other.claimed()[: -REMEMBERED or None]
+        fleet.replace_finished()
+        claimed = other.claimed()[: -KEPT_ITEMS or None]
         for item in claimed[retired:]:
             simulator.stop_item(item, force=True)
         retired = max(retired, len(claimed))
-        pass_time(min(LOOK, max(0.0, began + left[0].at - time.monotonic()) if left else LOOK))
+        pass_time(min(FLEET_INTERVAL, max(0.0, began + left[0].at - time.monotonic()) if left else FLEET_INTERVAL))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A number of leases that is kept up: for each that has finished another item comes, with its resource and sandbox.
+"""A constant number of leases: each finished lease is replaced by another item, with its resource and sandbox.
 
-Owns the items and resources of a soak. Must not judge, nor make trouble.
+This module owns the items and resources of a soak. It must not check anything, or make trouble.
 """
 
 import random
@@ -11,18 +11,18 @@ from support.operator import Leases
 from support.simulator import Simulator
 
 TTLS: Final = (30, 30, 36, 45)
-"""Seconds: short enough for many beats, long enough for a process to be started on a busy machine."""
+"""Seconds: short enough for many beats, long enough to start a process on a busy machine."""
 
 LONGEST_TTL: Final = max(TTLS)
 
 STUBBORN: Final = {"controlplane.worklease.dev/termination": "Stubborn"}
-"""A sandbox that uses up all of its grace; the others go at once."""
+"""A sandbox that uses all of its grace period; the others end at once."""
 
 GRACES: Final = (1, 2, 5)
-"""Seconds of grace that sandboxes have."""
+"""Grace periods of sandboxes, in seconds."""
 
-START: Final = 120.0
-"""Seconds until all leases must be held at the beginning, on a busy machine."""
+START_TIMEOUT: Final = 120.0
+"""Seconds until all first leases must be held, on a busy machine."""
 
 
 class Fleet:
@@ -35,19 +35,19 @@ class Fleet:
         self._chance = chance
         self._made = 0
         self.current: dict[str, int] = {}
-        """The items that are ours to hold, each with the TTL that is asked for."""
+        """The items that the operator must hold, each with its requested TTL."""
 
     def launch(self, number: int) -> None:
-        """Make the first leases and wait until all are held."""
+        """Create the first leases, and wait until all are held."""
         self._make(number)
-        wait_for(lambda: set(self.held()) == set(self.current), seconds=START, what=f"{number} held leases")
+        wait_for(lambda: set(self.held()) == set(self.current), seconds=START_TIMEOUT, what=f"{number} held leases")
 
     def held(self) -> list[str]:
-        """The items whose resource says that their lease is held; none while the API server is away."""
+        """Return the items whose resource says that the lease is held; none while the API server is away."""
         return [item for item, conditions in self._shown().items() if conditions.get("LeaseHeld") == "True"]
 
-    def tend(self) -> None:
-        """Replace what has finished."""
+    def replace_finished(self) -> None:
+        """Replace the leases that have finished."""
         finished = [item for item, conditions in self._shown().items() if conditions.get("Finished") == "True"]
         for item in finished:
             self._leases.delete(item)
@@ -57,13 +57,13 @@ class Fleet:
         self._make(len(gone))
 
     def drop(self, item: str) -> None:
-        """Delete a resource; another takes its place."""
+        """Delete a resource, and create another in its place."""
         self._leases.delete(item)
         del self.current[item]
         self._make(1)
 
     def _make(self, number: int) -> None:
-        """Make items with a pod and a resource each."""
+        """Create items with a pod and a resource each."""
         for _ in range(number):
             self._made += 1
             item, ttl = f"work_{self._made:05}", self._chance.choice(TTLS)
@@ -76,7 +76,7 @@ class Fleet:
             self._leases.create(item, ttlSeconds=ttl, sandbox={"drainSeconds": self._chance.choice([0, 3, 10])})
 
     def _shown(self) -> dict[str, dict[str, str]]:
-        """Each resource's conditions by the item that it names."""
+        """Return each resource's conditions, by its item."""
         found = self._plane.get(f"/apis/worklease.dev/v1alpha1/namespaces/{self._leases.namespace}/workleases")
         return {
             each["spec"]["workID"]: {

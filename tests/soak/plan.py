@@ -1,6 +1,6 @@
-"""What happens when: a schedule of troubles, drawn from a seed.
+"""A schedule of troubles, drawn from a seed.
 
-Pure: the same seed and length give the same schedule. Must not know how a trouble is made.
+This module is pure: the same seed and length give the same schedule. It must not know how a trouble is made.
 """
 
 import random
@@ -9,22 +9,22 @@ from enum import StrEnum
 from typing import Final
 
 SMALL_PAUSE: Final = 1.5
-"""Seconds between two small troubles, on average: a dozen leases beat about as often."""
+"""Seconds between two small troubles, on average: about the interval between the beats of a dozen leases."""
 
 TAKING_PAUSE: Final = 15.0
-"""Seconds between two items that are taken, stopped or deleted, on average: each costs the fleet a lease."""
+"""Seconds between two items that are taken, stopped or deleted, on average: each ends a lease of the fleet."""
 
 BIG_PAUSE: Final = 12.0
-"""Seconds between the end of a big trouble and the next at least: leases get a beat in between."""
+"""Least seconds between the end of a big trouble and the next one, so that leases get a beat in between."""
 
 SETTLING: Final = 20.0
-"""Seconds at the end without a trouble, so that what came of the last ones is seen."""
+"""Seconds without trouble at the end, so that the effects of the last troubles are seen."""
 
 
 class Trouble(StrEnum):
-    """Every kind of trouble, as the table at the end names it."""
+    """Every kind of trouble, by its name in the final table."""
 
-    # of one call to the Work API
+    # in one call to the Work API
     REPLY_LOST = "reply lost after applying"
     REPLIES_LOST = "four replies in a row lost"
     REQUEST_LOST = "request lost before applying"
@@ -38,7 +38,7 @@ class Trouble(StrEnum):
     HUNG_AFTER = "hung after applying"
     MALFORMED = "malformed body"
     STOP_LOST = "reply to a stop lost"
-    # of one item
+    # with one item
     STOLEN = "taken by another worker"
     REDELIVERED = "delivered again while held"
     STOPPED = "stopped in order"
@@ -46,7 +46,7 @@ class Trouble(StrEnum):
     UNKNOWN = "deleted at the server"
     RESOURCE_DELETED = "resource deleted"
     TTL_CHANGED = "TTL changed by the server"
-    # of a process or a network
+    # with a process or a network
     OUTAGE = "Work API away for a while"
     LONG_OUTAGE = "Work API away past the TTL"
     KILLED = "operator killed by SIGKILL"
@@ -57,7 +57,7 @@ class Trouble(StrEnum):
 
 SMALL: Final = (
     Trouble.REPLY_LOST,
-    Trouble.REPLY_LOST,  # the one that this project is about
+    Trouble.REPLY_LOST,  # the trouble for which this project exists
     Trouble.REPLIES_LOST,
     Trouble.REQUEST_LOST,
     Trouble.ANSWERED_500,
@@ -87,21 +87,21 @@ SHORT_BIG: Final = (Trouble.OUTAGE, Trouble.SLEPT, Trouble.API_SERVER_KILLED)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Step:
-    """One trouble, `at` seconds after the beginning."""
+    """One trouble, `at` seconds after the start."""
 
     at: float
     trouble: Trouble
 
 
 def schedule(chance: random.Random, *, seconds: float, kills: int) -> list[Step]:
-    """Draw the troubles of a soak by a clock that stands still during absences: big ones take no time of it."""
+    """Draw the troubles of a soak, timed by a clock that stops during absences: big troubles take no time of it."""
     end = max(0.0, seconds - SETTLING)
     steps = [*_often(chance, SMALL, SMALL_PAUSE, end), *_often(chance, TAKING, TAKING_PAUSE, end)]
     return sorted(steps + _big(chance, kills, end))
 
 
 def _often(chance: random.Random, kinds: tuple[Trouble, ...], pause: float, end: float) -> list[Step]:
-    """Every kind in a random order, again and again, at random moments."""
+    """Yield every kind in a random order, repeatedly, at random moments."""
     steps: list[Step] = []
     rest: list[Trouble] = []
     at = chance.expovariate(1 / pause)
@@ -114,7 +114,7 @@ def _often(chance: random.Random, kinds: tuple[Trouble, ...], pause: float, end:
 
 
 def _big(chance: random.Random, kills: int, end: float) -> list[Step]:
-    """The kills that were asked for, the two long absences once, and short ones as far as there is room."""
+    """The kills that were asked for, the two long absences once, and short ones as far as there is share."""
     wanted = [Trouble.KILLED] * kills
     if end > (kills + 5) * BIG_PAUSE:
         wanted += [Trouble.LONG_OUTAGE, Trouble.SLEPT_LONG]
@@ -123,5 +123,5 @@ def _big(chance: random.Random, kills: int, end: float) -> list[Step]:
         wanted.append(short[0])
         short.append(short.pop(0))
     chance.shuffle(wanted)
-    room = end / max(1, len(wanted))
-    return [Step(number * room + chance.uniform(0, room / 2), trouble) for number, trouble in enumerate(wanted)]
+    share = end / max(1, len(wanted))
+    return [Step(number * share + chance.uniform(0, share / 2), trouble) for number, trouble in enumerate(wanted)]

@@ -1,4 +1,4 @@
-"""A schedule is what its seed says, and leaves out no kind of trouble."""
+"""A schedule depends on its seed only, and contains every kind of trouble."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The soak itself, in its short form: a minute beside the absences, five kills."""
+"""The soak itself, in a short form: a minute beside the absences, and five kills."""
 
 import subprocess
 import sys
@@ -7,11 +7,11 @@ import pytest
 
 from support.processes import python_environment
 
-SECONDS = 280.0  # a minute, as much again for absences, a start, and a busy machine
+SECONDS = 280.0  # for one minute, another for the absences, the start, and a busy machine
 
 
 @pytest.mark.journey
-@pytest.mark.usefixtures("control_plane")  # the soak has its own; this one's binaries are built before the time runs
+@pytest.mark.usefixtures("control_plane")  # the soak starts its own; this one builds the binaries beforehand
 @pytest.mark.timeout(300)
 def test_a_short_soak_finds_nothing() -> None:
     command = [sys.executable, "-m", "soak", "--kills=5", "--minutes=1", "--leases=8", "--outage=25", "--seed=7"]
@@ -19,4 +19,4 @@ def test_a_short_soak_finds_nothing() -> None:
         command, env=python_environment(), capture_output=True, text=True, timeout=SECONDS, check=False
     )
     assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
-    assert "lapses that were ours" in ended.stdout
+    assert "lapses of the operator's leases" in ended.stdout

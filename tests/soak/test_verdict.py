@@ -1,4 +1,4 @@
-"""What a soak found is counted, shown and enough to fail it."""
+"""Every violation that a soak finds is counted and shown, and fails the soak."""
 
 import io
 from typing import Any
@@ -51,7 +51,7 @@ def test_a_clean_soak_says_so_with_its_numbers() -> None:
     assert (verdict.leases, verdict.beats) == (1, 2)
     lines = printed(verdict).splitlines()
     assert any(Trouble.KILLED.value in line and line.rstrip().endswith("2") for line in lines)
-    assert any("lapses that were ours" in line and line.rstrip().endswith("0") for line in lines)
+    assert any("lapses of the operator's leases" in line and line.rstrip().endswith("0") for line in lines)
     assert evidence(verdict, HELD) == []
 
 

@@ -1,6 +1,6 @@
 """How each kind of trouble is made.
 
-Owns the injecting, at both sides. Must not judge: it only notes when something was away by its order.
+This module injects troubles at both sides. It must not check anything: it only records when it made something absent.
 """
 
 import random
@@ -17,24 +17,24 @@ from soak.verdict import Record
 from support.operator import Operator
 from support.simulator import Simulator
 
-SHORT: Final = 6.0
-"""Seconds for which something is away that must cost no lease: a fifth of the shortest TTL."""
+SHORT_ABSENCE: Final = 6.0
+"""Seconds of an absence that must cost no lease: a fifth of the shortest TTL."""
 
 API_SERVER_AWAY: Final = 5.0
 """Seconds between the API server's death and its next start."""
 
-SPARED: Final = 15.0
-"""Seconds after its next beat for which an item meets no other fault: several at once may well add up to a TTL."""
+PAUSE_BETWEEN_FAULTS: Final = 15.0
+"""Seconds after its next beat in which an item gets no other fault: several in a row may last as long as a TTL."""
 
 RETRY_AFTER: Final = 2
-"""Seconds of a `Retry-After`: it holds back every lease."""
+"""Seconds of a `Retry-After`. They are few, because it delays every lease."""
 
 GARBLED: Final = ("", "null", "<html>502</html>", '{"state": "active"}', '{"last_heartbeat": 7, "ttl_seconds": "x"}')
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault of single calls, as the simulator's administration names it."""
+    """A fault of single calls, in the words of the simulator's administration."""
 
     kind: str
     times: int = 1
@@ -80,16 +80,16 @@ class Troubles:
         self._record = record
         self._chance = chance
         self._outage_seconds = outage_seconds
-        self._spared: dict[str, float] = {}
+        self._paused_until: dict[str, float] = {}
         self.made: list[Trouble] = []
 
     def make(self, trouble: Trouble) -> float:
-        """Make one trouble; wait until it is over, unless it is one of single calls. Returns the seconds of an absence.
+        """Make one trouble, wait for its end unless it concerns single calls, and return the seconds of an absence.
 
-        What needs a lease is left out, and not counted, while none is held that has met nothing lately.
+        A trouble that needs a lease is skipped, and not counted, while every held lease had a fault recently.
         """
         if trouble in SMALL or trouble in TAKING:
-            item = self._victim()
+            item = self._choose_item()
             if item is None or self._simulator.item(item)["state"] != "active":
                 return 0.0
             self._small(trouble, item) if trouble in SMALL else self._take(trouble, item)
@@ -99,16 +99,19 @@ class Troubles:
         began, ended = _timed(lambda: self._big(trouble))
         return ended - began
 
-    def _victim(self) -> str | None:
-        """Choose a held lease that met nothing lately."""
+    def _choose_item(self) -> str | None:
+        """Return the item of a held lease without a recent fault; None if there is none."""
         now = time.monotonic()
         ready = [
-            item for item in self._fleet.held() if item in self._fleet.current and self._spared.get(item, 0.0) <= now
+            item
+            for item in self._fleet.held()
+            if item in self._fleet.current and self._paused_until.get(item, 0.0) <= now
         ]
         if not ready:
             return None
         item = self._chance.choice(sorted(ready))
-        self._spared[item] = now + SPARED + self._fleet.current[item] / 3  # its next beat meets the fault
+        next_beat = now + self._fleet.current[item] / 3  # at the latest; that beat gets the fault
+        self._paused_until[item] = next_beat + PAUSE_BETWEEN_FAULTS
         return item
 
     def _small(self, trouble: Trouble, item: str) -> None:
@@ -116,7 +119,7 @@ class Troubles:
         if fault is not None:
             self._simulator.inject(fault.kind, call=fault.call, item=item, times=fault.times, **fault.effect)
         elif trouble is Trouble.SLOW:
-            seconds = min(10.0, self._fleet.current[item] / 6) + 1  # a second past the time-out of a request
+            seconds = min(10.0, self._fleet.current[item] / 6) + 1  # a second longer than a request's timeout
             self._simulator.inject(self._chance.choice(["delay", "delay-after"]), item=item, seconds=seconds)
         elif trouble is Trouble.MALFORMED:
             self._simulator.inject("malformed", item=item, body=self._chance.choice(GARBLED))
@@ -128,8 +131,8 @@ class Troubles:
             case Trouble.RESOURCE_DELETED:
                 self._fleet.drop(item)
             case Trouble.STOLEN:
-                # As another delivery: who goes on with the right value is nobody's to tell from a beat of our own
-                # that was not answered, and the operator may be between two lives just now.
+                # As another delivery: otherwise the operator could not tell a thief with the right value from its own
+                # unanswered beat, and it may be restarting just now.
                 self._simulator.requeue_item(item, state="starting")
                 self._simulator.steal_item(item)
             case Trouble.REDELIVERED:
@@ -144,15 +147,15 @@ class Troubles:
     def _big(self, trouble: Trouble) -> None:
         match trouble:
             case Trouble.OUTAGE:
-                self._outage(SHORT)
+                self._outage(SHORT_ABSENCE)
             case Trouble.LONG_OUTAGE:
                 self._outage(self._outage_seconds)
             case Trouble.KILLED:
                 self._record.away.append(_timed(self._kill))
             case Trouble.SLEPT:
-                self._record.away.append(_timed(lambda: self._sleep(SHORT)))
+                self._record.away.append(_timed(lambda: self._sleep(SHORT_ABSENCE)))
             case Trouble.SLEPT_LONG:
-                slept = _timed(lambda: self._sleep(LONGEST_TTL + SHORT))
+                slept = _timed(lambda: self._sleep(LONGEST_TTL + SHORT_ABSENCE))
                 self._record.away.append(slept)
                 self._record.asleep.append(slept)
             case Trouble.API_SERVER_KILLED:
@@ -181,13 +184,13 @@ class Troubles:
 
 
 def pass_time(seconds: float) -> None:
-    """Let so many seconds pass."""
+    """Wait for a number of seconds."""
     end = time.monotonic() + seconds
     wait_for(lambda: time.monotonic() >= end, seconds=seconds + 60, what=f"{seconds:g} s")
 
 
 def _timed(action: Callable[[], None]) -> tuple[float, float]:
-    """Do something; returns from when until when it was under way."""
+    """Run an action, and return when it began and ended."""
     began = time.monotonic()
     action()
     return began, time.monotonic()

@@ -1,6 +1,6 @@
-"""What a soak found: counts, violations, and the table that tells them.
+"""What a soak found: counts, violations, and the table that shows them.
 
-Owns the judgement of a whole soak. Must not touch a process: it is given what was seen.
+This module checks a whole soak. It must not touch a process: it gets the record of what was observed.
 """
 
 from collections import Counter
@@ -21,30 +21,30 @@ from support.judge import (
     Gap,
     Outlived,
     Overlap,
-    Robbed,
     Span,
     Stay,
     Violation,
     WrongStop,
+    WrongTakeover,
     check_history,
     check_sandboxes,
     heartbeats,
 )
 
 SHOWN_ENTRIES: Final = 12
-"""Entries of the history that are shown with a violation: its item's last ones before it."""
+"""How many entries of the history are shown with a violation: its item's last ones before it."""
 
 
 @dataclass(slots=True)
 class Record:
-    """All that was seen from outside."""
+    """Everything that was observed from outside."""
 
     history: Sequence[Entry] = ()
     stays: Sequence[Stay] = ()
     asleep: list[Span] = field(default_factory=list)
-    """When the operator was stopped past the TTL."""
+    """When the operator was suspended for longer than a TTL."""
     away: list[Span] = field(default_factory=list)
-    """When the operator, or the API server, was not there, for whatever time."""
+    """When the operator or the API server was away, for any length of time."""
     until: float = 0.0
     released: Collection[str] = ()
     """Items whose leases were meant to lapse."""
@@ -52,7 +52,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The numbers of a soak, and what they were made from."""
+    """The counts of a soak, and its violations."""
 
     troubles: Mapping[Trouble, int]
     leases: int
@@ -60,22 +60,22 @@ class Verdict:
     lapses: Sequence[Gap]
     outlived: Sequence[Outlived]
     wrong_stops: Sequence[WrongStop]
-    robberies: Sequence[Robbed]
+    wrong_takeovers: Sequence[WrongTakeover]
     others: Sequence[BrokenChain | BeatAfterEnd | Overlap]
 
     @property
     def violations(self) -> Sequence[Violation | Outlived]:
-        """Everything that must not be."""
-        return [*self.lapses, *self.outlived, *self.wrong_stops, *self.robberies, *self.others]
+        """All violations."""
+        return [*self.lapses, *self.outlived, *self.wrong_stops, *self.wrong_takeovers, *self.others]
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there is no violation."""
         return not self.violations
 
 
 def judge(record: Record, troubles: Iterable[Trouble]) -> Verdict:
-    """Judge what was seen."""
+    """Return the verdict on a record."""
     found = [
         violation
         for violation in check_history(
@@ -91,13 +91,13 @@ def judge(record: Record, troubles: Iterable[Trouble]) -> Verdict:
         lapses=[each for each in found if isinstance(each, Gap)],
         outlived=check_sandboxes(record.history, record.stays, absent=record.away),
         wrong_stops=[each for each in found if isinstance(each, WrongStop)],
-        robberies=[each for each in found if isinstance(each, Robbed)],
+        wrong_takeovers=[each for each in found if isinstance(each, WrongTakeover)],
         others=[each for each in found if isinstance(each, BrokenChain | BeatAfterEnd | Overlap)],
     )
 
 
 def table(verdict: Verdict) -> RenderableType:
-    """The table that ends a soak."""
+    """Return the table that a soak prints at its end."""
     troubles = _columns("Faults injected")
     for trouble in Trouble:
         troubles.add_row(trouble.value, str(verdict.troubles.get(trouble, 0)))
@@ -106,10 +106,10 @@ def table(verdict: Verdict) -> RenderableType:
     found.add_row("leases held", str(verdict.leases))
     found.add_row("beats accepted", str(verdict.beats))
     rows: tuple[tuple[str, Sequence[object]], ...] = (
-        ("lapses that were ours", verdict.lapses),
+        ("lapses of the operator's leases", verdict.lapses),
         ("sandboxes that outlived their lease", verdict.outlived),
         ("wrongly stopped items", verdict.wrong_stops),
-        ("leases taken from another holder", verdict.robberies),
+        ("leases taken from another holder", verdict.wrong_takeovers),
         ("broken chains, overlaps, beats after the end", verdict.others),
     )
     for name, violations in rows:
@@ -125,7 +125,7 @@ def _columns(title: str) -> Table:
 
 
 def evidence(verdict: Verdict, history: Sequence[Entry]) -> list[str]:
-    """Each violation, with the lines of the history that led to it."""
+    """Return each violation, with the lines of the history that led to it."""
     lines: list[str] = []
     for violation in verdict.violations:
         lines.append(str(violation))
@@ -135,14 +135,14 @@ def evidence(verdict: Verdict, history: Sequence[Entry]) -> list[str]:
 
 
 def _touches(entry: Entry, violation: Violation | Outlived) -> bool:
-    """Whether an entry is of a violation's story: what led to it; what a sandbox outlived may have come later."""
+    """Whether an entry explains a violation: it came before. What a sandbox outlived may also have come later."""
     if entry["item"] != violation.item and entry["event"] != "outage":
         return False
     return isinstance(violation, Outlived) or bool(entry["seq"] <= violation.seq)
 
 
 def line(entry: Entry) -> str:
-    """One entry of the history, on one line."""
+    """Return an entry of the history as one line."""
     if entry["event"] != "request":
         return f"#{entry['seq']} {entry['at']} {entry['item'] or 'server'}: {entry['event']} {entry['detail'] or ''}"
     parts = (

@@ -1,1 +1,1 @@
-"""What several tests need: servers, clusters, strategies. Must not hold assertions of its own."""
+"""What several tests share: servers, clusters, strategies. It contains no tests."""

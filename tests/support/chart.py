@@ -1,6 +1,6 @@
-"""The chart: rendered, packaged and installed by helm, and its parts picked out of what came of it.
+"""The chart: rendered and installed by helm, and parts of the rendered manifest.
 
-This module owns the calls of helm. It must not judge.
+This module owns the calls of helm. It must not assert.
 """
 
 import json
@@ -15,7 +15,7 @@ import yaml
 from controlplane import ControlPlane, ensure
 
 CHART = Path(__file__).parents[2] / "charts" / "worklease-operator"
-HELMS = ("helm", "helm3")  # 4, which most tests use, and 3
+HELMS = ("helm", "helm3")  # version 4, which most tests use, and version 3
 BINARIES = (*HELMS, "helm-docs", "kubeconform")
 RELEASE = "worklease-operator"
 NAMESPACE = "worklease-system"
@@ -25,11 +25,11 @@ Object = dict[str, Any]
 
 
 class HelmError(Exception):
-    """helm refused; the message is what it said."""
+    """helm failed; the message is helm's own."""
 
 
 class Helm:
-    """helm, bound to no cluster or to one."""
+    """helm, with a cluster or without one."""
 
     def __init__(self, home: Path, plane: ControlPlane | None = None, *, binary: str = HELMS[0]) -> None:
         self.binary = ensure([binary])[binary]
@@ -37,7 +37,7 @@ class Helm:
         self._folders = {f"HELM_{kind}_HOME": str(home) for kind in ("CACHE", "CONFIG", "DATA")}
 
     def run(self, *arguments: str) -> str:
-        """Run helm; returns what it printed. Raises HelmError."""
+        """Run helm, and return what it printed. Raises HelmError."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HELM_")}
         done = subprocess.run(
             [str(self.binary), *arguments],
@@ -54,27 +54,27 @@ class Helm:
     def render(
         self, values: Mapping[str, Any] | None = None, *, chart: Path = CHART, release: str = RELEASE
     ) -> list[Object]:
-        """Give the objects that the chart makes, hooks among them. Raises HelmError."""
+        """Return the objects that the chart renders, hooks included. Raises HelmError."""
         return objects(self.run("template", release, str(chart), f"--namespace={NAMESPACE}", *flags(values)))
 
     def install(self, namespace: str, values: Mapping[str, Any] | None = None, *more: str, chart: Path = CHART) -> str:
-        """Install the chart, or upgrade it; returns what helm says to the user."""
+        """Install or upgrade the chart, and return what helm prints for the user."""
         return self.run("upgrade", "--install", RELEASE, str(chart), f"--namespace={namespace}", *more, *flags(values))
 
 
 def flags(values: Mapping[str, Any] | None) -> Iterator[str]:
-    """Give values as helm's flags."""
+    """Return values as helm's flags."""
     for name, value in (values or {}).items():
         yield f"--set-json={name}={json.dumps(value)}"
 
 
 def objects(manifest: str) -> list[Object]:
-    """Read a manifest."""
+    """Return the objects of a manifest."""
     return [each for each in yaml.safe_load_all(manifest) if each]
 
 
 def pick(rendered: Iterable[Object], kind: str, name: str | None = None, *, namespace: str | None = None) -> Object:
-    """Give the one object of that kind, and of that name and namespace if they are said."""
+    """Return the only object of that kind, and of that name and namespace if they are given."""
     found = [
         each
         for each in rendered
@@ -88,16 +88,16 @@ def pick(rendered: Iterable[Object], kind: str, name: str | None = None, *, name
 
 
 def is_hook(each: Object) -> bool:
-    """Whether helm makes an object for a moment of the release's life only."""
+    """Whether an object is a hook: helm creates it during an operation only."""
     return HOOK in (each["metadata"].get("annotations") or {})
 
 
 def pod_spec(workload: Object) -> Object:
-    """The pod's spec of a Deployment or a Job."""
+    """Return the pod spec of a Deployment or a Job."""
     spec: Object = workload["spec"]["template"]["spec"]
     return spec
 
 
 def environment(workload: Object) -> dict[str, str]:
-    """The environment of a workload's first container, as far as it is written there."""
+    """Return the environment of a workload's first container: the variables with a literal value."""
     return {entry["name"]: entry.get("value", "") for entry in pod_spec(workload)["containers"][0]["env"]}

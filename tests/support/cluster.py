@@ -1,6 +1,6 @@
-"""The tests' own cluster: what is installed into it, and the refusal of any other.
+"""The tests' own cluster: what is installed into it, and the refusal of any other cluster.
 
-Must not read KUBECONFIG: tests touch no cluster that they did not start.
+This module must not read KUBECONFIG: tests touch no cluster that they did not start.
 """
 
 import json
@@ -18,12 +18,12 @@ CUSTOM_RESOURCES = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 SERVICE_ACCOUNT_SECONDS = 30.0
 WORKLEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
 OPENAPI = "/openapi/v3/apis/worklease.dev/v1alpha1"
-OPENAPI_SECONDS = 60.0  # a second or two
+OPENAPI_SECONDS = 60.0  # it takes a second or two
 ESTABLISHED_TIMEOUT = "--timeout=30s"  # usually 50 ms
 
 
 class ForeignClusterError(Exception):
-    """Somebody asked the tests to use a cluster that they did not make."""
+    """The environment asks the tests to use a cluster that they did not start."""
 
 
 def refuse_existing_cluster(environ: Mapping[str, str] = os.environ) -> None:
@@ -36,7 +36,7 @@ def refuse_existing_cluster(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def keep_away_from_other_clusters(environ: dict[str, str] | os._Environ[str]) -> None:
-    """Leave client libraries nothing to find: neither the user's kubeconfig nor a pod's service account."""
+    """Hide the user's kubeconfig and a pod's service account from client libraries."""
     environ["KUBECONFIG"] = os.devnull
     environ.pop("KUBERNETES_SERVICE_HOST", None)
     environ.pop("KUBERNETES_SERVICE_PORT", None)
@@ -47,12 +47,12 @@ def install_custom_resources(plane: ControlPlane) -> None:
     if CUSTOM_RESOURCES.exists():
         plane.kubectl("apply", "--server-side", "-f", str(CUSTOM_RESOURCES))
         plane.kubectl("wait", "--for=condition=Established", ESTABLISHED_TIMEOUT, "-f", str(CUSTOM_RESOURCES))
-        # What `kubectl explain` reads is published a while after that.
+        # The schema that `kubectl explain` reads is published a little later.
         wait_for(lambda: plane.get(OPENAPI), seconds=OPENAPI_SECONDS, what="the resource's published schema")
 
 
 def make_namespace(plane: ControlPlane) -> str:
-    """Create a namespace that no other test uses, ready for pods; returns its name."""
+    """Create a namespace for one test, ready for pods, and return its name."""
     name = f"test-{uuid.uuid4().hex[:10]}"
     plane.kubectl("create", "namespace", name)
     account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
@@ -61,9 +61,9 @@ def make_namespace(plane: ControlPlane) -> str:
 
 
 def remove_namespace(plane: ControlPlane, name: str) -> None:
-    """Delete a namespace whose WorkLeases nobody keeps any more, without waiting for its end.
+    """Delete a namespace whose WorkLeases have no operator any more, without waiting for its end.
 
-    Their finalizers go first: one that can't end is tried again every few seconds, with each kind of object.
+    Their finalizers are removed first. Otherwise the API server retries the deletion every few seconds.
     """
     leases, kind = WORKLEASES.format(name), {"Content-Type": "application/merge-patch+json"}
     body = json.dumps({"metadata": {"finalizers": None}}).encode()

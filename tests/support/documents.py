@@ -1,6 +1,6 @@
 """The code blocks of the documents, as a reader copies them.
 
-Owns their collection. Must not run any, nor judge.
+This module collects them. It must not run any of them, or assert.
 """
 
 import re
@@ -14,7 +14,7 @@ DOCS: Final = ROOT / "docs"
 PAGES: Final = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md")))
 FENCE: Final = re.compile(r"^( *)```([\w-]*) *([^\n]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INCLUDE: Final = re.compile(r'--8<-- "([^":]+)"')
-"""How the site takes in a file (pymdownx.snippets)."""
+"""The mark by which a page includes a file (pymdownx.snippets)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,21 +25,21 @@ class Block:
     language: str
     title: str
     text: str
-    """As a reader of the site sees it."""
+    """The text as a reader of the site sees it."""
     included: Path | None = None
-    """The file that the text is taken from."""
+    """The file that the block includes."""
 
     def __str__(self) -> str:
         return f"{name_of(self.page)}: {self.text.splitlines()[0]}"
 
 
 def name_of(page: Path) -> str:
-    """Name a page by its path from the project's root."""
+    """Return a page's path from the project's root."""
     return page.relative_to(ROOT).as_posix()
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Give the blocks of a page, in order."""
+    """Return the blocks of a page, in order."""
     for _, language, rest, text in FENCE.findall(page.read_text("utf-8")):
         title = re.search(r'title="([^"]+)"', rest)
         named = "" if title is None else title[1]
@@ -51,6 +51,6 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def commands(block: Block) -> list[str]:
-    """Give the commands of a shell's block, one a line, without their comments."""
+    """Return the commands of a shell block, each on one line, without comments."""
     joined = block.text.replace("\\\n", " ")
     return [re.sub(r"\s+# .*", "", line).strip() for line in joined.splitlines() if line.strip()]

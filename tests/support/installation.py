@@ -1,7 +1,7 @@
-"""The chart installed on a real control plane, and the operator run as its pod would be.
+"""The chart installed on a real control plane, and the operator as a process in place of its pod.
 
 No container runs there: the process gets the environment of the live Deployment and a token of its ServiceAccount.
-This module owns the release and what is left of it. It must not judge.
+This module owns the release and its removal. It must not assert.
 """
 
 import json
@@ -15,14 +15,14 @@ from support.chart import CHART, HELMS, NAMESPACE, RELEASE, Helm, environment, p
 from support.cluster import SERVICE_ACCOUNT_SECONDS
 from support.operator import Operator
 
-# What a process on this machine must be told differently: many share its address, and tests read its log.
+# Settings that differ from the pod's: many processes share this machine's address, and tests read the log.
 LOCAL = {"WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0", "WORKLEASE_LOG_FORMAT": "text", "WORKLEASE_LOG_LEVEL": "debug"}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 CRD = "workleases.worklease.dev"
 
 
 class Installation:
-    """One release in a namespace of its own, where Pod Security is restricted; all of it goes at the end."""
+    """One release in a namespace of its own with restricted Pod Security; everything is removed at the end."""
 
     def __init__(self, plane: ControlPlane, home: Path, *, helm: str = HELMS[0]) -> None:
         self.plane = plane
@@ -38,7 +38,7 @@ class Installation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove everything, so that the next installation finds nothing."""
+        """Remove everything, so that the next installation starts clean."""
         self.helm.run("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks", "--ignore-not-found")
         for namespace, name in self.leases():
             patch = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
@@ -55,27 +55,27 @@ class Installation:
         return name
 
     def install(self, values: Mapping[str, Any] | None = None, *more: str, chart: Path = CHART) -> str:
-        """Install the chart or upgrade it, and wait until its objects are ready; returns what helm says."""
+        """Install or upgrade the chart, wait until its objects are ready, and return what helm prints."""
         return self.helm.install(NAMESPACE, values, "--wait", "--timeout=120s", *more, chart=chart)
 
     def uninstall(self, *more: str) -> str:
-        """Uninstall the chart; returns what helm says."""
+        """Uninstall the chart, and return what helm prints."""
         return self.helm.run("uninstall", RELEASE, f"--namespace={NAMESPACE}", "--timeout=120s", *more)
 
     def leases(self) -> list[tuple[str, str]]:
-        """The WorkLeases that there are, by namespace and name."""
+        """Return namespace and name of all WorkLeases."""
         found = self.plane.get("/apis/worklease.dev/v1alpha1/workleases") or {"items": []}
         return [(each["metadata"]["namespace"], each["metadata"]["name"]) for each in found["items"]]
 
     def deployment(self, name: str = RELEASE) -> dict[str, Any] | None:
-        """The live Deployment."""
+        """Return the live Deployment; None if there is none."""
         found: dict[str, Any] | None = self.plane.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}")
         return found
 
     def operator(self, *, api_url: str | None = None) -> Operator:
-        """Start the program as the live Deployment's pod would: its arguments, environment and account.
+        """Return the operator with the arguments, environment and account of the live Deployment's pod.
 
-        `api_url` is the Work API where the Deployment's is a name that only a cluster knows.
+        `api_url` replaces the Deployment's Work API if that is a name that only a cluster can resolve.
         """
         deployment = self.deployment()
         assert deployment is not None
@@ -87,7 +87,7 @@ class Installation:
         return Operator(self.plane, "", api_url or named, **given)
 
     def audit(self, account: str) -> list[dict[str, Any]]:
-        """What the API server wrote down of a service account of the release since this one began."""
+        """Return the audit log's entries of a service account of the release, since the installation began."""
         user = f"system:serviceaccount:{NAMESPACE}:{account}"
         lines = self.plane.audit_log.read_bytes()[self._audited :].decode().splitlines()
         entries = (json.loads(line) for line in lines if user in line)

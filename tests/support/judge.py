@@ -1,7 +1,7 @@
-"""Judges a simulator's history by the invariants of a lease; one checker for all tests.
+"""Checks a simulator's history against the invariants of a lease. All tests use this one checker.
 
-This module owns what counts as a violation. It must not know who produced the history: any client may be judged. All
-times are seconds of the machine's monotonic clock, as the history tells them.
+This module owns what counts as a violation. It must not know who produced the history: it can check any client. All
+times are seconds of the machine's monotonic clock, as in the history.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -11,31 +11,31 @@ from typing import Any, Final
 NO_HEARTBEAT = "NO_HEARTBEAT"
 
 OPERATOR: Final = "worklease-operator"
-"""The agent by which the operator names itself in its requests."""
+"""The user agent of the operator's requests."""
 
-LAST_PART: Final = 1 / 3
-"""The part of a TTL before its end in which a server that is away excuses a lapse: who keeps a lease has tried at a
-third of the TTL, tries again within a twentieth, and gives a request up after a sixth."""
+EXCUSED_PART: Final = 1 / 3
+"""The last part of a TTL: a server that is away in it excuses a lapse. A client beats at a third of the TTL, retries
+within a twentieth, and gives a request up after a sixth."""
 
-RECOVERY: Final = 10.0
-"""Seconds in which a sandbox must have gone once whoever ends it is there again, beside a third of the TTL for two
-beats that may tell first: a process that starts on a busy machine, and a grace."""
+RECOVERY_SECONDS: Final = 10.0
+"""Seconds in which a sandbox must be gone after the operator or the API server is back: a process start on a busy
+machine, and a grace period. A third of the TTL is added, for two beats that may come first."""
 
-ORIENTATION: Final = 3.0
-"""Seconds after its start in which a process lists what there is, on a busy machine: it is not there again before."""
+START_SECONDS: Final = 3.0
+"""Seconds that a process needs after its start to list all objects, on a busy machine. Until then it counts as away."""
 
-WRITTEN: Final = 10.0
-"""Seconds in which a client writes down what it was told: who is killed before that may ask once more."""
+CHECKPOINT_SECONDS: Final = 10.0
+"""Seconds in which a client saves an answer. A client that is killed before that may send one more beat."""
 
 Entry = Mapping[str, Any]
 
 Span = tuple[float, float]
-"""From when until when something was away."""
+"""When an absence began and ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenChain:
-    """A beat was accepted that did not carry the value before it."""
+    """The server accepted a beat that did not carry the value before it."""
 
     seq: int
     item: str
@@ -48,7 +48,7 @@ class BrokenChain:
 
 @dataclass(frozen=True, slots=True)
 class BeatAfterEnd:
-    """A client beat an item although it had been told that it is stopped."""
+    """A client beat an item after an answer said that the item is stopped."""
 
     seq: int
     item: str
@@ -74,7 +74,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A lease was not renewed within its TTL, although the server was there."""
+    """A lease was not renewed within its TTL, although the server was available."""
 
     seq: int
     item: str
@@ -91,7 +91,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class WrongStop:
-    """A client stopped an item whose lease it did not hold, and could have known."""
+    """A client stopped an item whose lease it did not hold, although it could have known that."""
 
     seq: int
     item: str
@@ -103,8 +103,8 @@ class WrongStop:
 
 
 @dataclass(frozen=True, slots=True)
-class Robbed:
-    """A client beat with the value that the server had given to another: it took over a lease that was not its own."""
+class WrongTakeover:
+    """A client beat with a value that the server had given to another client: it took over that client's lease."""
 
     seq: int
     item: str
@@ -117,7 +117,7 @@ class Robbed:
 
 @dataclass(frozen=True, slots=True)
 class Outlived:
-    """A sandbox was seen after its lease had ended."""
+    """A sandbox still existed after its lease had ended."""
 
     seq: int
     item: str
@@ -130,7 +130,7 @@ class Outlived:
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """When a sandbox's pod was first and last seen by somebody who looks all the time."""
+    """When a continuous observer first and last saw a sandbox's pod."""
 
     item: str
     pod: str
@@ -139,7 +139,7 @@ class Stay:
     last: float
 
 
-Violation = BrokenChain | BeatAfterEnd | Overlap | Gap | WrongStop | Robbed
+Violation = BrokenChain | BeatAfterEnd | Overlap | Gap | WrongStop | WrongTakeover
 
 
 def check_history(
@@ -153,11 +153,11 @@ def check_history(
     """Return every violation in a history, in the order of its entries.
 
     Args:
-        history: The `entries` that the simulator's administration tells.
-        released: Items whose lease was meant to lapse; their gaps are none.
-        absent: When those who beat were stopped by order of a test; a gap is excused as by an outage of the server.
-        killed: When those who beat were killed: the next process does not know what was told just before.
-        until: When the watching ended: a lease that is held then must not have run out.
+        history: The `entries` of the simulator's administration.
+        released: Items whose lease was meant to lapse; their gaps are no violations.
+        absent: When a test had stopped the clients; this excuses a gap as an outage of the server does.
+        killed: When the clients were killed: the next process does not know the last answers.
+        until: When the observation ended: a lease that is held then must not have run out.
     """
     violations: list[Violation] = [
         *_broken_chains(history),
@@ -165,7 +165,7 @@ def check_history(
         *_overlaps(history),
         *_gaps(history, released, [*_away(history), *absent], until),
         *_wrong_stops(history),
-        *_robberies(history),
+        *_wrong_takeovers(history),
     ]
     return sorted(violations, key=lambda violation: violation.seq)
 
@@ -173,16 +173,16 @@ def check_history(
 def check_sandboxes(
     history: Sequence[Entry], stays: Sequence[Stay], *, agent: str = OPERATOR, absent: Sequence[Span] = ()
 ) -> list[Outlived]:
-    """Return the sandboxes that were seen after the end of the lease under which they ran.
+    """Return the sandboxes that existed after the end of their lease.
 
-    A sandbox belongs to the first lease of `agent` that was held while its pod was there, and must be gone before that
-    lease's last accepted beat is a TTL old, whatever else ended the lease: whoever was not told must have fenced.
+    A sandbox belongs to the first lease of `agent` that was held while its pod existed. It must be gone before that
+    lease's last accepted beat is a TTL old, whatever ended the lease: a client that got no answer must have fenced.
 
     Args:
         history: As for `check_history`.
         stays: The pods that carry an item's label.
-        agent: Who keeps the leases and ends the sandboxes.
-        absent: When it, or the API server by which it ends pods, was away; it is given time to make up for that.
+        agent: The user agent of the client that keeps the leases and ends the sandboxes.
+        absent: When this client or the API server was away; afterwards the client gets time to catch up.
     """
     runs = list(_runs(history, agent))
     found = (_outlived(stay, runs, absent) for stay in stays)
@@ -190,17 +190,17 @@ def check_sandboxes(
 
 
 def heartbeats(history: Sequence[Entry], item: str | None = None) -> list[Entry]:
-    """The heartbeat requests, of one item if it is named."""
+    """Return the heartbeat requests, of one item if it is named."""
     return [entry for entry in history if entry.get("call") == "heartbeat" and item in (None, entry["item"])]
 
 
 def _in_order(history: Sequence[Entry]) -> list[Entry]:
-    """The entries that took effect, in the order in which they did."""
+    """Return the entries that took effect, in the order of effect."""
     return sorted((entry for entry in history if entry["order"] is not None), key=lambda entry: entry["order"])
 
 
 def _when(entry: Entry) -> float:
-    """When an entry took effect."""
+    """Return when an entry took effect."""
     return float(entry["applied_monotonic"] if entry["event"] == "request" else entry["at_monotonic"])
 
 
@@ -214,17 +214,17 @@ def _broken_chains(history: Sequence[Entry]) -> Iterator[BrokenChain]:
             yield BrokenChain(entry["seq"], entry["item"], entry["expected"], entry["before"]["value"])
 
 
-def _robberies(history: Sequence[Entry]) -> Iterator[Robbed]:
-    givens: dict[str, str | None] = {}  # to whom each item's value was given; None: to a worker that is not seen
+def _wrong_takeovers(history: Sequence[Entry]) -> Iterator[WrongTakeover]:
+    holders: dict[str, str | None] = {}  # the client that got each item's value; None: a worker outside the history
     for entry in _in_order(history):
         item = entry["item"]
         if _accepted(entry):
-            given = givens.get(item, entry["agent"])
-            if entry["expected"] not in (None, NO_HEARTBEAT) and given != entry["agent"]:
-                yield Robbed(entry["seq"], item, entry["agent"], given)
-            givens[item] = entry["agent"]
+            holder = holders.get(item, entry["agent"])
+            if entry["expected"] not in (None, NO_HEARTBEAT) and holder != entry["agent"]:
+                yield WrongTakeover(entry["seq"], item, entry["agent"], holder)
+            holders[item] = entry["agent"]
         elif entry["event"] in ("created", "requeued", "stolen"):
-            givens[item] = None
+            holders[item] = None
 
 
 def _beats_after_the_end(history: Sequence[Entry], killed: Sequence[float]) -> Iterator[BeatAfterEnd]:
@@ -236,9 +236,9 @@ def _beats_after_the_end(history: Sequence[Entry], killed: Sequence[float]) -> I
             continue
         key = (entry["item"], entry["agent"])
         end = told.get(key)
-        if end is None or entry["arrived_monotonic"] <= (heard := end["answered_monotonic"]):
+        if end is None or entry["arrived_monotonic"] <= (read := end["answered_monotonic"]):
             pass
-        elif not any(heard <= each <= min(heard + WRITTEN, entry["arrived_monotonic"]) for each in killed):
+        elif not any(read <= each <= min(read + CHECKPOINT_SECONDS, entry["arrived_monotonic"]) for each in killed):
             yield BeatAfterEnd(entry["seq"], entry["item"], entry["agent"], end["seq"])
         if entry["outcome"] == "answered" and entry["status"] == 200 and entry["after"]["state"] == "stopped":
             told[key] = entry
@@ -263,7 +263,7 @@ def _overlaps(history: Sequence[Entry]) -> Iterator[Overlap]:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A lease as its last accepted beat left it."""
+    """A lease after its last accepted beat."""
 
     seq: int
     since: float
@@ -278,7 +278,7 @@ class _Held:
 def _gaps(
     history: Sequence[Entry], released: Collection[str], away: Sequence[Span], until: float | None
 ) -> Iterator[Gap]:
-    """Find leases that ran out: the next beat came too late, the lapse came first, or neither ever came."""
+    """Find leases that ran out: the next beat was late, or the lease lapsed first, or neither happened."""
     held: dict[str, _Held] = {}
     for entry in _in_order(history):
         item = entry["item"]
@@ -296,7 +296,7 @@ def _gaps(
 
 
 def _follow(held: dict[str, _Held], item: str, entry: Entry) -> None:
-    """Keep up with which leases are held since when, for how long, and by whom."""
+    """Update which leases are held, since when, for how long, and by which client."""
     after = entry["after"]
     if _accepted(entry):
         held[item] = _Held(entry["seq"], _when(entry), entry["ttl_seconds"], entry["agent"])
@@ -307,12 +307,12 @@ def _follow(held: dict[str, _Held], item: str, entry: Entry) -> None:
 
 
 def _is_excused(held: _Held, away: Sequence[Span]) -> bool:
-    """Whether the server was away in the last part of a lease's life; what was over before that is no excuse."""
-    return any(start < held.end and end > held.end - held.ttl * LAST_PART for start, end in away)
+    """Whether the server was away in the last part of a lease's life; an absence that ended before is no excuse."""
+    return any(start < held.end and end > held.end - held.ttl * EXCUSED_PART for start, end in away)
 
 
 def _away(history: Sequence[Entry]) -> Iterator[Span]:
-    """The spans in which the whole server was away by order of a test. A fault of one call excuses nobody."""
+    """Yield the outages of the whole server. A fault of a single call is no excuse."""
     since: float | None = None
     for entry in history:
         if entry["event"] != "outage":
@@ -329,7 +329,7 @@ def _away(history: Sequence[Entry]) -> Iterator[Span]:
 
 @dataclass(slots=True)
 class _Claim:
-    """What a client can know of its hold on one item."""
+    """What a client can know about its lease of one item."""
 
     agent: str | None
     end: float
@@ -337,11 +337,11 @@ class _Claim:
     lost: str | None = None
     """What took the lease away since the last accepted beat."""
     told: float = float("inf")
-    """When the client was told so."""
+    """When an answer told the client so."""
 
 
 def _wrong_stops(history: Sequence[Entry]) -> Iterator[WrongStop]:
-    """Find stops that had an effect on an item whose lease the client did not hold, and could have known."""
+    """Find effective stops of items whose lease the client did not hold, although it could have known that."""
     claims: dict[tuple[str, str | None], _Claim] = {}
     for entry in _in_order(history):
         item = entry["item"]
@@ -355,9 +355,9 @@ def _wrong_stops(history: Sequence[Entry]) -> Iterator[WrongStop]:
 
 
 def _wrong(stop: Entry, claim: _Claim | None) -> str | None:
-    """Say why a client should not have sent a stop; None if it could not know, or was right."""
+    """Return why a client should not have sent a stop; None if it could not know, or was right to send it."""
     if stop["credentials"] == "api-key":
-        return None  # its owner's, who may
+        return None  # sent by the item's owner, who may stop it
     if claim is None:
         return "it never held its lease"
     if stop["arrived_monotonic"] > claim.end:
@@ -368,7 +368,7 @@ def _wrong(stop: Entry, claim: _Claim | None) -> str | None:
 
 
 def _learn(claims: dict[tuple[str, str | None], _Claim], item: str, entry: Entry) -> None:
-    """Keep up with what each client can know."""
+    """Update what each client can know."""
     event = entry["event"]
     if event in ("stolen", "requeued", "lapsed", "deleted"):
         for (name, _), claim in claims.items():
@@ -400,13 +400,13 @@ class _Run:
     end: float
     ttl: int
     over: float = float("inf")
-    """When something else than time ended it: what came to be after that was never part of it."""
+    """When something other than time ended it. Pods that are created later do not belong to it."""
     known: bool = False
-    """Whether the client ever read that it holds: it ends no sandbox for a lease that it never held."""
+    """Whether an answer ever told the client that it holds the lease. Otherwise it ends no sandbox for it."""
 
 
 def _runs(history: Sequence[Entry], agent: str) -> Iterator[_Run]:
-    """Find the leases that a client held, one after the other for each item."""
+    """Yield the leases that a client held, in order for each item."""
     current: dict[str, _Run] = {}
     for entry in _in_order(history):
         item = entry["item"]
@@ -426,20 +426,20 @@ def _runs(history: Sequence[Entry], agent: str) -> Iterator[_Run]:
 
 
 def _is_over(entry: Entry) -> bool:
-    """Whether an entry ends whatever lease there was."""
+    """Whether an entry ends the item's lease."""
     if _accepted(entry) or entry["event"] in ("stolen", "requeued", "lapsed", "deleted"):
         return True
     return entry["after"] is not None and entry["after"]["state"] in ("queued", "stopped")
 
 
 def _outlived(stay: Stay, runs: Sequence[_Run], absent: Sequence[Span]) -> Outlived | None:
-    """Judge one pod by the first lease that was held while it was there."""
+    """Check one pod against the first lease that was held while it existed."""
     for run in runs:
         if run.item != stay.item or not run.known or stay.first >= run.over or stay.last <= run.start:
             continue
         allowed = run.end
         for start, end in absent:
-            if start < run.end and end + ORIENTATION > run.end - run.ttl * LAST_PART:
-                allowed = max(allowed, end + run.ttl / 3 + RECOVERY)
+            if start < run.end and end + START_SECONDS > run.end - run.ttl * EXCUSED_PART:
+                allowed = max(allowed, end + run.ttl / 3 + RECOVERY_SECONDS)
         return Outlived(run.seq, stay.item, stay.pod, stay.last - run.end) if stay.last > allowed else None
     return None

@@ -1,10 +1,10 @@
-"""A reverse proxy between the operator and the API server, which does to requests what a test tells it to.
+"""A reverse proxy between the operator and the API server, which injects faults into requests.
 
-Owns faults by verb and resource, and the record of what was asked. Must not know what the requests are for, nor judge;
-it talks to the tests' own control plane only, and listens on the loopback interface.
+This module owns faults by verb and resource, and the record of requests. It must not know what the requests are for,
+or assert. It talks to the tests' own control plane only, and listens on the loopback interface.
 
 Verbs are Kubernetes' own: get, list, watch, create, update, patch, delete. A resource is written as in RBAC rules
-(`workleases`, `workleases/status`); what is no resource (discovery) is asked for by `get` of its path.
+(`workleases`, `workleases/status`). A path that is no resource (discovery) counts as a `get` of that path.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from aiohttp import web
 from controlplane import ControlPlane
 
 LOOPBACK = "127.0.0.1"
-START = 60.0  # seconds for what takes milliseconds on an idle machine
-LARGEST_BODY = 16 * 1024 * 1024  # bytes; the API server itself takes 3 MiB
+TIMEOUT = 60.0  # seconds for an operation of the proxy's thread, which takes milliseconds on an idle machine
+LARGEST_BODY = 16 * 1024 * 1024  # bytes; the API server itself accepts 3 MiB
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content-length", "content-encoding"}
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 REASONS = {
@@ -47,8 +47,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request, as the API server would name it in its audit log."""
+class ProxiedRequest:
+    """A request, in the words of the API server's audit log."""
 
     verb: str
     resource: str
@@ -57,12 +57,12 @@ class Asked:
     agent: str = ""
     at: float = field(default_factory=time.monotonic, compare=False)
     body: str = field(default="", compare=False, repr=False)
-    """What was sent with it, as text."""
+    """The body, as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Answer in the API server's stead: a failure in its words, or, with `body`, something that it said once."""
+    """Answer instead of the API server: a failure in its words or, with `body`, one of its earlier answers."""
 
     status: int
     message: str = "an injected fault"
@@ -77,21 +77,21 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Pass the request on, but only once the fault is lifted: it is late, not lost; if `applied`, its answer is."""
+    """Forward the request late, once the fault is removed. With `applied`, only the answer is late."""
 
     applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Break the connection off."""
+    """Reset the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Answer nothing to anybody from this request on, which itself still takes effect if `applied`.
+    """Answer no request from this one on. With `applied`, this request still takes effect.
 
-    A process that is killed then has come so far and no further.
+    A process that is killed then has come exactly this far.
     """
 
     applied: bool = True
@@ -102,7 +102,7 @@ Effect = Answer | Cut | Hang | Hold | Reset
 
 @dataclass(slots=True, eq=False)
 class Fault:
-    """What happens to which requests; an empty field means any."""
+    """An effect and the requests that get it; an empty field means any."""
 
     effect: Effect
     verb: str = ""
@@ -110,29 +110,29 @@ class Fault:
     name: str = ""
     agent: str = ""
     times: int = 0
-    """How often it has struck."""
-    passing: int = 0
-    """How many requests that it is meant for it lets pass first."""
-    struck: threading.Event = field(default_factory=threading.Event)
-    """Whether it has struck, and what it lets take effect has done so."""
-    lifted: asyncio.Event = field(default_factory=asyncio.Event)
+    """How many requests got it."""
+    skip: int = 0
+    """How many matching requests still pass first."""
+    acted: threading.Event = field(default_factory=threading.Event)
+    """Set once a request got it and, with `applied`, took effect."""
+    removed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def has_cut(self) -> bool:
-        """Whether nothing is answered any more."""
+        """Whether no request is answered any more."""
         return isinstance(self.effect, Cut) and self.times > 0
 
-    def strikes(self, asked: Asked) -> bool:
-        """Whether it strikes a request, which counts."""
-        if not self._hits(asked):
+    def applies_to(self, asked: ProxiedRequest) -> bool:
+        """Whether this request gets the fault; this counts the request."""
+        if not self._matches(asked):
             return False
-        if self.passing:
-            self.passing -= 1
+        if self.skip:
+            self.skip -= 1
             return False
         self.times += 1
         return True
 
-    def _hits(self, asked: Asked) -> bool:
+    def _matches(self, asked: ProxiedRequest) -> bool:
         return (
             self.verb in ("", asked.verb)
             and self.resource in ("", asked.resource)
@@ -143,13 +143,13 @@ class Fault:
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    asked: Asked
+    asked: ProxiedRequest
     end: "asyncio.Future[bytes | None]"
-    """With bytes: send them and end in order; with None: break off."""
+    """A result of bytes: send them and end normally. A result of None: reset the connection."""
 
 
 class KubeProxy:
-    """The proxy, in a thread of its own; `kubeconfig` leads a client through it. All methods are for other threads."""
+    """The proxy, in a thread of its own. A client with its `kubeconfig` uses it. All methods are for other threads."""
 
     def __init__(self, plane: ControlPlane) -> None:
         self._plane = plane
@@ -158,12 +158,12 @@ class KubeProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name="kube-proxy", daemon=True)
         self._faults: list[Fault] = []
         self._watches: set[_Watch] = set()
-        self._record: list[Asked] = []
+        self._record: list[ProxiedRequest] = []
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
         self.url = ""
 
-    # --- Its life ----------------------------------------------------------------------------------------------
+    # --- Start and end -----------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -177,13 +177,13 @@ class KubeProxy:
     ) -> None:
         self._wait(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(START)
+        self._thread.join(TIMEOUT)
         self._loop.close()
         self._folder.cleanup()
 
     @property
     def kubeconfig(self) -> Path:
-        """A kubeconfig of the administrator's that leads through the proxy."""
+        """The administrator's kubeconfig, with the proxy as its server."""
         return Path(self._folder.name) / "kubeconfig"
 
     def _kubeconfig(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class KubeProxy:
         }
 
     def _wait(self, what: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(what, self._loop).result(START)
+        return asyncio.run_coroutine_threadsafe(what, self._loop).result(TIMEOUT)
 
     async def _open(self) -> None:
         context = ssl.create_default_context(cafile=str(self._plane.ca))
@@ -215,14 +215,14 @@ class KubeProxy:
 
     async def _close(self) -> None:
         for fault in self._faults:
-            fault.lifted.set()
+            fault.removed.set()
         self._end_watches(None, "", "")
         if self._runner is not None:
             await self._runner.cleanup()
         if self._session is not None:
             await self._session.close()
 
-    # --- What a test tells it ----------------------------------------------------------------------------------
+    # --- Faults ------------------------------------------------------------------------------------------------
 
     def inject(
         self,
@@ -232,46 +232,46 @@ class KubeProxy:
         resource: str = "",
         name: str = "",
         agent: str = "",
-        passing: int = 0,
+        skip: int = 0,
     ) -> Fault:
-        """Set a fault; the first that is meant for a request strikes it, once so many more were let pass.
+        """Set a fault. The first fault that matches a request acts on it, after `skip` matching requests have passed.
 
         `agent` is a part of the user agent.
         """
 
         async def add() -> Fault:
-            fault = Fault(effect, verb, resource, name, agent, passing=passing)
+            fault = Fault(effect, verb, resource, name, agent, skip=skip)
             self._faults.append(fault)
             return fault
 
         return self._wait(add())
 
-    def lift(self, fault: Fault) -> None:
-        """Take a fault away; what hangs by it is broken off, as by a server that ends."""
+    def remove_fault(self, fault: Fault) -> None:
+        """Remove a fault. Connections that it held are reset, as by a server that ends."""
 
         async def remove() -> None:
             self._faults.remove(fault)
-            fault.lifted.set()
+            fault.removed.set()
 
         self._wait(remove())
 
     @contextmanager
     def fault(
-        self, effect: Effect, *, verb: str = "", resource: str = "", name: str = "", agent: str = "", passing: int = 0
+        self, effect: Effect, *, verb: str = "", resource: str = "", name: str = "", agent: str = "", skip: int = 0
     ) -> Iterator[Fault]:
-        """Set a fault for a while."""
-        fault = self.inject(effect, verb=verb, resource=resource, name=name, agent=agent, passing=passing)
+        """Set a fault, and remove it at the end of the block."""
+        fault = self.inject(effect, verb=verb, resource=resource, name=name, agent=agent, skip=skip)
         try:
             yield fault
         finally:
-            self.lift(fault)
+            self.remove_fault(fault)
 
     def cut_watches(self, resource: str = "", *, agent: str = "") -> int:
-        """Break all watches off, of one resource if it is named; returns how many there were."""
+        """Reset all watches, of one resource if it is named, and return how many there were."""
         return self._wait(self._end(None, resource, agent))
 
     def end_watches_with_error(self, status: int, resource: str = "", *, agent: str = "") -> int:
-        """Send an ERROR event into all watches, as the API server does, and end them; returns how many there were."""
+        """End all watches by an ERROR event, as the API server does, and return how many there were."""
         event = {"type": "ERROR", "object": _status(status, "an injected error of the watch")}
         return self._wait(self._end(json.dumps(event).encode() + b"\n", resource, agent))
 
@@ -288,10 +288,10 @@ class KubeProxy:
             watch.end.set_result(last)
         return len(hit)
 
-    # --- What it tells a test ----------------------------------------------------------------------------------
+    # --- Observations ------------------------------------------------------------------------------------------
 
-    def asked(self, verb: str = "", resource: str = "", *, since: float = 0.0) -> list[Asked]:
-        """What was asked, faults or not, since a moment of the monotonic clock."""
+    def requests(self, verb: str = "", resource: str = "", *, since: float = 0.0) -> list[ProxiedRequest]:
+        """Return the requests since a moment of the monotonic clock, with and without faults."""
         return [
             each
             for each in list(self._record)
@@ -299,7 +299,7 @@ class KubeProxy:
         ]
 
     def watching(self, resource: str = "") -> int:
-        """How many watches are open, of one resource if it is named."""
+        """Return how many watches are open, of one resource if it is named."""
         return sum(resource in ("", watch.asked.resource) for watch in list(self._watches))
 
     # --- One request -------------------------------------------------------------------------------------------
@@ -309,32 +309,32 @@ class KubeProxy:
         self._record.append(asked)
         cut = next((fault for fault in self._faults if fault.has_cut), None)
         if cut is not None:
-            await cut.lifted.wait()
+            await cut.removed.wait()
             return _break_off(request)
-        fault = next((fault for fault in self._faults if fault.strikes(asked)), None)
+        fault = next((fault for fault in self._faults if fault.applies_to(asked)), None)
         if fault is None:
             return await self._pass_on(request, asked)
         if fault.effect == Cut(applied=True):
             await self._pass_on(request, asked)
-        fault.struck.set()
+        fault.acted.set()
         match fault.effect:
             case Answer() as answer:
                 return _answer(answer)
             case Hang() | Cut():
-                await fault.lifted.wait()
+                await fault.removed.wait()
             case Hold(applied=True):
-                return await self._pass_on(request, asked, after=fault.lifted)
+                return await self._pass_on(request, asked, after=fault.removed)
             case Hold():
-                await fault.lifted.wait()
+                await fault.removed.wait()
                 return await self._pass_on(request, asked)
             case Reset():
                 pass
         return _break_off(request)
 
     async def _pass_on(
-        self, request: web.Request, asked: Asked, *, after: asyncio.Event | None = None
+        self, request: web.Request, asked: ProxiedRequest, *, after: asyncio.Event | None = None
     ) -> web.StreamResponse:
-        """Pass a request on at once, and its answer back, or once `after` is set."""
+        """Forward a request, and return its answer, after `after` is set if it is given."""
         assert self._session is not None
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         headers["Accept-Encoding"] = "identity"
@@ -350,11 +350,11 @@ class KubeProxy:
                 if after is not None:
                     await after.wait()
                 return await self._answer_with(upstream, request, asked)
-        except aiohttp.ClientError:  # the API server is away, and so is what stands for it
+        except aiohttp.ClientError:  # the API server is away, so the proxy is too
             return _break_off(request)
 
     async def _answer_with(
-        self, upstream: aiohttp.ClientResponse, request: web.Request, asked: Asked
+        self, upstream: aiohttp.ClientResponse, request: web.Request, asked: ProxiedRequest
     ) -> web.StreamResponse:
         headers = {name: value for name, value in upstream.headers.items() if name.lower() not in HOP_BY_HOP}
         if asked.verb != "watch" or upstream.status != 200:
@@ -372,7 +372,7 @@ class KubeProxy:
         return response
 
     async def _stream(self, upstream: aiohttp.ClientResponse, response: web.StreamResponse, watch: _Watch) -> None:
-        """Pass events on, whole lines only, so that an injected one comes between two."""
+        """Forward events in whole lines, so that an injected event comes between two lines."""
         rest = b""
         while True:
             chunk = asyncio.ensure_future(upstream.content.readany())
@@ -392,20 +392,22 @@ class KubeProxy:
                 await response.write(lines + newline)
 
 
-def _read(request: web.Request, body: str) -> Asked:
-    """Read a path as the API server does."""
+def _read(request: web.Request, body: str) -> ProxiedRequest:
+    """Return the request as the API server reads it."""
     agent = request.headers.get("User-Agent", "")
     parts = [part for part in request.path.split("/") if part]
     rest = parts[2:] if parts[:1] == ["api"] else parts[3:] if parts[:1] == ["apis"] else []
     if not rest:
-        return Asked("get", request.path, agent=agent, body=body)
+        return ProxiedRequest("get", request.path, agent=agent, body=body)
     namespace = ""
     if rest[0] == "namespaces" and len(rest) > 2:
         namespace, rest = rest[1], rest[2:]
     resource, name, subresource = (*rest, "", "")[:3]
     is_watch = request.query.get("watch") in ("1", "true")
     verb = VERBS.get(request.method) or ("watch" if is_watch else "get" if name else "list")
-    return Asked(verb, f"{resource}/{subresource}" if subresource else resource, namespace, name, agent, body=body)
+    return ProxiedRequest(
+        verb, f"{resource}/{subresource}" if subresource else resource, namespace, name, agent, body=body
+    )
 
 
 def _status(status: int, message: str) -> dict[str, Any]:

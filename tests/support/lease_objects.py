@@ -1,6 +1,6 @@
-"""WorkLeases as the API server answers them, for tests of what reads them.
+"""WorkLeases as the API server returns them, for tests of code that reads them.
 
-Owns plain builders only. `NOW` is when they are looked at.
+This module contains builders only. `NOW` is the time at which they are read.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ HELD: Final = ("True", "Renewed", "The lease holds and is being renewed.")
 
 
 def written(seconds: float) -> str:
-    """Write the time so many seconds after `NOW`."""
+    """Return the text of the time that many seconds after `NOW`."""
     return (NOW + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -31,7 +31,7 @@ def lease(
     age: float = 600,
     **status: Any,
 ) -> dict[str, Any]:
-    """Give a WorkLease; `left` is how many seconds its lease lasts yet; without `held` it has no status."""
+    """Return a WorkLease. `left` is the remaining seconds of its lease; without `held` it has no status."""
     said = {"LeaseHeld": held, "SandboxReady": sandbox, "Finished": finished}
     expiry = {} if left is None else {"leaseExpiryTime": written(left)}
     told = {

@@ -1,6 +1,6 @@
 """The operator as a process of its own, against the tests' control plane and a simulator.
 
-This module owns that process and the typed way to WorkLeases and pods. It must not judge, nor reach into the process.
+This module owns that process and typed access to WorkLeases and pods. It must not assert, or reach into the process.
 """
 
 import json
@@ -21,20 +21,20 @@ from controlplane import ControlPlane, wait_for
 from controlplane.processes import Processes
 from support.simulator import Simulator
 
-START_SECONDS = 60.0  # a second or two; a machine that builds something needs more
-END_SECONDS = 30.0  # Kopf's farewell and the last status writes
+START_SECONDS = 60.0  # it takes a second or two; a machine that also builds something needs more
+END_SECONDS = 30.0  # Kopf's shutdown and the last status writes
 SECRET = "worklease-credentials"
-RESTARTED = 30  # seconds: the TTL of a lease that outlives a start of the operator, on a machine that is busy as well
+RESTARTED = 30  # seconds: the TTL of a lease that outlasts a restart of the operator, on a busy machine too
 
 
 class Operator:
-    """`worklease run` for one namespace; ends with the test run, however that ends."""
+    """`worklease run` for one namespace; it ends with the test run, however that ends."""
 
     def __init__(self, plane: ControlPlane, namespace: str, api_url: str, **settings: str) -> None:
         self._processes = Processes(Path(tempfile.mkdtemp(prefix="worklease-operator-")))
         self._starts = 0
         self.killed: list[float] = []
-        """When it was killed, by the monotonic clock."""
+        """When the process was killed, by the monotonic clock."""
         self._environment = {
             "KUBECONFIG": str(plane.kubeconfig),
             "WORKLEASE_API_URL": api_url,
@@ -44,10 +44,10 @@ class Operator:
             "NO_PROXY": "127.0.0.1",
             "WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0",
         }
-        if namespace:  # its checkpoint is there, too: no test reads another's
+        if namespace:  # its checkpoint is there too, so that no test reads another test's
             self._environment["WORKLEASE_NAMESPACE"] = namespace.partition(",")[0]
         self._environment |= settings
-        # Coverage and the like of the tests are not the operator's.
+        # Coverage and similar settings of the tests are not for the operator.
         self._environment |= {"PATH": os.environ["PATH"]}
         try:
             self.start()
@@ -70,7 +70,7 @@ class Operator:
         self._processes.close()
 
     def start(self) -> None:
-        """Start the process (again), and wait until it works."""
+        """Start or restart the process, and wait until it works."""
         self._starts += 1
         settings = [f"{name}={value}" for name, value in self._environment.items()]
         self._processes.start(self._name, ["env", *settings, sys.executable, "-m", "worklease", "run"])
@@ -84,11 +84,11 @@ class Operator:
 
     @property
     def address(self) -> str:
-        """Where probes and metrics are served, as host:port."""
+        """The address of probes and metrics, as host:port."""
         return str(re.findall(r"operator started .* http=([\w.:]+)", self.log())[-1])
 
     def scrape(self) -> dict[str, float]:
-        """Give the metrics, by name and labels as they are written."""
+        """Return the metrics, by name and labels as in the text format."""
         text = httpx.get(f"http://{self.address}/metrics", trust_env=False).raise_for_status().text
         lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, _, value in lines}
@@ -104,19 +104,19 @@ class Operator:
         self.killed.append(time.monotonic())
 
     def terminate(self) -> int:
-        """End the process in order, by SIGTERM; returns its exit status."""
+        """End the process by SIGTERM, and return its exit status."""
         self.signal(signal.SIGTERM)
         self._processes.wait_for_end(self._name, seconds=END_SECONDS)
         return self._processes.look().ended[self._name]
 
     def log(self) -> str:
-        """What the latest process has logged."""
+        """Return the log of the latest process."""
         path = self._processes.log(self._name)
         return path.read_text(errors="replace") if path.exists() else ""
 
 
 class Leases:
-    """The WorkLeases and sandbox pods of one namespace, as a user makes and sees them."""
+    """The WorkLeases and sandbox pods of one namespace, as a user creates and sees them."""
 
     def __init__(self, plane: ControlPlane, namespace: str, simulator: Simulator) -> None:
         self._plane = plane
@@ -142,7 +142,7 @@ class Leases:
         self._kubectl("delete", "secret", secret)
 
     def create(self, *work_ids: str, pods: bool = False, **spec: Any) -> None:
-        """Create a WorkLease for each item, named like it, with a sandbox pod beside it if asked for."""
+        """Create a WorkLease for each item, named after the item, and a sandbox pod with `pods`."""
         objects = [self._lease(work_id, spec) for work_id in work_ids]
         if pods:
             objects += [self.pod(f"pod-{_name(work_id)}", work_id) for work_id in work_ids]
@@ -163,7 +163,7 @@ class Leases:
     def pod(
         self, name: str, work_id: str | None, *, environment_id: str | None = None, **changes: Any
     ) -> dict[str, Any]:
-        """Give a sandbox pod's body; `changes` go into its metadata."""
+        """Return a sandbox pod's body; `changes` go into its metadata."""
         labels = {"worklease.dev/environment-id": environment_id or self._environment_id}
         if work_id is not None:
             labels["worklease.dev/work-id"] = work_id
@@ -179,9 +179,9 @@ class Leases:
         }
 
     def template(self, *, waits: bool = False, grace: int = 2, **annotations: str) -> dict[str, Any]:
-        """Give a template whose pod runs at once, or waits for nobody (a scheduling gate), so that a test may play it.
+        """Return a template whose pod runs at once. With `waits`, a scheduling gate holds it for the test to play.
 
-        Annotations tell kwok how it ends (tools/controlplane/stages.yaml): `exit_code="1"`, `exit_after="3s"`.
+        Annotations tell kwok how the pod ends (tools/controlplane/stages.yaml): `exit_code="1"`, `exit_after="3s"`.
         """
         kwok = {f"controlplane.worklease.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
         spec: dict[str, Any] = {
@@ -193,50 +193,50 @@ class Leases:
         return {"metadata": {"labels": {"app": "sandbox"}, "annotations": kwok}, "spec": spec}
 
     def await_pod(self, *, besides: Collection[str] = (), seconds: float = 30) -> str:
-        """Wait for a pod that is none of ``besides``; returns its name."""
+        """Wait for a pod that is not in ``besides``, and return its name."""
         wait_for(lambda: set(self.pods()) - set(besides), seconds=seconds, what="a sandbox pod")
         return next(iter(set(self.pods()) - set(besides)))
 
     def play(self, pod: str, **status: Any) -> None:
-        """Write a pod's status, as a kubelet, a scheduler or a node controller would."""
+        """Write a pod's status, as a kubelet, a scheduler or a node controller does."""
         patch = json.dumps({"status": status})
         self._kubectl("patch", "pod", pod, "--subresource=status", "--type=strategic", "-p", patch)
 
     def delete_pod(self, pod: str) -> None:
-        """Delete a pod as anybody might."""
+        """Delete a pod, as any user may."""
         self._kubectl("delete", "pod", pod, "--wait=false")
 
     def relabel(self, pod: str, work_id: str | None) -> None:
-        """Make a pod a work item's, or nobody's."""
+        """Set or remove a pod's label of the work item."""
         label = f"worklease.dev/work-id={work_id}" if work_id is not None else "worklease.dev/work-id-"
         self._kubectl("label", "pod", pod, "--overwrite", label)
 
     def end_pod(self, pod: str, *, exit_code: int) -> None:
-        """Let a pod's containers exit."""
+        """Make a pod's containers exit."""
         self._kubectl("annotate", "pod", pod, "--overwrite", f"controlplane.worklease.dev/exit-code={exit_code}")
 
     def events(self, work_id: str) -> list[dict[str, Any]]:
-        """Give a WorkLease's events, the earliest first."""
+        """Return a WorkLease's events, the earliest first."""
         found = self._plane.get(f"/apis/events.k8s.io/v1/namespaces/{self.namespace}/events") or {"items": []}
         about = [event for event in found["items"] if event["regarding"]["name"] == _name(work_id)]
         return sorted(about, key=lambda event: str(event["eventTime"]))
 
     def reasons(self, work_id: str) -> list[str]:
-        """Give the reasons of a WorkLease's events, in order."""
+        """Return the reasons of a WorkLease's events, in order."""
         return [event["reason"] for event in self.events(work_id)]
 
     def get(self, work_id: str) -> dict[str, Any] | None:
-        """Give a WorkLease as it is now; None if there is none."""
+        """Return a WorkLease as it is now; None if there is none."""
         path = f"/apis/worklease.dev/v1alpha1/namespaces/{self.namespace}/workleases/{_name(work_id)}"
         found: dict[str, Any] | None = self._plane.get(path)
         return found
 
     def status(self, work_id: str) -> dict[str, Any]:
-        """Give a WorkLease's status, empty if there is none yet."""
+        """Return a WorkLease's status, empty if there is none yet."""
         return dict((self.get(work_id) or {}).get("status") or {})
 
     def condition(self, work_id: str, kind: str) -> tuple[str, str, str]:
-        """Give a condition's status, reason and message; empty if there is none yet."""
+        """Return a condition's status, reason and message; empty if there is none yet."""
         for entry in self.status(work_id).get("conditions") or ():
             if entry["type"] == kind:
                 return (entry["status"], entry["reason"], entry["message"])
@@ -245,7 +245,7 @@ class Leases:
     def await_condition(
         self, work_id: str, kind: str, status: str, reason: str | None = None, *, seconds: float = 30
     ) -> str:
-        """Wait for a condition; returns its message, as it was then."""
+        """Wait for a condition, and return its message at that moment."""
         found = ("", "", "")
 
         def met() -> bool:
@@ -262,7 +262,7 @@ class Leases:
         return found[2]
 
     def pods(self) -> dict[str, dict[str, Any]]:
-        """Give the namespace's pods by name."""
+        """Return the namespace's pods by name."""
         found = self._plane.get(f"/api/v1/namespaces/{self.namespace}/pods") or {"items": []}
         return {pod["metadata"]["name"]: pod for pod in found["items"]}
 

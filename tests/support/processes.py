@@ -1,6 +1,6 @@
-"""Looking at processes from outside.
+"""What can be seen of processes from outside.
 
-Must not start or end any.
+This module must not start or end any.
 """
 
 import os
@@ -10,16 +10,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process still runs; one that nobody has waited for yet does not."""
+    """Whether a process still runs; a zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     stat = Path(f"/proc/{pid}/stat")
-    # The state follows the name in parentheses. In a container nobody may wait for orphans.
+    # The state follows the name in parentheses. In a container, orphans may stay zombies.
     return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def python_environment(**extra: str) -> dict[str, str]:
-    """An environment in which a Python process finds the tools and the tests' support."""
+    """Return an environment in which a Python process finds the tools and the tests' support."""
     return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tools"), str(ROOT / "tests")])} | extra

@@ -1,7 +1,7 @@
-"""Sandboxes in journeys: a lease that is held with one, and what of it is seen at each of the three sides.
+"""Sandboxes in journeys: a held lease with a sandbox, and how it appears at each of the three sides.
 
-Owns these looks: at the server's history, at the pods, and at what the operator wrote through the proxy, in its order.
-Must not judge: the tests say what they expect.
+This module reads the server's history, the pods, and the operator's writes through the proxy, in their order. It must
+not assert: the tests say what they expect.
 """
 
 import json
@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from controlplane import ControlPlane, wait_for
-from support.kube_proxy import Asked, KubeProxy
+from support.kube_proxy import KubeProxy, ProxiedRequest
 from support.operator import Leases
 from support.simulator import Simulator
 
@@ -21,7 +21,7 @@ FINALIZER = "tests.worklease.dev/held-up"
 def hold(
     leases: Leases, simulator: Simulator, item: str = ITEM, *, template: dict[str, Any] | None = None, **spec: Any
 ) -> str:
-    """Let a resource hold an item, with a running sandbox of a template; returns the pod's name."""
+    """Create an item and a resource, wait until it is held with a running sandbox, and return the pod's name."""
     sandbox = spec.pop("sandbox", {}) | {"template": template or leases.template()}
     before = set(leases.pods())
     simulator.create_item(item)
@@ -34,12 +34,12 @@ def hold(
 
 
 def calls(simulator: Simulator, call: str, item: str = ITEM) -> list[dict[str, Any]]:
-    """Give the server's entries of a kind of call, in order."""
+    """Return the history's entries of a kind of call, in order."""
     return [entry for entry in simulator.history(item) if entry.get("call") == call]
 
 
 def stops(simulator: Simulator, item: str = ITEM) -> list[str]:
-    """Give the state that each stop left the item in, in order: a graceful one leaves it ``stopping``."""
+    """Return the item's state after each stop, in order: after a graceful stop it is ``stopping``."""
     return [entry["after"]["state"] for entry in calls(simulator, "stop", item)]
 
 
@@ -52,12 +52,12 @@ def await_state(simulator: Simulator, state: str, item: str = ITEM) -> None:
 
 
 def current(leases: Leases, item: str = ITEM) -> dict[str, Any]:
-    """Give the first sandbox of the status; empty if there is none."""
+    """Return the first sandbox of the status; empty if there is none."""
     return dict((leases.status(item).get("sandboxes") or [{}])[0])
 
 
 def end_containers(leases: Leases, pod: str, *, exit_code: int, reason: str = "Error", message: str = "") -> None:
-    """Play the kubelet: the pod's only container has ended."""
+    """End the pod's only container, as the kubelet reports it."""
     ended = {"exitCode": exit_code, "reason": reason, "message": message, "finishedAt": "2026-11-24T20:00:00Z"}
     container = {"name": "sandbox", "image": "busybox", "imageID": "", "ready": False, "restartCount": 0}
     phase = "Failed" if exit_code else "Succeeded"
@@ -65,7 +65,7 @@ def end_containers(leases: Leases, pod: str, *, exit_code: int, reason: str = "E
 
 
 def let_wait(leases: Leases, pod: str, reason: str, message: str, *, phase: str = "Pending", restarts: int = 0) -> None:
-    """Play the kubelet: the pod's only container waits, and why."""
+    """Make the pod's only container wait for a reason, as the kubelet reports it."""
     waiting = {"reason": reason, "message": message}
     container = {"name": "sandbox", "image": "busybox", "imageID": "", "ready": False, "restartCount": restarts}
     not_ready = {"type": "Ready", "status": "False", "reason": "ContainersNotReady"}
@@ -75,12 +75,12 @@ def let_wait(leases: Leases, pod: str, reason: str, message: str, *, phase: str 
 
 
 def await_gone(leases: Leases, *pods: str) -> None:
-    """Wait until pods are gone."""
+    """Wait until the pods are gone."""
     wait_for(lambda: not set(pods) & set(leases.pods()), seconds=60, what=f"the end of {', '.join(pods)}")
 
 
 def await_terminating(leases: Leases, pod: str) -> dict[str, Any]:
-    """Wait until a pod was told to end; returns its metadata."""
+    """Wait until a pod is being deleted, and return its metadata."""
 
     def metadata() -> dict[str, Any]:
         return dict(leases.pods()[pod]["metadata"])
@@ -90,14 +90,14 @@ def await_terminating(leases: Leases, pod: str) -> dict[str, Any]:
 
 
 def await_event(leases: Leases, reason: str, item: str = ITEM) -> dict[str, Any]:
-    """Wait for the one event of a reason; returns it."""
+    """Wait for the only event of a reason, and return it."""
     wait_for(lambda: reason in leases.reasons(item), seconds=30, what=f"the event {reason} of {item}")
     (event,) = (event for event in leases.events(item) if event["reason"] == reason)
     return event
 
 
 def await_reasons(leases: Leases, *reasons: str, item: str = ITEM) -> None:
-    """Wait until these are the reasons of a resource's events, in this order; they are written after its status."""
+    """Wait until a resource's events have these reasons, in this order. Events are written after the status."""
     try:
         wait_for(lambda: leases.reasons(item) == list(reasons), seconds=30, what=f"the events {', '.join(reasons)}")
     except AssertionError as error:
@@ -106,13 +106,13 @@ def await_reasons(leases: Leases, *reasons: str, item: str = ITEM) -> None:
 
 
 def drop_finalizers(plane: ControlPlane, leases: Leases, pod: str) -> None:
-    """Let a pod go that a finalizer of the test's own holds up."""
+    """Remove the test's own finalizer from a pod, so that the pod can be removed."""
     patch = json.dumps({"metadata": {"finalizers": None}})
     plane.kubectl("--namespace", leases.namespace, "patch", "pod", pod, "--type=merge", "-p", patch)
 
 
 def remove_pod(plane: ControlPlane, leases: Leases, pod: str) -> None:
-    """Remove a pod's object at once, whatever runs of it."""
+    """Remove a pod's object at once, even if its containers run."""
     plane.kubectl("--namespace", leases.namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
 
 
@@ -120,8 +120,8 @@ def remove_pod(plane: ControlPlane, leases: Leases, pod: str) -> None:
 
 
 def written(proxy: KubeProxy, kind: str) -> list[tuple[str, str]]:
-    """Give the status and reason of a condition in each status that was written, in order, without repetitions."""
-    patches = [json.loads(asked.body)["status"] for asked in proxy.asked("patch", "workleases/status")]
+    """Return the status and reason of a condition in each written status, in order, without repetitions."""
+    patches = [json.loads(asked.body)["status"] for asked in proxy.requests("patch", "workleases/status")]
     shown = [
         (entry["status"], entry["reason"])
         for status in patches
@@ -132,15 +132,15 @@ def written(proxy: KubeProxy, kind: str) -> list[tuple[str, str]]:
 
 
 def first_written(proxy: KubeProxy, words: str) -> float:
-    """Say when a status that contains ``words`` was written first, by the monotonic clock."""
-    return next(asked.at for asked in proxy.asked("patch", "workleases/status") if words in asked.body)
+    """Return when a status with ``words`` was first written, by the monotonic clock."""
+    return next(asked.at for asked in proxy.requests("patch", "workleases/status") if words in asked.body)
 
 
-def deletions(proxy: KubeProxy, pod: str) -> list[Asked]:
-    """Give the deletions of a pod that were asked for, in order."""
-    return [asked for asked in proxy.asked("delete", "pods") if asked.name == pod]
+def deletions(proxy: KubeProxy, pod: str) -> list[ProxiedRequest]:
+    """Return the deletion requests of a pod, in order."""
+    return [asked for asked in proxy.requests("delete", "pods") if asked.name == pod]
 
 
 def grace_asked(proxy: KubeProxy, pod: str) -> list[int | None]:
-    """Give the grace in seconds of each deletion of a pod that was asked for; None: the pod's own."""
+    """Return the grace period in seconds of each deletion request of a pod; None: the pod's own."""
     return [json.loads(asked.body).get("gracePeriodSeconds") for asked in deletions(proxy, pod)]

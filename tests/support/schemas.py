@@ -1,6 +1,6 @@
-"""JSON schemas of Kubernetes objects for kubeconform, strict, as the API server itself describes them.
+"""Strict JSON schemas of Kubernetes objects for kubeconform, from the API server's own description.
 
-Owns the translation. Must not fetch anything: the schemas are those of the very version that the tests run on.
+This module owns the translation. It must not fetch anything: the schemas belong to the version that the tests run on.
 """
 
 import json
@@ -16,9 +16,9 @@ LOCATION = "{{.Group}}-{{.ResourceAPIVersion}}-{{.ResourceKind}}.json"
 
 
 def write(folder: Path, openapi: Mapping[str, Any], custom_resource: Path) -> str:
-    """Write a schema for each kind, and for the custom resource; returns kubeconform's schema location."""
+    """Write a schema for each kind and the custom resource, and return kubeconform's schema location."""
     definitions = {name: _strict(schema) for name, schema in openapi["definitions"].items()}
-    # The server takes both, and says so in words only.
+    # The server accepts both, but its schema says so only in the description.
     definitions["io.k8s.apimachinery.pkg.util.intstr.IntOrString"] = {"type": ["string", "integer"]}
     for name, schema in openapi["definitions"].items():
         for kind in schema.get(KINDS, ()):
@@ -34,12 +34,12 @@ def write(folder: Path, openapi: Mapping[str, Any], custom_resource: Path) -> st
 
 
 def _path(folder: Path, group: str, version: str, kind: str) -> Path:
-    # Of the core group kubeconform takes the version for the group.
+    # For the core group, kubeconform uses the version as the group.
     return folder / f"{group.lower() or version}-{version}-{kind.lower()}.json"
 
 
 def _strict(schema: Any) -> Any:
-    """Refuse fields that are not described, wherever some are."""
+    """Return the schema with unknown fields forbidden wherever fields are described."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):

@@ -1,7 +1,7 @@
-"""A small HTTP server whose answers a test scripts, byte by byte where it matters, and the way to it as Kubernetes.
+"""A small HTTP server whose answers a test scripts, byte by byte where it matters, and a Kubernetes client for it.
 
-Owns faults at the socket: what a room of the operator must survive is done to it from outside. Must not know what is
-asked of it, nor judge; and it listens on the loopback interface only.
+This module owns faults at the socket: the operator's modules meet them from outside. It must not know what the requests
+mean, or assert. It listens on the loopback interface only.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ from kubernetes.aio import client
 from worklease.cluster.client import CALL_TIMEOUT, KubernetesApi, open_client
 
 LOOPBACK = "127.0.0.1"
-DEADLINE = 20.0  # seconds for what takes milliseconds on an idle machine
-LOOK = 0.005  # seconds between two looks
+DEADLINE = 20.0  # seconds for a condition, which takes milliseconds on an idle machine
+POLL_INTERVAL = 0.005  # seconds between two checks of a condition
 TEST_KEY = Path(__file__).with_name("test_key_trusted_by_nobody.pem")
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: what is closed is reset
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 
 
 class Fault(Enum):
-    """What the server does instead of answering in order."""
+    """What the server does instead of answering normally."""
 
     NONE = auto()
     HANG = auto()
@@ -40,12 +40,12 @@ class Fault(Enum):
     CLOSE = auto()
     TRUNCATE = auto()
     CLOSE_AFTER = auto()
-    """Answer in order, then close the connection without having said so."""
+    """Answer normally, then close the connection without announcing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as it came in."""
+    """A request as it arrived."""
 
     connection: int
     method: str
@@ -55,7 +55,7 @@ class Seen:
 
     @property
     def path(self) -> str:
-        """The path, escaped as it came."""
+        """The path, escaped as it arrived."""
         return urlsplit(self.target).path
 
     @property
@@ -71,7 +71,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What to send; a ``raw`` answer is sent as it is, and need not be HTTP."""
+    """An answer; a ``raw`` answer is sent as it is, and need not be HTTP."""
 
     status: int = 200
     body: object = field(default_factory=dict)
@@ -79,10 +79,10 @@ class Answer:
     fault: Fault = Fault.NONE
     raw: bytes | None = None
     until: asyncio.Event | None = None
-    """Answer only when this is set."""
+    """If given, the server waits for it before it answers."""
 
     def as_bytes(self) -> bytes:
-        """Write the answer as HTTP; a body that is no bytes is written as JSON."""
+        """Return the answer as HTTP; a body that is not bytes becomes JSON."""
         if self.raw is not None:
             return self.raw
         body = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -99,12 +99,12 @@ Script = Callable[[Seen], Answer]
 
 
 def always(answer: Answer) -> Script:
-    """Answer everything in the same way."""
+    """Return a script that always gives the same answer."""
     return lambda _: answer
 
 
 def in_turn(*answers: Answer) -> Script:
-    """Answer one request after the other; the last answer goes on."""
+    """Return a script that gives one answer after the other, and then repeats the last one."""
     left: Iterator[Answer] = iter(answers)
     return lambda _: next(left, answers[-1])
 
@@ -117,7 +117,7 @@ class ScriptedServer:
         self.seen: list[Seen] = []
         self.connections = 0
         self.resets_at_once = 0
-        """Connections that are yet to be reset before anything is read."""
+        """How many further connections are reset before anything is read."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
         self._scheme = "http"
@@ -133,7 +133,7 @@ class ScriptedServer:
         return self
 
     async def close(self) -> None:
-        """End all that is under way."""
+        """Stop listening, and end all connections."""
         if self._server is not None:
             self._server.close()
         for task in self._tasks:
@@ -153,7 +153,7 @@ class ScriptedServer:
         return f"{self._scheme}://{LOOPBACK}:{self.port}"
 
     async def until_seen(self, count: int) -> None:
-        """Wait for a number of requests."""
+        """Wait until this many requests have arrived."""
         await until(lambda: len(self.seen) >= count, f"{count} requests")
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,7 +169,7 @@ class ScriptedServer:
                 return
             await self._converse(reader, writer, self.connections)
         except (ConnectionError, asyncio.IncompleteReadError):
-            return  # the other side has gone, which is its right
+            return  # the client has left, as it may
         finally:
             writer.transport.abort()
 
@@ -185,7 +185,7 @@ class ScriptedServer:
 
 
 async def _answer(writer: asyncio.StreamWriter, answer: Answer) -> bool:
-    """Answer; returns whether the connection goes on."""
+    """Send the answer, and return whether the connection stays open."""
     match answer.fault:
         case Fault.HANG:
             await asyncio.Event().wait()
@@ -229,8 +229,8 @@ async def until(condition: Callable[[], object], what: str) -> None:
     """Wait for a condition, which may be a coroutine function."""
     try:
         async with asyncio.timeout(DEADLINE):
-            while not await _value_of(condition):  # noqa: ASYNC110 (the rooms have no event for each inner step)
-                await asyncio.sleep(LOOK)
+            while not await _value_of(condition):  # noqa: ASYNC110 (the operator has no event for each inner step)
+                await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError as error:
         raise AssertionError(f"{what} did not come true within {DEADLINE:g} s") from error
 
@@ -254,11 +254,11 @@ async def serving(*, tls: bool = False) -> AsyncIterator[ScriptedServer]:
 async def kubernetes_at(
     url: str,
     *,
-    token: str = "test-token",  # noqa: S107 (a test's)
+    token: str = "test-token",  # noqa: S107 (a test's token)
     ca: Path | None = None,
     call_timeout: float = CALL_TIMEOUT,
 ) -> AsyncIterator[KubernetesApi]:
-    """Open the way to an address as to a Kubernetes API."""
+    """Open a Kubernetes client for an address."""
     settings = client.Configuration()
     settings.host = url
     settings.api_key["BearerToken"] = f"Bearer {token}"

@@ -1,7 +1,7 @@
 """The public SDK against the simulator: its client, and the smallest session that its worker accepts.
 
-This module owns what is no part of the Work API: the SDK's worker also fetches a session, lists its events and streams
-them. Those few calls are answered in the test's process; every call of the Work API goes over a socket, untouched.
+This module owns the calls outside the Work API: the SDK's worker also fetches a session, lists its events and streams
+them. The test's process answers those few calls; every call of the Work API goes over a socket unchanged.
 """
 
 import json
@@ -16,9 +16,9 @@ from anthropic import AsyncAnthropic
 
 @dataclass(slots=True)
 class Sessions(httpx2.AsyncBaseTransport):
-    """Answers the calls on sessions itself, and passes every other one on.
+    """A transport that answers the calls on sessions itself, and forwards every other call.
 
-    A session runs until `ends` is set; then its stream tells that its turn has ended, and the worker finishes.
+    A session runs until `ends` is set. Then its stream says that its turn has ended, and the worker finishes.
     """
 
     network: httpx2.AsyncBaseTransport
@@ -42,7 +42,7 @@ class Sessions(httpx2.AsyncBaseTransport):
 
 
 class _Stream(httpx2.AsyncByteStream):
-    """A session's events: nothing, until its turn ends."""
+    """A session's events: none until its turn ends."""
 
     def __init__(self, ends: anyio.Event) -> None:
         self._ends = ends
@@ -54,12 +54,12 @@ class _Stream(httpx2.AsyncByteStream):
         await anyio.sleep_forever()
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: the stream holds no connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sdk:
-    """A client of the SDK and the sessions that its worker will see."""
+    """A client of the SDK, and the sessions that its worker sees."""
 
     client: AsyncAnthropic
     sessions: Sessions
@@ -67,7 +67,7 @@ class Sdk:
 
 @asynccontextmanager
 async def sdk(base_url: str, api_key: str) -> AsyncIterator[Sdk]:
-    """Open a client of the SDK whose Work API is the simulator."""
+    """Open a client of the SDK that uses the simulator as its Work API."""
     sessions = Sessions(httpx2.AsyncHTTPTransport())
     async with (
         httpx2.AsyncClient(transport=sessions, trust_env=False) as http,

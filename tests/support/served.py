@@ -1,6 +1,6 @@
 """A simulator in the test's own event loop, behind real sockets, with a small client for raw calls.
 
-This module owns opening and closing both. It must not judge, and a test of the operator uses `simulator` instead.
+This module opens and closes both. It must not assert. Tests of the operator use `simulator` instead.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 X_API_KEY = {"x-api-key": API_KEY}
 NO_HEARTBEAT = "NO_HEARTBEAT"
 
-DEADLINE = 10.0  # seconds for what takes one or two on an idle machine
-LOOK = 0.01  # seconds between two looks at the history
+DEADLINE = 10.0  # seconds for a condition, which takes one or two on an idle machine
+POLL_INTERVAL = 0.01  # seconds between two reads of the history
 
 
 class Served:
@@ -41,7 +41,7 @@ class Served:
     def create(
         self, item_id: str = "work_1", state: State = State.STARTING, *, ttl: int | None = None, data_id: str = "sesn_1"
     ) -> Item:
-        """Create an item, acknowledged unless told otherwise."""
+        """Create an item; by default it is acknowledged."""
         new = NewItem(environment_id=ENVIRONMENT, id=item_id, state=state, ttl_default=ttl, data_id=data_id)
         return self.simulation.create(new)
 
@@ -54,7 +54,7 @@ class Served:
         environment: str = ENVIRONMENT,
         **more: Any,
     ) -> httpx.Response:
-        """Make any call below the environment's work."""
+        """Send any call below the path of the environment's work."""
         return await self.work.request(
             method, f"/v1/environments/{environment}/work{path}", headers=dict(headers), **more
         )
@@ -73,7 +73,7 @@ class Served:
         return await self.call("POST", f"/{item_id}/heartbeat", params=query, headers=headers)
 
     async def held(self, item_id: str = "work_1") -> str:
-        """Claim an item; returns the value to go on with."""
+        """Claim an item, and return its value."""
         response = await self.beat(item_id)
         response.raise_for_status()
         return str(response.json()["last_heartbeat"])
@@ -85,21 +85,21 @@ class Served:
         return await self.call("POST", f"/{item_id}/stop", json={"force": force}, headers=headers)
 
     async def history(self, item: str | None = None) -> list[dict[str, Any]]:
-        """What the administration tells."""
+        """Return the history's entries, of one item if it is named."""
         response = await self.admin.get("/history", params={} if item is None else {"item": item})
         return list(response.json()["entries"])
 
     async def until(self, condition: Callable[[Sequence[Mapping[str, Any]]], bool]) -> list[dict[str, Any]]:
-        """Wait until a condition on the history holds, and return the history."""
+        """Wait until the history meets a condition, and return it."""
         async with asyncio.timeout(DEADLINE):
-            while not condition(history := await self.history()):  # noqa: ASYNC110 - the server tells only when asked
-                await asyncio.sleep(LOOK)
+            while not condition(history := await self.history()):  # noqa: ASYNC110 - the history has no event to wait for
+                await asyncio.sleep(POLL_INTERVAL)
         return history
 
 
 @asynccontextmanager
 async def serving(profile_name: str = "hosted", **changes: Any) -> AsyncIterator[Served]:
-    """Run a simulator of a profile, with single switches changed."""
+    """Run a simulator with a profile, and with some of its switches changed."""
     simulation = Simulation(replace(PROFILES[profile_name], **changes))
     simulation.keyring.set_environment_keys(ENVIRONMENT, [KEY])
     simulation.keyring.set_api_keys([API_KEY])

@@ -1,6 +1,6 @@
-"""One control plane for all workers of a test run: the first that needs it starts it, and ends it after all others.
+"""One control plane for all workers of a test run: the first worker that needs it starts it, and ends it last.
 
-A control plane costs a fifth of a core while nobody asks it anything. Must not know what the tests do with it.
+An idle control plane costs a fifth of a core. This module must not know what the tests do with it.
 """
 
 import fcntl
@@ -13,18 +13,18 @@ from support.cluster import install_custom_resources
 
 
 def shared_control_plane(folder: Path, at_the_end: Callable[[Callable[[], None]], None]) -> ControlPlane:
-    """Find the control plane of the workers that share a folder, or start it.
+    """Return the control plane of the workers that share a folder; start it if there is none.
 
     Args:
-        folder: of this test run alone.
-        at_the_end: takes what is to be done once this worker's tests are over, within no test's time limit.
+        folder: A folder of this test run alone.
+        at_the_end: Registers a function to call after this worker's tests, outside any test's time limit.
     """
-    users = (folder / "users").open("w")  # held until the end: who uses it shares the lock
+    users = (folder / "users").open("w")  # open until the end: every user shares the lock
     directions = folder / "directions"
     with (folder / "start").open("w") as starting:
         fcntl.flock(starting, fcntl.LOCK_EX)
         fcntl.flock(users, fcntl.LOCK_SH)
-        # Its folder goes with it: what was ended already, or died, is not to be found.
+        # Its folder is removed with it, so that nobody finds a control plane that has ended.
         if directions.exists() and (found := ControlPlane.at(directions.read_text())).directory.exists():
             at_the_end(users.close)
             return found
@@ -38,7 +38,7 @@ def shared_control_plane(folder: Path, at_the_end: Callable[[Callable[[], None]]
 
     def end() -> None:
         with users:
-            fcntl.flock(users, fcntl.LOCK_EX)  # once nobody else uses it
+            fcntl.flock(users, fcntl.LOCK_EX)  # waits until nobody else uses it
             plane.close()
 
     at_the_end(end)

@@ -1,6 +1,6 @@
-"""The simulator as a process of its own, on free ports, that ends with the test run however that ends.
+"""The simulator as a process of its own, on free ports, which ends with the test run, however that ends.
 
-This module owns the process and the typed way to its administration. It must not judge: that is `judge`'s.
+This module owns the process and typed access to its administration. It must not check the history: `judge` does.
 """
 
 import json
@@ -16,16 +16,16 @@ from typing import Any, Self
 
 import httpx
 
-START = 30.0  # seconds until it must listen: importing aiohttp on a machine that builds something takes some
-END = 10.0  # seconds until it must have ended after SIGTERM
-LOOK = 0.1  # seconds between two looks at a condition
+START_TIMEOUT = 30.0  # seconds until it must listen: importing aiohttp takes long on a machine that builds something
+STOP_TIMEOUT = 10.0  # seconds until it must have ended after SIGTERM, which takes milliseconds
+POLL_INTERVAL = 0.1  # seconds between two checks of a condition
 
 
 class Simulator:
-    """A running simulator; `close` it, or use it as a context manager.
+    """A running simulator. `close` it, or use it as a context manager.
 
     `url` is the Work API's base URL, `admin_url` the administration's; `environment_id`, `environment_key` and
-    `api_key` are what it began with.
+    `api_key` are the ones that it started with.
     """
 
     def __init__(self, *options: str, empty: bool = True) -> None:
@@ -45,18 +45,18 @@ class Simulator:
         self.environment_id: str = told["environment_id"]
         self.environment_key: str = told["environment_key"]
         self.api_key: str = told["api_key"]
-        # trust_env: a proxy of the machine has no business between a test and its own loopback
+        # trust_env: a proxy of the machine must not come between a test and the loopback interface
         self._http = httpx.Client(base_url=self.admin_url, timeout=10.0, trust_env=False)
 
     def _ready(self, ready: Path) -> str:
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + START_TIMEOUT
         while not ready.exists():
             try:
-                status = self.process.wait(timeout=LOOK)
+                status = self.process.wait(timeout=POLL_INTERVAL)
             except subprocess.TimeoutExpired:
                 if time.monotonic() < deadline:
                     continue
-                raise TimeoutError(f"The simulator did not listen within {START:.0f} s: {self.log()}") from None
+                raise TimeoutError(f"The simulator did not listen within {START_TIMEOUT:.0f} s: {self.log()}") from None
             raise RuntimeError(f"The simulator ended with status {status} before it listened: {self.log()}")
         return ready.read_text(encoding="utf-8")
 
@@ -69,13 +69,13 @@ class Simulator:
         self.close()
 
     def close(self) -> int:
-        """End the process and return its exit status."""
+        """End the process, and return its exit status."""
         if hasattr(self, "_http"):
             self._http.close()
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            status = self.process.wait(timeout=END)
+            status = self.process.wait(timeout=STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             self.process.kill()
             status = self.process.wait()
@@ -86,13 +86,13 @@ class Simulator:
         return status
 
     def log(self) -> str:
-        """What it has printed."""
+        """Return what it has printed."""
         return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
 
     # -- keys
 
     def set_environment_keys(self, environment_id: str, *keys: str) -> None:
-        """Create an environment, or rotate its keys; without any key all are revoked."""
+        """Create an environment, or replace its keys; without a key all are revoked."""
         self._call("PUT", f"/environments/{environment_id}/keys", {"keys": list(keys)})
 
     def set_api_keys(self, *keys: str) -> None:
@@ -112,7 +112,7 @@ class Simulator:
         data_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Create an item; `starting` is acknowledged and not yet beaten, `queued` waits for a poll."""
+        """Create an item. `starting`: acknowledged, without a heartbeat; `queued`: waiting for a poll."""
         body = {
             "id": item_id,
             "environment_id": environment_id or self.environment_id,
@@ -125,45 +125,45 @@ class Simulator:
         return self._call("POST", "/items", body)
 
     def items(self) -> list[dict[str, Any]]:
-        """All items as they are now."""
+        """Return all items as they are now."""
         return list(self._call("GET", "/items")["items"])
 
     def item(self, item_id: str) -> dict[str, Any]:
-        """One item as it is now, with its `last_heartbeat`, `ttl_seconds` and `sessions_token`."""
+        """Return an item as it is now, with its `last_heartbeat`, `ttl_seconds` and `sessions_token`."""
         return self._call("GET", f"/items/{item_id}")
 
     def stop_item(self, item_id: str, *, force: bool = False) -> dict[str, Any]:
-        """Stop an item, as somebody with an API key does."""
+        """Stop an item, as the holder of an API key does."""
         return self._call("POST", f"/items/{item_id}/stop", {"force": force})
 
     def requeue_item(self, item_id: str, *, state: str = "queued") -> dict[str, Any]:
-        """Deliver an item again under its id, brought to a state."""
+        """Queue an item again under its id, and lead it to a state."""
         return self._call("POST", f"/items/{item_id}/requeue", {"state": state})
 
     def steal_item(self, item_id: str) -> dict[str, Any]:
-        """Let another worker beat the item, or claim it."""
+        """Make another worker claim the item, or send its heartbeat."""
         return self._call("POST", f"/items/{item_id}/steal")
 
     def impose_ttl(self, item_id: str, seconds: int | None) -> dict[str, Any]:
-        """Give this TTL in every later answer that extends; None takes it back."""
+        """Grant this TTL to every later beat; None ends that."""
         return self._call("PUT", f"/items/{item_id}/ttl", {"ttl_seconds": seconds})
 
     def rotate_token(self, item_id: str) -> str:
-        """Revoke an item's sessions token; returns the new one."""
+        """Revoke an item's sessions token, and return the new one."""
         return str(self._call("POST", f"/items/{item_id}/token")["sessions_token"])
 
     def delete_item(self, item_id: str) -> None:
-        """Make an item unknown."""
+        """Delete an item."""
         self._call("DELETE", f"/items/{item_id}")
 
     # -- sessions
 
     def add_event(self, session_id: str, **event: Any) -> str:
-        """Add an event to a session, such as an `agent.tool_use`; returns its id."""
+        """Add an event to a session, such as an `agent.tool_use`, and return its id."""
         return str(self._call("POST", f"/sessions/{session_id}/events", event)["id"])
 
     def events(self, session_id: str) -> list[dict[str, Any]]:
-        """All events of a session, oldest first."""
+        """Return all events of a session, the oldest first."""
         return list(self._call("GET", f"/sessions/{session_id}/events")["events"])
 
     # -- faults
@@ -177,31 +177,31 @@ class Simulator:
         times: int | None = 1,
         **effect: Any,
     ) -> int:
-        """Set a fault; kinds and their parameters are in `work_api_simulator.admin`. Returns its id."""
+        """Set a fault, and return its id. `work_api_simulator.admin` lists the kinds and their parameters."""
         body = {"kind": kind, "call": call, "item": item, "times": times, **effect}
         return int(self._call("POST", "/faults", body)["id"])
 
     def remove_fault(self, fault_id: int) -> None:
-        """Take a fault away; requests that hang by it are let go."""
+        """Remove a fault; this ends the requests that it holds."""
         self._call("DELETE", f"/faults/{fault_id}")
 
     def clear_faults(self) -> None:
-        """Take all faults away."""
+        """Remove all faults."""
         self._call("DELETE", "/faults")
 
     def outage(self, mode: str) -> None:
-        """Take the Work API away (`refuse`, `reset`) or bring it back (`off`)."""
+        """Begin (`refuse`, `reset`) or end (`off`) an outage of the Work API."""
         self._call("PUT", "/outage", {"mode": mode})
 
     # -- history
 
     def history(self, item: str | None = None, *, since: int = 0) -> list[dict[str, Any]]:
-        """Everything seen after entry `since`, of one item if it is named."""
+        """Return the history's entries after `since`, of one item if it is named."""
         query = {"since": str(since)} | ({} if item is None else {"item": item})
         return list(self._call("GET", "/history", query=query)["entries"])
 
     def last_seq(self) -> int:
-        """The number of the latest entry of the history."""
+        """Return the `seq` of the history's latest entry."""
         return int(self._call("GET", "/")["last_seq"])
 
     def wait_for(
@@ -212,13 +212,13 @@ class Simulator:
         since: int = 0,
         timeout: float = 10.0,
     ) -> list[dict[str, Any]]:
-        """Wait until a condition on the history holds, and return the history; TimeoutError if it does not."""
+        """Wait until the history meets a condition, and return it; raise TimeoutError if it does not in time."""
         deadline, pause = time.monotonic() + timeout, threading.Event()
         while not condition(history := self.history(item, since=since)):
             if time.monotonic() > deadline:
                 shown = "\n".join(json.dumps(entry) for entry in history[-20:])
                 raise TimeoutError(f"The condition did not hold within {timeout:.0f} s. The latest entries:\n{shown}")
-            pause.wait(LOOK)
+            pause.wait(POLL_INTERVAL)
         return history
 
     def _call(
@@ -231,6 +231,6 @@ class Simulator:
 
 
 def accepted(simulator: Simulator, item: str) -> list[float]:
-    """When each beat that extended an item's lease was applied, by the simulator's monotonic clock."""
+    """Return when each beat that extended an item's lease took effect, by the monotonic clock."""
     beats = (entry for entry in simulator.history(item) if entry.get("call") == "heartbeat")
     return [entry["applied_monotonic"] for entry in beats if entry["lease_extended"]]

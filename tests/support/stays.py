@@ -1,6 +1,6 @@
-"""Looks at the pods of a namespace all the time, and remembers from when until when each was there.
+"""Observes the pods of a namespace continuously, and remembers when each was first and last seen.
 
-This module owns that looking. It must not judge, nor change anything: `judge` compares what was seen with the leases.
+This module observes only. It must not check or change anything: `judge` compares the observations with the leases.
 """
 
 import threading
@@ -11,13 +11,13 @@ from typing import Self
 from controlplane import ControlPlane
 from support.judge import Stay
 
-LOOK = 0.1  # seconds between two looks: short beside the second that a fence keeps in hand
-END = 30.0  # seconds until the last look must have returned: a request to a hanging API server takes 5
+POLL_INTERVAL = 0.1  # seconds between two observations: short beside the second of reserve that a fence has
+JOIN_TIMEOUT = 30.0  # seconds for the last observation to end: a request to a hanging API server takes 5
 WORK_LABEL = "worklease.dev/work-id"
 
 
 class Stays:
-    """The pods that carry a work item's label; looks from `with` to its end."""
+    """An observer of the pods that carry a work item's label, during a `with` block."""
 
     def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self._plane = plane
@@ -35,24 +35,24 @@ class Stays:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join(END)
+        self._thread.join(JOIN_TIMEOUT)
 
     def seen(self) -> list[Stay]:
-        """What was seen until now."""
+        """Return the observations until now."""
         if self._failure is not None:
             raise RuntimeError("The looking at pods has failed, so nothing is known of them") from self._failure
         return list(self._stays.values())
 
     def _run(self) -> None:
         try:
-            while not self._ended.wait(LOOK):
-                self._look()
-        except Exception as error:  # noqa: BLE001 - told by `seen`, to the thread that asks
+            while not self._ended.wait(POLL_INTERVAL):
+                self._observe()
+        except Exception as error:  # noqa: BLE001 - raised by `seen`, in the thread that calls it
             self._failure = error
 
-    def _look(self) -> None:
-        """Take note of the pods that are there; while the API server is away nothing is known, and nothing can go."""
-        asked = time.monotonic()  # a pod that is told was there when the question was put, or came after
+    def _observe(self) -> None:
+        """Note the pods that exist. While the API server is away nothing is known, and no pod can be removed."""
+        asked = time.monotonic()  # a listed pod existed when the request was sent, or was created after
         answer = self._plane.get(self._path)
         if not isinstance(answer, dict):
             return

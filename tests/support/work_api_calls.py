@@ -1,6 +1,6 @@
-"""What tests of the Work API's room send, and how servers answer it.
+"""Requests and server answers for tests of the Work API's client.
 
-Must not judge.
+This module must not assert.
 """
 
 from pydantic import SecretStr

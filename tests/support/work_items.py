@@ -1,4 +1,4 @@
-"""Items of the simulator's pure model, in the states that tests begin with."""
+"""Items of the simulator's pure model, in the states in which tests begin."""
 
 from work_api_simulator import items
 from work_api_simulator.instants import SECOND
@@ -10,7 +10,7 @@ T0 = 1_795_000_000 * SECOND + 123_456
 
 
 def item(state: State = State.STARTING) -> Item:
-    """An item that was acknowledged at T0 and never beaten."""
+    """Return an item that was acknowledged at T0 and never got a heartbeat."""
     return Item(
         id="work_1",
         environment_id="env_1",
@@ -27,14 +27,14 @@ def item(state: State = State.STARTING) -> Item:
 def beat(
     before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
 ) -> HeartbeatAccepted | Refusal:
-    """Beat an item."""
+    """Return the result of a heartbeat."""
     return items.beat(before, at, profile, expected=expected, desired=desired)
 
 
 def accepted(
     before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
 ) -> HeartbeatAccepted:
-    """Beat an item; the beat must be answered 200."""
+    """Return the result of a heartbeat that must be accepted."""
     answered = beat(before, expected, at=at, profile=profile, desired=desired)
     if isinstance(answered, Refusal):
         raise TypeError(f"The beat was refused: {answered.message}")
@@ -42,7 +42,7 @@ def accepted(
 
 
 def refused(before: Item, expected: str | None, *, profile: Profile = HOSTED, desired: int | None = None) -> Refusal:
-    """Beat an item; the beat must be refused."""
+    """Return the refusal of a heartbeat that must be refused."""
     refusal = beat(before, expected, profile=profile, desired=desired)
     if isinstance(refusal, HeartbeatAccepted):
         raise TypeError(f"The beat was answered 200: {refusal}")
@@ -50,5 +50,5 @@ def refused(before: Item, expected: str | None, *, profile: Profile = HOSTED, de
 
 
 def active(profile: Profile = HOSTED) -> Item:
-    """An item that is held since T0."""
+    """Return an item that has been held since T0."""
     return accepted(item(), items.NO_HEARTBEAT, profile=profile).item

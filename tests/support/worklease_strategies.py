@@ -1,7 +1,7 @@
-"""Hypothesis strategies for WorkLease specs and statuses: sound ones, and ones that someone got wrong.
+"""Hypothesis strategies for WorkLease specs and statuses: valid ones, and ones with mistakes.
 
-This module owns what a spec or a status may look like as generated input. It does not say which of them are accepted:
-the models and the API server do, and the tests compare the two.
+This module owns what generated specs and statuses look like. It does not say which of them are accepted: the models and
+the API server do, and the tests compare the two.
 """
 
 import copy
@@ -54,10 +54,10 @@ ODD_STRINGS: Final = (
     "2026-11-22T03:52:26Z",
     "${jndi}",
 )
-"""Strings on which two readers of one pattern may differ: line ends, case, signs, other scripts, words of others."""
+"""Strings on which two readers of one pattern may differ: line ends, case, signs, other scripts, similar words."""
 
 LENGTHS: Final = (62, 63, 64, 253, 254, 4096, 4097, 65_536, 65_537)
-"""The lengths about which some field changes its mind."""
+"""The lengths around which some field becomes valid or invalid."""
 
 NUMBERS: Final = (
     -(2**63),
@@ -86,11 +86,11 @@ NUMBERS: Final = (
     2**64,
     1e300,
 )
-"""Numbers at the bounds of some field, and what JSON can say but an integer cannot."""
+"""Numbers at the bounds of some field, and JSON numbers that are not integers."""
 
 
 def identifiers() -> st.SearchStrategy[str]:
-    """Ids that are valid as a label's value, the longest ones too."""
+    """Return ids that are valid as a label's value, up to the longest."""
     return st.one_of(
         st.sampled_from(["work_demo1", "sesn_0aZ", "a", "A-b_c", "x" * 63]),
         st.from_regex(r"\A[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\Z"),
@@ -106,7 +106,7 @@ def _names() -> st.SearchStrategy[str]:
 
 
 def _json() -> st.SearchStrategy[Any]:
-    """Anything that JSON can say, as a pod's own fields may."""
+    """Return any JSON value, as fields of a pod may contain."""
     leaves = st.one_of(st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.sampled_from(ODD_STRINGS))
     return st.recursive(
         leaves,
@@ -118,7 +118,7 @@ def _json() -> st.SearchStrategy[Any]:
 
 
 def templates(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Pod templates whose labels agree with the item, with fields that only a pod knows."""
+    """Return pod templates whose labels agree with the item, with fields that belong to pods only."""
     container = _optional({"name": _names(), "image": st.just("busybox:1.37")}, {"env": _json(), "whatever": _json()})
     label_values = st.sampled_from(["", "a", "A.b-c_9", "x" * 63])
     labels = _optional(
@@ -133,7 +133,7 @@ def templates(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
 
 
 def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Sound values of ``spec.sandbox``."""
+    """Return valid values of ``spec.sandbox``."""
     fields: dict[str, st.SearchStrategy[Any]] = {
         "template": templates(environment_id, work_id),
         "startDeadlineSeconds": st.integers(1, A_DAY),
@@ -147,7 +147,7 @@ def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
 
 @st.composite
 def specs(draw: st.DrawFn) -> dict[str, Any]:
-    """Sound specs, as a user writes them: camelCase, with what has a default there or not."""
+    """Return valid specs as a user writes them: camelCase, with or without the fields that have defaults."""
     environment_id, work_id = draw(identifiers()), draw(identifiers())
     optional: dict[str, st.SearchStrategy[Any]] = {
         "ttlSeconds": st.integers(1, A_DAY),
@@ -163,7 +163,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def _paths(value: object, path: Place = ()) -> list[Place]:
-    """Every place inside a JSON value, its root excepted."""
+    """Return every path inside a JSON value, except its root."""
     if isinstance(value, dict):
         members: list[tuple[str | int, object]] = list(value.items())
     elif isinstance(value, list):
@@ -226,7 +226,7 @@ _MUTATIONS: Final[tuple[Callable[[st.DrawFn, dict[str, Any], Place], None], ...]
 
 @st.composite
 def mutated_specs(draw: st.DrawFn) -> dict[str, Any]:
-    """Specs that someone got wrong in one to three places, or changed in a way that is still sound."""
+    """Return specs with one to three changes, which make them invalid or keep them valid."""
     spec = copy.deepcopy(draw(specs()))
     spec.setdefault("sandbox", {"onFailure": "Restart", "maxRestarts": 1, "drainSeconds": 0, "keepFailedPod": True})
     spec.setdefault("ttlSeconds", 1)
@@ -239,7 +239,7 @@ def mutated_specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def _text(longest: int) -> st.SearchStrategy[str]:
-    """What the world may say: anything that UTF-8 can carry, and too much of it."""
+    """Return any text that UTF-8 can encode, up to more than `longest`."""
     return st.one_of(
         st.sampled_from(ODD_STRINGS),
         st.text(st.characters(codec="utf-8"), max_size=30),
@@ -248,7 +248,7 @@ def _text(longest: int) -> st.SearchStrategy[str]:
 
 
 def heartbeats() -> st.SearchStrategy[str]:
-    """Values of ``last_heartbeat``: times in every notation, none, and what is no time at all."""
+    """Return values of ``last_heartbeat``: times in every notation, none, and texts that are no times."""
     return st.one_of(
         st.sampled_from(
             [
@@ -268,7 +268,7 @@ def heartbeats() -> st.SearchStrategy[str]:
 
 
 def times() -> st.SearchStrategy[datetime]:
-    """Aware times, of every year and offset that UTC still has."""
+    """Return aware times of every year and offset that UTC can represent."""
     ends = timedelta(days=1)
     odd = timezone(timedelta(hours=-3, minutes=-31, seconds=-15))
     return st.datetimes(
@@ -283,7 +283,7 @@ def _maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def sandbox_statuses() -> st.SearchStrategy[SandboxStatus]:
-    """What may have become of a pod."""
+    """Return the statuses that a sandbox can have."""
     return st.fixed_dictionaries(
         {
             "pod_uid": st.uuids().map(str),
@@ -298,7 +298,7 @@ def sandbox_statuses() -> st.SearchStrategy[SandboxStatus]:
 
 
 def conditions() -> st.SearchStrategy[list[StatusCondition]]:
-    """Conditions, each type once."""
+    """Return lists of conditions, each type at most once."""
     one = st.fixed_dictionaries(
         {
             "type": st.sampled_from(["LeaseHeld", "SandboxReady", "Finished", "Ready", "example.com/Other"]),
@@ -313,7 +313,7 @@ def conditions() -> st.SearchStrategy[list[StatusCondition]]:
 
 
 def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
-    """Every status that the operator may want to write."""
+    """Return every status that the operator may write."""
     pods = st.lists(sandbox_statuses(), unique_by=lambda pod: pod.pod_uid, max_size=3)
     many_pods = st.just([SandboxStatus(pod_uid=f"uid-{number}") for number in range(MOST_SANDBOXES + 5)])
     return st.fixed_dictionaries(
@@ -335,7 +335,7 @@ def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
 
 @st.composite
 def mutated_statuses(draw: st.DrawFn) -> dict[str, Any]:
-    """Statuses that another program wrote, or a newer operator: wrong in one to three places, or odd."""
+    """Return statuses of another program or a newer operator: with one to three changes."""
     status = copy.deepcopy(draw(statuses()).model_dump(mode="json", exclude_none=True))
     for _ in range(draw(st.integers(1, 3))):
         paths = _paths(status)
