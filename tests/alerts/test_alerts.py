@@ -77,7 +77,7 @@ def test_each_runbook_is_of_an_alert_and_names_panels_and_pages_that_are_there()
 
 
 def test_the_dashboards_file_is_what_is_written_from_its_panels() -> None:
-    assert DASHBOARD.read_text() == dashboard(), "write it anew: make dashboard"
+    assert DASHBOARD.read_text() == dashboard(), "it is out of date: make dashboard"
 
 
 def test_the_dashboards_panels_do_not_overlap_and_fill_their_rows() -> None:

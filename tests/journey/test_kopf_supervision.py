@@ -164,13 +164,13 @@ def test_what_vanished_while_kopf_was_away_is_let_go_of_and_its_name_has_one_act
         vanish(control_plane, leases, "work-ghost")
         wait_for(lambda: leases.get("work_ghost") is None, seconds=10, what="the end of the resource")
         simulator.create_item("work_anew")
-        anew = {
+        recreated = {
             "apiVersion": "worklease.dev/v1alpha1",
             "kind": "WorkLease",
             "metadata": {"name": "work-ghost"},
             "spec": {"environmentID": simulator.environment_id, "workID": "work_anew"},
         }
-        leases.apply(anew)
+        leases.apply(recreated)
     wait_for(lambda: len(accepted(simulator, "work_anew")) >= 2, seconds=SOON + INTERVAL, what="beats of the new one")
     ghost = len(heartbeats(simulator.history("work_ghost")))
     beats_on(simulator, ["work_anew", "work_other"], 2 * INTERVAL)

@@ -18,8 +18,8 @@ class ObservedStore:
     """A store, and the changes that it reported."""
 
     def __init__(self, profile: Profile = HOSTED) -> None:
-        self.told: list[Change] = []
-        self.store = Store(profile, self.told.append)
+        self.changes: list[Change] = []
+        self.store = Store(profile, self.changes.append)
 
     def add(self, new: Item, at: int = T0) -> Item:
         self.store.add(new, at)
@@ -34,159 +34,159 @@ class ObservedStore:
 
 
 def test_a_poll_hands_out_the_item_that_waits_longest() -> None:
-    shop = ObservedStore()
-    shop.queued("work_a")
-    shop.queued("work_b")
-    assert (shop.poll(T0), shop.poll(T0), shop.poll(T0)) == ("work_a", "work_b", None)
+    observed = ObservedStore()
+    observed.queued("work_a")
+    observed.queued("work_b")
+    assert (observed.poll(T0), observed.poll(T0), observed.poll(T0)) == ("work_a", "work_b", None)
 
 
 def test_a_polled_item_stays_queued_until_its_acknowledgement() -> None:
-    shop = ObservedStore()
-    shop.queued("work_a")
-    shop.poll(T0)
-    polled = shop.store.get("work_a", T0)
+    observed = ObservedStore()
+    observed.queued("work_a")
+    observed.poll(T0)
+    polled = observed.store.get("work_a", T0)
     assert polled is not None
     assert polled.state is State.QUEUED
 
 
 def test_an_unacknowledged_item_is_handed_out_again_once_it_is_old_enough() -> None:
-    shop = ObservedStore()
-    shop.queued("work_a")
-    shop.poll(T0)
+    observed = ObservedStore()
+    observed.queued("work_a")
+    observed.poll(T0)
     almost = T0 + RECLAIM_MS * MILLISECOND - 1
-    assert (shop.poll(almost), shop.poll(almost + 1)) == (None, "work_a")
+    assert (observed.poll(almost), observed.poll(almost + 1)) == (None, "work_a")
 
 
 def test_an_acknowledged_item_is_not_reclaimed() -> None:
-    shop = ObservedStore()
-    shop.queued("work_a")
-    shop.poll(T0)
-    acknowledged = items.acknowledge(shop.queued("work_a"), T0, HOSTED)
+    observed = ObservedStore()
+    observed.queued("work_a")
+    observed.poll(T0)
+    acknowledged = items.acknowledge(observed.queued("work_a"), T0, HOSTED)
     assert isinstance(acknowledged, Item)
-    shop.store.put(acknowledged, T0)
-    assert shop.poll(T0 + 1000 * SECOND, 0) is None
+    observed.store.put(acknowledged, T0)
+    assert observed.poll(T0 + 1000 * SECOND, 0) is None
 
 
 def test_a_lapse_happens_at_its_own_time_not_when_it_is_noticed() -> None:
-    shop = ObservedStore()
-    shop.add(active())
-    found = shop.store.get("work_1", T0 + 400 * SECOND)
+    observed = ObservedStore()
+    observed.add(active())
+    found = observed.store.get("work_1", T0 + 400 * SECOND)
     assert found is not None
     assert (found.state, found.started_at) == (State.QUEUED, T0 + 300 * SECOND)
-    assert [(change.kind, change.at) for change in shop.told[1:]] == [(ChangeKind.LAPSED, T0 + 300 * SECOND)]
+    assert [(change.kind, change.at) for change in observed.changes[1:]] == [(ChangeKind.LAPSED, T0 + 300 * SECOND)]
 
 
 def test_a_lease_holds_to_its_last_microsecond() -> None:
-    shop = ObservedStore()
-    shop.add(active())
-    found = shop.store.get("work_1", T0 + 300 * SECOND - 1)
+    observed = ObservedStore()
+    observed.add(active())
+    found = observed.store.get("work_1", T0 + 300 * SECOND - 1)
     assert found is not None
     assert found.state is State.ACTIVE
 
 
 def test_the_timer_lapses_without_anybody_asking() -> None:
-    shop = ObservedStore()
-    held = shop.add(active())
-    assert shop.store.next_due() == T0 + 300 * SECOND
+    observed = ObservedStore()
+    held = observed.add(active())
+    assert observed.store.next_due() == T0 + 300 * SECOND
     later = items.beat(held, T0 + 100 * SECOND, HOSTED, expected=held.value, desired=None)
     assert not isinstance(later, Refusal)
-    shop.store.put(later.item, T0 + 100 * SECOND)
-    shop.store.run_due(T0 + 300 * SECOND)
-    assert len(shop.told) == 1, "the lease was extended in time"
-    assert shop.store.next_due() == T0 + 400 * SECOND
-    shop.store.run_due(T0 + 400 * SECOND)
-    assert shop.told[-1].kind is ChangeKind.LAPSED
-    assert shop.store.next_due() is None
+    observed.store.put(later.item, T0 + 100 * SECOND)
+    observed.store.run_due(T0 + 300 * SECOND)
+    assert len(observed.changes) == 1, "the lease was extended in time"
+    assert observed.store.next_due() == T0 + 400 * SECOND
+    observed.store.run_due(T0 + 400 * SECOND)
+    assert observed.changes[-1].kind is ChangeKind.LAPSED
+    assert observed.store.next_due() is None
 
 
 def test_a_ttl_that_was_cut_moves_the_timer_forward() -> None:
-    shop = ObservedStore()
-    held = shop.add(active())
+    observed = ObservedStore()
+    held = observed.add(active())
     cut = items.beat(held, T0 + SECOND, HOSTED, expected=held.value, desired=5)
     assert not isinstance(cut, Refusal)
-    shop.store.put(cut.item, T0 + SECOND)
-    assert shop.store.next_due() == T0 + 6 * SECOND
+    observed.store.put(cut.item, T0 + SECOND)
+    assert observed.store.next_due() == T0 + 6 * SECOND
 
 
 def test_a_lapsed_item_waits_at_the_end_of_the_queue() -> None:
-    shop = ObservedStore()
-    shop.add(active())
-    shop.queued("work_2", T0 + SECOND)
+    observed = ObservedStore()
+    observed.add(active())
+    observed.queued("work_2", T0 + SECOND)
     at = T0 + 300 * SECOND
-    shop.store.run_due(at)
-    assert (shop.poll(at), shop.poll(at)) == ("work_2", "work_1")
+    observed.store.run_due(at)
+    assert (observed.poll(at), observed.poll(at)) == ("work_2", "work_1")
 
 
 def test_a_server_that_looks_only_when_polled_keeps_the_old_value_good_until_then() -> None:
-    shop = ObservedStore(Profile(lapse=Lapse.AT_NEXT_POLL))
-    held = shop.add(active())
+    observed = ObservedStore(Profile(lapse=Lapse.AT_NEXT_POLL))
+    held = observed.add(active())
     late = T0 + 1000 * SECOND
-    assert shop.store.get("work_1", late) == held
-    assert shop.poll(late) == "work_1"
-    found = shop.store.get("work_1", late)
+    assert observed.store.get("work_1", late) == held
+    assert observed.poll(late) == "work_1"
+    found = observed.store.get("work_1", late)
     assert found is not None
     assert found.value is None
 
 
 def test_some_servers_offer_a_lapsed_item_under_a_new_id() -> None:
-    shop = ObservedStore(Profile(lapsed_id=LapsedId.NEW))
-    shop.add(active())
+    observed = ObservedStore(Profile(lapsed_id=LapsedId.NEW))
+    observed.add(active())
     late = T0 + 301 * SECOND
-    gone = shop.store.find(ENVIRONMENT, "work_1", late)
+    gone = observed.store.find(ENVIRONMENT, "work_1", late)
     assert isinstance(gone, Refusal)
     assert gone.kind is RefusalKind.NOT_FOUND
-    renamed = shop.told[-1].after
+    renamed = observed.changes[-1].after
     assert renamed is not None
-    assert shop.poll(late) == renamed.id != "work_1"
+    assert observed.poll(late) == renamed.id != "work_1"
     assert renamed.data_id == "sesn_1"
 
 
 def test_an_item_that_is_delivered_again_takes_a_new_place_in_the_queue() -> None:
-    shop = ObservedStore()
-    first = shop.queued("work_a")
-    shop.queued("work_b")
-    shop.store.change(ChangeKind.REQUEUED, first, items.requeue(first, T0 + SECOND), T0 + SECOND)
-    assert shop.poll(T0 + SECOND) == "work_b"
+    observed = ObservedStore()
+    first = observed.queued("work_a")
+    observed.queued("work_b")
+    observed.store.change(ChangeKind.REQUEUED, first, items.requeue(first, T0 + SECOND), T0 + SECOND)
+    assert observed.poll(T0 + SECOND) == "work_b"
 
 
 def test_pages_cover_every_item_once_the_newest_first() -> None:
-    shop = ObservedStore()
+    observed = ObservedStore()
     for number in range(7):
-        shop.queued(f"work_{number}")
+        observed.queued(f"work_{number}")
     seen: list[str] = []
-    page, following = shop.store.page(ENVIRONMENT, T0, 3, None)
+    page, following = observed.store.page(ENVIRONMENT, T0, 3, None)
     while following is not None:
         assert len(page) == 3
         seen += [each.id for each in page]
-        page, following = shop.store.page(ENVIRONMENT, T0, 3, following)
+        page, following = observed.store.page(ENVIRONMENT, T0, 3, following)
     seen += [each.id for each in page]
     assert seen == [f"work_{number}" for number in reversed(range(7))]
 
 
 def test_a_page_that_ends_with_the_last_item_has_no_successor() -> None:
-    shop = ObservedStore()
-    shop.queued("work_a")
-    assert shop.store.page(ENVIRONMENT, T0, 1, None)[1] is None
+    observed = ObservedStore()
+    observed.queued("work_a")
+    assert observed.store.page(ENVIRONMENT, T0, 1, None)[1] is None
 
 
 def test_a_lagging_list_tells_the_past() -> None:
-    shop = ObservedStore(Profile(list_lag_seconds=2.0))
-    held = shop.add(active())
-    assert shop.store.page(ENVIRONMENT, T0 + SECOND, 10, None)[0] == []
+    observed = ObservedStore(Profile(list_lag_seconds=2.0))
+    held = observed.add(active())
+    assert observed.store.page(ENVIRONMENT, T0 + SECOND, 10, None)[0] == []
     stopped = items.after_stop(held, T0 + 3 * SECOND, HOSTED, StopMode.FORCED)
-    shop.store.put(stopped, T0 + 3 * SECOND)
-    assert shop.store.page(ENVIRONMENT, T0 + 4 * SECOND, 10, None)[0] == [held]
-    assert shop.store.page(ENVIRONMENT, T0 + 5 * SECOND, 10, None)[0] == [stopped]
+    observed.store.put(stopped, T0 + 3 * SECOND)
+    assert observed.store.page(ENVIRONMENT, T0 + 4 * SECOND, 10, None)[0] == [held]
+    assert observed.store.page(ENVIRONMENT, T0 + 5 * SECOND, 10, None)[0] == [stopped]
 
 
 def test_the_statistics_tell_waiting_from_polled() -> None:
-    shop = ObservedStore()
-    shop.queued("work_a", T0)
-    shop.queued("work_b", T0 + SECOND)
-    shop.poll(T0 + SECOND)
-    stats = shop.store.stats(ENVIRONMENT, T0 + SECOND)
+    observed = ObservedStore()
+    observed.queued("work_a", T0)
+    observed.queued("work_b", T0 + SECOND)
+    observed.poll(T0 + SECOND)
+    stats = observed.store.stats(ENVIRONMENT, T0 + SECOND)
     assert (stats.depth, stats.pending, stats.oldest_queued_at, stats.workers_polling) == (1, 1, T0, 1)
-    assert shop.store.stats(ENVIRONMENT, T0 + 32 * SECOND).workers_polling == 0
+    assert observed.store.stats(ENVIRONMENT, T0 + 32 * SECOND).workers_polling == 0
 
 
 def test_an_id_with_an_unknown_prefix_is_a_bad_parameter() -> None:
@@ -196,9 +196,9 @@ def test_an_id_with_an_unknown_prefix_is_a_bad_parameter() -> None:
 
 
 def test_an_item_of_another_environment_is_not_found() -> None:
-    shop = ObservedStore()
-    shop.queued("sesn_1")
-    assert not isinstance(shop.store.find(ENVIRONMENT, "sesn_1", T0), Refusal)
-    refusal = shop.store.find("env_2", "sesn_1", T0)
+    observed = ObservedStore()
+    observed.queued("sesn_1")
+    assert not isinstance(observed.store.find(ENVIRONMENT, "sesn_1", T0), Refusal)
+    refusal = observed.store.find("env_2", "sesn_1", T0)
     assert isinstance(refusal, Refusal)
     assert refusal.kind is RefusalKind.NOT_FOUND

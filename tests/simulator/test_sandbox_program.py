@@ -32,11 +32,11 @@ def token(simulator: Simulator) -> str:
 @contextmanager
 def sandbox(simulator: Simulator, folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run the program with a pod's environment only; it has ended at the end of the block."""
-    told = {"ANTHROPIC_BASE_URL": simulator.url, "SANDBOX_WORKDIR": str(folder), "SANDBOX_MAX_IDLE": "0.2"}
+    variables = {"ANTHROPIC_BASE_URL": simulator.url, "SANDBOX_WORKDIR": str(folder), "SANDBOX_MAX_IDLE": "0.2"}
     command = [sys.executable, str(PROGRAM)]
     paths = {"HOME": str(folder), "PATH": "/usr/bin:/bin", "NO_PROXY": "127.0.0.1"}
     process = subprocess.Popen(
-        command, env=paths | told | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, env=paths | variables | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         yield process
@@ -45,7 +45,7 @@ def sandbox(simulator: Simulator, folder: Path, **environment: str) -> Iterator[
         process.communicate()
 
 
-def told_to_the_pod(token: str) -> dict[str, str]:
+def pod_variables(token: str) -> dict[str, str]:
     """Return the variables that the operator sets in a pod."""
     return {
         template.ENVIRONMENT_VARIABLE: "env_demo",
@@ -82,7 +82,7 @@ def test_the_sandbox_runs_a_sessions_tools_and_touches_no_lease(
     simulator: Simulator, token: str, tmp_path: Path
 ) -> None:
     first = use_bash(simulator, "echo made > file; cat file")
-    with sandbox(simulator, tmp_path, **told_to_the_pod(token)) as process:
+    with sandbox(simulator, tmp_path, **pod_variables(token)) as process:
         done = result_of(simulator, first)
         shown = result_of(simulator, use_bash(simulator, "env"))
         simulator.add_event(SESSION, **IDLE)
@@ -101,7 +101,7 @@ def test_the_sandbox_runs_a_sessions_tools_and_touches_no_lease(
 def test_the_sandbox_lets_a_tool_finish_when_it_is_told_to_go_and_says_that_it_was(
     simulator: Simulator, token: str, tmp_path: Path
 ) -> None:
-    with sandbox(simulator, tmp_path, **told_to_the_pod(token)) as process:
+    with sandbox(simulator, tmp_path, **pod_variables(token)) as process:
         # The tool waits for the test, and the sandbox must not end before the tool.
         running = use_bash(simulator, "touch begun; until [ -e go ]; do sleep 0.05; done; echo through")
         until((tmp_path / "begun").exists, "the tool's beginning")
@@ -115,8 +115,8 @@ def test_the_sandbox_lets_a_tool_finish_when_it_is_told_to_go_and_says_that_it_w
 
 def test_a_session_whose_item_has_another_id_is_named(simulator: Simulator, tmp_path: Path) -> None:
     token = simulator.create_item("work_1", data_id=SESSION)["sessions_token"]
-    told = told_to_the_pod(token) | {template.WORK_VARIABLE: "work_1", "ANTHROPIC_SESSION_ID": SESSION}
-    with sandbox(simulator, tmp_path, **told):
+    variables = pod_variables(token) | {template.WORK_VARIABLE: "work_1", "ANTHROPIC_SESSION_ID": SESSION}
+    with sandbox(simulator, tmp_path, **variables):
         assert result_of(simulator, use_bash(simulator, "echo here"))["content"][0]["text"] == "here"
 
 
@@ -131,8 +131,8 @@ def test_a_sandbox_that_may_not_read_its_session_has_not_finished(
     simulator: Simulator, token: str, tmp_path: Path
 ) -> None:
     simulator.create_item("sesn_other", data_id="sesn_other")
-    told = told_to_the_pod(token) | {template.WORK_VARIABLE: "sesn_other"}
-    with sandbox(simulator, tmp_path, **told) as process:
+    variables = pod_variables(token) | {template.WORK_VARIABLE: "sesn_other"}
+    with sandbox(simulator, tmp_path, **variables) as process:
         said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, said
     assert "no access to this session" in said

@@ -64,13 +64,13 @@ def test_a_beat_is_answered_as_the_simulator_answers_it(books: Books, script: li
             simulated.item = items.after_stop(simulated.item, at, HOSTED, mode)
             books.end("work_1", "stopped" if step == "force" else "stopping")
             continue
-        ours, theirs = (
+        book_value, simulator_value = (
             {"right": right, "claim": NO_HEARTBEAT, "wrong": "2026-01-01T00:00:00.000000Z"}[step]
             for right in (value, simulated.value)
         )
-        answer = books.beat("work_1", ours, float(now), WALL + now)
+        answer = books.beat("work_1", book_value, float(now), WALL + now)
         assert answer is not None
-        assert (answer.status, answer.state, answer.extended) == simulated.beat(theirs, float(now))
+        assert (answer.status, answer.state, answer.extended) == simulated.beat(simulator_value, float(now))
         value = answer.value or NO_HEARTBEAT
 
 
