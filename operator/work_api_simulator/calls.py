@@ -36,7 +36,7 @@ class WorkRequest:
     worker_id: str | None = None
 
 
-class WorkCalls:
+class ItemCalls:
     """The Work API over a store and a keyring."""
 
     def __init__(self, profile: Profile, store: Store, keyring: Keyring) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from work_api_simulator import items
-from work_api_simulator.calls import WorkCalls
+from work_api_simulator.calls import ItemCalls
 from work_api_simulator.clock import Clock
 from work_api_simulator.credentials import Keyring
 from work_api_simulator.faults import Faults
@@ -52,7 +52,7 @@ class Simulation:
         self.keyring = Keyring()
         self.faults = Faults()
         self.store = Store(profile, self._changed)
-        self.calls = WorkCalls(profile, self.store, self.keyring)
+        self.calls = ItemCalls(profile, self.store, self.keyring)
         self.on_queued: Callable[[str], None] = lambda _environment_id: None
 
     def _changed(self, change: Change) -> None:

@@ -25,7 +25,7 @@ from worklease.keeper.kept import LeaseOptions
 from worklease.observability import logs
 from worklease.observability.event_recorder import EventRecorder
 from worklease.observability.health import Health, ProbeResult
-from worklease.observability.metrics import Fleet, Metrics
+from worklease.observability.metrics import FleetCollector, Metrics
 from worklease.observability.server import Page, serve
 from worklease.preflight import check
 from worklease.process import notice_suspends
@@ -75,7 +75,7 @@ async def operate(settings: Settings) -> None:
             credentials_secret=settings.credentials_secret,
         )
         keeper = Keeper(clients, options, monotonic, wall)
-        metrics.watch(Fleet(keeper, clients.budget, monotonic))
+        metrics.watch(FleetCollector(keeper, clients.budget, monotonic))
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from prometheus_client import Metric
 
-from worklease.observability.metrics import Fleet, Metrics
+from worklease.observability.metrics import FleetCollector, Metrics
 
 LONGEST_LIST: Final = 8
 """Values of a label that are listed at most; for a longer list the page says where it is."""
@@ -58,7 +58,7 @@ class _Idle:
 def families() -> list[Metric]:
     """Return the operator's own metrics, without any lease."""
     metrics, idle = Metrics(), cast("Any", _Idle())
-    metrics.watch(Fleet(idle, idle, lambda: 0.0))
+    metrics.watch(FleetCollector(idle, idle, lambda: 0.0))
     asyncio.run(metrics.page())
     return [family for family in metrics.registry.collect() if family.name.startswith("worklease_")]
 

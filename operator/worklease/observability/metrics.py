@@ -76,7 +76,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()
         self.registry = registry = CollectorRegistry()
-        self._fleet: Fleet | None = None
+        self._fleet: FleetCollector | None = None
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         build = Info("worklease_build", "The version of the operator, and of its Python.", registry=registry)
@@ -142,7 +142,7 @@ class Metrics:
             case _:
                 self._sandboxes.count(event)
 
-    def watch(self, fleet: "Fleet") -> None:
+    def watch(self, fleet: "FleetCollector") -> None:
         """Show the state of a fleet as well."""
         self._fleet = fleet
         self.registry.register(fleet)
@@ -274,7 +274,7 @@ class _Sandboxes:
                 assert_never(event)
 
 
-class Fleet(Collector):
+class FleetCollector(Collector):
     """The state of the kept leases and of the budget that they share, as of the last count."""
 
     def __init__(self, keeper: Keeper, budget: Budget, clock: Callable[[], float]) -> None:

@@ -121,7 +121,7 @@ Source = Trouble | End | Cause | Ailment
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReasonRow:
     """What one reason means to whoever reports it."""
 
     kinds: frozenset[Kind]
@@ -157,72 +157,76 @@ _READY: Final = frozenset({Kind.READY})
 _QUIET, _INFO, _WARNING = Severity.QUIET, Severity.INFO, Severity.WARNING
 _TROUBLE, _LOST, _UNDER_WAY, _WELL, _OVER = Level.TROUBLE, Level.LOST, Level.UNDER_WAY, Level.WELL, Level.OVER
 
-UNKNOWN: Final = Row(frozenset(Kind), _INFO, _WARNING, _TROUBLE)
+UNKNOWN: Final = ReasonRow(frozenset(Kind), _INFO, _WARNING, _TROUBLE)
 """The row of a reason that is not in the table: a newer operator wrote it."""
 
-TABLE: Final[Mapping[str, Row]] = {
+TABLE: Final[Mapping[str, ReasonRow]] = {
     # LeaseHeld, before and while the lease is held
-    Reason.RENEWED: Row(_LEASE, _INFO, _INFO, _WELL, expected=Verdict.TRUE),
+    Reason.RENEWED: ReasonRow(_LEASE, _INFO, _INFO, _WELL, expected=Verdict.TRUE),
     # A lease that is held and still "not acknowledged" is in trouble.
-    Reason.CLAIMING: Row(
+    Reason.CLAIMING: ReasonRow(
         _LEASE, _INFO, _QUIET, _UNDER_WAY, mirrors=(Trouble.NOT_ACKNOWLEDGED,), expected=Verdict.FALSE
     ),
-    Reason.DRAINING: Row(_LEASE, _INFO, _INFO, _UNDER_WAY, expected=Verdict.TRUE, deletes_pods=True),
-    Reason.FENCED: Row(_LEASE_AND_SANDBOX, _WARNING, _WARNING, _TROUBLE, (Cause.FENCED,), deletes_pods=True),
-    Reason.IN_DOUBT: Row(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.IN_DOUBT,)),
-    Reason.NOT_EXTENDED: Row(_LEASE, _INFO, _WARNING, _TROUBLE, (Trouble.NOT_EXTENDED,)),
-    Reason.THROTTLED: Row(_LEASE, _INFO, _WARNING, _TROUBLE, (Trouble.THROTTLED,)),
-    Reason.UNREACHABLE: Row(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.UNREACHABLE,)),
-    Reason.UNAUTHORIZED: Row(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.UNAUTHORIZED,), is_shown_at_once=True),
-    Reason.CREDENTIALS_MISSING: Row(
+    Reason.DRAINING: ReasonRow(_LEASE, _INFO, _INFO, _UNDER_WAY, expected=Verdict.TRUE, deletes_pods=True),
+    Reason.FENCED: ReasonRow(_LEASE_AND_SANDBOX, _WARNING, _WARNING, _TROUBLE, (Cause.FENCED,), deletes_pods=True),
+    Reason.IN_DOUBT: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.IN_DOUBT,)),
+    Reason.NOT_EXTENDED: ReasonRow(_LEASE, _INFO, _WARNING, _TROUBLE, (Trouble.NOT_EXTENDED,)),
+    Reason.THROTTLED: ReasonRow(_LEASE, _INFO, _WARNING, _TROUBLE, (Trouble.THROTTLED,)),
+    Reason.UNREACHABLE: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.UNREACHABLE,)),
+    Reason.UNAUTHORIZED: ReasonRow(
+        _LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.UNAUTHORIZED,), is_shown_at_once=True
+    ),
+    Reason.CREDENTIALS_MISSING: ReasonRow(
         _LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.CREDENTIALS_MISSING,), is_shown_at_once=True
     ),
-    Reason.REJECTED: Row(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.REJECTED,), is_shown_at_once=True),
-    Reason.HELD_BY_ANOTHER: Row(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.HELD_BY_ANOTHER,)),
-    Reason.INVALID_SPEC: Row(_LEASE_AND_FINISHED, _WARNING, _WARNING, _TROUBLE),
-    Reason.SUSPENDED: Row(_LEASE, _INFO, _INFO, _UNDER_WAY),
-    Reason.BUDGET_SHORT: Row(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.BUDGET_SHORT,), is_shown_at_once=True),
-    Reason.DUPLICATE: Row(_LEASE, _WARNING, _WARNING, _UNDER_WAY, expected=Verdict.FALSE),
+    Reason.REJECTED: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.REJECTED,), is_shown_at_once=True),
+    Reason.HELD_BY_ANOTHER: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.HELD_BY_ANOTHER,)),
+    Reason.INVALID_SPEC: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _TROUBLE),
+    Reason.SUSPENDED: ReasonRow(_LEASE, _INFO, _INFO, _UNDER_WAY),
+    Reason.BUDGET_SHORT: ReasonRow(
+        _LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.BUDGET_SHORT,), is_shown_at_once=True
+    ),
+    Reason.DUPLICATE: ReasonRow(_LEASE, _WARNING, _WARNING, _UNDER_WAY, expected=Verdict.FALSE),
     # LeaseHeld and Finished, once the lease is over: asked for by somebody, or lost
-    Reason.STOPPED: Row(_LEASE_AND_FINISHED, _INFO, _INFO, _OVER, (End.STOPPED,), deletes_pods=True),
-    Reason.REQUEUED: Row(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.REQUEUED,), deletes_pods=True),
-    Reason.TAKEN_OVER: Row(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.TAKEN_OVER,), deletes_pods=True),
-    Reason.NOT_FOUND: Row(
+    Reason.STOPPED: ReasonRow(_LEASE_AND_FINISHED, _INFO, _INFO, _OVER, (End.STOPPED,), deletes_pods=True),
+    Reason.REQUEUED: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.REQUEUED,), deletes_pods=True),
+    Reason.TAKEN_OVER: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.TAKEN_OVER,), deletes_pods=True),
+    Reason.NOT_FOUND: ReasonRow(
         _LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (Trouble.NOT_FOUND, End.NOT_FOUND), deletes_pods=True
     ),
-    Reason.EXPIRED: Row(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.EXPIRED,), deletes_pods=True),
-    Reason.RELEASED: Row(_LEASE_AND_FINISHED, _INFO, _INFO, _OVER, (End.RELEASED,), deletes_pods=True),
+    Reason.EXPIRED: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.EXPIRED,), deletes_pods=True),
+    Reason.RELEASED: ReasonRow(_LEASE_AND_FINISHED, _INFO, _INFO, _OVER, (End.RELEASED,), deletes_pods=True),
     # SandboxReady, while the sandbox starts or runs
-    Reason.RUNNING: Row(_SANDBOX, _INFO, _QUIET, _WELL),
-    Reason.PENDING: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
-    Reason.NOT_READY: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
-    Reason.NO_POD: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
-    Reason.CREATING: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
-    Reason.CREATION_REFUSED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE),
-    Reason.RESTARTING: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, deletes_pods=True),
-    Reason.IMAGE_PULL_FAILED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.IMAGE_PULL_FAILED,)),
-    Reason.UNSCHEDULABLE: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.UNSCHEDULABLE,)),
-    Reason.CRASH_LOOP: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CRASH_LOOP,)),
-    Reason.CONFIG_ERROR: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CONFIG_ERROR,)),
+    Reason.RUNNING: ReasonRow(_SANDBOX, _INFO, _QUIET, _WELL),
+    Reason.PENDING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.NOT_READY: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.NO_POD: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.CREATING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.CREATION_REFUSED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE),
+    Reason.RESTARTING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, deletes_pods=True),
+    Reason.IMAGE_PULL_FAILED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.IMAGE_PULL_FAILED,)),
+    Reason.UNSCHEDULABLE: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.UNSCHEDULABLE,)),
+    Reason.CRASH_LOOP: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CRASH_LOOP,)),
+    Reason.CONFIG_ERROR: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CONFIG_ERROR,)),
     # SandboxReady, once the sandbox ended
-    Reason.SUCCEEDED: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, (Cause.SUCCEEDED,)),
-    Reason.FAILED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.FAILED,)),
-    Reason.OOM_KILLED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.OOM_KILLED,)),
-    Reason.EVICTED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.EVICTED,)),
-    Reason.PREEMPTED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.PREEMPTED,)),
-    Reason.DELETED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.DELETED,)),
-    Reason.NODE_LOST: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.NODE_LOST,)),
-    Reason.START_DEADLINE_EXCEEDED: Row(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.NOT_STARTED,)),
-    Reason.ENDING: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
-    Reason.ENDED: Row(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
-    Reason.FENCE_PENDING: Row(_SANDBOX, _WARNING, _QUIET, _TROUBLE),
-    Reason.DELETION_REFUSED: Row(_SANDBOX, _WARNING, _QUIET, _TROUBLE),
+    Reason.SUCCEEDED: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, (Cause.SUCCEEDED,)),
+    Reason.FAILED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.FAILED,)),
+    Reason.OOM_KILLED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.OOM_KILLED,)),
+    Reason.EVICTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.EVICTED,)),
+    Reason.PREEMPTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.PREEMPTED,)),
+    Reason.DELETED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.DELETED,)),
+    Reason.NODE_LOST: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.NODE_LOST,)),
+    Reason.START_DEADLINE_EXCEEDED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.NOT_STARTED,)),
+    Reason.ENDING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.ENDED: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.FENCE_PENDING: ReasonRow(_SANDBOX, _WARNING, _QUIET, _TROUBLE),
+    Reason.DELETION_REFUSED: ReasonRow(_SANDBOX, _WARNING, _QUIET, _TROUBLE),
     # Finished and Ready: they follow from the others
-    Reason.IN_PROGRESS: Row(_FINISHED, _QUIET, _QUIET, _UNDER_WAY),
-    Reason.TEARING_DOWN: Row(_FINISHED, _QUIET, _QUIET, _UNDER_WAY),
-    Reason.LEASE_NOT_HELD: Row(_READY, _QUIET, _QUIET, _UNDER_WAY),
-    Reason.SANDBOX_NOT_READY: Row(_READY, _QUIET, _QUIET, _UNDER_WAY),
-    Reason.HEALTHY: Row(_READY, _QUIET, _QUIET, _WELL),
+    Reason.IN_PROGRESS: ReasonRow(_FINISHED, _QUIET, _QUIET, _UNDER_WAY),
+    Reason.TEARING_DOWN: ReasonRow(_FINISHED, _QUIET, _QUIET, _UNDER_WAY),
+    Reason.LEASE_NOT_HELD: ReasonRow(_READY, _QUIET, _QUIET, _UNDER_WAY),
+    Reason.SANDBOX_NOT_READY: ReasonRow(_READY, _QUIET, _QUIET, _UNDER_WAY),
+    Reason.HEALTHY: ReasonRow(_READY, _QUIET, _QUIET, _WELL),
 }
 
 _REASON_OF: Final[Mapping[Source, Reason]] = {
@@ -230,7 +234,7 @@ _REASON_OF: Final[Mapping[Source, Reason]] = {
 }
 
 
-def row_of(reason: str) -> Row:
+def row_of(reason: str) -> ReasonRow:
     """Return the row of a reason; ``UNKNOWN`` for one that is not in the table."""
     return TABLE.get(reason, UNKNOWN)
 

@@ -11,7 +11,7 @@ import pytest
 from support.lease_samples import answered, held, refused, stamp, throttled, unanswered, unsent
 from worklease import telemetry
 from worklease.keeper.keeper import Keeper
-from worklease.observability.metrics import OUTCOMES, Fleet, Metrics
+from worklease.observability.metrics import OUTCOMES, FleetCollector, Metrics
 from worklease.rules import outcomes
 from worklease.rules.answers import observe
 from worklease.rules.lease import Adoption, End, Lease
@@ -229,7 +229,7 @@ class Kept:
 
 async def fleet(now: float, *leases: tuple[Lease, str]) -> dict[str, float]:
     metrics = Metrics()
-    metrics.watch(Fleet(cast("Keeper", Kept(*leases)), Budget(300, lambda: now), lambda: now))
+    metrics.watch(FleetCollector(cast("Keeper", Kept(*leases)), Budget(300, lambda: now), lambda: now))
     await metrics.page()
     return samples(metrics)
 

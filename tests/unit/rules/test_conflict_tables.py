@@ -7,7 +7,7 @@ import pytest
 
 from support.lease_samples import exchange, held, refused, stamp, unanswered
 from worklease.rules.answers import adoption, observe
-from worklease.rules.conflicts import AFTER_HOLDING, TO_A_FIRST_CLAIM, Row
+from worklease.rules.conflicts import AFTER_HOLDING, TO_A_FIRST_CLAIM, ConflictRow
 from worklease.rules.lease import Adoption, End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, ListedItem
 
@@ -77,8 +77,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("row", "case"), CASES, ids=lambda part: part.seen if isinstance(part, Row) else "")
-def test_each_row_gives_its_verdict(row: Row, case: tuple[Lease, Conflicted, ListedItem | None]) -> None:
+@pytest.mark.parametrize(("row", "case"), CASES, ids=lambda part: part.seen if isinstance(part, ConflictRow) else "")
+def test_each_row_gives_its_verdict(row: ConflictRow, case: tuple[Lease, Conflicted, ListedItem | None]) -> None:
     before, outcome, listed = case
     after = observe(before, outcome, listed)
     match row.verdict:
@@ -92,5 +92,5 @@ def test_each_row_gives_its_verdict(row: Row, case: tuple[Lease, Conflicted, Lis
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_every_refusal_meets_a_row(table: tuple[Row, ...]) -> None:
+def test_every_refusal_meets_a_row(table: tuple[ConflictRow, ...]) -> None:
     assert table[-1].seen == "anything else"
