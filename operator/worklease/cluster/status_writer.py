@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from worklease.api.names import Reference
 from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, PatchType, Refused, Reply
+from worklease.pace import TokenBucket
 from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
 IN_FLIGHT: Final = 8
@@ -113,19 +114,6 @@ class _Queue:
         self.routine.pop(uid, None)
 
 
-class _Pace:
-    """Places for writes, at a steady rate after a burst; times are monotonic seconds."""
-
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate, self._left, self._at = rate, BURST, now
-
-    def take(self, now: float) -> float:
-        """Take the next place, and say how many seconds it is away."""
-        self._left = min(BURST, self._left + (now - self._at) * self._rate) - 1.0
-        self._at = now
-        return max(0.0, -self._left / self._rate)
-
-
 class StatusWriter:
     """Writes the newest status of each object, and forgets what it overtook."""
 
@@ -135,8 +123,8 @@ class StatusWriter:
         self._publisher = publisher
         self._api = api
         self._clock = clock
-        self._pace = _Pace(writes_per_second, clock())
-        self._routine_pace = _Pace(writes_per_second * ROUTINE_SHARE, clock())
+        self._pace = TokenBucket(writes_per_second, BURST, clock())
+        self._routine_pace = TokenBucket(writes_per_second * ROUTINE_SHARE, BURST, clock())
         self._entries: dict[str, _Entry] = {}
         self._queue = _Queue()
         self._news = asyncio.Event()
@@ -221,9 +209,9 @@ class StatusWriter:
     async def _await_place(self, urgency: Urgency) -> None:
         """Wait for a write's place within the budget."""
         now = self._clock()
-        seconds = self._pace.take(now)
+        seconds = self._pace.reserve(now)
         if urgency is Urgency.ROUTINE:
-            seconds = max(seconds, self._routine_pace.take(now))
+            seconds = max(seconds, self._routine_pace.reserve(now))
         if seconds > 0:
             await asyncio.sleep(seconds)
 

@@ -17,6 +17,7 @@ from typing import Any, Final, assert_never
 
 from worklease.api.names import CONTROLLER
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.pace import TokenBucket
 from worklease.rules.pods import Cause
 from worklease.rules.reasons import Kind, Reason, Severity, Verdict, row_of
 from worklease.telemetry import (
@@ -164,15 +165,14 @@ class EventRecorder:
     async def run(self) -> None:
         """Write until cancelled."""
         loop = asyncio.get_running_loop()
-        allowance, counted_at = BURST, loop.time()
+        pace = TokenBucket(PER_SECOND, BURST, loop.time())
         while True:
             while not self._waiting:
                 self._news.clear()
                 await self._news.wait()
-            now = loop.time()
-            allowance, counted_at = min(BURST, allowance + (now - counted_at) * PER_SECOND) - 1.0, now
-            if allowance < 0:
-                await asyncio.sleep(-allowance / PER_SECOND)
+            wait = pace.reserve(loop.time())
+            if wait > 0:
+                await asyncio.sleep(wait)
             event, at = self._waiting.popleft()
             await self._write(event, at)
             if self._dropped and len(self._waiting) < MOST_WAITING:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Final, Literal
 
+from worklease.pace import TokenBucket
 from worklease.telemetry import SILENT, Publisher, TurnGiven
 
 ROUTINE_SHARE: Final = 0.8
@@ -75,25 +76,6 @@ class _Waiting:
     asked: float = field(compare=False)
 
 
-class _Bucket:
-    """Tokens that come at a steady rate, up to a burst."""
-
-    def __init__(self, rate: float, burst: float, now: float) -> None:
-        self.rate, self._burst, self._level, self._at = rate, burst, burst, now
-
-    def level(self, now: float) -> float:
-        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self.rate)
-        self._at = now
-        return self._level
-
-    def wait(self, now: float) -> float:
-        """Give the seconds until the next whole token."""
-        return max(0.0, (1.0 - self.level(now)) / self.rate)
-
-    def take(self) -> None:
-        self._level -= 1.0
-
-
 class Budget:
     """The turns of all calls; 0 a minute is no limit, but a hold counts all the same."""
 
@@ -118,8 +100,8 @@ class Budget:
         if per_minute:
             rate, burst, share = per_minute / (A_MINUTE + BURST), BURST, ROUTINE_SHARE
         now = clock()
-        self._all = _Bucket(rate, max(1.0, rate * burst), now)
-        self._share = _Bucket(rate * share, max(1.0, rate * share * burst), now)
+        self._all = TokenBucket(rate, max(1.0, rate * burst), now)
+        self._share = TokenBucket(rate * share, max(1.0, rate * share * burst), now)
 
     @property
     def is_open(self) -> bool:
