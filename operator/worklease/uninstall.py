@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.api.names import FINALIZER, RESOURCE_PATH, TIMER_FINALIZER, Reference
+from worklease.api.names import FINALIZER, TIMER_FINALIZER, Reference, workleases_path
 from worklease.cluster import finalizer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.cluster.paging import list_pages
 
 OURS: Final = frozenset({FINALIZER, TIMER_FINALIZER})
 
 PAUSE: Final = 0.5
 """Seconds between two looks, or two tries: the operator's pod takes some seconds to end."""
-
-PAGE: Final = 500
-"""Resources listed in one call, as kubectl does."""
 
 _log = logging.getLogger(__name__)
 
@@ -110,25 +108,18 @@ class _NotListed(Exception):
 
 async def _bearers(api: KubernetesApi, namespace: str | None) -> list[Mapping[str, Any]]:
     """List, page by page, the WorkLeases that carry a finalizer of ours."""
-    path = f"{RESOURCE_PATH}/workleases" if namespace is None else f"{RESOURCE_PATH}/namespaces/{namespace}/workleases"
-    query = {"limit": str(PAGE)}
+    path = workleases_path(namespace)
     found: list[Mapping[str, Any]] = []
-    while True:
-        match await api.call("GET", path, query=query):
-            case Done(body):
-                items = body.get("items") or ()
-                found += [item for item in items if OURS & set(item["metadata"].get("finalizers") or ())]
-                token = (body.get("metadata") or {}).get("continue")
-                if not token:
-                    return found
-                query = {"limit": str(PAGE), "continue": token}
+    async for page in list_pages(api, path, {}):
+        match page:
             case Refused(status=HTTPStatus.NOT_FOUND):
                 # The CRD is gone, and every WorkLease with it.
                 return []
             case Refused(_, message) | NoAnswer(message):
                 raise _NotListed(f"WorkLeases could not be listed at {path}: {message}")
-            case reply:
-                assert_never(reply)
+            case items:
+                found += [item for item in items if OURS & set(item["metadata"].get("finalizers") or ())]
+    return found
 
 
 async def _take_off(api: KubernetesApi, left: list[Mapping[str, Any]], released: dict[str, Released]) -> str:

@@ -5,14 +5,12 @@ Owns these calls and the messages for their errors. It must not write.
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, assert_never
+from typing import Any, assert_never
 
 from worklease.api.names import RESOURCE_PATH
 from worklease.cli.leases import LeaseView, read
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
-
-PAGE: Final = "500"
-"""Objects listed in one call, as kubectl does."""
+from worklease.cluster.paging import list_pages
 
 
 class Unreadable(Exception):
@@ -80,19 +78,11 @@ class Reader:
 
     async def _list(self, path: str, query: Mapping[str, str]) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        page = {"limit": PAGE, **query}
-        while True:
-            match await self._api.call("GET", path, query=page):
-                case Done(body):
-                    found += body.get("items") or ()
-                    token = (body.get("metadata") or {}).get("continue")
-                    if not token:
-                        return found
-                    page["continue"] = token
-                case Refused() | NoAnswer() as reply:
-                    raise Unreadable(_why(self._api, reply))
-                case reply:
-                    assert_never(reply)
+        async for page in list_pages(self._api, path, query):
+            if isinstance(page, Refused | NoAnswer):
+                raise Unreadable(_why(self._api, page))
+            found += page
+        return found
 
 
 def _in(namespace: str) -> str:

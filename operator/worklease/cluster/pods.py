@@ -4,8 +4,7 @@ Owns the pod API. A pod is deleted by name only together with its uid as precond
 successor is somebody else's. Must not decide which pod is made or goes when.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -13,19 +12,14 @@ from typing import Any, Final, assert_never
 
 from worklease.api.models import LONGEST_SANDBOX_MESSAGE
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.cluster.paging import Page, list_pages
 from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Pod
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds that Kubernetes gives a pod which does not say."""
 
-PAGE: Final = 500
-"""Pods listed in one call, as kubectl does."""
-
 PAGE_TRIES: Final = 3
-"""How often a further page is asked for."""
-
-PAGE_RETRY: Final = 1.0
-"""Seconds between these."""
+"""How often a page after the first is asked for before a long list is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,29 +93,11 @@ class Pods:
             case reply:
                 assert_never(reply)
 
-    async def pages(self, namespace: str, selector: str) -> AsyncIterator[Sequence[Mapping[str, Any]] | NotDone]:
-        """List the pods whose labels are selected, page by page; ``NotDone``, as the last, if not all could be had.
-
-        A page is asked for again before a long list is given up.
-        """
-        query: dict[str, str] | None = {"labelSelector": selector, "limit": str(PAGE)}
-        refusals = 0
-        while query is not None:
-            match await self._api.call("GET", _path(namespace), query=query):
-                case Done(body):
-                    refusals = 0
-                    yield body.get("items") or ()
-                    token = (body.get("metadata") or {}).get("continue")
-                    query = query | {"continue": token} if token else None
-                case (Refused(_, message) | NoAnswer(message)) as refused:
-                    refusals += 1
-                    is_outdated = isinstance(refused, Refused) and refused.status == HTTPStatus.GONE
-                    if is_outdated or refusals == PAGE_TRIES or "continue" not in query:
-                        yield NotDone(message)
-                        return
-                    await asyncio.sleep(PAGE_RETRY)
-                case reply:
-                    assert_never(reply)
+    async def pages(self, namespace: str, selector: str) -> AsyncIterator[Page | NotDone]:
+        """List the pods that the label selector finds, page by page; ``NotDone``, as the last, if it is incomplete."""
+        query = {"labelSelector": selector}
+        async for page in list_pages(self._api, _path(namespace), query, tries=PAGE_TRIES):
+            yield NotDone(page.message) if isinstance(page, Refused | NoAnswer) else page
 
     async def look(self, namespace: str, name: str, uid: str) -> Pod | Gone | NotDone:
         """Look whether this very pod is there, and how it is."""

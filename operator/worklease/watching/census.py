@@ -9,14 +9,15 @@ import asyncio
 import logging
 import math
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from worklease.api.names import ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
 from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.paging import Page, list_pages
 
 INTERVAL: Final = 180.0
 """Seconds between two censuses if nothing asks for one: a ghost beats no longer, and a list of names is cheap."""
@@ -35,9 +36,6 @@ BLIND_AFTER: Final = 60.0
 
 POLL_INTERVAL: Final = 3.0
 """Seconds between two looks whether the resource is served: one small call, and what Kopf missed shows soon."""
-
-PAGE: Final = 500
-"""Objects listed in one call, as kubectl does."""
 
 REMEMBERED: Final = 10_000
 """Uids of gone resources that are remembered: more than can be in an old list that is answered late."""
@@ -72,7 +70,7 @@ class Roll:
         self._seen: dict[str, Sighting] = {}
         self._last_told: dict[Scope, float] = {}
         self._untold: dict[Scope, dict[str, float]] = defaultdict(dict)
-        self.query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
+        self.query = {"labelSelector": labels} if labels else {}
         """The parameters of a list."""
 
     def path(self, scope: Scope) -> str:
@@ -214,7 +212,7 @@ class Census:
 
     # --- Taking it ---------------------------------------------------------------------------------------------
 
-    async def first(self) -> AsyncIterator[Sequence[Mapping[str, Any]]]:
+    async def first(self) -> AsyncIterator[Page]:
         """List the resources, whole, page by page, and count the pods: what is there before any watch tells of it."""
         resources: set[str] = set()
         is_complete = True
@@ -279,21 +277,14 @@ class Census:
         settled = [await self._settle(roll, uid, seen) for uid, seen in roll.missing(scope, listed, began).items()]
         return listed if all(settled) else None
 
-    async def _pages(self, roll: Roll, scope: Scope, accept: str) -> AsyncIterator[Sequence[Mapping[str, Any]] | None]:
+    async def _pages(self, roll: Roll, scope: Scope, accept: str) -> AsyncIterator[Page | None]:
         """List the objects of a scope, page by page; None, as the last, if not all of them could be had."""
-        query: dict[str, str] | None = roll.query
-        while query is not None:
-            match await self._api.call("GET", roll.path(scope), query=query, accept=accept):
-                case Done(body):
-                    yield body.get("items") or ()
-                    token = (body.get("metadata") or {}).get("continue")
-                    query = roll.query | {"continue": token} if token else None
-                case Refused(_, message) | NoAnswer(message):
-                    _log.warning("census not taken, will try again path=%s: %s", roll.path(scope), message)
-                    yield None
-                    return
-                case reply:
-                    assert_never(reply)
+        async for page in list_pages(self._api, roll.path(scope), roll.query, accept=accept):
+            if isinstance(page, Refused | NoAnswer):
+                _log.warning("census not taken, will try again path=%s: %s", roll.path(scope), page.message)
+                yield None
+            else:
+                yield page
 
     async def _settle(self, roll: Roll, uid: str, sighting: Sighting) -> bool:
         """Let go of what is not listed any more; returns whether it is certain what became of it."""
