@@ -16,7 +16,7 @@ from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
-from worklease.cluster.finalizer import Set, put_on, take_off
+from worklease.cluster.finalizer import Set, add, remove
 from worklease.cluster.pods import DeletionAccepted, Pods
 from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.preflight import PreflightFailed, check
@@ -166,9 +166,9 @@ async def test_the_finalizer_goes_on_and_off_beside_others(api: KubernetesApi, n
     reference = await make_lease(api, namespace)
     kopf = {"metadata": {"finalizers": ["worklease.dev/timer"]}}
     await call(api, "PATCH", reference.path, body=kopf, patch=PatchType.MERGE)
-    assert isinstance(await put_on(api, reference), Set)
+    assert isinstance(await add(api, reference), Set)
     assert await finalizers(api, reference) == ["worklease.dev/timer", FINALIZER]
-    assert isinstance(await take_off(api, reference), Set)
+    assert isinstance(await remove(api, reference), Set)
     assert await finalizers(api, reference) == ["worklease.dev/timer"]
 
 
@@ -182,11 +182,11 @@ async def test_the_finalizer_survives_writers_at_the_same_moment(api: Kubernetes
 
     async def write() -> None:
         for _ in range(5):
-            while not isinstance(await put_on(api, reference), Set):
+            while not isinstance(await add(api, reference), Set):
                 pass
-            while not isinstance(await take_off(api, reference), Set):
+            while not isinstance(await remove(api, reference), Set):
                 pass
-        while not isinstance(await put_on(api, reference), Set):
+        while not isinstance(await add(api, reference), Set):
             pass
 
     await asyncio.gather(edit(), write())
@@ -200,17 +200,17 @@ async def test_an_object_on_its_way_out_is_held_by_its_finalizer_and_given_no_ot
     other = {"metadata": {"finalizers": ["example.com/backup"]}}
     await call(api, "PATCH", reference.path, body=other, patch=PatchType.MERGE)
     await call(api, "DELETE", reference.path)
-    assert isinstance(await put_on(api, reference), Gone)
+    assert isinstance(await add(api, reference), Gone)
     none: dict[str, Any] = {"metadata": {"finalizers": []}}
     await call(api, "PATCH", reference.path, body=none, patch=PatchType.MERGE)
-    assert isinstance(await take_off(api, reference), Gone)
+    assert isinstance(await remove(api, reference), Gone)
 
 
 async def test_a_successors_finalizers_are_left_alone(api: KubernetesApi, namespace: str) -> None:
     reference = await make_lease(api, namespace)
-    assert isinstance(await put_on(api, reference), Set)
+    assert isinstance(await add(api, reference), Set)
     former = reference._replace(uid=FOREIGN_UID)
-    assert isinstance(await take_off(api, former), Gone)
+    assert isinstance(await remove(api, former), Gone)
     assert await finalizers(api, reference) == [FINALIZER]
 
 

@@ -116,7 +116,7 @@ class KubernetesApi:
         self._call_timeout = call_timeout
         self.namespace = namespace
         """The namespace that the credentials name as their own, if they do."""
-        self.leisure = asyncio.Semaphore(LOW_PRIORITY_CALLS)
+        self.low_priority = asyncio.Semaphore(LOW_PRIORITY_CALLS)
         """To be held around calls that thousands may want to make at once, and that nobody waits for urgently."""
 
     @classmethod

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from worklease.api.names import Reference
 from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, PatchType, Refused, Reply
+from worklease.cluster.guarded_write import Metadata, write_guarded
 from worklease.pace import TokenBucket
+from worklease.rules.backoff import backoff
 from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
 IN_FLIGHT: Final = 8
@@ -34,9 +36,6 @@ LONGEST_RETRY: Final = 10.0
 
 SCHEMA_RETRY: Final = 30.0
 """Seconds after which what the schema refused is tried again as it was: somebody may have mended the schema."""
-
-CONFLICTS: Final = 5
-"""Versions read in a row before a pause: others write at the same moment, as a rule Kopf its finalizer."""
 
 _log = logging.getLogger(__name__)
 
@@ -248,16 +247,9 @@ class StatusWriter:
         1.37), but not a ``metadata.resourceVersion``: so the write is guarded by a version that was seen with our uid.
         As a rule that is the one which our last write made, or which a watch told of, and a write is one call.
         """
-        reply: Reply = NoAnswer("")
-        for _ in range(CONFLICTS):
-            if entry.version is None:
-                reply = await self._api.call("GET", entry.reference.path)
-                if not isinstance(reply, Done):
-                    break
-                metadata = reply.body.get("metadata") or {}
-                if metadata.get("uid") != entry.reference.uid:
-                    return Gone()
-                entry.saw(metadata["resourceVersion"])
+
+        async def write(metadata: Metadata) -> Reply:
+            entry.saw(metadata["resourceVersion"])
             body = {"metadata": {"resourceVersion": entry.version}, "status": status}
             path = f"{entry.reference.path}/status"
             reply = await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA)
@@ -265,9 +257,9 @@ class StatusWriter:
                 entry.saw((reply.body.get("metadata") or {}).get("resourceVersion"))
             else:
                 entry.version = None
-            if not (isinstance(reply, Refused) and reply.status == HTTPStatus.CONFLICT):
-                break
-        return Gone() if isinstance(reply, Refused) and reply.is_absence else reply
+            return reply
+
+        return await write_guarded(self._api, entry.reference, write, version=entry.version)
 
     def _repeat(self, entry: _Entry, refused: Status | Maker | None) -> None:
         """Want what was refused once more, unless there is something newer."""
@@ -279,7 +271,7 @@ class StatusWriter:
         """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so that rarely."""
         self._publisher.publish(StatusWrite(Write.FAILED))
         entry.failures += 1
-        wait = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(entry.failures - 1, 10))
+        wait = backoff(entry.failures - 1, FIRST_RETRY, LONGEST_RETRY)
         match reply:
             case Refused(status=HTTPStatus.UNPROCESSABLE_ENTITY):
                 asyncio.get_running_loop().call_later(SCHEMA_RETRY, self._repeat, entry, entry.newest)

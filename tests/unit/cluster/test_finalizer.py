@@ -8,7 +8,8 @@ import pytest
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
 from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.client import Gone, KubernetesApi, NotDone
-from worklease.cluster.finalizer import CONFLICTS, Set, put_on, take_off
+from worklease.cluster.finalizer import Set, add, remove
+from worklease.cluster.guarded_write import MOST_VERSIONS
 
 UID = "6f5c2a1e-0000-0000-0000-000000000001"
 REFERENCE = Reference("sandboxes", "demo", UID)
@@ -45,7 +46,7 @@ def patches(server: ScriptedServer) -> list[Any]:
 
 async def test_it_is_put_on(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = always(found())
-    assert isinstance(await put_on(kubernetes, REFERENCE), Set)
+    assert isinstance(await add(kubernetes, REFERENCE), Set)
     get, patch = server.seen
     assert (get.method, get.target, patch.target) == ("GET", PATH, PATH)
     assert patch.headers["content-type"] == "application/merge-patch+json"
@@ -54,45 +55,45 @@ async def test_it_is_put_on(server: ScriptedServer, kubernetes: KubernetesApi) -
 
 async def test_it_is_taken_off(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = always(found(FINALIZER, deletionTimestamp="2026-11-22T03:52:26Z"))
-    assert isinstance(await take_off(kubernetes, REFERENCE), Set)
+    assert isinstance(await remove(kubernetes, REFERENCE), Set)
     assert patches(server)[0]["finalizers"] == []
 
 
 async def test_others_finalizers_are_kept_in_their_order(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = in_turn(found(OTHER, KOPF), found(), found(OTHER, FINALIZER, KOPF), found())
-    await put_on(kubernetes, REFERENCE)
-    await take_off(kubernetes, REFERENCE)
+    await add(kubernetes, REFERENCE)
+    await remove(kubernetes, REFERENCE)
     assert [patch["finalizers"] for patch in patches(server)] == [[OTHER, KOPF, FINALIZER], [OTHER, KOPF]]
 
 
 async def test_what_is_as_it_should_be_is_not_written(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = in_turn(found(FINALIZER), found(OTHER))
-    assert isinstance(await put_on(kubernetes, REFERENCE), Set)
-    assert isinstance(await take_off(kubernetes, REFERENCE), Set)
+    assert isinstance(await add(kubernetes, REFERENCE), Set)
+    assert isinstance(await remove(kubernetes, REFERENCE), Set)
     assert patches(server) == []
 
 
 async def test_a_conflict_is_read_again(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = in_turn(found(), CONFLICT, found(KOPF, version="8"), found())
-    assert isinstance(await put_on(kubernetes, REFERENCE), Set)
+    assert isinstance(await add(kubernetes, REFERENCE), Set)
     assert patches(server)[1] == {"uid": UID, "resourceVersion": "8", "finalizers": [KOPF, FINALIZER]}
 
 
 async def test_conflicts_without_end_are_left_to_the_caller(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = lambda seen: CONFLICT if seen.method == "PATCH" else found()
-    outcome = await put_on(kubernetes, REFERENCE)
+    outcome = await add(kubernetes, REFERENCE)
     assert isinstance(outcome, NotDone)
     assert "modified" in outcome.message
-    assert len(patches(server)) == CONFLICTS
+    assert len(patches(server)) == MOST_VERSIONS
 
 
-@pytest.mark.parametrize("write", [put_on, take_off])
+@pytest.mark.parametrize("write", [add, remove])
 async def test_an_object_that_is_gone_is_gone(server: ScriptedServer, kubernetes: KubernetesApi, write: Any) -> None:
     server.script = always(refused(404))
     assert isinstance(await write(kubernetes, REFERENCE), Gone)
 
 
-@pytest.mark.parametrize(("write", "present"), [(put_on, ()), (take_off, (FINALIZER,))])
+@pytest.mark.parametrize(("write", "present"), [(add, ()), (remove, (FINALIZER,))])
 async def test_an_object_that_goes_between_is_gone(
     server: ScriptedServer, kubernetes: KubernetesApi, write: Any, present: tuple[str, ...]
 ) -> None:
@@ -100,7 +101,7 @@ async def test_an_object_that_goes_between_is_gone(
     assert isinstance(await write(kubernetes, REFERENCE), Gone)
 
 
-@pytest.mark.parametrize(("write", "present"), [(put_on, ()), (take_off, (FINALIZER,))])
+@pytest.mark.parametrize(("write", "present"), [(add, ()), (remove, (FINALIZER,))])
 async def test_a_successor_is_left_alone(
     server: ScriptedServer, kubernetes: KubernetesApi, write: Any, present: tuple[str, ...]
 ) -> None:
@@ -111,13 +112,13 @@ async def test_a_successor_is_left_alone(
 
 async def test_a_successor_that_comes_between_is_left_alone(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = in_turn(found(), CONFLICT, found(uid="another"))
-    assert isinstance(await put_on(kubernetes, REFERENCE), Gone)
+    assert isinstance(await add(kubernetes, REFERENCE), Gone)
     assert len(patches(server)) == 1
 
 
 async def test_an_object_on_its_way_out_is_not_given_one(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = always(found(OTHER, deletionTimestamp="2026-11-22T03:52:26Z"))
-    assert isinstance(await put_on(kubernetes, REFERENCE), Gone)
+    assert isinstance(await add(kubernetes, REFERENCE), Gone)
     assert patches(server) == []
 
 
@@ -128,13 +129,13 @@ async def test_one_that_was_put_on_by_a_write_without_an_answer_is_not_forgotten
     server.script = in_turn(
         found(), Answer(fault=Fault.RESET), found(FINALIZER, deletionTimestamp="2026-11-22T03:52:26Z")
     )
-    assert isinstance(await put_on(kubernetes, REFERENCE), NotDone)
-    assert isinstance(await put_on(kubernetes, REFERENCE), Set)
+    assert isinstance(await add(kubernetes, REFERENCE), NotDone)
+    assert isinstance(await add(kubernetes, REFERENCE), Set)
 
 
 @pytest.mark.parametrize("method", ["GET", "PATCH"])
 @pytest.mark.parametrize("answer", [refused(403), refused(422), refused(500), Answer(fault=Fault.RESET)])
-@pytest.mark.parametrize(("write", "present"), [(put_on, ()), (take_off, (FINALIZER,))])
+@pytest.mark.parametrize(("write", "present"), [(add, ()), (remove, (FINALIZER,))])
 async def test_what_was_not_done_says_why(  # noqa: PLR0917 (pytest gives them by name)
     server: ScriptedServer,
     kubernetes: KubernetesApi,
@@ -156,4 +157,4 @@ async def test_an_answer_by_something_in_between_does_not_let_the_object_go(
     server: ScriptedServer, kubernetes: KubernetesApi
 ) -> None:
     server.script = always(Answer(body=b"<html>please log in</html>"))
-    assert isinstance(await put_on(kubernetes, REFERENCE), NotDone)
+    assert isinstance(await add(kubernetes, REFERENCE), NotDone)
