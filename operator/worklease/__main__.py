@@ -68,16 +68,23 @@ class _NamespacedName(click.ParamType[tuple[str, str]]):
 
 @main.command("release-finalizers")
 @click.option(
-    "--deployment", type=_NamespacedName(), help="The operator's Deployment: it is deleted, and its end awaited, first."
+    "--deployment",
+    type=_NamespacedName(),
+    help="The operator's Deployment: it is deleted first, and the command waits until it is gone.",
 )
 @click.option(
-    "--patience", type=click.FloatRange(min=1), default=120.0, show_default=True, help="Seconds that all may take."
+    "--patience",
+    "timeout",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="Seconds that all of it may take.",
 )
-def release_finalizers(deployment: tuple[str, str] | None, patience: float) -> None:
-    """Take the operator's finalizers off its WorkLeases, so that they can be deleted without it.
+def release_finalizers(deployment: tuple[str, str] | None, timeout: float) -> None:
+    """Remove the operator's finalizers from its WorkLeases, so that they can be deleted without it.
 
-    For the end of an installation: the operator must not run any more. No item is stopped; leases that are held run
-    out. WORKLEASE_NAMESPACES says which WorkLeases are meant.
+    Use it to end an installation: the operator must not run any more. No item is stopped, and leases that are held
+    expire. WORKLEASE_NAMESPACES says which namespaces are meant; by default all.
     """
     try:
         settings = Settings.read()
@@ -85,20 +92,20 @@ def release_finalizers(deployment: tuple[str, str] | None, patience: float) -> N
         raise click.ClickException(str(error)) from error
     _set_up_logging(settings)
     try:
-        asyncio.run(_release(settings, deployment, patience))
+        asyncio.run(_release(settings, deployment, timeout=timeout))
     except (NotConfigured, NotReleased) as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _release(settings: Settings, deployment: tuple[str, str] | None, patience: float) -> None:
-    """End the operator, release its WorkLeases, and tell of each."""
-    until = asyncio.get_running_loop().time() + patience
+async def _release(settings: Settings, deployment: tuple[str, str] | None, *, timeout: float) -> None:  # noqa: ASYNC109 (both steps share it)
+    """End the operator, release its WorkLeases, and print a line for each."""
+    until = asyncio.get_running_loop().time() + timeout
     kubernetes = await KubernetesApi.connect()
     try:
         if deployment is not None:
-            await end_operator(kubernetes, *deployment, patience=patience)
+            await end_operator(kubernetes, *deployment, timeout=timeout)
         left = until - asyncio.get_running_loop().time()
-        for each in await release(kubernetes, settings.namespaces, patience=left):
+        for each in await release(kubernetes, settings.namespaces, timeout=left):
             click.echo(str(each))
     finally:
         await kubernetes.close()

@@ -1,24 +1,22 @@
-"""What must be so before the operator can work: the resource is installed, and its rights are granted.
+"""The checks before the start: the resource is installed, and the operator has its rights.
 
-Owns these checks and their words. A missing thing stops the process at start, with one clear line for each.
+Owns these checks and their words. What is missing stops the process at start, with one clear line.
 """
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, assert_never
 
 from worklease.api.names import GROUP, RESOURCE_PATH
-from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.client import Done, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.cluster.polling import deadline_in, poll
 
 START_TIMEOUT: Final = 60.0
-"""Seconds to wait for an API server that does not answer: it may be starting too."""
+"""Seconds to wait for an API server that does not answer: it may be starting as well."""
 
 RETRY: Final = 1.0
 """Seconds between two tries."""
-
-_log = logging.getLogger(__name__)
 
 
 class PreflightFailed(Exception):
@@ -34,7 +32,7 @@ class Right:
     resource: str
     subresource: str = ""
     name: str = ""
-    """The one object that it is about; none: any."""
+    """The one object that the right is for; none: any object."""
 
     def __str__(self) -> str:
         """Write it as RBAC rules are read: the verb, and the resource with its group."""
@@ -53,7 +51,7 @@ RIGHTS: Final = (
 
 
 CHECKPOINT: Final = "worklease-checkpoint-00"
-"""The first ConfigMap of the checkpoint: who may read and write it, but for its creation, may do so by name only."""
+"""The first ConfigMap of the checkpoint. Rights to read and write are granted by name; creation has no name yet."""
 
 OWN_RIGHTS: Final = (
     Right("create", "", "configmaps"),
@@ -62,13 +60,19 @@ OWN_RIGHTS: Final = (
 """What is used in the operator's own namespace: the checkpoint."""
 
 
-async def check(api: KubernetesApi, namespaces: tuple[str, ...], own: str, *, patience: float = START_TIMEOUT) -> None:
-    """Look whether the cluster is ready for the operator, which lives in ``own``; ``patience`` is in seconds.
+async def check(
+    api: KubernetesApi,
+    namespaces: tuple[str, ...],
+    own: str,
+    *,
+    timeout: float = START_TIMEOUT,  # noqa: ASYNC109 (all calls share it)
+) -> None:
+    """Check, within ``timeout`` seconds, that the cluster is ready for the operator, whose namespace is ``own``.
 
     Raises:
-        PreflightFailed: It is not; the message says what is missing.
+        PreflightFailed: It is not ready; the message says what is missing.
     """
-    deadline = asyncio.get_running_loop().time() + patience
+    deadline = deadline_in(timeout)
     await _find_resource(api, deadline)
     wanted = [(right, namespace) for namespace in namespaces or (None,) for right in RIGHTS]
     wanted += [(right, own) for right in OWN_RIGHTS]
@@ -97,8 +101,9 @@ async def _find_resource(api: KubernetesApi, deadline: float) -> None:
 
 
 async def _ask(api: KubernetesApi, deadline: float, method: str, path: str, body: object = None) -> Done | Refused:
-    """Make a call, with patience for an API server that is on its way up or has too much to do."""
-    while True:
+    """Make a call; repeat it while the API server is starting, or has too much to do."""
+
+    async def attempt() -> Done | Refused | NotDone:
         match await api.call(method, path, body=body):
             case Refused(status=HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN, message=message):
                 raise PreflightFailed(
@@ -107,12 +112,16 @@ async def _ask(api: KubernetesApi, deadline: float, method: str, path: str, body
             case Done() | Refused(status=HTTPStatus.NOT_FOUND | HTTPStatus.BAD_REQUEST) as verdict:
                 return verdict
             case Refused(_, message) | NoAnswer(message):
-                if asyncio.get_running_loop().time() > deadline:
-                    raise PreflightFailed(message)
-                _log.warning("waiting for the Kubernetes API: %s", message)
-                await asyncio.sleep(RETRY)
+                return NotDone(message)
             case reply:
                 assert_never(reply)
+
+    outcome: Done | Refused | NotDone = await poll(
+        attempt, deadline=deadline, interval=RETRY, waiting_for="the Kubernetes API"
+    )
+    if isinstance(outcome, NotDone):
+        raise PreflightFailed(outcome.message)
+    return outcome
 
 
 async def _is_granted(api: KubernetesApi, deadline: float, right: Right, namespace: str | None) -> bool:

@@ -1,10 +1,9 @@
-"""The way out: the operator ends, and its finalizers come off, so that WorkLeases can be deleted without it.
+"""The uninstallation: the operator ends, and its finalizers are removed, so that WorkLeases can be deleted without it.
 
-Owns the order of that. Must not talk to the Work API: no item is stopped, and leases that are held run out. Must not
-delete a WorkLease, nor touch anybody else's finalizers.
+Owns the order of that. Must not talk to the Work API: no item is stopped, and leases that are held expire. Must not
+delete a WorkLease, nor touch finalizers that are not the operator's.
 """
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,17 +14,18 @@ from worklease.api.names import FINALIZER, TIMER_FINALIZER, Reference, worklease
 from worklease.cluster import finalizer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.paging import list_pages
+from worklease.cluster.polling import deadline_in, has_passed, poll
 
-OURS: Final = frozenset({FINALIZER, TIMER_FINALIZER})
+OPERATOR_FINALIZERS: Final = frozenset({FINALIZER, TIMER_FINALIZER})
 
-PAUSE: Final = 0.5
-"""Seconds between two looks, or two tries: the operator's pod takes some seconds to end."""
+POLL_INTERVAL: Final = 0.5
+"""Seconds between two tries: the operator's pod takes some seconds to end."""
 
 _log = logging.getLogger(__name__)
 
 
 class NotReleased(Exception):
-    """Not everything could be released in time: what is in the way, and what to do."""
+    """Not everything was released in time: why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,20 @@ class Released:
     held_until: str
 
     def __str__(self) -> str:
-        """Say what was done, and what becomes of the item, in one line."""
-        done = f"{self.namespace}/{self.name}: finalizers taken off"
+        """Say in one line what was done, and what happens to the item."""
+        done = f"{self.namespace}/{self.name}: finalizers removed"
         if not self.held_until:
-            return f"{done}, no lease was held"
+            return f"{done}; no lease was held"
         return (
-            f"{done}; the lease of {self.work_id} runs out at {self.held_until}, and the item is queued again, unless "
-            "an operator is installed again before"
+            f"{done}; the lease of {self.work_id} expires at {self.held_until}, and then the item is queued again, "
+            "unless an operator is installed before that"
         )
 
 
-async def end_operator(api: KubernetesApi, namespace: str, name: str, *, patience: float) -> None:
-    """Delete the operator's Deployment and wait until its pods are gone; ``patience`` is in seconds.
+async def end_operator(api: KubernetesApi, namespace: str, name: str, *, timeout: float) -> None:  # noqa: ASYNC109 (all tries share it)
+    """Delete the operator's Deployment and wait, ``timeout`` seconds at most, until its pods are gone.
 
-    A running operator would put the finalizers on again.
+    A running operator would add the finalizers again.
 
     Raises:
         NotReleased: It did not end in time.
@@ -59,55 +59,68 @@ async def end_operator(api: KubernetesApi, namespace: str, name: str, *, patienc
     path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
     # Foreground: the Deployment is there until the last of its pods is gone.
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
-    deadline = asyncio.get_running_loop().time() + patience
     method: str = "DELETE"
-    while True:
+
+    async def attempt() -> NotDone | None:
+        nonlocal method
         match await api.call(method, path, body=options if method == "DELETE" else None):
             case Refused(status=HTTPStatus.NOT_FOUND):
-                _log.info("the operator has ended deployment=%s/%s", namespace, name)
-                return
+                return None
             case Done():
-                method, problem = "GET", "one of its pods has not ended; is its node alive?"
+                method = "GET"
+                return NotDone("one of its pods has not ended; is its node alive?")
             case Refused(_, message) | NoAnswer(message):
-                problem = message
+                return NotDone(message)
             case reply:
                 assert_never(reply)
-        if asyncio.get_running_loop().time() > deadline:
-            raise NotReleased(f"Deployment {namespace}/{name} was not gone after {patience:.0f} s: {problem}")
-        await asyncio.sleep(PAUSE)
+
+    outcome = await poll(attempt, deadline=deadline_in(timeout), interval=POLL_INTERVAL)
+    if outcome is not None:
+        raise NotReleased(f"Deployment {namespace}/{name} was not gone after {timeout:.0f} s: {outcome.message}")
+    _log.info("the operator has ended deployment=%s/%s", namespace, name)
 
 
-async def release(api: KubernetesApi, namespaces: tuple[str, ...], *, patience: float) -> list[Released]:
-    """Take our finalizers off all WorkLeases of ``namespaces`` (none: of all), until a list shows none with them.
+async def release(api: KubernetesApi, namespaces: tuple[str, ...], *, timeout: float) -> list[Released]:  # noqa: ASYNC109 (all tries share it)
+    """Remove the operator's finalizers from all WorkLeases of ``namespaces`` (none: of all namespaces).
 
-    Returns what was released, by namespace and name. ``patience`` is in seconds.
+    Returns what was released, by namespace and name, once a list shows no finalizer of the operator's any more.
 
     Raises:
-        NotReleased: Some could not be released in time.
+        NotReleased: Some WorkLeases were not released within ``timeout`` seconds.
     """
-    deadline = asyncio.get_running_loop().time() + patience
+    deadline = deadline_in(timeout)
     released: dict[str, Released] = {}
-    while True:
-        try:
-            left = [bearer for scope in namespaces or (None,) for bearer in await _bearers(api, scope)]
-            if not left:
-                return sorted(released.values(), key=lambda each: (each.namespace, each.name))
-            problem = await _take_off(api, left, released)
-        except _NotListed as error:
-            problem = str(error)
-        if asyncio.get_running_loop().time() > deadline:
-            raise NotReleased(f"not all WorkLeases could be released within {patience:.0f} s: {problem}")
-        if problem:
-            _log.warning("trying again: %s", problem)
-            await asyncio.sleep(PAUSE)
+
+    async def attempt() -> list[Released] | NotDone:
+        while left := await _list_held_back(api, namespaces):
+            if isinstance(left, NotDone):
+                return left
+            if (problem := await _remove_finalizers(api, left, released)) is not None:
+                return problem
+            if has_passed(deadline):
+                return NotDone("the time was over before a list showed that no finalizer is left")
+        return sorted(released.values(), key=lambda each: (each.namespace, each.name))
+
+    outcome = await poll(
+        attempt, deadline=deadline, interval=POLL_INTERVAL, waiting_for="all WorkLeases to be released"
+    )
+    if isinstance(outcome, NotDone):
+        raise NotReleased(f"not all WorkLeases were released within {timeout:.0f} s: {outcome.message}")
+    return outcome
 
 
-class _NotListed(Exception):
-    """The list could not be had."""
+async def _list_held_back(api: KubernetesApi, namespaces: tuple[str, ...]) -> list[Mapping[str, Any]] | NotDone:
+    """List the WorkLeases of all namespaces meant that have a finalizer of the operator's."""
+    found: list[Mapping[str, Any]] = []
+    for namespace in namespaces or (None,):
+        there = await _list_held_back_in(api, namespace)
+        if isinstance(there, NotDone):
+            return there
+        found += there
+    return found
 
 
-async def _bearers(api: KubernetesApi, namespace: str | None) -> list[Mapping[str, Any]]:
-    """List, page by page, the WorkLeases that carry a finalizer of ours."""
+async def _list_held_back_in(api: KubernetesApi, namespace: str | None) -> list[Mapping[str, Any]] | NotDone:
     path = workleases_path(namespace)
     found: list[Mapping[str, Any]] = []
     async for page in list_pages(api, path, {}):
@@ -116,24 +129,30 @@ async def _bearers(api: KubernetesApi, namespace: str | None) -> list[Mapping[st
                 # The CRD is gone, and every WorkLease with it.
                 return []
             case Refused(_, message) | NoAnswer(message):
-                raise _NotListed(f"WorkLeases could not be listed at {path}: {message}")
+                return NotDone(f"WorkLeases could not be listed at {path}: {message}")
             case items:
-                found += [item for item in items if OURS & set(item["metadata"].get("finalizers") or ())]
+                found += [item for item in items if _has_finalizer(item)]
     return found
 
 
-async def _take_off(api: KubernetesApi, left: list[Mapping[str, Any]], released: dict[str, Released]) -> str:
-    """Take our finalizers off each; returns what was in the way of one, or nothing."""
-    problem = ""
+def _has_finalizer(item: Mapping[str, Any]) -> bool:
+    return not OPERATOR_FINALIZERS.isdisjoint(item["metadata"].get("finalizers") or ())
+
+
+async def _remove_finalizers(
+    api: KubernetesApi, left: list[Mapping[str, Any]], released: dict[str, Released]
+) -> NotDone | None:
+    """Remove the operator's finalizers from each; return why one of them could not be removed."""
+    problem: NotDone | None = None
     for item in left:
         metadata = item["metadata"]
         reference = Reference(metadata["namespace"], metadata["name"], metadata["uid"])
-        kept = [name for name in metadata["finalizers"] if name not in OURS]
+        kept = [name for name in metadata["finalizers"] if name not in OPERATOR_FINALIZERS]
         match await finalizer.replace(api, reference, metadata, kept):
             case finalizer.Set() | Gone():
                 released[metadata["uid"]] = _read(item)
             case NotDone(message):
-                problem = f"{metadata['namespace']}/{metadata['name']}: {message}"
+                problem = NotDone(f"{metadata['namespace']}/{metadata['name']}: {message}")
             case outcome:
                 assert_never(outcome)
     return problem
@@ -142,7 +161,7 @@ async def _take_off(api: KubernetesApi, left: list[Mapping[str, Any]], released:
 def _read(item: Mapping[str, Any]) -> Released:
     status = item.get("status") or {}
     held = {entry["type"]: entry["status"] for entry in status.get("conditions") or ()}
-    # Unknown counts too: the lease may be ours, and then it runs out like the others.
+    # Unknown counts too: the operator may hold the lease, which then expires like the others.
     is_held = held.get("LeaseHeld", "False") != "False" and held.get("Finished") != "True"
     return Released(
         namespace=item["metadata"]["namespace"],

@@ -109,7 +109,7 @@ def test_an_uninstallation_releases_the_finalizers_and_ends_no_running_work(
     helm_said, done = uninstall(installation)
     assert "uninstalled" in helm_said
     assert done.returncode == 0, done.stderr
-    assert "team-a/work-a: finalizers taken off; the lease of work_a runs out at 20" in done.stdout
+    assert "team-a/work-a: finalizers removed; the lease of work_a expires at 20" in done.stdout
     assert finalizers(leases, "work_a") == set()
     assert list(leases.pods()) == ["pod-work-a"]
     assert simulator.item("work_a")["state"] == "active"

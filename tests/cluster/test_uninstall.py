@@ -77,7 +77,7 @@ async def test_only_our_finalizers_come_off_and_only_in_the_namespaces_that_are_
     elsewhere = make_namespace(control_plane)
     apply(control_plane, namespace, lease("a", FINALIZER, TIMER_FINALIZER), lease("b", OTHER, FINALIZER), lease("c"))
     apply(control_plane, elsewhere, lease("d", FINALIZER))
-    released = await release(api, (namespace,), patience=TIMEOUT)
+    released = await release(api, (namespace,), timeout=TIMEOUT)
     assert [each.name for each in released] == ["a", "b"]
     assert finalizers(control_plane, namespace) == {"a": [], "b": [OTHER], "c": []}
     assert finalizers(control_plane, elsewhere) == {"d": [FINALIZER]}
@@ -87,7 +87,7 @@ async def test_what_is_held_is_said_to_run_out(api: KubernetesApi, control_plane
     apply(control_plane, namespace, *(lease(name, FINALIZER) for name in ("held", "in-doubt", "over")))
     for name, status in (("held", "True"), ("in-doubt", "Unknown"), ("over", "False")):
         held(control_plane, namespace, name, status)
-    released = await release(api, (namespace,), patience=TIMEOUT)
+    released = await release(api, (namespace,), timeout=TIMEOUT)
     until = "2026-11-24T12:05:00Z"
     assert released == [
         Released(namespace, "held", "work_held", until),
@@ -102,7 +102,7 @@ async def test_what_waits_in_terminating_goes(api: KubernetesApi, control_plane:
     apply(control_plane, namespace, lease("a", FINALIZER, TIMER_FINALIZER))
     control_plane.kubectl("--namespace", namespace, "delete", "worklease", "a", "--wait=false")
     assert finalizers(control_plane, namespace) != {}
-    await release(api, (namespace,), patience=TIMEOUT)
+    await release(api, (namespace,), timeout=TIMEOUT)
     assert finalizers(control_plane, namespace) == {}
 
 
@@ -111,10 +111,10 @@ async def test_the_operators_pods_are_gone_when_its_end_is_told(
 ) -> None:
     apply(control_plane, namespace, deployment())
     control_plane.kubectl("--namespace", namespace, "rollout", "status", "deployment/the-operator", "--timeout=60s")
-    await end_operator(api, namespace, "the-operator", patience=TIMEOUT)
+    await end_operator(api, namespace, "the-operator", timeout=TIMEOUT)
     assert control_plane.get(f"/api/v1/namespaces/{namespace}/pods")["items"] == []
-    # It is no error if the operator is already gone.
-    await end_operator(api, namespace, "the-operator", patience=TIMEOUT)
+    # An operator that is gone already is no mistake.
+    await end_operator(api, namespace, "the-operator", timeout=TIMEOUT)
 
 
 async def test_an_operator_that_does_not_end_is_told(
@@ -123,7 +123,7 @@ async def test_an_operator_that_does_not_end_is_told(
     apply(control_plane, namespace, deployment(termination="Never"))
     control_plane.kubectl("--namespace", namespace, "rollout", "status", "deployment/the-operator", "--timeout=60s")
     with pytest.raises(NotReleased, match=rf"{namespace}/the-operator was not gone after 1 s.*is its node alive"):
-        await end_operator(api, namespace, "the-operator", patience=1)
+        await end_operator(api, namespace, "the-operator", timeout=1)
     control_plane.kubectl("--namespace", namespace, "delete", "pods", "--all", "--grace-period=0", "--force")
 
 
@@ -131,4 +131,4 @@ async def test_without_the_right_it_says_what_is_missing(control_plane: ControlP
     token = control_plane.kubectl("create", "token", "default", "-n", namespace).strip()
     async with kubernetes_at(control_plane.url, token=token, ca=control_plane.ca) as limited:
         with pytest.raises(NotReleased, match=r'cannot list resource "workleases"'):
-            await release(limited, (namespace,), patience=1)
+            await release(limited, (namespace,), timeout=1)

@@ -40,9 +40,9 @@ def attributes(seen: Seen) -> dict[str, Any]:
     return found
 
 
-async def problem(kubernetes: KubernetesApi, *namespaces: str, patience: float = 0.0) -> str:
+async def problem(kubernetes: KubernetesApi, *namespaces: str, within: float = 0.0) -> str:
     with pytest.raises(PreflightFailed) as missing:
-        await check(kubernetes, namespaces, "home", patience=patience)
+        await check(kubernetes, namespaces, "home", timeout=within)
     message = str(missing.value)
     assert "\n" not in message
     return message
@@ -78,7 +78,7 @@ async def test_a_missing_crd_is_said_with_the_line_that_installs_it(
     server: ScriptedServer, kubernetes: KubernetesApi, answer: Answer
 ) -> None:
     server.script = always(answer)
-    message = await problem(kubernetes, patience=60)
+    message = await problem(kubernetes, within=60)
     assert "CRD is not installed" in message
     assert "kubectl apply -f crds/workleases.yaml" in message
 
@@ -116,14 +116,14 @@ async def test_refused_credentials_are_said_at_once(
     server: ScriptedServer, kubernetes: KubernetesApi, status: int, target: str
 ) -> None:
     server.script = lambda seen: refused(status) if seen.target == target else FOUND
-    message = await problem(kubernetes, patience=60)
+    message = await problem(kubernetes, within=60)
     assert "refuses the operator's credentials" in message
     assert server.url in message
     assert "in the server's words" in message
 
 
 @pytest.mark.parametrize("answer", [refused(503), refused(500), refused(429), Answer(fault=Fault.RESET)])
-async def test_a_server_that_stays_away_is_said_when_patience_ends(
+async def test_a_server_that_stays_away_is_said_when_the_time_is_over(
     server: ScriptedServer, kubernetes: KubernetesApi, answer: Answer
 ) -> None:
     server.script = always(answer)

@@ -10,10 +10,12 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, PatchType, Refused
+from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.cluster.polling import deadline_in, poll
 
 SHARDS: Final = 16
 """ConfigMaps. Each holds at most 1 MiB, some 2,500 records: enough for 40,000 leases, and few enough to write."""
@@ -69,35 +71,31 @@ class Checkpoint:
         self._pace = float(CHARACTERS_PER_SECOND)
         self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
 
-    async def load(self, *, patience: float = START_TIMEOUT) -> None:
-        """Read what an earlier process left; ``patience`` is in seconds.
+    async def load(self, *, timeout: float = START_TIMEOUT) -> None:  # noqa: ASYNC109 (all tries share it)
+        """Read what an earlier process left, within ``timeout`` seconds.
 
         Raises:
             NotReadable: The API server refused, or did not answer for so long.
         """
-        deadline = asyncio.get_running_loop().time() + patience
+        deadline = deadline_in(timeout)
         await asyncio.gather(*(self._load(shard, deadline) for shard in self._shards))
 
     async def _load(self, shard: _Shard, deadline: float) -> None:
-        while True:
-            try:
-                await self._read(shard)
-            except NotReadable as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                _log.warning("waiting for the checkpoint: %s", error)
-                await asyncio.sleep(RETRY)
-            else:
-                return
+        outcome = await poll(
+            partial(self._read, shard), deadline=deadline, interval=RETRY, waiting_for="the checkpoint"
+        )
+        if isinstance(outcome, NotDone):
+            raise NotReadable(outcome.message)
+        shard.records = outcome
 
-    async def _read(self, shard: _Shard) -> None:
+    async def _read(self, shard: _Shard) -> dict[str, str] | NotDone:
         match await self._api.call("GET", f"{self._path}/{shard.name}"):
             case Done(body):
-                shard.records = dict(body.get("data") or {})
+                return dict(body.get("data") or {})
             case Refused(status=HTTPStatus.NOT_FOUND):
-                pass
+                return {}
             case Refused(_, message) | NoAnswer(message):
-                raise NotReadable(f"the checkpoint {self._path}/{shard.name} could not be read: {message}")
+                return NotDone(f"the checkpoint {self._path}/{shard.name} could not be read: {message}")
             case reply:
                 assert_never(reply)
 
