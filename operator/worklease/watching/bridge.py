@@ -13,7 +13,7 @@ from worklease.keeper.keeper import Keeper
 from worklease.watching.census import Census
 
 AT_ONCE: Final = 5
-"""Things told that are heard in one go: some milliseconds, in which no beat is sent."""
+"""Reports that are received in one go: it takes some milliseconds, in which no beat is sent."""
 
 _log = logging.getLogger(__name__)
 
@@ -21,60 +21,60 @@ _log = logging.getLogger(__name__)
 class Bridge:
     """The way from Kopf's thread to the keeper's loop.
 
-    What is told is heard in its order. The keeper's loop is woken once for all that has come by then: to wake it costs
-    a system call and the interpreter's lock, which is more than most of what is told.
+    Reports are received in the order in which they were posted. The keeper's loop is woken once for all reports that
+    have come by then: waking it costs a system call and the interpreter's lock, more than most reports themselves.
     """
 
     def __init__(self, keeper: Keeper, census: Census, loop: asyncio.AbstractEventLoop) -> None:
         self.census = census
         self.loop = loop
-        self.heard = 0
-        """Objects of Kopf's lists that the keeper's loop heard of."""
+        self.received = 0
+        """Objects of Kopf's lists that the keeper's loop has received."""
         self.found = asyncio.Event()
-        """Is set once all is heard that was there at the start."""
+        """Is set once the keeper's loop has received all that was there at the start."""
         self._keeper = keeper
-        self._told: deque[tuple[Callable[[Any], None], Any]] = deque()
-        self._is_heard = False
+        self._queue: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._is_woken = False
 
-    def tell(self, what: Callable[[Any], None], argument: object) -> None:
-        """Tell the keeper's loop something, in order, without waiting."""
-        self._told.append((what, argument))
-        if not self._is_heard:
-            self._is_heard = True
-            self.loop.call_soon_threadsafe(self._hear)
+    def post(self, what: Callable[[Any], None], argument: object) -> None:
+        """Have ``what`` called in the keeper's loop, in the order of all posts, without waiting for it."""
+        self._queue.append((what, argument))
+        if not self._is_woken:
+            self._is_woken = True
+            self.loop.call_soon_threadsafe(self._receive)
 
     # --- In the keeper's loop ----------------------------------------------------------------------------------
 
     async def find(self) -> int:
-        """Pass on what is there before Kopf tells of it, which takes it many seconds where there are thousands.
+        """Pass on the resources that are there at the start, and return how many there are.
 
-        Gives how many resources there are.
+        Kopf reports them too, but where there are thousands it takes many seconds.
         """
         found = 0
         try:
             async for page in self.census.first():
                 found += len(page)
                 for body in page:
-                    self.tell(self.see_found, body)
-                while self._told:  # noqa: ASYNC110 (it empties within the loop's next passes)
+                    self.post(self.see_found, body)
+                while self._queue:  # noqa: ASYNC110 (it empties within the loop's next passes)
                     await asyncio.sleep(0)
         finally:
             self.found.set()
         return found
 
-    def _hear(self) -> None:
-        """Hear what was told, some of it at a time: the first list is long, and beats go on meanwhile."""
-        self._is_heard = False
+    def _receive(self) -> None:
+        """Receive some of the reports: the first list is long, and beats must go on meanwhile."""
+        self._is_woken = False
         for _ in range(AT_ONCE):
-            if not self._told:
+            if not self._queue:
                 return
-            what, argument = self._told.popleft()
+            what, argument = self._queue.popleft()
             try:
                 what(argument)
-            except Exception:  # noqa: BLE001 (told; one object's trouble keeps no other from being heard of)
-                _log.exception("an event was not understood, which is a mistake of the operator's")
-        self._is_heard = True
-        self.loop.call_soon(self._hear)
+            except Exception:  # noqa: BLE001 (logged; trouble with one object must not keep back the others)
+                _log.exception("an event was not understood, which is a bug of the operator's")
+        self._is_woken = True
+        self.loop.call_soon(self._receive)
 
     def carry(self, uid: str) -> None:
         """Let the keeper take the turns of a resource."""
@@ -94,12 +94,12 @@ class Bridge:
 
     def see_listed(self, body: Mapping[str, Any]) -> None:
         """Pass a resource of Kopf's list on: what vanished before a list makes no event, so a census is due."""
-        self.heard += 1
+        self.received += 1
         self.census.want()
         self.see(body)
 
     def unsee(self, body: Mapping[str, Any]) -> None:
-        """Pass on that a resource is no more."""
+        """Pass on that a resource is gone."""
         self.census.gone(body["metadata"]["uid"])
         self._keeper.unsee(body["metadata"]["uid"])
 
@@ -110,8 +110,8 @@ class Bridge:
         self._keeper.see_pod(body)
 
     def see_listed_pod(self, body: Mapping[str, Any]) -> None:
-        """Pass a pod of Kopf's list on: another that was bound may have vanished before it."""
-        self.heard += 1
+        """Pass a pod of Kopf's list on: another bound pod may have vanished before it."""
+        self.received += 1
         self.census.want()
         self.see_pod(body)
 

@@ -1,7 +1,7 @@
 """Kopf: the timer, and the events of resources and pods. Adapters of a few lines, no decisions.
 
-Owns Kopf's handlers and settings. Kopf runs in a thread and a loop of its own (see ``watches``), so each handler hands
-over to the keeper's loop. Nothing is written through Kopf's patch: a write of its own that fails ends the object's
+Owns Kopf's handlers and settings. Kopf runs in a thread and a loop of its own (see ``supervisor``), so each handler
+posts to the keeper's loop. Nothing is written through Kopf's patch: a write of Kopf's that fails ends the object's
 timer, silently and for good.
 """
 
@@ -16,34 +16,34 @@ from worklease.watching.bridge import Bridge
 from worklease.watching.paced_session import PAGE, PacedSession, find_credentials
 
 TIMER_INTERVAL: Final = 3600.0
-"""Seconds between two calls of a timer: the first begins its lease's turns, and the others find that they go on."""
+"""Seconds between two calls of a timer: the first one begins the lease's turns, and later ones find them going on."""
 
 
 class EndlessBackoff:
-    """Back-offs that never end: Kopf's lists do, and then the whole of Kopf does.
+    """Back-offs that never end: when they end, Kopf's lists end, and with them the whole of Kopf.
 
-    An object, not a generator, since each request begins anew.
+    An object, not a generator, since each request begins with the first back-off.
     """
 
     def __iter__(self) -> Iterator[float]:
-        """Give the seconds before each next try of one request."""
+        """Yield the seconds before each next try of one request."""
         yield from (0.5, 1.0, 2.0)
         while True:
             yield 5.0
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
-    """No memory of what an object was like: Kopf would copy each object at each event to compare it with that.
+    """Keeps no earlier state of an object: Kopf would copy each object at each event to compare it with that.
 
-    Only handlers of changes go by the difference, and there are none.
+    Only handlers of changes need the difference, and there are none.
     """
 
     def build(self, **_: Any) -> kopf.BodyEssence:
-        """Give nothing to compare."""
+        """Return nothing to compare."""
         return kopf.BodyEssence()
 
     def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        """Remember nothing."""
+        """Return no earlier state."""
         return None
 
     def store(self, **_: Any) -> None:
@@ -51,53 +51,54 @@ class NoDiffBase(kopf.DiffBaseStorage):
 
 
 def register(bridge: Bridge) -> kopf.OperatorRegistry:
-    """Give Kopf's handlers, bound to a keeper."""
+    """Return Kopf's handlers, bound to a keeper."""
     registry = kopf.OperatorRegistry()
 
-    intake = PacedSession(lambda: bridge.heard)
+    session = PacedSession(lambda: bridge.received)
 
     @kopf.on.login(registry=registry)
     async def login(**arguments: Any) -> kopf.AiohttpSession | None:
         found = await find_credentials(**arguments)
-        return None if found is None else await intake.open(found)
+        return None if found is None else await session.open(found)
 
     @kopf.timer(*RESOURCE, registry=registry, id="heartbeat", interval=TIMER_INTERVAL)
     async def heartbeat(uid: str, **_: Any) -> None:
-        # What the resource is like was told by its event, which comes before its timer.
-        bridge.tell(bridge.carry, uid)
+        # The resource itself was reported by its event, which comes before its timer.
+        bridge.post(bridge.carry, uid)
 
-    # Not plain functions: those Kopf runs in a thread each, with three crossings of threads for every event.
+    # Not plain functions: Kopf runs those in a thread each, which takes three changes of the thread for every event.
     @kopf.on.event(*RESOURCE, registry=registry, id="resource")
     async def resource(event: kopf.RawEvent, **_: Any) -> None:
-        body = _taken(event["object"])
+        body = _take_over(event["object"])
         match event["type"]:
             case "DELETED":
-                bridge.tell(bridge.unsee, body)
+                bridge.post(bridge.unsee, body)
             case None:
-                bridge.tell(bridge.see_listed, body)
+                bridge.post(bridge.see_listed, body)
             case _:
-                bridge.tell(bridge.see, body)
+                bridge.post(bridge.see, body)
 
     labels = {ENVIRONMENT_LABEL: kopf.PRESENT, WORK_LABEL: kopf.PRESENT}
 
     @kopf.on.event(*PODS, registry=registry, id="pod", labels=labels)
     async def pod(event: kopf.RawEvent, **_: Any) -> None:
-        body = _taken(event["object"])
+        body = _take_over(event["object"])
         match event["type"]:
             case "DELETED":
-                bridge.tell(bridge.unsee_pod, body)
+                bridge.post(bridge.unsee_pod, body)
             case None:
-                bridge.tell(bridge.see_listed_pod, body)
+                bridge.post(bridge.see_listed_pod, body)
             case _:
-                bridge.tell(bridge.see_pod, body)
+                bridge.post(bridge.see_pod, body)
 
     return registry
 
 
-def _taken(body: Any) -> dict[str, Any]:
-    """Take a body over from Kopf, which keeps the latest of each object for as long as there is a timer of it.
+def _take_over(body: Any) -> dict[str, Any]:
+    """Copy a body, and remove from Kopf's own what only the operator needs.
 
-    What only we need of it is taken out of Kopf's own: it is ten times what Kopf goes by.
+    Kopf keeps the latest body of each object for as long as the object has a timer; what is removed is ten times the
+    size of what Kopf needs.
     """
     taken = dict(body)
     for part in ("spec", "status"):
@@ -107,37 +108,37 @@ def _taken(body: Any) -> dict[str, Any]:
 
 
 def settings() -> kopf.OperatorSettings:
-    """Give Kopf's settings, each with its reason."""
+    """Return Kopf's settings, each with its reason."""
     chosen = kopf.OperatorSettings()
-    # Kopf would kill the whole process, with all its leases, so long after it ended by an error.
+    # So many seconds after an error has ended Kopf, it would kill the whole process, with all its leases.
     chosen.process.ultimate_exiting_timeout = None
-    # Events are ours to write; Kopf would post one for each log line.
+    # The operator writes its own events; Kopf would post one for each log line.
     chosen.posting.enabled = False
-    # One process; leadership is the Deployment's matter (strategy Recreate).
+    # There is one process; the Deployment sees to that (strategy Recreate).
     chosen.peering.standalone = True
-    # Discovery of CRDs and namespaces needs cluster-wide rights, and retries a 403 for ever.
+    # The discovery of CRDs and namespaces needs cluster-wide rights, and retries a 403 for ever.
     chosen.scanning.disabled = True
-    # Timers go on, for as long as an outage of the API server lasts.
+    # Timers go on during an outage of the API server, however long it lasts.
     chosen.networking.error_backoffs = EndlessBackoff()
     # A call that hangs is repeated; the default of five minutes is longer than a lease.
     chosen.networking.request_timeout = 10.0
-    # With that on, aiohttp looks for a password in ~/.netrc before each request.
+    # With trust_env, aiohttp looks for a password in ~/.netrc before each request: only a proxy is worth that.
     chosen.networking.trust_env = bool(getproxies())
     chosen.persistence.finalizer = TIMER_FINALIZER
     chosen.persistence.diffbase_storage = NoDiffBase()
-    # A watch ends now and then by the server's word, so that one that died silently is noticed.
+    # The server ends each watch after this time, so that a watch that died silently is noticed.
     # (An integer: the API server refuses 300.0.)
     chosen.watching.server_timeout = 300
     chosen.watching.connect_timeout = 10.0
     chosen.watching.chunk_size = PAGE
-    # Each object's worker has a connection of its own for its finalizer: thousands at once would time out together.
+    # Each object's worker uses a connection for the finalizer: thousands at once would time out together.
     chosen.queueing.worker_limit = 128
-    # A worker that waits for another event of its object meanwhile keeps its place; there is seldom another one.
+    # A worker that waits for another event of its object keeps its place; another event is rare.
     chosen.queueing.idle_timeout = 0.02
-    # Only handlers of changes would have to wait for the echo of a write.
+    # Only handlers of changes would need to wait until a write comes back as an event.
     chosen.persistence.consistency_timeout = 0.0
-    # Only the pods of work items are sent to us.
+    # The API server sends only the pods of work items.
     chosen.watching.label_selectors["", "v1", "pods"] = f"{ENVIRONMENT_LABEL},{WORK_LABEL}"
-    # A timer lets go within milliseconds after it is told to; polling for it would write an annotation.
+    # A timer ends within milliseconds after it is told to; polling for its end would write an annotation.
     chosen.background.instant_exit_timeout = 0.1
     return chosen

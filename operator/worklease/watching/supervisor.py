@@ -1,9 +1,9 @@
-"""Kopf under supervision: in a thread and a loop of its own, and started again should it end.
+"""Kopf under supervision: in a thread and a loop of its own, and started again when it ends.
 
-Owns Kopf's life. Kopf ends by a watch's error, cancels at its end every task of its loop that is younger than itself,
-takes the process's signals, and idles for ever where the resource was not served when it started. So its loop is not
-the keeper's, its thread not the main one, and it is started when there is something to watch, and anew when it missed
-something. What it did not tell of is found by the census.
+Owns the start and the end of Kopf. An error in a watch ends Kopf; at its end Kopf cancels every task of its loop that
+is younger than itself; it takes the process's signals; and it idles for ever if the resource was not served when it
+started. So its loop is not the keeper's, and its thread is not the main one. It is started when there is something to
+watch, and again when it missed something. The census finds what Kopf did not report.
 """
 
 import asyncio
@@ -20,28 +20,28 @@ from worklease.watching.bridge import Bridge
 from worklease.watching.handlers import register, settings
 
 RESTART_DELAY: Final = 1.0
-"""Seconds before Kopf is started again; until then the keeper beats on by itself."""
+"""Seconds before Kopf is started again; the keeper sends beats without it until then."""
 
 HEAD_START: Final = 0.001
-"""Seconds for each resource that is there at the start, in which the interpreter is its beats' alone: Kopf waits."""
+"""Seconds that Kopf waits for each resource there is at the start: until then the beats have the interpreter alone."""
 
 SHUTDOWN_TIMEOUT: Final = 8.0
-"""Seconds that Kopf may take to end."""
+"""Seconds that Kopf may take to end: enough to cancel its tasks several times."""
 
 CANCEL_INTERVAL: Final = 1.0
-"""Seconds after which a task of Kopf's that did not end is told so again."""
+"""Seconds after which a task of Kopf's that did not end is cancelled again."""
 
 _log = logging.getLogger(__name__)
 
 
 async def watch(bridge: Bridge, namespaces: tuple[str, ...], publisher: Publisher = SILENT) -> None:
-    """Run Kopf, and the census beside it, until cancelled; start Kopf again whenever it ends or misses something."""
+    """Run Kopf and the census until cancelled; start Kopf again whenever it ends or misses something."""
     await bridge.census.until_served()
     await asyncio.sleep(HEAD_START * await bridge.find())
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(bridge.census.run(), name="census")
         while True:
-            # With scanning off Kopf looks once, at its start, whether there is a resource to watch.
+            # With scanning off, Kopf checks only at its start whether there is a resource to watch.
             await bridge.census.until_served()
             why = await _run_once(bridge, namespaces)
             publisher.publish(KopfEnded(why))
@@ -52,8 +52,8 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...], publisher: Publishe
 async def end(tasks: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
     """Cancel tasks until all have ended.
 
-    They are asked for each time: a watch of Kopf's makes new tasks while it ends, and waits for them whatever it is
-    told; one that waits in its turn for a task that was cancelled already ends by its own cancellation only.
+    ``tasks`` is called each time: a watch of Kopf's makes new tasks while it ends, and waits for them even when it is
+    cancelled. And a task that waits for one that was cancelled already ends only by its own cancellation.
     """
     while pending := {task for task in tasks() if not task.done()}:
         for task in pending:
@@ -62,12 +62,12 @@ async def end(tasks: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
 
 
 def _others() -> set[asyncio.Task[Any]]:
-    """Give all tasks of the loop but the current one."""
+    """Return all tasks of the loop but the current one."""
     return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 async def _run_once(bridge: Bridge, namespaces: tuple[str, ...]) -> str:
-    """Run Kopf until it ends or must; returns why."""
+    """Run Kopf until it ends or must end; return why."""
     run = _Run(bridge, namespaces)
     missed = asyncio.create_task(bridge.census.until_missed(), name="look for what Kopf missed")
     try:
@@ -83,7 +83,7 @@ class _Run:
 
     def __init__(self, bridge: Bridge, namespaces: tuple[str, ...]) -> None:
         self.ending: asyncio.Future[str] = bridge.loop.create_future()
-        """Is done when Kopf ends, and says why."""
+        """Is done when Kopf ends, with the reason."""
         self._ended = asyncio.Event()
         self._bridge = bridge
         self._namespaces = namespaces
@@ -97,22 +97,24 @@ class _Run:
             async with asyncio.timeout(SHUTDOWN_TIMEOUT):
                 await self._ended.wait()
         except TimeoutError:
-            _log.warning("kopf did not end within %.0f s, and is left to itself", SHUTDOWN_TIMEOUT)
+            _log.warning(
+                "kopf did not end within %.0f s; the operator does not wait for it any longer", SHUTDOWN_TIMEOUT
+            )
 
     def _run(self) -> None:
         try:
             asyncio.run(self._operate())
-        except BaseException as error:  # noqa: BLE001 (whatever ends Kopf, the supervisor tells it and goes on)
-            self._tell(self._settle, _in_words(error))
+        except BaseException as error:  # noqa: BLE001 (whatever ends Kopf, the supervisor reports it and goes on)
+            self._post(self._settle, _in_words(error))
         finally:
-            self._tell(self._ended.set)
+            self._post(self._ended.set)
 
     async def _operate(self) -> None:
-        """Run Kopf until it ends or is to end.
+        """Run Kopf until it ends or is told to end.
 
-        Not by its ``stop_flag``: Kopf waits for one in a thread that nothing wakes when Kopf ends by itself, and at its
-        end the loop waits for that thread for ever. Nor by its ``run_tasks``, which cancels each task once: that of a
-        watch may swallow it, ask for a login that nobody answers any more, and be waited for as long.
+        Not with its ``stop_flag``: Kopf waits for that in a thread that nothing wakes when Kopf ends by itself, and at
+        its end the loop waits for that thread for ever. Nor with its ``run_tasks``, which cancels each task once: the
+        task of a watch may swallow that, ask for a login that nothing answers any more, and hold up the end for ever.
         """
         roots = await kopf.spawn_tasks(
             registry=register(self._bridge),
@@ -125,14 +127,14 @@ class _Run:
         any_of: set[asyncio.Future[Any]] = {*roots, stop}
         ended, _ = await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
         errors = [root.exception() for root in ended - {stop} if not root.cancelled()]
-        self._tell(self._settle, next((_in_words(error) for error in errors if error is not None), "it was stopped"))
+        self._post(self._settle, next((_in_words(error) for error in errors if error is not None), "it was stopped"))
         for root in roots:
             root.cancel()
-        await asyncio.wait(roots, timeout=CANCEL_INTERVAL)  # Kopf ends in order, as a rule
+        await asyncio.wait(roots, timeout=CANCEL_INTERVAL)  # as a rule Kopf ends in order
         await end(_others)
 
-    def _tell(self, what: Callable[..., None], *arguments: str) -> None:
-        """Have something done in the keeper's loop."""
+    def _post(self, what: Callable[..., None], *arguments: str) -> None:
+        """Have ``what`` called in the keeper's loop."""
         self._bridge.loop.call_soon_threadsafe(what, *arguments)
 
     def _settle(self, why: str) -> None:

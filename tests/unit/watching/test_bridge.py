@@ -27,48 +27,48 @@ def bridge_to(carrier: Carrier) -> Bridge:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 (what is heard has no event)
+    while not condition():  # noqa: ASYNC110 (what is received has no event)
         await asyncio.sleep(0)
 
 
 @pytest.mark.timeout(30)
-async def test_what_another_thread_tells_is_heard_in_its_order() -> None:
-    bridge, heard, number = bridge_to(Carrier()), list[int](), 10 * AT_ONCE + 1
+async def test_what_another_thread_posts_is_received_in_its_order() -> None:
+    bridge, received, number = bridge_to(Carrier()), list[int](), 10 * AT_ONCE + 1
 
-    def tell() -> None:
+    def post() -> None:
         for each in range(number):
-            bridge.tell(heard.append, each)
+            bridge.post(received.append, each)
 
-    thread = threading.Thread(target=tell)
+    thread = threading.Thread(target=post)
     thread.start()
-    await until(lambda: len(heard) == number)
+    await until(lambda: len(received) == number)
     thread.join()
-    assert heard == list(range(number))
+    assert received == list(range(number))
 
 
 @pytest.mark.timeout(30)
 async def test_a_long_list_leaves_the_loop_to_others_meanwhile() -> None:
-    bridge, heard = bridge_to(Carrier()), list[int]()
+    bridge, received = bridge_to(Carrier()), list[int]()
     for each in range(5 * AT_ONCE):
-        bridge.tell(heard.append, each)
+        bridge.post(received.append, each)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert 0 < len(heard) < 5 * AT_ONCE
-    await until(lambda: len(heard) == 5 * AT_ONCE)
+    assert 0 < len(received) < 5 * AT_ONCE
+    await until(lambda: len(received) == 5 * AT_ONCE)
 
 
 @pytest.mark.timeout(30)
 async def test_a_timer_begins_the_turns_of_its_resource() -> None:
     carrier = Carrier()
     bridge = bridge_to(carrier)
-    bridge.tell(bridge.carry, "uid-1")
+    bridge.post(bridge.carry, "uid-1")
     await until(lambda: carrier.carried == ["uid-1"])
 
 
 @pytest.mark.timeout(30)
-async def test_what_is_not_understood_keeps_nothing_else_from_being_heard(caplog: pytest.LogCaptureFixture) -> None:
-    bridge, heard = bridge_to(Carrier()), list[int]()
-    bridge.tell(heard.remove, 7)
-    bridge.tell(heard.append, 8)
-    await until(lambda: heard == [8])
+async def test_what_is_not_understood_keeps_nothing_else_from_being_received(caplog: pytest.LogCaptureFixture) -> None:
+    bridge, received = bridge_to(Carrier()), list[int]()
+    bridge.post(received.remove, 7)
+    bridge.post(received.append, 8)
+    await until(lambda: received == [8])
     assert "an event was not understood" in caplog.text

@@ -1,4 +1,4 @@
-"""Kopf's lists are held back until what they have was heard of, and no longer than is good for them."""
+"""Kopf's lists are held back until the keeper has received what they have, and no longer than is good for them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,17 +14,17 @@ from worklease.watching.paced_session import PAGE, PacedSession
 
 @dataclass
 class Keeper:
-    """Hears of objects."""
+    """Receives objects."""
 
-    heard: int = 0
+    received: int = 0
 
 
 @asynccontextmanager
-async def asking(keeper: Keeper, patience: float) -> AsyncIterator[tuple[ScriptedServer, aiohttp.ClientSession]]:
+async def asking(keeper: Keeper, seconds: float) -> AsyncIterator[tuple[ScriptedServer, aiohttp.ClientSession]]:
     async with serving() as server:
         server.script = always(Answer(body={"items": []}))
         found = kopf.ConnectionInfo(server=server.url, token="the-token")
-        opened = await PacedSession(lambda: keeper.heard, patience).open(found)
+        opened = await PacedSession(lambda: keeper.received, seconds).open(found)
         assert opened.server == server.url
         async with opened.aiohttp_session as session:
             yield server, session
@@ -35,30 +35,30 @@ async def ask(server: ScriptedServer, session: aiohttp.ClientSession, query: str
         await answer.read()
 
 
-async def test_the_next_page_is_asked_for_when_the_pages_before_it_were_heard_of() -> None:
-    keeper = Keeper(heard=1000)
-    async with asking(keeper, patience=60) as (server, session):
+async def test_the_next_page_is_asked_for_when_the_pages_before_it_were_received() -> None:
+    keeper = Keeper(received=1000)
+    async with asking(keeper, seconds=60) as (server, session):
         await ask(server, session, "")
         for page in (1, 2):
             following = asyncio.create_task(ask(server, session, "&continue=more"))
-            keeper.heard += PAGE - 1
+            keeper.received += PAGE - 1
             await asyncio.sleep(0.1)
             assert len(server.seen) == page
-            keeper.heard += 1
+            keeper.received += 1
             await following
             await until(lambda page=page: len(server.seen) == page + 1, "the next page")  # type: ignore[misc]
         assert {seen.headers["authorization"] for seen in server.seen} == {"Bearer the-token"}
 
 
-async def test_what_is_never_heard_of_holds_no_list_back_for_ever() -> None:
-    async with asking(Keeper(), patience=0.1) as (server, session):
+async def test_what_is_never_received_holds_no_list_back_for_ever() -> None:
+    async with asking(Keeper(), seconds=0.1) as (server, session):
         for _ in range(3):
             await ask(server, session, "&continue=more")
         assert len(server.seen) == 3
 
 
 async def test_no_other_request_waits() -> None:
-    async with asking(Keeper(), patience=60) as (server, session):
+    async with asking(Keeper(), seconds=60) as (server, session):
         following = asyncio.create_task(ask(server, session, "&continue=more"))
         await ask(server, session, "&watch=true")
         assert [seen.target for seen in server.seen] == [f"/pods?limit={PAGE}&watch=true"]
