@@ -1,8 +1,8 @@
-"""One budget of calls to the Work API for the whole process: who may call next.
+"""One budget of calls to the Work API for the whole process: which call goes next.
 
-Owns the rate and the order. The earliest deadline goes first; stops and first claims go ahead of routine beats, which
-use at most four fifths, so that there is always room for the others. Must not know what a call is for, beyond its rank
-and its deadline.
+Owns the rate and the order. The earliest deadline goes first. Stops and first claims go ahead of routine beats, which
+use at most four fifths of the rate, so that there is always a part left for the others. Must not know what a call is
+for, beyond its rank and its deadline.
 """
 
 import asyncio
@@ -21,31 +21,32 @@ ROUTINE_SHARE: Final = 0.8
 """The part of the budget that routine beats may use; the rest is for stops, claims and retries."""
 
 A_MINUTE: Final = 60.0
-"""Seconds for which the remote limit is counted."""
+"""Seconds over which the remote limit counts calls."""
 
 BURST: Final = 1.0
-"""Seconds' worth of calls that may go at once after a pause. It is taken off the rate, so no minute exceeds it."""
+"""Seconds' worth of calls that may go at once after a pause. The rate is lower by that: no minute exceeds its limit."""
 
 
 AFTER_HOLD_RATE: Final = 1_000.0
-"""Calls a second at most that waited for the end of a hold, where there is no limit: the beats of earlier deadlines are
-on their way before those of later ones, and thousands do not ask for a connection each at the same moment."""
+"""Calls a second at most after a hold, where there is no limit: the beats of earlier deadlines are on their way before
+those of later ones, and thousands do not ask for a connection at the same moment."""
 
 AFTER_HOLD_BURST: Final = 0.25
-"""Seconds' worth of those that may go at once: what the loop takes for them is not felt by the others."""
+"""Seconds' worth of those calls that may go at once: the event loop takes so little time for them that no other call is
+delayed."""
 
 
 CALL_TIME: Final = 0.25
-"""Seconds that a call takes to save anything: with less left, its turn is somebody else's."""
+"""Seconds that a call needs to save anything: with less time left, another call gets the turn."""
 
 
 class Rank(Enum):
-    """What a call is, as far as its turn goes."""
+    """The rank of a call in the order of turns."""
 
     FIRST = auto()
-    """A stop, a first claim, a look at the list: somebody waits for it."""
+    """A stop, a first claim, a read of the list: somebody waits for it."""
     ROUTINE = auto()
-    """A beat: its turn comes by its deadline."""
+    """A beat: its deadline decides its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,17 +54,17 @@ class BudgetRequest:
     """A call that asks for its turn; times are monotonic seconds."""
 
     key: str
-    """Whose call it is: one attempt of each is let through a hold."""
+    """The lease that calls: one attempt of each lease is let through a hold."""
     rank: Rank
     fence: float
-    """By when it must have gone to save the sandbox; infinite where nothing is at stake."""
+    """When it must have gone at the latest to save the sandbox; infinite where nothing is at stake."""
     end: float
-    """By when, to save the lease."""
+    """When it must have gone at the latest to save the lease."""
     urgent: float
-    """From when on it goes before everything that is not as urgent, and the routine's share does not bind it."""
+    """From when on it goes before all that is less urgent, and the routine share does not bind it."""
 
     def deadline(self, now: float) -> float:
-        """Give by when it must go to save anything; infinite where nothing is at stake, or not any more."""
+        """Return when it must go at the latest to save anything; infinite if nothing is at stake, or not any more."""
         return next((at - CALL_TIME for at in (self.fence, self.end) if now < at - CALL_TIME), math.inf)
 
 
@@ -77,7 +78,7 @@ class _Waiting:
 
 
 class Budget:
-    """The turns of all calls; 0 a minute is no limit, but a hold counts all the same."""
+    """The turns of all calls; 0 calls a minute mean no limit, but a hold counts even then."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float], publisher: Publisher = SILENT) -> None:
         self._publisher = publisher
@@ -88,12 +89,12 @@ class Budget:
         self._alarm: asyncio.TimerHandle | None = None
         self._held_until = 0.0
         self._later: list[tuple[float, int, _Waiting]] = []
-        """Who waits in a hold, by when it becomes urgent."""
+        """The calls that wait in a hold, by when they become urgent."""
         self._urgent: list[_Waiting] = []
-        """Who has become urgent in it, by the fence. Like all that wait, they wait for the hold's end as well."""
+        """The calls that have become urgent in the hold, by the fence. They are in the other queues as well."""
         self._let_through: set[tuple[str, float]] = set()
         self.waiting = 0
-        """How many calls wait for their turn."""
+        """The number of calls that wait for their turn."""
         self.per_minute = per_minute
         # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
         rate, burst, share = AFTER_HOLD_RATE, AFTER_HOLD_BURST, 1.0
@@ -105,7 +106,7 @@ class Budget:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody needs a turn: there is no limit, and the server has not asked to be left alone."""
+        """Whether no call needs a turn: there is no limit, and the server has not asked to wait."""
         return not self.per_minute and not (self._first or self._routine or self.held(self._clock()))
 
     async def turn(self, request: BudgetRequest) -> None:
@@ -129,7 +130,7 @@ class Budget:
             self.waiting -= 1
 
     def hold(self, seconds: float) -> None:
-        """Hold everything back: the server asked for it (429 or 503 with ``Retry-After``)."""
+        """Hold all calls back: the server asked for it (429 or 503 with ``Retry-After``)."""
         until = self._clock() + seconds
         if until > self._held_until:
             if not self.held(self._clock()):
@@ -142,14 +143,14 @@ class Budget:
             self._pump()
 
     def held(self, now: float) -> bool:
-        """Whether the server's request to wait still stands."""
+        """Whether the server's request to wait still holds."""
         return now < self._held_until
 
     def shortage(self, now: float) -> str:
-        """Say why a call waits, and what to do."""
+        """Return why a call waits, and what to do."""
         if self.held(now):
             left = self._held_until - now
-            return f"the server asked to be left alone for {left:.0f} s more (Retry-After); {self.waiting} calls wait"
+            return f"the server asked the operator to wait {left:.0f} s more (Retry-After); {self.waiting} calls wait"
         if not self.per_minute:
             return f"{self.waiting} calls go one after the other, now that the server may be asked again"
         return (
@@ -158,7 +159,7 @@ class Budget:
         )
 
     def _pump(self) -> None:
-        """Give all turns that can be given now, and come back when the next one can."""
+        """Give all turns that can be given now, and set an alarm for the next one."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -169,7 +170,7 @@ class Budget:
             self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._pump)
 
     def _give_one(self, now: float) -> float | None:
-        """Give one turn: None if one was given, else the seconds until another look is worth it."""
+        """Give one turn. Return None if one was given, else the seconds until one may be."""
         first, routine = _top(self._first, now), _top(self._routine, now)
         if first is None and routine is None:
             return math.inf
@@ -187,9 +188,9 @@ class Budget:
         return None
 
     def _let_one_through(self, now: float) -> float | None:
-        """Let a call through a hold that its lease would not outlive: one attempt of each lease and fence.
+        """Let a call through whose lease would not outlive the hold: one attempt for each lease and fence.
 
-        A beat that is accepted moves the fence, and a lease that is renewed may need another one in a long hold.
+        A beat that is accepted moves the fence, and in a long hold a lease that was renewed may need another beat.
         """
         while self._later and self._later[0][0] <= now:
             *_, entry = heapq.heappop(self._later)
@@ -206,14 +207,14 @@ class Budget:
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
 
-    def _tell(self, rank: Rank, waited: float) -> None:
+    def _publish(self, rank: Rank, waited: float) -> None:
         called: Literal["first", "routine"] = "routine" if rank is Rank.ROUTINE else "first"
         self._publisher.publish(TurnGiven(called, waited))
 
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
         now = self._clock()
-        self._tell(entry.request.rank, max(0.0, now - entry.asked))
+        self._publish(entry.request.rank, max(0.0, now - entry.asked))
         if self.per_minute or not self.held(now):
             self._all.take()
             if entry.request.rank is Rank.ROUTINE:
@@ -225,10 +226,10 @@ def _by_urgency(entry: _Waiting) -> tuple[float, int, _Waiting]:
 
 
 def _top(waiting: list[_Waiting], now: float) -> _Waiting | None:
-    """Give who is closest to its deadline.
+    """Return the call that is closest to its deadline.
 
-    Who was cancelled meanwhile leaves the queue. Whose deadline has come waits on for the next: what is lost keeps
-    nobody waiting who can still be saved.
+    A call that was cancelled leaves the queue. A call whose deadline has passed gets its next deadline: a lost lease
+    must not delay one that can still be saved.
     """
     while waiting:
         entry = waiting[0]

@@ -1,7 +1,7 @@
-"""The list of an environment's work items, as the neutral read: asked once for all leases that are in doubt.
+"""The list of an environment's work items: one read, which changes nothing, for all leases that are in doubt.
 
-Owns the sharing of one list among those who ask at the same time. Must not know what it is asked for. Whoever asks
-gets a list that was begun after the asking: an older one may not show yet what the doubt is about.
+Owns the sharing of one list among all that ask at the same time. Must not know what the list is for. A list that is
+returned began after the question: an older one may not show yet what the doubt is about.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class SharedList:
         self._next: dict[tuple[str, str], asyncio.Task[Items]] = {}
 
     async def ask(self, environment_id: str, key: SecretStr, request: BudgetRequest) -> Items:
-        """Give the environment's items, or None if they cannot be had; ``request`` is for the call's turn."""
+        """Return the environment's items, or None if the list failed; ``request`` is for the call's turn."""
         place = (environment_id, key.get_secret_value())
         task = self._next.get(place)
         if task is None:
@@ -38,7 +38,7 @@ class SharedList:
                 self._fetch(place, environment_id, key, request), name=f"list of {environment_id}"
             )
             self._next[place] = task
-        # Shielded: the list is shared, and outlives one of those who wait for it.
+        # Shielded: the list is shared, and goes on when one that waits for it is cancelled.
         return await asyncio.shield(task)
 
     async def _fetch(
@@ -48,7 +48,7 @@ class SharedList:
         if before is not None:
             await asyncio.wait({before})
         await self._budget.turn(request)
-        # From here on it is too late to join.
+        # From here on no other question can join.
         self._running[place] = self._next.pop(place)
         try:
             return await self._work_api.items(environment_id, key, timeout=TIMEOUT)
