@@ -15,7 +15,7 @@ from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
-from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
+from worklease.cluster.credentials import CACHE_SECONDS, Credentials, Key, NoKey
 from worklease.cluster.finalizer import Set, add, remove
 from worklease.cluster.pods import DeletionAccepted, Pods
 from worklease.cluster.status_writer import StatusWriter, Urgency
@@ -320,7 +320,7 @@ async def test_a_secret_is_read_changed_and_missed(
         assert isinstance(changed, Key)
         assert changed.value.get_secret_value() == "second"
         control_plane.kubectl("delete", "secret", "keys", "-n", namespace)
-        now[0] += FRESH + 1
+        now[0] += CACHE_SECONDS + 1
 
         async def is_noticed() -> bool:
             return isinstance(await credentials.key(namespace, "keys"), NoKey)

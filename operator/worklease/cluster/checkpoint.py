@@ -1,7 +1,7 @@
 """The checkpoint: what a restart needs, many leases to one write, in ConfigMaps of the operator's own namespace.
 
-Owns those ConfigMaps: their names, when they are written, and the group commit for which a first claim waits. Must not
-know what a record says. A ConfigMap that is gone is made anew from memory; one that cannot be written is written later.
+Owns those ConfigMaps: their names, when they are written, and the shared write for which a first claim waits. Must not
+know what a record says. A ConfigMap that is gone is created again from memory; a write that fails is repeated.
 """
 
 import asyncio
@@ -18,41 +18,41 @@ from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, No
 from worklease.cluster.polling import deadline_in, poll
 
 SHARDS: Final = 16
-"""ConfigMaps. Each holds at most 1 MiB, some 2,500 records: enough for 40,000 leases, and few enough to write."""
+"""ConfigMaps. Each has room for 1 MiB, some 2,500 records: together enough for 40,000 leases, and few to write."""
 
 LONGEST_DELAY: Final = 10.0
-"""Seconds for which a change is held back at most, so that many share a write."""
+"""Seconds for which a change is held back at most, so that many changes share a write."""
 
 MINIMUM_GAP: Final = 1.0
-"""Seconds after a write in which only what is waited for is written: a start may adopt hundreds of values."""
+"""Seconds after a write in which only records that a claim waits for are written: a start may adopt hundreds."""
 
 CHARACTERS_PER_SECOND: Final = 65_536
-"""Characters a second that one ConfigMap is written at most, whoever waits: each write makes all of it anew, and etcd
-keeps what it was for minutes. Thousands of claims at once would fill it; they share fewer writes instead."""
+"""Characters a second written to one ConfigMap at most, whatever waits: each write stores all of the ConfigMap, and
+etcd keeps the former one for minutes. Thousands of claims at once would fill etcd; instead they share fewer writes."""
 
 START_TIMEOUT: Final = 60.0
-"""Seconds to wait for an API server that refuses or is silent: without its checkpoint the operator knows less."""
+"""Seconds to wait for an API server that refuses or is silent: without the checkpoint the operator knows less."""
 
 RETRY: Final = 1.0
-"""Seconds before a write that was not done is repeated."""
+"""Seconds before a call that failed is repeated."""
 
 _log = logging.getLogger(__name__)
 
 
 class NotReadable(Exception):
-    """The checkpoint could not be read: starting without it might give up leases that are ours."""
+    """The checkpoint could not be read: starting without it could lose leases that the operator holds."""
 
 
 @dataclass(slots=True)
 class _Shard:
-    """One ConfigMap: what it should say, and what of that is not written yet."""
+    """One ConfigMap: its records, and which of them are not written yet."""
 
     name: str
     records: dict[str, str] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
     due: float = float("inf")
     rested: float = 0.0
-    """When it may be written again though nobody waits for that."""
+    """When it may be written again if nothing waits for that."""
     free: float = 0.0
     """When it may be written again at all."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -100,11 +100,11 @@ class Checkpoint:
                 assert_never(reply)
 
     def recall(self, uid: str) -> str | None:
-        """Give a resource's record, if there is one."""
+        """Return a resource's record; None if there is none."""
         return self._shard(uid).records.get(uid)
 
     def put(self, uid: str, record: str, within: float) -> None:
-        """Keep a record; it is written ``within`` so many seconds, or later if it cannot be, or just was."""
+        """Keep a record, and write it ``within`` so many seconds; later after a recent write, or if a write fails."""
         shard = self._shard(uid)
         if shard.records.get(uid) != record:
             shard.records[uid] = record
@@ -117,13 +117,13 @@ class Checkpoint:
             self._want(shard, uid, LONGEST_DELAY)
 
     async def commit(self, uid: str, record: str) -> None:
-        """Keep a record and wait until it is written, together with all that is to be written by then."""
+        """Keep a record and wait until it is written; all other changes until then share the write."""
         shard = self._shard(uid)
         shard.records[uid] = record
         await self._written(shard, uid)
 
     async def forget(self, uid: str) -> None:
-        """Forget a resource's record and wait until that is written; one that was never written is no matter."""
+        """Forget a resource's record and wait until that is written, unless the record never was."""
         self.drop(uid)
         shard = self._shard(uid)
         if uid in shard.unwritten or shard.writing:
@@ -136,7 +136,7 @@ class Checkpoint:
                 writers.create_task(self._write_on(shard), name=shard.name)
 
     async def flush(self) -> None:
-        """Write all that is not written, at once, and wait for it; nothing comes after that."""
+        """Write all changes at once, and wait for it; no change may come after that."""
         now, self._pace = self._clock(), math.inf
         for shard in self._shards:
             if shard.unwritten:
@@ -193,14 +193,14 @@ class Checkpoint:
             shard.unwritten |= changed
             shard.waiting = [*waiting, *shard.waiting]
             shard.due = now + RETRY
-        shard.due = max(shard.due, shard.free)  # also what was wanted meanwhile
+        shard.due = max(shard.due, shard.free)  # also for changes that came meanwhile
         shard.wrote.set()
 
     async def _send(self, shard: _Shard, changed: set[str]) -> str | None:
-        """Write the changed records; give what went wrong."""
+        """Write the changed records; return what went wrong, or None."""
         body: dict[str, Any] = {"data": {uid: shard.records.get(uid) for uid in changed}}
         path = f"{self._path}/{shard.name}"
-        # The answer would be the whole ConfigMap, hundreds of kilobytes for each write.
+        # Else the answer would be the whole ConfigMap, hundreds of kilobytes for each write.
         match await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA):
             case Done():
                 return None
@@ -212,7 +212,7 @@ class Checkpoint:
                 assert_never(reply)
 
     async def _create(self, shard: _Shard) -> str | None:
-        """Make the ConfigMap with all that it should say: it was never there, or somebody deleted it."""
+        """Create the ConfigMap with all its records: it never existed, or somebody deleted it."""
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",

@@ -1,7 +1,7 @@
-"""The way to the Kubernetes API: a call out, a reply value back; nothing raised for what can happen.
+"""The way to the Kubernetes API: a call out, a reply value back; nothing is raised for what can happen.
 
-Owns the connection, its credentials and the official client. Must not know what a WorkLease or a pod is. The rooms
-that talk to the API server (``sandbox``, ``credentials``, ``status``) do so through here.
+Owns the connection, its credentials and the official client. Must not know what a WorkLease or a pod is. All modules
+that call the API server do so through this one; Kopf alone has connections of its own.
 """
 
 import asyncio
@@ -20,28 +20,26 @@ from kubernetes.aio import client, config
 from pydantic_core import from_json
 
 CALL_TIMEOUT: Final = 10.0
-"""Seconds after which a call is given up: a healthy API server takes far less, and every call is repeated."""
+"""Seconds after which a call is given up: a healthy API server takes far less, and every call is tried again."""
 
 LOW_PRIORITY_CALLS: Final = 16
-"""Calls under way at once of a kind that all leases of a fleet may make at its start: none may time out in a queue."""
+"""Calls under way at once that have time: all leases of a fleet may make one at the start, and none must time out."""
 
 OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Where a pod finds the name of its namespace."""
+"""The file in which a pod finds the name of its namespace."""
 
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-"""What to accept where an object's metadata are all that is wanted of it."""
-
+"""What to accept where only an object's metadata are needed."""
 
 _OTHER_UID: Final = re.compile(r"\bUID in (the )?precondition\b")
 """The API server's words for a uid that does not match; a 409 without them is about something else."""
 
-
 _UNSERVED: Final = "the server could not find the requested resource"
-"""The API server's words for a path that it does not serve; some such paths it answers without any words."""
+"""The API server's words for a path that it does not serve; to some such paths it answers without words."""
 
 
 class PatchType(StrEnum):
-    """How the body of a PATCH is read."""
+    """How the API server reads the body of a PATCH."""
 
     JSON = "application/json-patch+json"
     MERGE = "application/merge-patch+json"
@@ -49,7 +47,7 @@ class PatchType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The API server did what was asked: its answer's body."""
+    """The API server did what was asked; ``body`` is its answer."""
 
     body: Mapping[str, Any]
 
@@ -66,23 +64,23 @@ class Refused:
 
     @property
     def is_absence(self) -> bool:
-        """Whether the object is not there. A 404 may also say that nothing of its kind is served, as without a CRD."""
+        """Whether the object does not exist. A 404 may also say that its kind is not served, as without a CRD."""
         return self.status == HTTPStatus.NOT_FOUND and self.message != _UNSERVED
 
     @property
     def is_by_uid(self) -> bool:
-        """Whether the object of that name is another one than the call was meant for."""
+        """Whether the object of that name has another uid than the call was meant for."""
         return self.status == HTTPStatus.CONFLICT and _OTHER_UID.search(self.message) is not None
 
     @property
     def is_by_name(self) -> bool:
-        """Whether an object of that name is there already."""
+        """Whether an object of that name exists already."""
         return self.status == HTTPStatus.CONFLICT and self.reason == "AlreadyExists"
 
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """No answer came: whether it was done is not known."""
+    """No answer came: it is unknown whether the call was done."""
 
     message: str
 
@@ -92,12 +90,12 @@ Reply = Done | Refused | NoAnswer
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """The object does not exist any more; an object of that name that may be there is another one."""
+    """The object does not exist any more. An object of that name that exists is another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotDone:
-    """The call did not do what it should: why."""
+    """The call did not do what it should; ``message`` says why."""
 
     message: str
 
@@ -107,7 +105,7 @@ class NotConfigured(Exception):
 
 
 class KubernetesApi:
-    """One pool of connections to the API server, by the service account's token or the kubeconfig's credentials."""
+    """One pool of connections to the API server, with a service account's token or a kubeconfig's credentials."""
 
     def __init__(
         self, connected: client.ApiClient, namespace: str | None, *, call_timeout: float = CALL_TIMEOUT
@@ -115,13 +113,13 @@ class KubernetesApi:
         self._client = connected
         self._call_timeout = call_timeout
         self.namespace = namespace
-        """The namespace that the credentials name as their own, if they do."""
+        """The namespace that the credentials name, if they do."""
         self.low_priority = asyncio.Semaphore(LOW_PRIORITY_CALLS)
-        """To be held around calls that thousands may want to make at once, and that nobody waits for urgently."""
+        """Must be held around calls that thousands may want to make at once, and that have time."""
 
     @classmethod
     async def connect(cls) -> Self:
-        """Find credentials as kubectl does, or those of a pod.
+        """Connect with a pod's credentials, or else with those that kubectl would find.
 
         Raises:
             NotConfigured: There are none, or they cannot be read.
@@ -138,7 +136,7 @@ class KubernetesApi:
                 namespace = active["context"].get("namespace")
             return cls(open_client(settings), namespace)
         except Exception as error:
-            # Whatever is wrong with a file that others wrote: its syntax, its certificates, a plug-in that it names.
+            # A file that others wrote may have any mistake: in its syntax, its certificates, a plug-in that it names.
             raise NotConfigured(
                 "no Kubernetes credentials: not in a pod, and no usable kubeconfig "
                 f"({_in_words(error)}); set KUBECONFIG"
@@ -146,7 +144,7 @@ class KubernetesApi:
 
     @classmethod
     async def connect_as_user(cls, kubeconfig: Path | None, context: str | None) -> Self:
-        """Find credentials for a person as kubectl does: what is named, else KUBECONFIG, else the home's file.
+        """Connect with a person's credentials, as kubectl does: the named file, else KUBECONFIG, else ~/.kube/config.
 
         Raises:
             NotConfigured: There are none, or they cannot be read.
@@ -183,7 +181,7 @@ class KubernetesApi:
         patch: PatchType | None = None,
         accept: str = "application/json",
     ) -> Reply:
-        """Make one call; ``path`` is absolute, and its parts are names that need no escaping."""
+        """Make one call and return its reply; ``path`` is absolute, and its parts need no escaping."""
         headers = dict(self._client.default_headers) | {"Accept": accept}
         if patch is not None:
             headers["Content-Type"] = patch.value
@@ -191,7 +189,9 @@ class KubernetesApi:
         try:
             await self._client.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         except (config.ConfigException, ValueError, OSError) as error:
-            return NoAnswer(f"the Kubernetes API was not asked, for the credentials are no good: {_in_words(error)}")
+            return NoAnswer(
+                f"the Kubernetes API was not called, because the credentials cannot be used: {_in_words(error)}"
+            )
         try:
             response = await self._client.call_api(
                 method,
@@ -209,7 +209,7 @@ class KubernetesApi:
         body = _object(raw)
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             if body is None:
-                # Something in between answered; no body must not pass for an object that is empty.
+                # Something on the way has answered. Without a body it must not pass for an empty object.
                 return NoAnswer(f"what answered at {self.server} is not the Kubernetes API: no JSON object")
             return Done(body)
         if body is None and status == HTTPStatus.NOT_FOUND:
@@ -218,10 +218,10 @@ class KubernetesApi:
 
 
 def open_client(settings: client.Configuration) -> client.ApiClient:
-    """Open the official client.
+    """Open the official client without aiohttp's ``trust_env``, which it would set by itself.
 
-    Not with aiohttp's ``trust_env``, which the client has by default: that would look for a password in ~/.netrc and
-    refuse to send a token beside it. The proxy is found here instead, unless the kubeconfig names one.
+    With ``trust_env`` aiohttp looks for a password in ~/.netrc, and refuses to send a token beside it. So the proxy is
+    found here, unless the kubeconfig names one.
     """
     parts = urlsplit(settings.host)
     if settings.proxy is None and not proxy_bypass(parts.hostname or ""):

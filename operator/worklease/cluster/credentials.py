@@ -1,4 +1,4 @@
-"""The keys of the Work API: Secrets, read by name, cached shortly, read again when a key is refused.
+"""The keys for the Work API: read from Secrets by name, kept for a short time, read again when a key is refused.
 
 Owns the reading of Secrets and the rule which key is used. Must not log, show or keep a key anywhere else.
 """
@@ -17,23 +17,23 @@ from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused, Rep
 ENVIRONMENT_KEY: Final = "environment-key"
 SESSIONS_TOKEN: Final = "sessions-token"  # noqa: S105 (the name of a Secret's key)
 
-FRESH: Final = 30.0
-"""Seconds for which a Secret that was read is used without another look; a refused key is read again at once."""
+CACHE_SECONDS: Final = 30.0
+"""Seconds for which a key is used before its Secret is read again; after a refused key it is read at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What authenticates a call, and which key of which Secret it is, for messages."""
+    """What authenticates a call, and, for messages, which key of which Secret it is."""
 
     value: SecretStr
     origin: str
     environment: SecretStr | None = None
-    """The environment's key, where there is one: the list takes no other."""
+    """The environment's key, where there is one: the list accepts no other."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoKey:
-    """There is none: what is missing, and what to do."""
+    """There is no key: what is missing, and what to do."""
 
     message: str
 
@@ -49,7 +49,7 @@ Name = tuple[str, str]
 
 
 class Credentials:
-    """The keys read so far. One read of a Secret at a time, shared by all who wait for it."""
+    """The keys read so far. A Secret is read once at a time, and all that wait for it share the read."""
 
     def __init__(self, api: KubernetesApi, clock: Callable[[], float]) -> None:
         self._api = api
@@ -59,31 +59,31 @@ class Credentials:
         self._reading: dict[Name, asyncio.Task[Key | NoKey]] = {}
 
     async def key(self, namespace: str, name: str) -> Key | NoKey:
-        """Give the key of a Secret.
+        """Return the key of a Secret.
 
-        A key in hand is given at once and looked after in the background: a beat never waits for Kubernetes while
-        there is something to send.
+        A key that is known is returned at once, and its Secret read again in the background: a beat that has a key
+        never waits for Kubernetes.
         """
         known = self._known.get((namespace, name))
         if known is None or isinstance(known.found, NoKey):
             return await self._read(namespace, name)
-        if self._clock() - known.at > FRESH:
+        if self._clock() - known.at > CACHE_SECONDS:
             self._start(namespace, name)
         return known.found
 
     async def key_after_refusal(self, namespace: str, name: str, refused: Key) -> Key | NoKey:
-        """Read the Secret again, unless somebody has done so since ``refused`` was given."""
+        """Read the Secret again, unless that was done since ``refused`` was returned; return its key."""
         known = self._known.get((namespace, name))
         if known is not None and known.found is not refused:
             return known.found
         return await self._read(namespace, name)
 
     def last_key(self, namespace: str, name: str) -> Key | None:
-        """Give the key that a Secret had when it last had one."""
+        """Return the last key that a Secret had, though it may have none now."""
         return self._last.get((namespace, name))
 
     async def _read(self, namespace: str, name: str) -> Key | NoKey:
-        # Shielded: the read is shared, and outlives a caller who is cancelled.
+        # Shielded: the read is shared, and goes on when one that waits for it is cancelled.
         return await asyncio.shield(self._start(namespace, name))
 
     def _start(self, namespace: str, name: str) -> asyncio.Task[Key | NoKey]:
@@ -101,7 +101,7 @@ class Credentials:
         found = _found(f"{namespace}/{name}", reply)
         known = self._known.get(at)
         if isinstance(found, Key) and known is not None and isinstance(known.found, Key):
-            # The same key stays the same object: by that a refusal knows whether another one is to be had.
+            # An equal key stays the same object: so a refusal shows whether the Secret has another key by now.
             found = known.found if known.found == found else found
         if (
             known is not None
@@ -109,7 +109,7 @@ class Credentials:
             and not isinstance(reply, Done)
             and not _is_verdict(reply)
         ):
-            # The API server has nothing to say just now; the key that was good stays in use.
+            # The API server gave no verdict just now: the last key stays in use.
             found = known.found
         self._known[at] = _CachedKey(found, self._clock())
         if isinstance(found, Key):
@@ -118,7 +118,7 @@ class Credentials:
 
 
 def _is_verdict(reply: Reply) -> bool:
-    """Tell whether a refusal is about the Secret, not about the API server's own state."""
+    """Whether a refusal is about the Secret, not about the API server's own state."""
     return isinstance(reply, Refused) and reply.status in {403, 404}
 
 
@@ -137,7 +137,7 @@ def _found(secret: str, reply: Reply) -> Key | NoKey:
 
 
 def _choose(secret: str, entries: Mapping[str, Any]) -> Key | NoKey:
-    """Prefer the item's own token: it is good for this item only."""
+    """Prefer the item's own token: it works for this item only."""
     read = {entry: _decoded(secret, entry, entries.get(entry)) for entry in (SESSIONS_TOKEN, ENVIRONMENT_KEY)}
     environment = read[ENVIRONMENT_KEY]
     for entry, value in read.items():
@@ -155,14 +155,14 @@ def _choose(secret: str, entries: Mapping[str, Any]) -> Key | NoKey:
 
 
 def _decoded(secret: str, entry: str, encoded: object) -> SecretStr | NoKey | None:
-    """Read one entry; None if it is not there, or empty."""
+    """Return the value of one entry; None if it is missing or empty."""
     if not isinstance(encoded, str) or not encoded:
         return None
     try:
-        # A file made by an editor ends in a newline; no key does.
+        # A file from an editor ends with a newline; no key does.
         value = base64.b64decode(encoded, validate=True).decode("ascii").strip()
     except (binascii.Error, UnicodeDecodeError):
-        return NoKey(f"key {entry} of Secret {secret} is no text in ASCII: put the key there as it was issued")
+        return NoKey(f"key {entry} of Secret {secret} is not ASCII text: put the key there as it was issued")
     if not value.isprintable():
         return NoKey(f"key {entry} of Secret {secret} is not one line of text: put the key there as it was issued")
     return SecretStr(value) if value else None

@@ -1,7 +1,7 @@
-"""The pod that a resource's template asks for: the template as it is, and what the operator adds.
+"""The pod of a resource's template: the template as it is, and what the operator adds.
 
-Owns the pod's name, its labels, its owner and what it is told of its work item. Must not talk to anybody. The
-environment's key never comes into the pod; a token of the item's own comes by reference.
+Owns the pod's name, its labels, its owner, and the variables about its work item. Must not call anybody. The
+environment's key never gets into the pod; a token for the item alone gets there by reference.
 """
 
 import hashlib
@@ -13,36 +13,36 @@ from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
 from worklease.cluster.credentials import SESSIONS_TOKEN
 
 LONGEST_NAME: Final = 63
-"""Characters of a pod's name, so that it is its host's name uncut."""
+"""Characters of a pod's name at most: Kubernetes would cut a longer one for the host name."""
 
 HASH: Final = 10
-"""Characters of a name's hash: 40 bits tell the attempts of all resources of a namespace apart."""
+"""Characters of a name's hash: 40 bits, enough to keep the attempts of all resources of a namespace apart."""
 
 ENVIRONMENT_VARIABLE: Final = "ANTHROPIC_ENVIRONMENT_ID"
 WORK_VARIABLE: Final = "ANTHROPIC_WORK_ID"
 TOKEN_VARIABLE: Final = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 (the name of a variable)
-"""Names that the public SDK reads. Not those with which its worker would send heartbeats of its own."""
+"""Names that the public SDK reads. Others, with which its worker would send heartbeats itself, are left out."""
 
 
 def pod_name(resource: WorkLease, attempt: int) -> str:
-    """Name the pod of an attempt, so that whoever makes it again after a crash finds it made."""
+    """Return the name of an attempt's pod: always the same, so that after a crash the pod is not made twice."""
     digest = hashlib.sha256(f"{resource.uid}/{attempt}".encode()).hexdigest()[:HASH]
     return f"{resource.name[: LONGEST_NAME - HASH - 1].rstrip('-.')}-{digest}"
 
 
 def pod_body(resource: WorkLease, attempt: int, secret: str) -> dict[str, Any]:
-    """Give the pod of an attempt; ``secret`` is the name of the resource's Secret.
+    """Return the pod of an attempt; ``secret`` is the name of the resource's Secret.
 
-    The owner reference does not block the owner's deletion: that would need a right on its finalizers, and a finalizer
-    of ours keeps the order already.
+    The owner reference does not block the owner's deletion: that would need a right on the owner's finalizers, and the
+    operator's own finalizer keeps the order already.
     """
     template = (resource.spec.sandbox.template if resource.spec.sandbox is not None else None) or {}
-    metadata, spec = template.get("metadata") or {}, _said(template.get("spec"))
+    metadata, spec = template.get("metadata") or {}, _without_nulls(template.get("spec"))
     labels = {ENVIRONMENT_LABEL: resource.spec.environment_id, WORK_LABEL: resource.spec.work_id}
-    told = _told(resource, secret)
+    variables = _variables(resource, secret)
     for kind in ("initContainers", "containers"):
         if spec.get(kind):
-            spec[kind] = [_with_environment(container, told) for container in spec[kind]]
+            spec[kind] = [_with_environment(container, variables) for container in spec[kind]]
     owner = {
         "apiVersion": "worklease.dev/v1alpha1",
         "kind": "WorkLease",
@@ -57,21 +57,21 @@ def pod_body(resource: WorkLease, attempt: int, secret: str) -> dict[str, Any]:
         "metadata": {
             "name": pod_name(resource, attempt),
             "namespace": resource.namespace,
-            "labels": _said(metadata.get("labels")) | labels,
-            "annotations": _said(metadata.get("annotations")),
+            "labels": _without_nulls(metadata.get("labels")) | labels,
+            "annotations": _without_nulls(metadata.get("annotations")),
             "ownerReferences": [owner],
         },
         "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False} | spec,
     }
 
 
-def _said(values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Drop a map's nulls, which say nothing."""
+def _without_nulls(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Drop a map's nulls: they say nothing."""
     return {key: value for key, value in (values or {}).items() if value is not None}
 
 
-def _told(resource: WorkLease, secret: str) -> list[dict[str, Any]]:
-    """Give the variables that tell a container what it works on."""
+def _variables(resource: WorkLease, secret: str) -> list[dict[str, Any]]:
+    """Return the variables that tell a container which item it works on."""
     token = {"name": secret, "key": SESSIONS_TOKEN, "optional": True}
     return [
         {"name": ENVIRONMENT_VARIABLE, "value": resource.spec.environment_id},
@@ -80,8 +80,8 @@ def _told(resource: WorkLease, secret: str) -> list[dict[str, Any]]:
     ]
 
 
-def _with_environment(container: Mapping[str, Any], told: list[dict[str, Any]]) -> dict[str, Any]:
-    """Add variables to a container; what it sets itself stays as it is."""
+def _with_environment(container: Mapping[str, Any], variables: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add variables to a container; those that it sets itself stay as they are."""
     own = container.get("env") or []
     named = {entry.get("name") for entry in own}
-    return {**container, "env": [*own, *(entry for entry in told if entry["name"] not in named)]}
+    return {**container, "env": [*own, *(entry for entry in variables if entry["name"] not in named)]}

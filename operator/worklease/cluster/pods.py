@@ -1,7 +1,7 @@
-"""Sandbox pods: what one looks like and what is said of it, its making and its deletion.
+"""Sandbox pods: how one is read, made, looked at and deleted.
 
-Owns the pod API. A pod is deleted by name only together with its uid as precondition: names are reused, and a
-successor is somebody else's. Must not decide which pod is made or goes when.
+Owns the pod API. A deletion names the pod and has its uid as precondition: names are reused, and a successor must not
+be deleted in its place. Must not decide which pod is made or deleted, or when.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -16,7 +16,7 @@ from worklease.cluster.paging import Page, list_pages
 from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Pod
 
 DEFAULT_GRACE: Final = 30.0
-"""Seconds that Kubernetes gives a pod which does not say."""
+"""Seconds that Kubernetes gives a pod that does not name its own."""
 
 PAGE_TRIES: Final = 3
 """How often a page after the first is asked for before a long list is given up."""
@@ -29,19 +29,19 @@ class DeletionAccepted:
 
 @dataclass(frozen=True, slots=True)
 class DryRunAccepted:
-    """The API server would make such a pod."""
+    """The API server would accept such a pod."""
 
 
 @dataclass(frozen=True, slots=True)
 class DryRunRejected:
-    """The API server refuses such a pod: why, in its words."""
+    """The API server refuses such a pod; ``message`` is its own."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The pod is there; ``is_new``: by this call."""
+    """The pod exists; ``is_new`` if this call made it."""
 
     pod: Pod
     is_new: bool
@@ -54,12 +54,12 @@ class Pods:
         self._api = api
 
     async def dry_run(self, namespace: str, body: Mapping[str, Any]) -> DryRunAccepted | DryRunRejected | NotDone:
-        """Ask whether a pod would be made, with all that checks it, and make none (``dryRun=All``)."""
+        """Ask the API server whether it would accept a pod, admission included, and make none (``dryRun=All``)."""
         match await self._api.call("POST", _path(namespace), query={"dryRun": "All"}, body=body):
             case Done():
                 return DryRunAccepted()
             case Refused() as refused if refused.is_by_name:
-                # What checks a pod has let it pass before its name was found to be taken.
+                # The pod has passed all checks before its name was found to be taken.
                 return DryRunAccepted()
             case Refused(status, message) if _is_verdict(status):
                 return DryRunRejected(message)
@@ -69,7 +69,7 @@ class Pods:
                 assert_never(reply)
 
     async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | NotDone:
-        """Make a pod; where one of its name is there already, it is given, whoever made it."""
+        """Make a pod; if one of its name exists already, return that, whatever made it."""
         name = body["metadata"]["name"]
         match await self._api.call("POST", _path(namespace), body=body):
             case Done(made):
@@ -79,7 +79,7 @@ class Pods:
             case Refused(_, message):
                 return NotDone(message)
             case NoAnswer(message):
-                # It may have been made all the same.
+                # It may have been made nevertheless.
                 return await self._find(namespace, name, message)
             case reply:
                 assert_never(reply)
@@ -100,7 +100,7 @@ class Pods:
             yield NotDone(page.message) if isinstance(page, Refused | NoAnswer) else page
 
     async def look(self, namespace: str, name: str, uid: str) -> Pod | Gone | NotDone:
-        """Look whether this very pod is there, and how it is."""
+        """Read this very pod."""
         match await self._api.call("GET", _path(namespace, name)):
             case Done(body):
                 pod = read_pod(body)
@@ -113,7 +113,7 @@ class Pods:
                 assert_never(reply)
 
     async def end(self, namespace: str, name: str, uid: str, grace: float | None) -> Gone | DeletionAccepted | NotDone:
-        """Delete this very pod, with ``grace`` in whole seconds, or its own."""
+        """Delete this very pod, with a ``grace`` in whole seconds, or with the pod's own."""
         options: dict[str, Any] = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
         if grace is not None:
             # Never 0: that removes the object while the container still runs.
@@ -124,7 +124,7 @@ class Pods:
             case Refused() as refused if refused.is_absence:
                 return Gone()
             case Refused() as refused if refused.is_by_uid:
-                # The name is a successor's by now. Any other conflict says nothing of the pod, and is tried again.
+                # A successor has the name by now. Any other conflict says nothing about the pod: the call is repeated.
                 return Gone()
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(message)
@@ -138,7 +138,7 @@ def _path(namespace: str, name: str = "") -> str:
 
 
 def _is_verdict(status: int) -> bool:
-    """Tell whether a refusal is about the pod, not about the API server's own state."""
+    """Whether a refusal is about the pod, not about the API server's own state."""
     return status in {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.FORBIDDEN,
@@ -149,7 +149,7 @@ def _is_verdict(status: int) -> bool:
 
 
 def read_pod(body: Mapping[str, Any]) -> Pod:
-    """Read a pod as the API server gives it; what it does not say has its default."""
+    """Read a pod as the API server returned it; what is missing has its default."""
     metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
     conditions = {entry.get("type"): entry for entry in status.get("conditions") or ()}
     shown = _shown(status) or _unscheduled(conditions)
@@ -176,25 +176,25 @@ def read_pod(body: Mapping[str, Any]) -> Pod:
 
 
 def _ailment(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Ailment | None:
-    """Say what keeps a pod from running."""
+    """Return what keeps a pod from running; None if nothing does."""
     waiting = ((state.get("waiting") or {}).get("reason") or "" for state in _states(status))
     found = next((AILMENTS[reason] for reason in waiting if reason in AILMENTS), None)
     return Ailment.UNSCHEDULABLE if found is None and _unscheduled(conditions) else found
 
 
 def _unscheduled(conditions: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Give the scheduler's condition of a pod that has no place; empty where it has one, or is on its way."""
+    """Return the scheduler's condition of a pod that fits on no node; else an empty one."""
     scheduled = conditions.get("PodScheduled") or {}
     return scheduled if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable" else {}
 
 
 def _tail(message: str) -> str:
-    """Keep the end of a long message: a termination message ends with what went wrong."""
+    """Return the end of a long message: what went wrong is at the end of a termination message."""
     return message if len(message) <= LONGEST_SANDBOX_MESSAGE else f"…{message[1 - LONGEST_SANDBOX_MESSAGE :]}"
 
 
 def _states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Give the containers' states, the initial ones first."""
+    """Return the containers' states, those of the init containers first."""
     kinds = ("initContainerStatuses", "containerStatuses")
     return [entry.get("state") or {} for kind in kinds for entry in status.get(kind) or ()]
 
@@ -204,11 +204,11 @@ def _is_over(status: Mapping[str, Any]) -> bool:
 
 
 def _shown(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give the container's state that says most about the pod.
+    """Return the container's state that says most about the pod.
 
-    Of a pod that is over: how a container ended, the failed ones before the others. A container that still waits says
-    nothing then; it waited for one that failed. Of any other pod: what a container waits for, else how one failed; that
-    an initial container is done says nothing.
+    For a pod that has ended: how a container ended, a failed one before the others. A container that still waits says
+    nothing then: it waited for one that failed. For any other pod: what a container waits for, else how one failed; an
+    init container that is done says nothing.
     """
     first, then = (
         [entry.get("state") or {} for entry in status.get(kind) or ()]

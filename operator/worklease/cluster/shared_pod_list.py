@@ -1,7 +1,7 @@
-"""The pods that carry an item's labels, as the API server lists them: asked once for all leases that ask together.
+"""The pods with an item's labels, as the API server lists them: one list for all leases that ask at the same time.
 
-Owns the sharing of lists among those who ask, and their pace. Must not know what they are asked for. Whoever asks gets
-a list that was begun after the asking: an older one may not have yet what it is asked for.
+Owns the sharing of lists among all that ask, and their pace. Must not know what the lists are for. A list that is
+returned began after the question: an older one may lack what the question is about.
 """
 
 import asyncio
@@ -16,49 +16,49 @@ from worklease.cluster.pods import Pods, read_pod
 from worklease.rules.pods import Pod
 
 FEW: Final = 10
-"""Items of a namespace at most that each have a list of their own; it is short, but costs a look at every pod."""
+"""Items of a namespace at most that get a list each: it is short, but the API server reads every pod for it."""
 
 GAP_FACTOR: Final = 4.0
-"""How many times as long as the last lists took nothing is listed."""
+"""The pause after a round of lists, as a multiple of the time that the round took."""
 
 LONGEST_GAP: Final = 10.0
-"""Seconds of such a rest at most."""
+"""Seconds of such a pause at most."""
 
 ListedPods = Sequence[Pod] | NotDone
 
 
 class SharedPodList:
-    """One round of lists at a time, for all that were asked for by its beginning."""
+    """Makes one round of lists at a time, for all items that were asked about before it began."""
 
     def __init__(self, sandboxes: Pods) -> None:
         self._sandboxes = sandboxes
         self._wanted: set[Address] = set()
         self._next: asyncio.Task[Mapping[Address, ListedPods]] | None = None
         self._round = asyncio.Lock()
-        self._rests_until = 0.0
+        self._pause_until = 0.0
 
     async def ask(self, item: Address) -> ListedPods:
-        """Give the pods of an item, or why they cannot be had."""
+        """Return the pods of an item, or why they could not be listed."""
         self._wanted.add(item)
         if self._next is None or self._next.done():
             self._next = asyncio.create_task(self._fetch(), name="list of pods")
-        # Shielded: the lists are shared, and outlive one of those who wait for them.
+        # Shielded: the lists are shared, and go on when one that waits for them is cancelled.
         return (await asyncio.shield(self._next))[item]
 
     async def _fetch(self) -> Mapping[Address, ListedPods]:
         loop = asyncio.get_running_loop()
         async with self._round:
-            await asyncio.sleep(max(0.0, self._rests_until - loop.time()))
-            # From here on it is too late to join.
+            await asyncio.sleep(max(0.0, self._pause_until - loop.time()))
+            # From here on no other question can join.
             items, self._wanted, self._next = self._wanted, set(), None
             began = loop.time()
             try:
                 return await self._list(items)
             finally:
-                self._rests_until = loop.time() + min(LONGEST_GAP, GAP_FACTOR * (loop.time() - began))
+                self._pause_until = loop.time() + min(LONGEST_GAP, GAP_FACTOR * (loop.time() - began))
 
     async def _list(self, items: set[Address]) -> Mapping[Address, ListedPods]:
-        """List one after the other; where one list cannot be had, the others are not asked for."""
+        """Make the lists one after the other; after one that fails, make no more."""
         found: dict[Address, ListedPods] = {}
         for namespace, there in groupby(sorted(items), itemgetter(0)):
             for selector, some in _lists(list(there)):
@@ -82,7 +82,7 @@ class SharedPodList:
 
 
 def _lists(items: list[Address]) -> Iterator[tuple[str, list[Address]]]:
-    """Give the selectors by which a namespace's pods are listed, and of which items each tells."""
+    """Yield the selectors for the lists of a namespace, each with the items that its list is about."""
     if len(items) > FEW:
         yield f"{ENVIRONMENT_LABEL},{WORK_LABEL}", items
         return

@@ -1,4 +1,4 @@
-"""The status, for people: written by calls of our own, coalesced, within their budget, never in a beat's way.
+"""The status of each object, for people: written within a budget, the newest only, and never in the way of a beat.
 
 Owns the writing and its repetition. Kopf's patch stays empty: a write of Kopf's that fails ends the object's timer.
 Must not decide what a status says.
@@ -20,28 +20,28 @@ from worklease.rules.backoff import backoff
 from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
 IN_FLIGHT: Final = 8
-"""Writes under way at once: one that hangs holds back itself and no other."""
+"""Writes under way at once: one that hangs must not hold back the others."""
 
 BURST: Final = 20.0
-"""Writes that may go at once after a pause, so that a small fleet's news is not queued."""
+"""Writes that may go at once after a pause, so that the news of a small fleet is not delayed."""
 
 ROUTINE_SHARE: Final = 0.5
-"""The part of the budget that another beat of a steady lease may use: a change finds its place free."""
+"""The part of the budget that the beats of steady leases may use: the rest is left for changes."""
 
 FIRST_RETRY: Final = 0.5
-"""Seconds before a write that was not done is repeated, with the newest state."""
+"""Seconds before a write that failed is repeated, with the newest state."""
 
 LONGEST_RETRY: Final = 10.0
-"""Seconds between repetitions at most: so soon after an outage the news is there. The budget holds for them too."""
+"""Seconds between repetitions at most: so soon after an outage the status is right. The budget holds for them too."""
 
 SCHEMA_RETRY: Final = 30.0
-"""Seconds after which what the schema refused is tried again as it was: somebody may have mended the schema."""
+"""Seconds before a status that the schema refused is tried again: somebody may have fixed the schema."""
 
 _log = logging.getLogger(__name__)
 
 
 class Urgency(Enum):
-    """What goes first when there is more to write than may be written."""
+    """Which write goes first when there are more than the budget allows."""
 
     CHANGE = auto()
     """Something that a person waits for: a condition or the state changed."""
@@ -53,26 +53,26 @@ Status = Mapping[str, Any]
 """The body of a merge patch."""
 
 Maker = Callable[[], Status]
-"""Makes a status when it is to be written, as it is then; one that waits already makes the same as a newer one."""
+"""Makes a status at the time of its write. One that waits already makes the same as a newer one."""
 
 
 @dataclass(slots=True)
 class _Entry:
     reference: Reference
     newest: Status | Maker | None = None
-    """What was published last: wanted, being written, written or refused."""
+    """What was published last, whether it waits, is being written, was written or was refused."""
     wanted: Status | Maker | None = None
-    """What is to be written and is not being written."""
+    """What waits to be written."""
     urgency: Urgency = Urgency.ROUTINE
-    """The greatest of all that the next write brings."""
+    """The greatest urgency of all changes that the next write has."""
     failures: int = 0
     busy: bool = False
     held_until: float = 0.0
     version: str | None = None
-    """The resource version that the next write is guarded by; None: to be read first."""
+    """The resource version that guards the next write; None: it must be read first."""
 
     def saw(self, version: str | None) -> None:
-        """Guard the next write by a version, unless a newer one is known: what tells of it may be late."""
+        """Guard the next write by a version, unless a newer one is known: a watch may report late."""
         known = self.version or ""
         is_late = version is not None and version.isdecimal() and known.isdecimal() and int(version) < int(known)
         if not is_late:
@@ -86,7 +86,7 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Queue:
-    """Uids in the order of their wanting, the changes before the routine."""
+    """Uids in the order in which their writes were asked for, the changes before the routine."""
 
     changes: dict[str, None] = field(default_factory=dict)
     routine: dict[str, None] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class _Queue:
 
 
 class StatusWriter:
-    """Writes the newest status of each object, and forgets what it overtook."""
+    """Writes the newest status of each object, and drops older ones."""
 
     def __init__(
         self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float], publisher: Publisher = SILENT
@@ -130,7 +130,7 @@ class StatusWriter:
         self._wrote = asyncio.Event()
 
     def publish(self, reference: Reference, status: Status | Maker, urgency: Urgency) -> None:
-        """Want ``status``, or what it makes by then, to be written; at once, and without waiting."""
+        """Have ``status``, or what it makes, written as soon as the budget allows; do not wait for that."""
         entry = self._entries.setdefault(reference.uid, _Entry(reference))
         if status == entry.newest or (callable(status) and callable(entry.wanted)):
             return
@@ -141,11 +141,11 @@ class StatusWriter:
         self._want(entry)
 
     def saw(self, reference: Reference, version: str) -> None:
-        """Take note of the resource version that an object has, so that nothing is read before it is written to."""
+        """Take note of an object's resource version, so that it need not be read before the next write."""
         self._entries.setdefault(reference.uid, _Entry(reference)).saw(version)
 
     def forget(self, uid: str) -> None:
-        """Write nothing more about an object that is no more."""
+        """Write nothing more to an object that is gone."""
         self._entries.pop(uid, None)
         self._queue.drop(uid)
         self._wrote.set()
@@ -157,24 +157,24 @@ class StatusWriter:
                 writers.create_task(self._write_on(), name=f"status writer {number}")
 
     async def flush(self) -> None:
-        """Wait until all that is wanted is written, or was tried and is to be repeated."""
+        """Wait until every status is written, or was tried and will be repeated."""
         while any((entry.wanted is not None or entry.busy) and entry.failures == 0 for entry in self._entries.values()):
             self._wrote.clear()
             await self._wrote.wait()
 
     async def settle(self, uid: str, *, seconds: float) -> None:
-        """Wait until an object's newest status is written, but no longer than so many seconds."""
+        """Wait until an object's newest status is written, ``seconds`` at most."""
         try:
             async with asyncio.timeout(seconds):
                 while (entry := self._entries.get(uid)) is not None and (entry.wanted is not None or entry.busy):
                     self._wrote.clear()
                     await self._wrote.wait()
         except TimeoutError:
-            _log.warning("status not written in time: what it was to say first may be lost uid=%s", uid)
+            _log.warning("status not written in time: what it should say first may be lost uid=%s", uid)
 
     def _want(self, entry: _Entry) -> None:
         if entry.busy:
-            return  # it is put into the queue again when the write under way has come back
+            return  # it is queued again when the write under way has ended
         wait = entry.held_until - self._clock()
         if wait > 0:
             asyncio.get_running_loop().call_later(wait, self._put, entry)
@@ -187,7 +187,7 @@ class StatusWriter:
             self._news.set()
 
     def _is_known(self, entry: _Entry) -> bool:
-        """Tell whether nobody has said in the meantime that the object is no more."""
+        """Whether the object was not forgotten meanwhile."""
         return self._entries.get(entry.reference.uid) is entry
 
     async def _write_on(self) -> None:
@@ -201,12 +201,12 @@ class StatusWriter:
             if entry.busy or entry.wanted is None:
                 continue
             entry.busy = True
-            await self._await_place(entry.urgency)
+            await self._await_budget(entry.urgency)
             if self._is_known(entry):
                 await self._write(entry)
 
-    async def _await_place(self, urgency: Urgency) -> None:
-        """Wait for a write's place within the budget."""
+    async def _await_budget(self, urgency: Urgency) -> None:
+        """Wait until the budget allows a write."""
         now = self._clock()
         seconds = self._pace.reserve(now)
         if urgency is Urgency.ROUTINE:
@@ -219,8 +219,8 @@ class StatusWriter:
         urgency, entry.urgency = entry.urgency, Urgency.ROUTINE
         try:
             body = status() if callable(status) else status
-        except Exception:  # noqa: BLE001 (told; one object's status that cannot be made holds no other back)
-            _log.exception("status not made, which is a mistake of the operator's name=%s", entry.reference.name)
+        except Exception:  # noqa: BLE001 (logged; one status that cannot be made must not hold back the others)
+            _log.exception("status not made, which is a bug of the operator's name=%s", entry.reference.name)
             entry.busy = False
             self._wrote.set()
             return
@@ -241,11 +241,11 @@ class StatusWriter:
             self._want(entry)
 
     async def _patch(self, entry: _Entry, status: Status | None) -> Reply | Gone:
-        """Write the status of this very object, and of none that came after it.
+        """Write the status of this very object, and never that of a successor.
 
         On the status of a custom resource the API server ignores a ``metadata.uid`` that does not match (measured with
-        1.37), but not a ``metadata.resourceVersion``: so the write is guarded by a version that was seen with our uid.
-        As a rule that is the one which our last write made, or which a watch told of, and a write is one call.
+        1.37), but not a ``metadata.resourceVersion``: so a version that was seen together with the uid guards the
+        write. As a rule the last write returned it, or a watch reported it, and a write is one call.
         """
 
         async def write(metadata: Metadata) -> Reply:
@@ -262,13 +262,13 @@ class StatusWriter:
         return await write_guarded(self._api, entry.reference, write, version=entry.version)
 
     def _repeat(self, entry: _Entry, refused: Status | Maker | None) -> None:
-        """Want what was refused once more, unless there is something newer."""
+        """Write a refused status once more, unless there is a newer one."""
         if self._is_known(entry) and entry.newest is refused and entry.wanted is None and not entry.busy:
             entry.wanted = refused
             self._want(entry)
 
     def _failed(self, entry: _Entry, reply: Reply) -> None:
-        """Repeat with the newest state, slower and slower; what the schema refuses is refused again, so that rarely."""
+        """Repeat with the newest state, ever more slowly; rarely with a status that the schema refused."""
         self._publisher.publish(StatusWrite(Write.FAILED))
         entry.failures += 1
         wait = backoff(entry.failures - 1, FIRST_RETRY, LONGEST_RETRY)

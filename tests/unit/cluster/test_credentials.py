@@ -9,7 +9,7 @@ import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, in_turn, kubernetes_at, serving, until
 from worklease.cluster.client import KubernetesApi
-from worklease.cluster.credentials import FRESH, Credentials, Key, NoKey
+from worklease.cluster.credentials import CACHE_SECONDS, Credentials, Key, NoKey
 
 KEY = "sk-ant-oat01-environment"
 TOKEN = "sk-ant-oat01-session"
@@ -152,7 +152,7 @@ async def test_a_key_in_hand_is_given_without_asking(
 ) -> None:
     server.script = always(secret(environment_key=KEY))
     first = await key_of(credentials)
-    clock.now += FRESH - 1
+    clock.now += CACHE_SECONDS - 1
     assert await key_of(credentials) is first
     assert len(server.seen) == 1
 
@@ -164,7 +164,7 @@ async def test_a_key_in_hand_is_looked_after_in_the_background(
     changed = Answer(body=secret(environment_key="sk-new").body, until=held)
     server.script = in_turn(secret(environment_key=KEY), changed)
     first = await key_of(credentials)
-    clock.now += FRESH + 1
+    clock.now += CACHE_SECONDS + 1
     assert await key_of(credentials) is first, "a beat does not wait for Kubernetes"
     await server.until_seen(2)
     assert await key_of(credentials) is first
@@ -184,7 +184,7 @@ async def test_the_same_key_read_again_is_the_same_object(
     first = await key_of(credentials)
 
     async def has_been_read_again() -> bool:
-        clock.now += FRESH + 1
+        clock.now += CACHE_SECONDS + 1
         assert await key_of(credentials) is first
         return len(server.seen) > 3
 
@@ -282,7 +282,7 @@ async def test_a_secret_that_is_gone_is_noticed(
 ) -> None:
     server.script = in_turn(secret(environment_key=KEY), verdict)
     await key_of(credentials)
-    clock.now += FRESH + 1
+    clock.now += CACHE_SECONDS + 1
 
     async def is_noticed() -> bool:
         return isinstance(await credentials.key(*SECRET), NoKey)
