@@ -23,8 +23,8 @@ from worklease.settings import InvalidSettings, Settings
 from worklease.uninstall import NotReleased, end_operator, release
 
 SWITCH_INTERVAL: Final = 0.0005
-"""Seconds after which a thread lets another one go on. Kopf lists thousands of objects in a thread beside the leases';
-by Python's default of 5 ms each call of a beat into the system would wait as long for its turn."""
+"""Seconds after which a thread lets another one run. Kopf lists thousands of objects in another thread than the beats':
+with Python's default of 5 ms, each system call of a beat would wait so long for its turn."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,7 +39,7 @@ for command in (simulate, status, explain):
 
 @main.command()
 def run() -> None:
-    """Run the operator, with settings from the environment (WORKLEASE_...)."""
+    """Run the operator; its settings come from the environment (WORKLEASE_...)."""
     try:
         settings = Settings.read()
     except InvalidSettings as error:
@@ -114,11 +114,11 @@ async def _release(settings: Settings, deployment: tuple[str, str] | None, *, ti
 def _set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
-    # Kopf is not to take the signals, which it finds worth a warning.
+    # Kopf must not handle the signals, and warns about that.
     handler.addFilter(lambda record: not record.getMessage().startswith("OS signals are ignored"))
     handler.setFormatter(logs.JsonLines() if settings.logs_json else text)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    # Kopf logs each call of a timer at INFO, and our own transitions say what matters.
+    # Kopf logs each call of a timer at INFO; the transitions of the leases say what matters.
     for chatty in ("kopf", "httpx", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 

@@ -1,6 +1,6 @@
-"""The two clocks: a monotonic one for every deadline, and the wall clock for what people read.
+"""The two clocks: a monotonic one for every deadline, and the wall clock for times that people read.
 
-Owns the reading of both, and the translation between them. No other module reads a clock for a lease.
+Owns the reading of both, and the conversion between them. No other module reads a clock for a lease.
 """
 
 import time
@@ -13,29 +13,29 @@ _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 @dataclass(frozen=True, slots=True)
 class ClockPair:
-    """Writes a moment of the monotonic clock as a time of day; the two were read at the same moment."""
+    """Both clocks, read at the same moment; converts the moments of one into the times of the other."""
 
     monotonic: float
     utc: datetime
 
     def time(self, moment: float) -> datetime:
-        """Give the time of day of ``moment``."""
+        """Return the time of ``moment`` in UTC."""
         return self.utc + timedelta(seconds=moment - self.monotonic)
 
     def epoch(self, seconds: float) -> float:
-        """Give the moment of seconds since the epoch."""
+        """Return the moment of a time in seconds since the epoch."""
         return self.monotonic + seconds - self.utc.timestamp()
 
     def moment(self, time: datetime) -> float:
-        """Give the moment of ``time``."""
+        """Return the moment of ``time``."""
         return self.monotonic + (time - self.utc).total_seconds()
 
 
 def monotonic() -> float:
-    """Give the time, in seconds, of a clock that goes on while the machine is suspended, as a lease does."""
+    """Return the seconds of a clock that goes on while the machine is suspended, as a lease does."""
     return time.clock_gettime(_CLOCK)
 
 
 def wall() -> ClockPair:
-    """Read both clocks at once."""
+    """Read both clocks."""
     return ClockPair(monotonic(), datetime.now(UTC))

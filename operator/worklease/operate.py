@@ -1,6 +1,6 @@
-"""The operator's composition root: opens everything, runs until told to stop, closes everything.
+"""The operator as a whole: opens everything, runs until it is told to stop, closes everything.
 
-Owns the order of start and end, and the signals. Must not decide anything about leases.
+Owns the order of the start and of the end, and the signals. Must not decide anything about leases.
 """
 
 import asyncio
@@ -39,19 +39,19 @@ from worklease.work_api.client import WorkApi
 from worklease.work_api.shared_list import SharedList
 
 FLUSH_TIMEOUT: Final = 5.0
-"""Seconds that the last status writes may take at the end; beats go on meanwhile."""
+"""Seconds that the last writes may take at the end; beats go on meanwhile."""
 
 _log = logging.getLogger("worklease")
 
 
 async def operate(settings: Settings) -> None:
-    """Open every room, keep leases until told to stop, and close every room.
+    """Open every client, keep leases until told to stop, and close every client.
 
     Raises:
-        NotConfigured: There is no cluster to talk to.
+        NotConfigured: No credentials for a cluster were found.
         PreflightFailed: The cluster lacks the CRD or a right.
         NotReadable: The checkpoint cannot be read.
-        AddressInUse: The metrics cannot be served where they should be.
+        AddressInUse: The metrics cannot be served at their address.
     """
     stop = _stop_signal()
     metrics = Metrics()
@@ -64,7 +64,7 @@ async def operate(settings: Settings) -> None:
         kubernetes = await KubernetesApi.connect()
         opened.push_async_callback(kubernetes.close)
         own = settings.namespace or kubernetes.namespace or "default"
-        health.say("looking whether the cluster has the CRD and grants the rights")
+        health.say("checking that the cluster has the CRD and grants the rights")
         await check(kubernetes, settings.namespaces, own)
         events = EventRecorder(kubernetes, lambda: datetime.now(UTC))
         publisher.add(events.listen)
@@ -87,7 +87,7 @@ async def operate(settings: Settings) -> None:
             health.attend(keeper.overdue, census.awaited)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
-            _log.info("operator stopping: the leases are left to the next process")
+            _log.info("operator stopping: the next process takes the leases over")
             health.say("stopping")
             await _end(clients, keeper, watching)
             for task in (noticing, writing, reporting, checkpointing):
@@ -95,13 +95,13 @@ async def operate(settings: Settings) -> None:
 
 
 async def _write(status: StatusWriter, found: asyncio.Event) -> None:
-    """Write each status once all is heard that was there at the start: of thousands, each is to be beaten first."""
+    """Write statuses once all resources of the start were found: where there are thousands, their beats come first."""
     await found.wait()
     await status.run()
 
 
 async def _end(clients: Clients, keeper: Keeper, watching: "asyncio.Task[None]") -> None:
-    """Write the last news while beats go on, then break off what is under way."""
+    """Write the last statuses while beats go on, then cancel what is under way."""
     watching.cancel()
     await asyncio.wait({watching})
     await _flush(clients.checkpoint, clients.status)
@@ -110,13 +110,13 @@ async def _end(clients: Clients, keeper: Keeper, watching: "asyncio.Task[None]")
 
 
 def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyncContextManager[str]:
-    """Serve the probes and the metrics, from before the first step of the start to after the last of the end."""
+    """Serve the probes and the metrics, from before the first step of the start until after the last of the end."""
 
     def probe(verdict: Callable[[], ProbeResult]) -> Callable[[], Page]:
         def page() -> Page:
-            told = verdict()
-            status = HTTPStatus.OK if told.is_good else HTTPStatus.SERVICE_UNAVAILABLE
-            return Page(f"{told.reason}\n".encode(), status=status)
+            result = verdict()
+            status = HTTPStatus.OK if result.is_good else HTTPStatus.SERVICE_UNAVAILABLE
+            return Page(f"{result.reason}\n".encode(), status=status)
 
         return page
 
@@ -127,7 +127,7 @@ def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyn
 async def _open_clients(
     settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher, opened: AsyncExitStack
 ) -> Clients:
-    """Open what the keeper performs with; ``own`` is the namespace of the checkpoint, which is read first."""
+    """Open the clients of the keeper; ``own`` is the namespace of the checkpoint, which is read here."""
     work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic, publisher))
     status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, publisher)
     checkpoint = Checkpoint(kubernetes, own, monotonic)
@@ -149,11 +149,11 @@ async def _open_clients(
 
 
 async def _flush(*clients: Checkpoint | StatusWriter) -> None:
-    """Write what is not written yet, within bounds: a hanging API server must not keep the process."""
-    flushing = {asyncio.create_task(room.flush()) for room in clients}
+    """Write what is not written yet, within a time limit: an API server that hangs must not hold up the process."""
+    flushing = {asyncio.create_task(client.flush()) for client in clients}
     _, late = await asyncio.wait(flushing, timeout=FLUSH_TIMEOUT)
     for task in late:
-        _log.warning("not all was written before the end: the next process goes on from what is there")
+        _log.warning("not everything was written before the end: the next process starts from what is there")
         task.cancel()
 
 

@@ -1,6 +1,6 @@
 """The settings: environment variables, each with its default and its bounds.
 
-Owns the environment; no other module reads it. A wrong value stops the process at start with one clear line.
+Owns the environment; no other module reads it. A wrong value stops the process at its start, with one clear line.
 """
 
 import os
@@ -22,11 +22,11 @@ _NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)
 
 _SERVICE_HOST: Final = "_SERVICE_HOST"
 _SERVICE_LINK: Final = r"_(SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-"""How the variables go on that Kubernetes makes of a Service of the pod's namespace, beside ``..._SERVICE_HOST``."""
+"""The endings of the variables that Kubernetes sets for a Service in the pod's namespace, with its name before them."""
 
 
 class InvalidSettings(ValueError):
-    """A setting that cannot be used: it says which variable, and what it should be."""
+    """A setting that cannot be used: which variable, and what it should be."""
 
 
 def _bare(url: HttpUrl) -> HttpUrl:
@@ -43,7 +43,7 @@ def _address(value: str) -> str:
 
 
 class Settings(BaseSettings):
-    """What the operator can be told by its environment."""
+    """The settings of the operator, as its environment has them."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
@@ -52,21 +52,24 @@ class Settings(BaseSettings):
     namespaces: Annotated[tuple[Annotated[str, Field(pattern=_NAME, max_length=63)], ...], NoDecode] = ()
     """The namespaces to watch; none: all."""
     credentials_secret: Annotated[str, Field(pattern=_NAME, max_length=253)] = "worklease-credentials"  # noqa: S105 (the name of a Secret)
-    """The Secret that is used where a resource names none."""
+    """The Secret for resources that do not name one."""
     max_heartbeat_interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 30.0
-    """Seconds between routine beats at most; a lease is due at a third of its TTL."""
+    """The longest time between two routine beats, in seconds; a beat is due after a third of the TTL if that is
+    sooner."""
     requests_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 300
-    """Calls to the Work API a minute, all together; 0: no limit. The remote limit is the organization's."""
+    """The most calls to the Work API in a minute, for all leases together; 0: no limit. The API's own limit is for the
+    whole organization."""
     status_writes_per_second: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 20.0
-    """Status writes at most, half of them of steady leases: the API server's comfort, not a lease's."""
+    """The most status writes in a second; steady leases use at most half of them. This limits the load on the API
+    server; leases do not depend on it."""
     namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
-    """Where the operator itself lives: its checkpoint; by default its service account's, or the kubeconfig's."""
+    """The operator's own namespace, for its checkpoint; by default the service account's or the kubeconfig's."""
     http_address: Annotated[str, AfterValidator(_address)] = "0.0.0.0:8080"
-    """Where ``/metrics``, ``/healthz`` and ``/readyz`` are served, as host:port; port 0 is any free one."""
+    """The address of ``/metrics``, ``/healthz`` and ``/readyz``, as host:port; port 0 takes any free port."""
     log_format: Literal["json", "text"] | None = None
-    """How log lines are written; by default ``text`` on a terminal, else ``json``."""
+    """The form of log lines; by default ``text`` on a terminal, else ``json``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severity that is logged."""
+    """The lowest severity that is logged."""
 
     @field_validator("namespaces", mode="before")
     @classmethod
@@ -80,7 +83,7 @@ class Settings(BaseSettings):
         """Read the environment.
 
         Raises:
-            InvalidSettings: A variable's value cannot be used, or there is no such variable; all are named.
+            InvalidSettings: A value cannot be used, or there is no such setting; the message names all of them.
         """
         unknown = [*_unknown(os.environ, [field.upper() for field in cls.model_fields])]
         try:
@@ -94,7 +97,7 @@ class Settings(BaseSettings):
 
     @property
     def http_host(self) -> str:
-        """The host of ``http_address``, an IPv6 one without its brackets."""
+        """The host of ``http_address``; an IPv6 address is without its brackets."""
         return self.http_address.rpartition(":")[0].strip("[]")
 
     @property
@@ -104,22 +107,22 @@ class Settings(BaseSettings):
 
     @property
     def logs_json(self) -> bool:
-        """Whether log lines are JSON: said, or by where they go."""
+        """Whether log lines are JSON: as the setting says, or by where they go."""
         return self.log_format == "json" or (self.log_format is None and not sys.stderr.isatty())
 
 
 def _problem(field: str, message: str) -> str:
-    told = message.removeprefix("Value error, ")
-    return f"{PREFIX}{field.upper()}: {told[:1].lower()}{told[1:]}"
+    problem = message.removeprefix("Value error, ")
+    return f"{PREFIX}{field.upper()}: {problem[:1].lower()}{problem[1:]}"
 
 
 def _unknown(environment: Mapping[str, str], known: list[str]) -> Iterator[str]:
-    """Find the variables that look like a setting and are none: a typo would else be a setting that does nothing."""
+    """Yield the problem of each variable that looks like a setting and is none: a typo must not pass in silence."""
     for name in sorted(environment):
         bare = name.upper().removeprefix(PREFIX)
         if bare == name.upper() or bare in known or _is_of_a_service(name, environment):
             continue
-        # Compared without the prefix, for with it any two names are alike.
+        # Compared without the prefix: with it, any two names are similar.
         nearest = get_close_matches(bare, known, n=1)
         all_names = ", ".join(f"{PREFIX}{setting}" for setting in known)
         yield f"{name}: there is no such setting; " + (
@@ -128,7 +131,7 @@ def _unknown(environment: Mapping[str, str], known: list[str]) -> Iterator[str]:
 
 
 def _is_of_a_service(name: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether Kubernetes put the variable into the pod, for a Service such as ``worklease-operator``."""
+    """Whether Kubernetes set the variable in the pod, for a Service such as ``worklease-operator``."""
     services = (host.removesuffix(_SERVICE_HOST) for host in environment if host.endswith(_SERVICE_HOST))
     return name.endswith(_SERVICE_HOST) or any(
         re.fullmatch(re.escape(service) + _SERVICE_LINK, name) for service in services

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from worklease.process import START, tune_gc
+from worklease.process import START_PERIOD, tune_gc
 
 class Node:
     def __init__(self):
@@ -28,7 +28,7 @@ def grow():
 for _ in range(10):
     grow()
 assert seen() is not None  # a fleet comes in, and stays
-now = START
+now = START_PERIOD
 while gc.get_freeze_count():
     grow()
 gc.collect()

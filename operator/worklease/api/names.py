@@ -1,6 +1,6 @@
-"""The names that the outside relies on: the resource's group, paths, labels and finalizers, and its references.
+"""The names that others rely on: the resource's group, paths, labels and finalizers, and references to objects.
 
-Owns these names; no other module spells one. Must not talk to anybody.
+Owns these names; no other module spells one. Must not call anybody.
 """
 
 from collections.abc import Mapping
@@ -31,13 +31,13 @@ CONTROLLER: Final = f"{GROUP}/operator"
 """The controller that events report."""
 
 Address = tuple[str, str, str]
-"""A namespace, an environment's id and a work item's id: what a pod's namespace and labels say."""
+"""A namespace, an environment's id and a work item's id, as a pod's namespace and labels name them."""
 
 NOWHERE: Final[Address] = ("", "", "")
 
 
 class Reference(NamedTuple):
-    """One very object: its uid keeps a write off a successor of the same name."""
+    """One very object: the uid keeps a write from a successor of the same name."""
 
     namespace: str
     name: str
