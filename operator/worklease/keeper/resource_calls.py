@@ -27,7 +27,7 @@ class ResourceCalls:
 
     async def add_finalizer(self, kept: Kept) -> None:
         """Put the operator's finalizer on the resource; nothing is begun for one that is being deleted."""
-        outcome = await self._write_finalizer(kept, finalizer.put_on)
+        outcome = await self._write_finalizer(kept, finalizer.add)
         if not isinstance(outcome, Gone):
             kept.calls.has_finalizer = True
         elif kept.lease.held:
@@ -49,7 +49,7 @@ class ResourceCalls:
             _log.warning("checkpoint not written in time: the record of a resource that goes may stay %s", kept.about)
         if left:
             self._clients.publisher.publish(Orphaned(kept.about, left))
-        await self._write_finalizer(kept, finalizer.take_off)
+        await self._write_finalizer(kept, finalizer.remove)
         kept.calls.has_finalizer = False
         _log.info("finalizer removed %s", kept.about)
 
@@ -59,7 +59,7 @@ class ResourceCalls:
         self._clients.publisher.publish(
             Orphaned(about, "its spec cannot be read by this version: its lease is left to lapse")
         )
-        while isinstance(outcome := await finalizer.take_off(self._clients.kubernetes, reference), NotDone):
+        while isinstance(outcome := await finalizer.remove(self._clients.kubernetes, reference), NotDone):
             _log.warning("finalizer not written, retrying name=%s: %s", reference.name, outcome.message)
             await asyncio.sleep(RETRY)
 

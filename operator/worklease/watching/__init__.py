@@ -1,1 +1,1 @@
-"""What Kubernetes tells: watches, timers and the first list, through Kopf."""
+"""What Kubernetes reports: watches and timers through Kopf, and full lists."""

@@ -1,4 +1,4 @@
-"""Our finalizer goes on and off one very object, and leaves the others' alone."""
+"""The operator's finalizer is added to and removed from one very object, and others' finalizers stay."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -44,7 +44,7 @@ def patches(server: ScriptedServer) -> list[Any]:
     return [seen.json["metadata"] for seen in server.seen if seen.method == "PATCH"]
 
 
-async def test_it_is_put_on(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
+async def test_it_is_added(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = always(found())
     assert isinstance(await add(kubernetes, REFERENCE), Set)
     get, patch = server.seen
@@ -53,7 +53,7 @@ async def test_it_is_put_on(server: ScriptedServer, kubernetes: KubernetesApi) -
     assert patches(server) == [{"uid": UID, "resourceVersion": "7", "finalizers": [FINALIZER]}]
 
 
-async def test_it_is_taken_off(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
+async def test_it_is_removed(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = always(found(FINALIZER, deletionTimestamp="2026-11-22T03:52:26Z"))
     assert isinstance(await remove(kubernetes, REFERENCE), Set)
     assert patches(server)[0]["finalizers"] == []
@@ -122,10 +122,10 @@ async def test_an_object_on_its_way_out_is_not_given_one(server: ScriptedServer,
     assert patches(server) == []
 
 
-async def test_one_that_was_put_on_by_a_write_without_an_answer_is_not_forgotten(
+async def test_one_that_was_added_by_a_write_without_an_answer_is_not_forgotten(
     server: ScriptedServer, kubernetes: KubernetesApi
 ) -> None:
-    # The first reply was lost, and the object is being deleted: nobody else will take it off.
+    # The first reply was lost, and the object is being deleted: nothing else will remove the finalizer.
     server.script = in_turn(
         found(), Answer(fault=Fault.RESET), found(FINALIZER, deletionTimestamp="2026-11-22T03:52:26Z")
     )

@@ -110,7 +110,7 @@ async def test_a_version_that_a_watch_told_of_saves_the_look_before_the_first_wr
     writer.publish(reference(), {"state": "active"}, CHANGE)
     await writer.flush()
     assert [seen.method for seen in server.seen] == ["PATCH"]
-    # What a watch tells late is older than what our own write made, and guards nothing.
+    # A version that a watch reports late is older than the one that the last write made, and guards nothing.
     writer.saw(reference(), "1")
     writer.publish(reference(), {"state": "stopping"}, CHANGE)
     await writer.flush()

@@ -1,4 +1,4 @@
-"""A run of Kopf's ends whatever its tasks do when they are told to."""
+"""A run of Kopf's ends, whatever its tasks do when they are cancelled."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from worklease.watching.supervisor import end
 
 
 async def closes_by_a_task_of_its_own() -> None:
-    """End as a watch of Kopf's does: by a new task that it waits for, whatever it is told, and that ends by nothing."""
+    """End as a watch of Kopf's does: it waits for a new task, even when it is cancelled, and nothing else ends that."""
     try:
         await asyncio.Event().wait()
     finally:

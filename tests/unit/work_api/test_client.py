@@ -1,4 +1,4 @@
-"""What the Work API's room makes of every answer, and of none; over real sockets."""
+"""What the client of the Work API makes of every answer, and of none; over real sockets."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What the Work API's room makes of connections that fail, and what it lets nobody have; over real sockets."""
+"""What the client of the Work API makes of connections that fail, and what it lets nobody have; over real sockets."""
 
 import asyncio
 import logging
