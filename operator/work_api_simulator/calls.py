@@ -14,7 +14,7 @@ from work_api_simulator.credentials import Caller, Keyring, Operation
 from work_api_simulator.items import HeartbeatAccepted, Item, StopAnswered, StopMode
 from work_api_simulator.limits import RateLimit
 from work_api_simulator.profiles import EmptyPoll, Profile, StopAnswer
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 from work_api_simulator.store import Store
 from work_api_simulator.wire import Answer, Touched
 
@@ -36,7 +36,7 @@ class WorkRequest:
     worker_id: str | None = None
 
 
-class ItemCalls:
+class SimulatedCalls:
     """The Work API over a store and a keyring."""
 
     def __init__(self, profile: Profile, store: Store, keyring: Keyring) -> None:
@@ -45,7 +45,7 @@ class ItemCalls:
         self._keyring = keyring
         self._writes = RateLimit(profile.writes_per_minute)
         self._reads = RateLimit(profile.reads_per_minute)
-        self._calls: dict[Operation, Callable[[WorkRequest, int], Answer | Refusal]] = {
+        self._calls: dict[Operation, Callable[[WorkRequest, int], Answer | RequestRefusal]] = {
             Operation.HEARTBEAT: self._heartbeat,
             Operation.STOP: self._stop,
             Operation.ACK: self._ack,
@@ -56,7 +56,7 @@ class ItemCalls:
             Operation.STATS: self._stats,
         }
 
-    def answer(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def answer(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         """Carry out a request, or return why it is refused."""
         caller = request.caller
         refusal = self._keyring.admit(request.call, caller, request.environment_id, request.item_id, self._profile)
@@ -64,7 +64,7 @@ class ItemCalls:
             refusal = (self._reads if request.call in READS else self._writes).take(now)
         return self._calls[request.call](request, now) if refusal is None else refusal
 
-    def poll_again(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def poll_again(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         """Answer a waiting poll again. Its credentials and the limit were checked when it arrived."""
         return self._poll(request, now)
 
@@ -72,12 +72,12 @@ class ItemCalls:
         """Return the item that a request names, as it is before the request."""
         return self._store.get(request.item_id, now) if request.item_id else None
 
-    def _heartbeat(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _heartbeat(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         desired = _whole_number(request.query, "desired_ttl_seconds", 1, None)
-        if isinstance(desired, Refusal):
+        if isinstance(desired, RequestRefusal):
             return desired
         item = self._store.find(request.environment_id, request.item_id, now)
-        if isinstance(item, Refusal):
+        if isinstance(item, RequestRefusal):
             return item
         expected = request.query.get("expected_last_heartbeat")
         result = items.beat(item, now, self._profile, expected=expected, desired=desired)
@@ -86,20 +86,20 @@ class ItemCalls:
                 if after is not item:
                     self._store.put(after, now)
                 return Answer(200, wire.heartbeat(result), Touched(item, after, ttl, extended))
-            case Refusal():
+            case RequestRefusal():
                 return result
             case _:
                 assert_never(result)
 
-    def _stop(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _stop(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         body = _json_object(request.body)
-        if isinstance(body, Refusal):
+        if isinstance(body, RequestRefusal):
             return body
         force = body.get("force", False)
         if not isinstance(force, bool):
-            return Refusal(RefusalKind.INVALID, "force: must be true or false")
+            return RequestRefusal(RefusalKind.INVALID, "force: must be true or false")
         item = self._store.find(request.environment_id, request.item_id, now)
-        if isinstance(item, Refusal):
+        if isinstance(item, RequestRefusal):
             return item
         result = items.stop(item, now, self._profile, StopMode.FORCED if force else StopMode.GRACEFUL)
         match result:
@@ -110,40 +110,40 @@ class ItemCalls:
                 if self._profile.stop_answer is StopAnswer.NO_CONTENT:
                     return Answer(204, "", touched)
                 return Answer(200, wire.item(after), touched)
-            case Refusal():
+            case RequestRefusal():
                 return result
             case _:
                 assert_never(result)
 
-    def _ack(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _ack(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         item = self._store.find(request.environment_id, request.item_id, now)
-        if isinstance(item, Refusal):
+        if isinstance(item, RequestRefusal):
             return item
         after = items.acknowledge(item, now, self._profile)
-        return after if isinstance(after, Refusal) else self._save(item, after, now)
+        return after if isinstance(after, RequestRefusal) else self._save(item, after, now)
 
-    def _metadata(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _metadata(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         body = _json_object(request.body)
-        if isinstance(body, Refusal):
+        if isinstance(body, RequestRefusal):
             return body
         patch = body.get("metadata", {})
         if not isinstance(patch, dict) or not all(value is None or isinstance(value, str) for value in patch.values()):
-            return Refusal(RefusalKind.INVALID, "metadata: must be an object whose values are strings or null")
+            return RequestRefusal(RefusalKind.INVALID, "metadata: must be an object whose values are strings or null")
         item = self._store.find(request.environment_id, request.item_id, now)
-        if isinstance(item, Refusal):
+        if isinstance(item, RequestRefusal):
             return item
         return self._save(item, items.patch_metadata(item, patch), now)
 
-    def _get(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _get(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         item = self._store.find(request.environment_id, request.item_id, now)
-        return item if isinstance(item, Refusal) else Answer(200, wire.item(item), Touched(item, item))
+        return item if isinstance(item, RequestRefusal) else Answer(200, wire.item(item), Touched(item, item))
 
-    def _poll(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _poll(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         block = poll_block_ms(request)
-        if isinstance(block, Refusal):
+        if isinstance(block, RequestRefusal):
             return block
         reclaim = _whole_number(request.query, "reclaim_older_than_ms", 0, None)
-        if isinstance(reclaim, Refusal):
+        if isinstance(reclaim, RequestRefusal):
             return reclaim
         older = DEFAULT_RECLAIM_MS if reclaim is None else reclaim
         self._store.run_due(now)
@@ -162,20 +162,20 @@ class ItemCalls:
             case _:
                 assert_never(self._profile.empty_poll)
 
-    def _list(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _list(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         limit = _whole_number(request.query, "limit", 1, None)
-        if isinstance(limit, Refusal):
+        if isinstance(limit, RequestRefusal):
             return limit
         below = None
         if page := request.query.get("page"):
             below = wire.read_cursor(page)
             if below is None:
-                return Refusal(RefusalKind.INVALID, "page: is not a cursor of this list")
+                return RequestRefusal(RefusalKind.INVALID, "page: is not a cursor of this list")
         size = min(DEFAULT_PAGE_SIZE if limit is None else limit, LARGEST_PAGE_SIZE)
         found, following = self._store.page(request.environment_id, now, size, below)
         return Answer(200, wire.page(found, None if following is None else wire.cursor(following)))
 
-    def _stats(self, request: WorkRequest, now: int) -> Answer | Refusal:
+    def _stats(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         return Answer(200, wire.stats(self._store.stats(request.environment_id, now)))
 
     def _save(self, before: Item, after: Item, now: int) -> Answer:
@@ -184,12 +184,12 @@ class ItemCalls:
         return Answer(200, wire.item(after), Touched(before, after))
 
 
-def poll_block_ms(request: WorkRequest) -> int | Refusal | None:
+def poll_block_ms(request: WorkRequest) -> int | RequestRefusal | None:
     """Return how long a poll may wait: "`block_ms` 1..999 (omit: do not block)"."""
     return _whole_number(request.query, "block_ms", 1, 999)
 
 
-def _whole_number(query: Mapping[str, str], name: str, least: int, greatest: int | None) -> int | Refusal | None:
+def _whole_number(query: Mapping[str, str], name: str, least: int, greatest: int | None) -> int | RequestRefusal | None:
     """Return a whole number; None if it is absent or empty, a refusal if it is invalid or out of bounds."""
     text = query.get(name)
     if not text:
@@ -197,19 +197,23 @@ def _whole_number(query: Mapping[str, str], name: str, least: int, greatest: int
     try:
         number = int(text)
     except ValueError:
-        return Refusal(RefusalKind.INVALID, f"{name}: must be a whole number")
+        return RequestRefusal(RefusalKind.INVALID, f"{name}: must be a whole number")
     if number < least or (greatest is not None and number > greatest):
         bounds = f"at least {least}" if greatest is None else f"in {least}..{greatest}"
-        return Refusal(RefusalKind.INVALID, f"{name}: must be {bounds}")
+        return RequestRefusal(RefusalKind.INVALID, f"{name}: must be {bounds}")
     return number
 
 
-def _json_object(body: bytes) -> dict[str, Any] | Refusal:
+def _json_object(body: bytes) -> dict[str, Any] | RequestRefusal:
     """Return the body as a JSON object; an empty body is an empty object."""
     if not body:
         return {}
     try:
         parsed = json.loads(body)
     except ValueError:
-        return Refusal(RefusalKind.INVALID, "The request body is not valid JSON")
-    return parsed if isinstance(parsed, dict) else Refusal(RefusalKind.INVALID, "The request body must be an object")
+        return RequestRefusal(RefusalKind.INVALID, "The request body is not valid JSON")
+    return (
+        parsed
+        if isinstance(parsed, dict)
+        else RequestRefusal(RefusalKind.INVALID, "The request body must be an object")
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from work_api_simulator.profiles import Profile, WrongEnvironment
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
 
 class Operation(StrEnum):
@@ -114,22 +114,24 @@ class Keyring:
 
     def admit(
         self, call: Operation, caller: Caller, environment_id: str, item_id: str | None, profile: Profile
-    ) -> Refusal | None:
+    ) -> RequestRefusal | None:
         """Return why the caller may not make this call; None if it may.
 
         "401 the key is garbage or revoked (checked on every request)"; "403 `permission_error`: the key is of another
         environment, or the environment does not exist (not told apart)".
         """
         if caller.kind is CredentialsKind.NONE:
-            return Refusal(RefusalKind.UNAUTHENTICATED, "Authentication is required: no credentials were sent")
+            return RequestRefusal(RefusalKind.UNAUTHENTICATED, "Authentication is required: no credentials were sent")
         if caller.kind is CredentialsKind.UNKNOWN:
-            return Refusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
+            return RequestRefusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
         if environment_id not in caller.environments:
             wrong = profile.wrong_environment is WrongEnvironment.UNAUTHENTICATED
             kind = RefusalKind.UNAUTHENTICATED if wrong else RefusalKind.FORBIDDEN
-            return Refusal(kind, f"These credentials have no access to environment {environment_id}")
+            return RequestRefusal(kind, f"These credentials have no access to environment {environment_id}")
         if caller.kind not in ADMITTED[call]:
-            return Refusal(RefusalKind.FORBIDDEN, f"The call {call} does not accept credentials of kind {caller.kind}")
+            return RequestRefusal(
+                RefusalKind.FORBIDDEN, f"The call {call} does not accept credentials of kind {caller.kind}"
+            )
         if caller.item_id is not None and caller.item_id != item_id:
-            return Refusal(RefusalKind.FORBIDDEN, f"This sessions token does not belong to work item {item_id}")
+            return RequestRefusal(RefusalKind.FORBIDDEN, f"This sessions token does not belong to work item {item_id}")
         return None

@@ -29,7 +29,7 @@ from work_api_simulator.profiles import (
     Unbeaten,
     UnclaimedStop,
 )
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
 NO_HEARTBEAT = "NO_HEARTBEAT"
 
@@ -119,7 +119,7 @@ def default_ttl(item: Item, profile: Profile) -> int:
 
 def beat(
     item: Item, now: int, profile: Profile, *, expected: str | None, desired: int | None
-) -> HeartbeatAccepted | Refusal:
+) -> HeartbeatAccepted | RequestRefusal:
     """Record a heartbeat.
 
     "Each later one echoes the server's previous `last_heartbeat` exactly, byte for byte. A mismatch answers 412 and
@@ -127,7 +127,7 @@ def beat(
     value, one wins. `desired` is at least 1 second.
     """
     if expected is None and profile.omitted_value is OmittedValue.INVALID:
-        return Refusal(RefusalKind.INVALID, "expected_last_heartbeat: Field required")
+        return RequestRefusal(RefusalKind.INVALID, "expected_last_heartbeat: Field required")
     if desired is not None and (refusal := _ttl_refusal(desired, profile)) is not None:
         return refusal
     match item.state:
@@ -136,7 +136,7 @@ def beat(
         case State.QUEUED if profile.beat_on_queued is BeatOnQueued.PRECONDITION:
             return _mismatch(item, profile, expected)
         case State.QUEUED if profile.beat_on_queued is BeatOnQueued.CONFLICT:
-            return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is queued: acknowledge it first")
+            return RequestRefusal(RefusalKind.CONFLICT, f"Work item {item.id} is queued: acknowledge it first")
         case State.QUEUED | State.STARTING | State.ACTIVE:
             if not _matches(item, profile, expected):
                 return _mismatch(item, profile, expected)
@@ -145,7 +145,9 @@ def beat(
             assert_never(item.state)
 
 
-def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | None) -> HeartbeatAccepted | Refusal:
+def _beat_after_stop(
+    item: Item, now: int, profile: Profile, expected: str | None
+) -> HeartbeatAccepted | RequestRefusal:
     """Answer a beat on an item that is `stopping` or `stopped`.
 
     "In `stopping` and `stopped` a beat is answered 200, `lease_extended: false`, without comparison, and extends
@@ -157,7 +159,7 @@ def _beat_after_stop(item: Item, now: int, profile: Profile, expected: str | Non
         case BeatAfterStop.UNCOMPARED:
             return unextended
         case BeatAfterStop.CONFLICT:
-            return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is {item.state}")
+            return RequestRefusal(RefusalKind.CONFLICT, f"Work item {item.id} is {item.state}")
         case BeatAfterStop.COMPARED:
             return unextended if _matches(item, profile, expected) else _mismatch(item, profile, expected)
         case BeatAfterStop.COMPARED_AND_MOVES:
@@ -208,11 +210,11 @@ def effective_ttl(item: Item, profile: Profile, desired: int | None) -> int:
             assert_never(profile.ttl_request)
 
 
-def _ttl_refusal(desired: int, profile: Profile) -> Refusal | None:
+def _ttl_refusal(desired: int, profile: Profile) -> RequestRefusal | None:
     """Return the refusal of a TTL that this server does not grant: "clones clamp to 10..600 or 5..300, or refuse"."""
     if profile.ttl_request is TtlRequest.REFUSED and not profile.shortest_ttl <= desired <= profile.longest_ttl:
         bounds = f"{profile.shortest_ttl}..{profile.longest_ttl}"
-        return Refusal(RefusalKind.INVALID, f"desired_ttl_seconds: must be in {bounds}")
+        return RequestRefusal(RefusalKind.INVALID, f"desired_ttl_seconds: must be in {bounds}")
     return None
 
 
@@ -238,10 +240,10 @@ def _matches(item: Item, profile: Profile, expected: str | None) -> bool:
             assert_never(profile.comparison)
 
 
-def _mismatch(item: Item, profile: Profile, expected: str | None) -> Refusal:
+def _mismatch(item: Item, profile: Profile, expected: str | None) -> RequestRefusal:
     """Return the refusal of a failed comparison, in the words of the table "Errors"."""
     message = f"Heartbeat precondition failed: expected {expected}, actual was {item.value or 'NULL'}"
-    return Refusal(RefusalKind.PRECONDITION, message, _mismatch_details(item, profile))
+    return RequestRefusal(RefusalKind.PRECONDITION, message, _mismatch_details(item, profile))
 
 
 def _mismatch_details(item: Item, profile: Profile) -> Mapping[str, Any] | None:
@@ -260,7 +262,7 @@ def _mismatch_details(item: Item, profile: Profile) -> Mapping[str, Any] | None:
     }
 
 
-def acknowledge(item: Item, now: int, profile: Profile) -> Item | Refusal:
+def acknowledge(item: Item, now: int, profile: Profile) -> Item | RequestRefusal:
     """Take the item out of the queue: "Ack is not idempotent: a repeat answers 409 naming the state (recorded)"."""
     match item.state:
         case State.QUEUED:
@@ -268,12 +270,14 @@ def acknowledge(item: Item, now: int, profile: Profile) -> Item | Refusal:
         case State.STARTING | State.ACTIVE if profile.repeated_ack is RepeatedAck.ITEM:
             return item
         case State.STARTING | State.ACTIVE | State.STOPPING | State.STOPPED:
-            return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} cannot be acknowledged: it is {item.state}")
+            return RequestRefusal(
+                RefusalKind.CONFLICT, f"Work item {item.id} cannot be acknowledged: it is {item.state}"
+            )
         case _:
             assert_never(item.state)
 
 
-def stop(item: Item, now: int, profile: Profile, mode: StopMode) -> StopAnswered | Refusal:
+def stop(item: Item, now: int, profile: Profile, mode: StopMode) -> StopAnswered | RequestRefusal:
     """Stop the item, without comparing a value and whoever holds the lease.
 
     "A graceful stop (`force: false`) leaves the item `stopping` until the worker confirms"; "`force` goes straight to
@@ -282,7 +286,7 @@ def stop(item: Item, now: int, profile: Profile, mode: StopMode) -> StopAnswered
     """
     stopped = after_stop(item, now, profile, mode)
     if stopped is item and profile.stop_answer is StopAnswer.CONFLICT_ON_REPEAT:
-        return Refusal(RefusalKind.CONFLICT, f"Work item {item.id} is already {item.state}")
+        return RequestRefusal(RefusalKind.CONFLICT, f"Work item {item.id} is already {item.state}")
     return StopAnswered(stopped)
 
 

@@ -4,7 +4,7 @@ This module owns the counting: a token bucket that refills evenly. It must not r
 """
 
 from work_api_simulator.instants import SECOND
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
 MINUTE = 60 * SECOND
 
@@ -17,7 +17,7 @@ class RateLimit:
         self._used = 0  # in microseconds of refill
         self._at = 0
 
-    def take(self, now: int) -> Refusal | None:
+    def take(self, now: int) -> RequestRefusal | None:
         """Count one request; or refuse it, with the whole seconds until the next one is allowed."""
         if self._per_minute == 0:
             return None
@@ -27,6 +27,6 @@ class RateLimit:
         if self._used + cost > MINUTE:
             wait = -(-(self._used + cost - MINUTE) // SECOND)
             message = f"This request would exceed your organization's rate limit of {self._per_minute} a minute"
-            return Refusal(RefusalKind.LIMITED, message, retry_after=max(1, wait))
+            return RequestRefusal(RefusalKind.LIMITED, message, retry_after=max(1, wait))
         self._used += cost
         return None

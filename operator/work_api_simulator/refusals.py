@@ -33,7 +33,7 @@ class RefusalKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RequestRefusal:
     """A request that was refused. `details` is the body's `error.details`; None leaves it out."""
 
     kind: RefusalKind

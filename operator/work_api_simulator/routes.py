@@ -21,7 +21,7 @@ from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, 
 from work_api_simulator.history import RecordedRequest
 from work_api_simulator.instants import MILLISECOND, SECOND
 from work_api_simulator.profiles import Header, RetryAfter
-from work_api_simulator.refusals import Refusal
+from work_api_simulator.refusals import RequestRefusal
 from work_api_simulator.simulation import Simulation
 from work_api_simulator.wire import Answer
 
@@ -157,7 +157,7 @@ class WorkRoutes:
             record.before_state, record.before_value = before.state, before.value
             record.after_state, record.after_value = before.state, before.value
         match result:
-            case Refusal():
+            case RequestRefusal():
                 request_id = self._request_id(record)
                 text = wire.refused(result, request_id)
                 return self._reply(result.kind.status, text, request_id, result.retry_after)
@@ -171,7 +171,9 @@ class WorkRoutes:
             case _:
                 assert_never(result)
 
-    async def _wait_for_work(self, work_request: WorkRequest, since: int, empty: Answer | Refusal) -> Answer | Refusal:
+    async def _wait_for_work(
+        self, work_request: WorkRequest, since: int, empty: Answer | RequestRefusal
+    ) -> Answer | RequestRefusal:
         """Hold an empty poll for up to `block_ms`, as a long poll, and never longer."""
         block = poll_block_ms(work_request)
         result = empty
@@ -191,7 +193,7 @@ class WorkRoutes:
                         work_request, self._clock.now()
                     )  # un-acked items may be old enough by now
                 result = self._calls.poll_again(work_request, self._clock.now())
-                if isinstance(result, Refusal) or result.touched is not None:
+                if isinstance(result, RequestRefusal) or result.touched is not None:
                     return result
         finally:
             waiting.discard(arrival)

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from work_api_simulator import instants, wire
 from work_api_simulator.credentials import Caller, CredentialsKind
 from work_api_simulator.items import Item
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 from work_api_simulator.simulation import Simulation
 
 Event = dict[str, Any]
@@ -66,7 +66,7 @@ class Sessions:
             if not all(isinstance(event, dict) and isinstance(event.get("type"), str) for event in sent):
                 raise TypeError  # noqa: TRY301 (every invalid body gets the same answer)
         except (ValueError, TypeError, KeyError):
-            return _refused(Refusal(RefusalKind.INVALID, "events: must be a list of events, each with its type"))
+            return _refused(RequestRefusal(RefusalKind.INVALID, "events: must be a list of events, each with its type"))
         session_id = request.match_info["session_id"]
         return web.json_response({"data": [self.add(session_id, event) for event in sent]})
 
@@ -92,15 +92,15 @@ class Sessions:
         finally:
             self._news[session_id].discard(news)
 
-    def _refusal(self, request: web.Request) -> Refusal | None:
+    def _refusal(self, request: web.Request) -> RequestRefusal | None:
         """Return why the caller may not see the session; the answer does not reveal whether it exists."""
         headers = request.headers
         caller = self._simulation.keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
         if caller.kind in (CredentialsKind.NONE, CredentialsKind.UNKNOWN):
-            return Refusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
+            return RequestRefusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
         item = self.item_of(request.match_info["session_id"])
         if item is None or not _may_see(caller, item):
-            return Refusal(RefusalKind.FORBIDDEN, "These credentials have no access to this session")
+            return RequestRefusal(RefusalKind.FORBIDDEN, "These credentials have no access to this session")
         return None
 
 
@@ -108,6 +108,6 @@ def _may_see(caller: Caller, item: Item) -> bool:
     return item.environment_id in caller.environments and caller.item_id in (None, item.id)
 
 
-def _refused(refusal: Refusal) -> web.Response:
+def _refused(refusal: RequestRefusal) -> web.Response:
     text = wire.refused(refusal, f"req_{secrets.token_hex(10)}")
     return web.Response(status=refusal.kind.status, text=text, content_type="application/json")

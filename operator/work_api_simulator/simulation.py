@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from work_api_simulator import items
-from work_api_simulator.calls import ItemCalls
+from work_api_simulator.calls import SimulatedCalls
 from work_api_simulator.clock import Clock
 from work_api_simulator.credentials import Keyring
 from work_api_simulator.faults import Faults
 from work_api_simulator.history import History
 from work_api_simulator.items import ChangeKind, Item, State, StopMode
 from work_api_simulator.profiles import Profile
-from work_api_simulator.refusals import Refusal
+from work_api_simulator.refusals import RequestRefusal
 from work_api_simulator.store import KNOWN_ID, Change, Store
 
 
@@ -52,7 +52,7 @@ class Simulation:
         self.keyring = Keyring()
         self.faults = Faults()
         self.store = Store(profile, self._changed)
-        self.calls = ItemCalls(profile, self.store, self.keyring)
+        self.calls = SimulatedCalls(profile, self.store, self.keyring)
         self.on_queued: Callable[[str], None] = lambda _environment_id: None
 
     def _changed(self, change: Change) -> None:
@@ -122,7 +122,7 @@ class Simulation:
             item = replace(item, state=State.STARTING, polled_at=now, acknowledged_at=now)
         expected = item.value or items.NO_HEARTBEAT
         result = items.beat(item, now, self.profile, expected=expected, desired=None)
-        if isinstance(result, Refusal):
+        if isinstance(result, RequestRefusal):
             raise AdminError(409, result.message)
         return result.item
 

@@ -14,7 +14,7 @@ from work_api_simulator import items
 from work_api_simulator.instants import MILLISECOND, SECOND
 from work_api_simulator.items import ChangeKind, Item, State
 from work_api_simulator.profiles import Lapse, LapsedId, Profile
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
 KNOWN_ID = re.compile(r"(work|sesn)_[A-Za-z0-9_-]+")
 POLLING_WINDOW = 30 * SECOND  # "Number of workers that have polled for work in the last 30 seconds"
@@ -68,13 +68,13 @@ class Store:
         self._run_due_of(item_id, now)
         return self._items.get(item_id)
 
-    def find(self, environment_id: str, item_id: str, now: int) -> Item | Refusal:
+    def find(self, environment_id: str, item_id: str, now: int) -> Item | RequestRefusal:
         """Return the item as it is now, or why there is none: "no such item; [...] an id with an unknown prefix"."""
         if KNOWN_ID.fullmatch(item_id) is None:
-            return Refusal(RefusalKind.INVALID, f"Invalid work item id {item_id}: unknown prefix")
+            return RequestRefusal(RefusalKind.INVALID, f"Invalid work item id {item_id}: unknown prefix")
         item = self.get(item_id, now)
         if item is None or item.environment_id != environment_id:
-            return Refusal(RefusalKind.NOT_FOUND, f"Work item {item_id} was not found")
+            return RequestRefusal(RefusalKind.NOT_FOUND, f"Work item {item_id} was not found")
         return item
 
     def put(self, item: Item, now: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from work_api_simulator import instants
 from work_api_simulator.items import HeartbeatAccepted, Item
 from work_api_simulator.profiles import Profile, Secret
-from work_api_simulator.refusals import Refusal
+from work_api_simulator.refusals import RequestRefusal
 from work_api_simulator.store import QueueStats
 
 ERROR_TYPES: Mapping[int, str] = {
@@ -91,7 +91,7 @@ def stats(shown: QueueStats) -> str:
     )
 
 
-def refused(refusal: Refusal, request_id: str) -> str:
+def refused(refusal: RequestRefusal, request_id: str) -> str:
     """Return the body of a refusal."""
     return error(refusal.kind.error_type, refusal.message, request_id, refusal.details)
 

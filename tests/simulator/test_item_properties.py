@@ -10,7 +10,7 @@ from work_api_simulator import instants, items
 from work_api_simulator.instants import SECOND
 from work_api_simulator.items import HeartbeatAccepted, Item, State, StopMode
 from work_api_simulator.profiles import PROFILES, BeatAfterStop, Profile
-from work_api_simulator.refusals import Refusal
+from work_api_simulator.refusals import RequestRefusal
 
 EDGES = {
     State.QUEUED: {State.STARTING, State.ACTIVE, State.STOPPING, State.STOPPED},
@@ -27,7 +27,7 @@ def _beat(choice: str, desired: int | None) -> Step:
     def step(before: Item, now: int, profile: Profile) -> Item:
         expected = {"right": before.value or items.NO_HEARTBEAT, "claim": items.NO_HEARTBEAT, "wrong": "hb-1"}[choice]
         result = items.beat(before, now, profile, expected=expected, desired=desired)
-        if isinstance(result, Refusal):
+        if isinstance(result, RequestRefusal):
             return before
         _check_answer(before, result, expected, profile)
         return result.item
@@ -46,7 +46,7 @@ def _check_answer(before: Item, result: HeartbeatAccepted, expected: str, profil
 
 def _ack(before: Item, now: int, profile: Profile) -> Item:
     after = items.acknowledge(before, now, profile)
-    return before if isinstance(after, Refusal) else after
+    return before if isinstance(after, RequestRefusal) else after
 
 
 def _stop(mode: StopMode) -> Step:

@@ -7,7 +7,7 @@ from work_api_simulator import items
 from work_api_simulator.instants import MILLISECOND, SECOND
 from work_api_simulator.items import ChangeKind, Item, State, StopMode
 from work_api_simulator.profiles import HOSTED, Lapse, LapsedId, Profile
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 from work_api_simulator.store import Change, Store
 
 ENVIRONMENT = "env_1"
@@ -89,7 +89,7 @@ def test_the_timer_lapses_without_anybody_asking() -> None:
     held = observed.add(active())
     assert observed.store.next_due() == T0 + 300 * SECOND
     later = items.beat(held, T0 + 100 * SECOND, HOSTED, expected=held.value, desired=None)
-    assert not isinstance(later, Refusal)
+    assert not isinstance(later, RequestRefusal)
     observed.store.put(later.item, T0 + 100 * SECOND)
     observed.store.run_due(T0 + 300 * SECOND)
     assert len(observed.changes) == 1, "the lease was extended in time"
@@ -103,7 +103,7 @@ def test_a_ttl_that_was_cut_moves_the_timer_forward() -> None:
     observed = ObservedStore()
     held = observed.add(active())
     cut = items.beat(held, T0 + SECOND, HOSTED, expected=held.value, desired=5)
-    assert not isinstance(cut, Refusal)
+    assert not isinstance(cut, RequestRefusal)
     observed.store.put(cut.item, T0 + SECOND)
     assert observed.store.next_due() == T0 + 6 * SECOND
 
@@ -133,7 +133,7 @@ def test_some_servers_offer_a_lapsed_item_under_a_new_id() -> None:
     observed.add(active())
     late = T0 + 301 * SECOND
     gone = observed.store.find(ENVIRONMENT, "work_1", late)
-    assert isinstance(gone, Refusal)
+    assert isinstance(gone, RequestRefusal)
     assert gone.kind is RefusalKind.NOT_FOUND
     renamed = observed.changes[-1].after
     assert renamed is not None
@@ -191,14 +191,14 @@ def test_the_statistics_tell_waiting_from_polled() -> None:
 
 def test_an_id_with_an_unknown_prefix_is_a_bad_parameter() -> None:
     refusal = ObservedStore().store.find(ENVIRONMENT, "job_1", T0)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RequestRefusal)
     assert refusal.kind is RefusalKind.INVALID
 
 
 def test_an_item_of_another_environment_is_not_found() -> None:
     observed = ObservedStore()
     observed.queued("sesn_1")
-    assert not isinstance(observed.store.find(ENVIRONMENT, "sesn_1", T0), Refusal)
+    assert not isinstance(observed.store.find(ENVIRONMENT, "sesn_1", T0), RequestRefusal)
     refusal = observed.store.find("env_2", "sesn_1", T0)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RequestRefusal)
     assert refusal.kind is RefusalKind.NOT_FOUND

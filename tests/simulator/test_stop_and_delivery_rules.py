@@ -16,7 +16,7 @@ from work_api_simulator.profiles import (
     Unbeaten,
     UnclaimedStop,
 )
-from work_api_simulator.refusals import Refusal, RefusalKind
+from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
 LATER = T0 + SECOND
 NO_HEARTBEAT = items.NO_HEARTBEAT
@@ -35,7 +35,7 @@ def test_an_acknowledgement_takes_the_item_out_of_the_queue() -> None:
 @pytest.mark.parametrize("state", [State.STARTING, State.ACTIVE, State.STOPPING, State.STOPPED])
 def test_a_repeated_acknowledgement_is_a_409_that_names_the_state(state: State) -> None:
     refusal = items.acknowledge(item(state), LATER, HOSTED)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RequestRefusal)
     assert refusal.kind is RefusalKind.CONFLICT
     assert state in refusal.message
 
@@ -82,9 +82,9 @@ def test_some_servers_refuse_a_repeated_stop() -> None:
     profile = Profile(stop_answer=StopAnswer.CONFLICT_ON_REPEAT)
     over = stopped(active(), StopMode.FORCED)
     refusal = items.stop(over, LATER, profile, StopMode.FORCED)
-    assert isinstance(refusal, Refusal)
+    assert isinstance(refusal, RequestRefusal)
     assert refusal.kind is RefusalKind.CONFLICT
-    assert not isinstance(items.stop(active(), LATER, profile, StopMode.FORCED), Refusal)
+    assert not isinstance(items.stop(active(), LATER, profile, StopMode.FORCED), RequestRefusal)
 
 
 def test_a_lease_ends_one_ttl_after_the_last_accepted_beat() -> None:

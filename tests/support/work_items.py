@@ -4,7 +4,7 @@ from work_api_simulator import items
 from work_api_simulator.instants import SECOND
 from work_api_simulator.items import HeartbeatAccepted, Item, State
 from work_api_simulator.profiles import HOSTED, Profile
-from work_api_simulator.refusals import Refusal
+from work_api_simulator.refusals import RequestRefusal
 
 T0 = 1_795_000_000 * SECOND + 123_456
 
@@ -26,7 +26,7 @@ def item(state: State = State.STARTING) -> Item:
 
 def beat(
     before: Item, expected: str | None, *, at: int = T0, profile: Profile = HOSTED, desired: int | None = None
-) -> HeartbeatAccepted | Refusal:
+) -> HeartbeatAccepted | RequestRefusal:
     """Return the result of a heartbeat."""
     return items.beat(before, at, profile, expected=expected, desired=desired)
 
@@ -36,12 +36,14 @@ def accepted(
 ) -> HeartbeatAccepted:
     """Return the result of a heartbeat that must be accepted."""
     answered = beat(before, expected, at=at, profile=profile, desired=desired)
-    if isinstance(answered, Refusal):
+    if isinstance(answered, RequestRefusal):
         raise TypeError(f"The beat was refused: {answered.message}")
     return answered
 
 
-def refused(before: Item, expected: str | None, *, profile: Profile = HOSTED, desired: int | None = None) -> Refusal:
+def refused(
+    before: Item, expected: str | None, *, profile: Profile = HOSTED, desired: int | None = None
+) -> RequestRefusal:
     """Return the refusal of a heartbeat that must be refused."""
     refusal = beat(before, expected, profile=profile, desired=desired)
     if isinstance(refusal, HeartbeatAccepted):
