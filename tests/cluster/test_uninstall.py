@@ -94,7 +94,7 @@ async def test_what_is_held_is_said_to_run_out(api: KubernetesApi, control_plane
         Released(namespace, "in-doubt", "work_in-doubt", until),
         Released(namespace, "over", "work_over", ""),
     ]
-    assert f"the lease of work_held runs out at {until}" in str(released[0])
+    assert f"the lease of work_held expires at {until}" in str(released[0])
     assert str(released[2]).endswith("no lease was held")
 
 

@@ -178,4 +178,4 @@ def test_kubectl_finds_the_views_as_its_plugin(
     story = " ".join(kubectl("explain", "work-a").split())
     assert "Its pod pod-work-a is running on node" in story
     assert "Pod pod-work-a: Scheduled: Successfully assigned" in story
-    assert "Should none be accepted, the sandbox is ended before the lease can end" in story
+    assert "If none is accepted, the operator ends the sandbox before the lease can end" in story
