@@ -5,8 +5,10 @@ They must not use a cluster that the tests did not start.
 
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,11 +23,17 @@ from support.cluster import (
     refuse_existing_cluster,
     remove_namespace,
 )
+from support.costs import REPORTS, costs, report_this_process, table
 from support.shared import shared_control_plane
 from support.simulator import Simulator
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    if REPORTS not in os.environ:  # the controller; its workers inherit it
+        handle, path = tempfile.mkstemp(prefix="worklease-test-cpu-")
+        os.close(handle)
+        os.environ[REPORTS] = path
+        config.add_cleanup(Path(path).unlink)
     try:
         refuse_existing_cluster()
     except ForeignClusterError as error:
@@ -34,6 +42,19 @@ def pytest_configure() -> None:
     if threading.current_thread() is threading.main_thread():
         # A background process ignores SIGINT, and its children inherit that; but tests interrupt what they start.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish() -> None:
+    report_this_process()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show where the processor time went; `--durations` shows what took longest."""
+    terminalreporter.section("processor time")
+    for line in table(costs(Path(os.environ[REPORTS]).read_text("utf-8"))):
+        terminalreporter.line(line)
 
 
 def _needs_cluster(item: pytest.Item) -> bool:
