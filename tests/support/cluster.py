@@ -3,9 +3,7 @@
 This module must not read KUBECONFIG: tests touch no cluster that they did not start.
 """
 
-import json
 import os
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,9 +63,8 @@ def remove_namespace(plane: ControlPlane, name: str) -> None:
 
     Their finalizers are removed first. Otherwise the API server retries the deletion every few seconds.
     """
-    leases, kind = WORKLEASES.format(name), {"Content-Type": "application/merge-patch+json"}
-    body = json.dumps({"metadata": {"finalizers": None}}).encode()
+    leases, body = WORKLEASES.format(name), {"metadata": {"finalizers": None}}
     for lease in (plane.get(leases) or {"items": ()})["items"]:
         path = f"{leases}/{lease['metadata']['name']}"
-        plane.request(urllib.request.Request(plane.url + path, body, kind, method="PATCH"))  # noqa: S310  # https only
+        plane.request("PATCH", path, body, content_type="application/merge-patch+json")
     plane.kubectl("delete", "namespace", name, "--wait=false")

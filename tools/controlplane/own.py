@@ -4,11 +4,9 @@ Owns their order, their readiness, their end and their temporary folder. Must no
 talk to any other cluster.
 """
 
-import json
 import secrets
 import signal
 import tempfile
-import urllib.request
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -174,10 +172,7 @@ class OwnControlPlane(ControlPlane):
     def _make_nodes(self) -> None:
         """Create the nodes that kwok plays."""
         for name in self._node_names:
-            body = json.dumps(components.node(name)).encode()
-            request = urllib.request.Request(f"{self.url}/api/v1/nodes", body, method="POST")  # noqa: S310
-            request.add_header("Content-Type", "application/json")
-            if self.request(request) is None:
+            if self.request("POST", "/api/v1/nodes", components.node(name)) is None:
                 raise StartError(f"{name} could not be created:\n{self._processes.tail('kube-apiserver')}")
 
     def _is_usable(self) -> bool:
