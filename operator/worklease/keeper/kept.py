@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from worklease.api.models import StatusCondition, WorkLease, WorkLeaseSpec
+from worklease.api.models import HeartbeatMode, StatusCondition, WorkLease, WorkLeaseSpec
 from worklease.api.names import Address, Reference
 from worklease.clocks import ClockPair
 from worklease.keeper import record
@@ -157,6 +157,11 @@ class Kept:
         return self.resource.deletion_timestamp is not None
 
     @property
+    def is_suspended(self) -> bool:
+        """Whether the resource asks for no heartbeats; an edit counts at once, though the turn has not followed it."""
+        return self.resource.spec.heartbeat.mode is HeartbeatMode.SUSPENDED
+
+    @property
     def makes_pods(self) -> bool:
         """Whether the operator makes this resource's sandboxes."""
         return self.policy is not None and self.policy.is_made
@@ -186,10 +191,16 @@ class Kept:
 
     def take_observed(self) -> None:
         """Change the lease by what calls observed since the last turn."""
-        if self.observed:
-            changes, self.observed = self.observed, []
-            for change in changes:
-                self.lease = change(self.lease)
+        while self.observed:
+            change = self.observed.pop(0)  # before it is applied: a change that fails does not come back
+            self.lease = change(self.lease)
+
+    def newest_lease(self) -> Lease:
+        """Return the lease with what calls have observed by now: nothing may be done for one that has just ended."""
+        lease = self.lease
+        for change in self.observed:
+            lease = change(lease)
+        return lease
 
     def follow_edit(self, options: LeaseOptions, now: float) -> None:
         """Take over a newer spec; running work is not touched.
@@ -257,7 +268,7 @@ class Kept:
     def bind(self, pod: Pod, now: float) -> bool:
         """Take note of a pod of this item, and bind it if it is this lease's sandbox; return whether it is."""
         is_known = pod.uid in self.pods.bound
-        if not is_known and not is_bindable(pod, self.resource.uid, self.lease, self.claim_time):
+        if not is_known and not is_bindable(pod, self.resource.uid, self.newest_lease(), self.claim_time):
             return False
         self.pods.note(pod, now)
         return True
@@ -277,7 +288,7 @@ def fresh_lease(resource: WorkLease, options: LeaseOptions) -> Lease:
     return Lease(
         desired_ttl=resource.spec.ttl_seconds,
         interval=options.interval,
-        suspended=resource.spec.heartbeat.mode.value == "Suspended",
+        suspended=resource.spec.heartbeat.mode is HeartbeatMode.SUSPENDED,
         seed=zlib.crc32(resource.uid.encode()),
     )
 

@@ -133,15 +133,15 @@ class PodCalls:
         another resource has bound meanwhile belongs to that one.
         """
         while not kept.calls.is_done:
-            before, end = kept.pods.bound, kept.lease.end
+            before, end = kept.pods.bound, kept.newest_lease().end
             found = await self._clients.shared_pod_list.ask(kept.item)
-            if kept.lease.end is not end:
+            if kept.newest_lease().end is not end:
                 continue  # what came between the asking and the end may not be listed
             if not isinstance(found, NotDone):
                 for pod in found:
                     if is_anothers(pod) or kept.bind_answer(pod, before, self._clock()):
                         continue
-                    if is_left_of_stopped(pod, kept.lease, self._time_of_words(kept)):
+                    if is_left_of_stopped(pod, kept.newest_lease(), self._time_of_words(kept)):
                         kept.pods.note(pod, self._clock())
                 kept.pods.are_listed = True
                 return

@@ -44,9 +44,9 @@ class StatusPublisher:
         deadlines = (is_fenced(kept.lease, now), is_past_end(kept.lease, now))
         former = published.lease
         if former is None and kept.rival is None and _is_in_order(kept.lease):
-            if published.situation is None or published.situation == situation:
-                published.situation = situation
-                return False  # what an earlier process said of it holds on, until a beat brings news
+            if published.situation is None or (published.situation, published.deadlines) == (situation, deadlines):
+                published.situation, published.deadlines = situation, deadlines
+                return False  # what an earlier process said of it holds on, until a beat or a deadline brings news
             is_same = False
         else:
             is_same = deadlines == published.deadlines and _is_same_beside_lease(published.situation, situation)

@@ -53,7 +53,7 @@ SHUTDOWN_TIMEOUT: Final = 1.0
 """Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
 
 BUG_RETRY: Final = 5.0
-"""Seconds until the turn of a resource is tried again after a mistake of the operator's ended it."""
+"""Seconds until the turn of a resource is tried again after a bug of the operator's ended it."""
 
 _log = logging.getLogger(__name__)
 
@@ -105,20 +105,27 @@ class Turns:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT)
         for kept in self._fleet:
-            kept.take_observed()
-            self._status.remember(kept, self._clock())
+            self._remember(kept)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def _remember(self, kept: Kept) -> None:
+        """Leave a lease to the next process; a bug in it keeps no other lease from being left."""
+        try:
+            kept.take_observed()
+            self._status.remember(kept, self._clock())
+        except Exception:  # noqa: BLE001 (logged; the process ends)
+            _log.exception("lease not written at the end, which is a bug of the operator's %s", kept.about)
+
     # --- One turn ----------------------------------------------------------------------------------------------
 
     def _take_turn(self, kept: Kept, *, is_news: bool) -> None:
-        """Take a turn, and have the next one taken. A mistake in it is logged, and ends no resource's turns."""
+        """Take a turn, and have the next one taken. A bug in it is logged, and ends no resource's turns."""
         try:
             until = self._turn(kept, is_news=is_news)
         except Exception:  # noqa: BLE001 (logged, and tried again: nothing is swallowed)
-            _log.exception("turn failed, which is a mistake of the operator's %s", kept.about)
+            _log.exception("turn failed, which is a bug of the operator's %s", kept.about)
             kept.schedule.look_at = kept.schedule.holds_until = -math.inf
             until = self._clock() + BUG_RETRY
         if kept.calls.is_done:
@@ -307,9 +314,13 @@ class Turns:
 
     def _ended(self, kept: Kept, what: str, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("%s failed, which is a mistake of the operator's %s", what, kept.about, exc_info=error)
-            # Not at once: what fails for a mistake fails again, and would slow every other lease.
+        try:
+            kept.take_observed()
+            if not task.cancelled():
+                task.result()
+        except Exception:  # noqa: BLE001 (logged, and tried again: nothing is swallowed)
+            _log.exception("%s failed, which is a bug of the operator's %s", what, kept.about)
+            # Not at once: what fails because of a bug fails again, and would slow every other lease.
             asyncio.get_running_loop().call_later(BUG_RETRY, self._follow, kept, what)
         else:
             self._follow(kept, what)
@@ -317,7 +328,6 @@ class Turns:
     def _follow(self, kept: Kept, what: str) -> None:
         """Follow the end of a call; a beat that only renewed a steady lease needs no whole turn."""
         del kept.calls.under_way[what]
-        kept.take_observed()
         if what == "beat" and not kept.turn.is_news and self._status.publish_renewal(kept, self._clock()):
             kept.schedule.follow_renewal(kept.lease)
             kept.turn.take_now()  # what was decided before holds on

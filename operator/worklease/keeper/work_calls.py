@@ -65,13 +65,20 @@ class WorkCalls:
             if kept.lease.sent is None and kept.lease.value is None:
                 # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
                 await self._commit_intent(kept)
-            now = self._clock()
-            # Whatever held this process up meanwhile, the lease's end may have come.
-            beat = beats.decide(beats.lapse(kept.lease, now), now)
-            is_unwanted_claim = kept.lease.sent is None and kept.is_deleting
-            if isinstance(beat, Beat) and kept.rival is None and not kept.calls.is_done and not is_unwanted_claim:
+            if (beat := self._wanted_beat(kept)) is not None:
                 send()
                 await self._send(kept, key, beat)
+
+    def _wanted_beat(self, kept: Kept) -> Beat | None:
+        """Return the beat to send after all that was waited for; None if it is not wanted any more."""
+        now, lease = self._clock(), kept.newest_lease()
+        if kept.rival is not None or kept.calls.is_done or kept.is_suspended:
+            return None
+        if lease.sent is None and kept.is_deleting:
+            return None
+        # Whatever held this process up meanwhile, the lease's end may have come.
+        beat = beats.decide(beats.lapse(lease, now), now)
+        return beat if isinstance(beat, Beat) else None
 
     async def _wait_for_turn(self, kept: Kept) -> None:
         budget = self._clients.budget
@@ -103,7 +110,7 @@ class WorkCalls:
         await self._clients.checkpoint.commit(kept.resource.uid, text)
 
     async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
-        sent, before = self._clock(), kept.lease
+        sent, before = self._clock(), kept.newest_lease()
         due = before.due or sent  # a first claim is due when it is made
         try:
             outcome = await self._heartbeat(kept, key, beat)
@@ -112,12 +119,12 @@ class WorkCalls:
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
             kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
-        listed = await self._find_in_list(kept) if answers.is_doubtful(kept.lease, outcome) else None
+        listed = await self._find_in_list(kept) if answers.is_doubtful(kept.newest_lease(), outcome) else None
+        kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
         if isinstance(outcome, Conflicted):
-            rule = answers.adoption(before, outcome, answers.observe(kept.lease, outcome, listed))
+            rule = answers.adoption(before, outcome, kept.newest_lease())
             if rule is not None:
                 self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
-        kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
         if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
             self._clients.budget.hold(outcome.retry_after)
         late, took = max(0.0, sent - due), self._clock() - sent
@@ -207,7 +214,7 @@ class WorkCalls:
         turn = self._request(kept)
         until = min(turn.end, deadlines.may_stop_until(kept.lease))
         await self._clients.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST, end=until))
-        if kept.calls.is_done or not deadlines.may_stop(kept.lease, self._clock()):
+        if kept.calls.is_done or not deadlines.may_stop(kept.newest_lease(), self._clock()):
             return StopNotAcknowledged("the lease ended before the stop could be sent")
         seconds = deadlines.timeout(kept.lease)
         outcome = await self._clients.work_api.stop(_item(kept, key), force=force, timeout=seconds)

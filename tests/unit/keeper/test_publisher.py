@@ -18,6 +18,7 @@ from worklease.keeper.publisher import URGENT_DELAY, StatusPublisher
 from worklease.keeper.resume import resume
 from worklease.rules.answers import is_adopted, observe
 from worklease.rules.beats import edit
+from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
 from worklease.rules.pods import Cause, Ending, Pod
 from worklease.rules.situation import Ailing, Asked, Attempt, DeletionPolicy, Policy, Situation
@@ -184,3 +185,14 @@ def test_no_part_of_the_situation_can_change_without_being_published(name: str) 
     kept.situation = replace(kept.situation, **{name: NEWS[name]})
     kept.lease = kept.situation.lease
     assert publisher.publish(kept, START + 13)
+
+
+def test_a_start_tells_of_a_fence_that_comes_before_the_first_beat_is_answered() -> None:
+    told, kept = Told(), started_again(after=10)
+    publisher = told.publisher()
+    assert not publish(publisher, kept, START + 10)
+    fenced = fence(kept.lease)
+    assert fenced is not None
+    assert not publish(publisher, kept, fenced - 1)
+    assert publish(publisher, kept, fenced)
+    assert told.urgencies == [Urgency.CHANGE]
