@@ -132,7 +132,7 @@ class Keeper:
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Take note of a pod that carries the labels of a work item."""
         pod = read_pod(body)
-        item, before = self._pod_index.see(pod, pod_address(body))
+        item, before = self._pod_index.put(pod, pod_address(body))
         for kept in self._fleet.of_item(item, before):
             if kept.item == item or pod.uid in kept.pods.bound:
                 self._turns.bind(kept, pod, self._clock())
@@ -144,14 +144,14 @@ class Keeper:
         The event has its last state, which says how it ended.
         """
         pod = read_pod(body)
-        for kept in self._fleet.of_item(self._pod_index.place(pod.uid)):
+        for kept in self._fleet.of_item(self._pod_index.item_of(pod.uid)):
             if pod.uid in kept.pods.bound and not kept.pods.bound[pod.uid].gone:
                 kept.bind(pod, self._clock())
         self.lose_pod(pod.uid)
 
     def lose_pod(self, uid: str) -> None:
         """Look for a pod that is not found any more under the labels that it had."""
-        for kept in self._fleet.of_item(self._pod_index.lose(uid)):
+        for kept in self._fleet.of_item(self._pod_index.remove(uid)):
             self._turns.look_at(kept, uid)
 
     def count_pods(self, there: Collection[str]) -> None:

@@ -1,6 +1,6 @@
-"""The pods that the watches told of, by the work item that their labels name.
+"""The pods that the watches have reported, by the work item that their labels name.
 
-Owns that index. Must not know which of them anybody has bound.
+Owns that index. Must not know which resource has bound a pod.
 """
 
 from collections import defaultdict
@@ -10,44 +10,44 @@ from typing import TypeVar
 from worklease.api.names import NOWHERE, Address
 from worklease.rules.pods import Pod
 
-Place = TypeVar("Place")
+Key = TypeVar("Key")
 Entry = TypeVar("Entry")
 
 
 class PodIndex:
-    """The pods as they were last told of."""
+    """The last known state of each pod, by work item and by uid."""
 
     def __init__(self) -> None:
         self._pods: defaultdict[Address, dict[str, Pod]] = defaultdict(dict)
-        self._places: dict[str, Address] = {}
+        self._items: dict[str, Address] = {}
 
-    def see(self, pod: Pod, item: Address) -> tuple[Address, Address]:
-        """Take note of a pod; returns where it belongs, and where it did: its labels may have been changed."""
-        before = self._places.get(pod.uid, item)
+    def put(self, pod: Pod, item: Address) -> tuple[Address, Address]:
+        """Store a pod; return its item, and its item before: the labels may have changed."""
+        before = self._items.get(pod.uid, item)
         if before != item:
             drop(self._pods, before, pod.uid)
-        self._places[pod.uid] = item
+        self._items[pod.uid] = item
         self._pods[item][pod.uid] = pod
         return item, before
 
-    def lose(self, uid: str) -> Address:
-        """Forget a pod; returns where it belonged."""
-        item = self._places.pop(uid, NOWHERE)
+    def remove(self, uid: str) -> Address:
+        """Forget a pod; return the item that it had."""
+        item = self._items.pop(uid, NOWHERE)
         drop(self._pods, item, uid)
         return item
 
-    def place(self, uid: str) -> Address:
-        """Say where a pod belongs; nowhere if it was not told of."""
-        return self._places.get(uid, NOWHERE)
+    def item_of(self, uid: str) -> Address:
+        """Return the item that a pod's labels name; ``NOWHERE`` for a pod that is not in the index."""
+        return self._items.get(uid, NOWHERE)
 
-    def of(self, item: Address) -> Iterable[Pod]:
-        """Give the pods of an item."""
+    def pods_of(self, item: Address) -> Iterable[Pod]:
+        """Return the pods whose labels name the item."""
         return self._pods.get(item, {}).values()
 
 
-def drop(places: dict[Place, dict[str, Entry]], place: Place, uid: str) -> None:
-    """Take an entry out, and its place with the last one."""
-    entries = places.get(place, {})
+def drop(index: dict[Key, dict[str, Entry]], key: Key, uid: str) -> None:
+    """Remove an entry from an index, and the key with its last entry."""
+    entries = index.get(key, {})
     entries.pop(uid, None)
     if not entries:
-        places.pop(place, None)
+        index.pop(key, None)

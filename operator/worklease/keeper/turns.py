@@ -233,13 +233,13 @@ class Turns:
         """Look whether a bound pod is still there."""
         pod = kept.pods.bound.get(uid)
         if pod is not None and not pod.gone:
-            in_sight = lambda: self._pod_index.place(uid) != NOWHERE  # noqa: E731 (nobody else asks)
+            in_sight = lambda: self._pod_index.item_of(uid) != NOWHERE  # noqa: E731 (nobody else asks)
             self._start(kept, f"look {uid}", self._pods.look(kept, pod, in_sight))
 
     def _bind_pods(self, kept: Kept, now: float) -> None:
         if not kept.lease.held and kept.calls.is_done:
             return
-        for pod in self._pod_index.of(kept.item):
+        for pod in self._pod_index.pods_of(kept.item):
             if pod.uid not in kept.pods.bound:
                 self.bind(kept, pod, now)
 
