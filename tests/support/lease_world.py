@@ -15,7 +15,7 @@ from worklease.rules import answers, beats
 from worklease.rules.beats import Beat, Wait
 from worklease.rules.deadlines import expiry, is_fenced
 from worklease.rules.lease import End, Lease, Words, instant
-from worklease.rules.lifecycle import EndPod, Inquire, RemoveFinalizer, Step, StopItem, decide
+from worklease.rules.lifecycle import BeatNow, EndPod, RemoveFinalizer, Step, StopItem, decide
 from worklease.rules.outcomes import (
     Answered,
     Conflicted,
@@ -206,7 +206,7 @@ class World:
                 self._end(self.pods[uid], asked_grace)
             case StopItem(force):
                 self._stop(force=force)
-            case Inquire():
+            case BeatNow():
                 self.lease = beats.beat_at_once(self.lease, self.now)
             case RemoveFinalizer():
                 assert not [uid for uid in self.bound if uid in self.pods], "done with a sandbox left"

@@ -29,9 +29,9 @@ from worklease.rules.beats import beat_at_once, lapse, note_budget_short, releas
 from worklease.rules.claims import BeatStep, plan_beat
 from worklease.rules.deadlines import is_fenced
 from worklease.rules.lifecycle import (
-    Discard,
+    BeatNow,
+    DeleteResource,
     EndPod,
-    Inquire,
     ListPods,
     MakePod,
     Release,
@@ -262,7 +262,7 @@ class Turns:
                 self._start(kept, f"end {uid}", self._pods.end(kept, step))
             case StopItem(force):
                 self._start(kept, "stop", self._work.stop(kept, force=force))
-            case Inquire():
+            case BeatNow():
                 kept.lease = beat_at_once(kept.lease, self._clock())
             case MakePod(attempt):
                 self._start(kept, "make", self._pods.make(kept, attempt))
@@ -273,7 +273,7 @@ class Turns:
                 kept.turn.add()
             case ListPods():
                 self._start(kept, "list pods", self._pods.list_pods(kept, partial(self._fleet.is_anothers, kept)))
-            case Discard():
+            case DeleteResource():
                 self._start(kept, "delete", self._resources.delete(kept))
             case RemoveFinalizer(left):
                 self._finish(kept, left)

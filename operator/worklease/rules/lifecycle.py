@@ -83,7 +83,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Inquire:
+class BeatNow:
     """Beat at once: its answer tells whether a stop that may have been applied was."""
 
 
@@ -101,11 +101,11 @@ class RemoveFinalizer:
 
 
 @dataclass(frozen=True, slots=True)
-class Discard:
+class DeleteResource:
     """Delete the resource: it is finished for as long as it was to be kept."""
 
 
-Step = EndPod | StopItem | Inquire | MakePod | Restart | Release | ListPods | RemoveFinalizer | Discard
+Step = EndPod | StopItem | BeatNow | MakePod | Restart | Release | ListPods | RemoveFinalizer | DeleteResource
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ def _after_the_end(situation: Situation, now: float) -> Plan:
         return plan if situation.are_pods_listed else Plan((*plan.steps, ListPods()), plan.look_at)
     if situation.has_finalizer or situation.discard_at is None or situation.deleting:
         return Plan((RemoveFinalizer(_left_lapsed(situation)),))
-    return Plan((Discard(),)) if now >= situation.discard_at else Plan(look_at=situation.discard_at)
+    return Plan((DeleteResource(),)) if now >= situation.discard_at else Plan(look_at=situation.discard_at)
 
 
 def _drain(situation: Situation, now: float) -> Plan:
@@ -257,13 +257,13 @@ def _overdue(pod: Pod, asked: Asked | None) -> float:
 
 def _confirm(situation: Situation, now: float) -> Plan:
     """Stop the item for good; a deleted resource does not wait for ever until that is heard."""
-    until = _patience(situation)
+    until = _stop_deadline(situation)
     if now >= until:
         return Plan((RemoveFinalizer(_left_running(situation)),))
     return _within(_stop(situation, situation.forced_stop, StopItem(force=True), now), until)
 
 
-def _patience(situation: Situation) -> float:
+def _stop_deadline(situation: Situation) -> float:
     """Say until when a deleted resource waits for its stop to be heard; infinite for any other."""
     return inf if not situation.deleting or situation.emptied is None else situation.emptied + STOP_TIMEOUT
 
@@ -326,14 +326,14 @@ def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float)
         return _look_again(situation.lease, now)
     if asked is not None and now < asked.again:
         return _look_again(situation.lease, now, asked.again)
-    if asked is not None and asked.in_doubt is not None and not _has_told(situation.lease, asked.in_doubt):
+    if asked is not None and asked.in_doubt is not None and not _is_answered_since(situation.lease, asked.in_doubt):
         # Where beats fail already, the lease's own next try is as soon as can be.
         is_soon = situation.lease.failures > 0 or situation.lease.due <= now
-        return _look_again(situation.lease, now, steps=() if is_soon else (Inquire(),))
+        return _look_again(situation.lease, now, steps=() if is_soon else (BeatNow(),))
     return _look_again(situation.lease, now, steps=(step,))
 
 
-def _has_told(lease: Lease, since: float) -> bool:
+def _is_answered_since(lease: Lease, since: float) -> bool:
     """Tell whether a beat that was sent after ``since`` was answered."""
     return lease.words is not None and lease.words.at >= since
 

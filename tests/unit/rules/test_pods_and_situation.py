@@ -12,9 +12,9 @@ from worklease.rules.answers import observe
 from worklease.rules.beats import edit, release
 from worklease.rules.lease import End, Lease
 from worklease.rules.lifecycle import (
-    Discard,
+    BeatNow,
+    DeleteResource,
     EndPod,
-    Inquire,
     ListPods,
     MakePod,
     Release,
@@ -305,7 +305,7 @@ def test_a_finished_resource_is_deleted_when_it_has_been_kept_long_enough() -> N
     over = replace(situation(lease=replace(held(), end=End.STOPPED)), discard_at=200.0, has_finalizer=False)
     assert decide(over, 199).look_at == 200
     assert decide(over, 199).steps == ()
-    assert decide(over, 200).steps == (Discard(),)
+    assert decide(over, 200).steps == (DeleteResource(),)
     assert decide(replace(over, has_finalizer=True), 199).steps == (RemoveFinalizer(),)
     assert decide(replace(over, deleting=True), 201).steps == (RemoveFinalizer(),)
 
@@ -351,7 +351,7 @@ def test_a_stop_that_may_have_been_applied_is_repeated_only_after_a_beat_told() 
     """The item may be stopped, queued again and another's by now: its id recurs."""
     doubtful = concluded(SUCCEEDED, ending=DONE)
     doubtful = replace(doubtful, forced_stop=Asked(110, 1, "reset", in_doubt=110))
-    assert decide(doubtful, 111).steps == (Inquire(),)
+    assert decide(doubtful, 111).steps == (BeatNow(),)
     told = replace(doubtful, lease=observe(doubtful.lease, answered(110.6, ttl=3000)))
     assert decide(told, 111).steps == (StopItem(force=True),)
     refused = replace(doubtful, forced_stop=Asked(110, 1, "401"))
