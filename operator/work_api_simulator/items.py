@@ -309,7 +309,7 @@ def requeue(item: Item, now: int) -> Item:
     """Queue the item again under its id.
 
     "A lease that lapses goes back to `queued` and its last heartbeat becomes null"; "`started_at` marks the entry to
-    the queue [...] stamped anew at each re-queue of the same id, untouched by poll, ack, beat and stop (recorded)".
+    the queue [...] stamped [again] at each re-queue of the same id, untouched by poll, ack, beat and stop (recorded)".
     """
     return replace(
         item,

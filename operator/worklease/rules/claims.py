@@ -48,22 +48,22 @@ def rival_of(own: Claimant, claimants: Iterable[Claimant]) -> Claimant | None:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What the API server said of the template's pod, which it was asked for and did not make."""
+    """The API server's answer to a dry run of the template's pod."""
 
     generation: int
     problem: str
     """Empty: the pod would be made."""
     again: float
-    """When a refusal is asked about again: a quota or a policy may have changed, too."""
+    """When a refused template is tried again unedited: a quota or a policy may have changed."""
 
 
 class BeatStep(Enum):
     """What to do about a resource's next beat."""
 
     CANCEL = auto()
-    """Take back the beat that waits for its turn: the lease is over."""
+    """Cancel the beat that waits for its turn: the lease is over."""
     NOTE_BUDGET_SHORT = auto()
-    """Say on the resource that its beat waits longer for its turn than is good for the lease."""
+    """Note that the beat waits longer for its turn than is good for the lease."""
     ASK_DRY_RUN = auto()
     """Ask whether the API server would make the template's pod."""
     ADD_FINALIZER = auto()
@@ -74,7 +74,7 @@ class BeatStep(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BeatPlan:
-    """What to do about the next beat now, and when to look again; never (infinite) where an answer tells."""
+    """What to do about the next beat now, and when to look again; infinite where an answer comes first."""
 
     steps: tuple[BeatStep, ...] = ()
     until: float = inf
@@ -103,7 +103,7 @@ def plan_beat(
         lease: The resource's.
         now: Monotonic seconds.
         generation: The resource's, for which a dry run counts.
-        dry_run: What the last dry run brought, if there was one.
+        dry_run: The last one, if there was any.
         is_waiting: Whether a beat waits for its turn within the budget.
         is_under_way: Whether a beat is under way, waiting or sent.
         is_done: Whether nothing is left to do for the resource.
@@ -125,8 +125,8 @@ def plan_beat(
         if dry_run.problem:
             return BeatPlan(until=dry_run.again)
     if not has_finalizer and (lease.held or is_first) and not is_deleting:
-        # What is claimed must be given back, whoever deletes the resource: so the finalizer comes first. What is held
-        # already lost it when an earlier installation was removed: there no beat waits for it.
+        # A claimed item must be given back, whoever deletes the resource: so the finalizer comes first. A lease that is
+        # held without it lost it when an earlier installation was removed: its beats do not wait for the finalizer.
         if is_first:
             return BeatPlan((BeatStep.ADD_FINALIZER,))
         beat = _next_beat(lease, now, is_allowed=not has_rival)
@@ -135,7 +135,7 @@ def plan_beat(
 
 
 def _while_waiting(lease: Lease, now: float) -> BeatPlan:
-    """Say so of a beat that waits for its turn longer than it may, before the lease is lost by it."""
+    """Note a beat that waits too long for its turn, before the lease is lost by that."""
     at = latest(lease)
     if now < at:
         return BeatPlan(until=at)

@@ -1,4 +1,4 @@
-"""What a lease, its pods and the resource together ask for: make, wait, drain, tear down, stop, restart, let go.
+"""What a lease, its pods and the resource together ask for: make, wait, drain, tear down, stop, restart, finish.
 
 Owns the decisions about sandboxes, as values. Pure: no clock, no socket; ``now`` is passed in. Must not know how a
 pod is made or deleted or an item is stopped, only that it should be.
@@ -29,16 +29,16 @@ from worklease.rules.situation import (
 )
 
 FIRST_RESTART: Final = 2.0
-"""Seconds before a failed sandbox is made again for the first time: the node is to blame as often as the sandbox."""
+"""Seconds before the first restart of a failed sandbox: the node is to blame as often as the sandbox."""
 
 LONGEST_RESTART: Final = 300.0
 """Seconds between restarts at most, as the kubelet waits between those of a container."""
 
 STOP_TIMEOUT: Final = 60.0
-"""Seconds for which a deleted resource whose sandbox is gone waits for its stop to be heard."""
+"""Seconds for which a deleted resource whose sandbox is gone waits for the acknowledgement of its stop."""
 
 UNRESPONSIVE: Final = 5.0
-"""Seconds beyond its grace after which a pod that is still there has a node that does not answer."""
+"""Seconds beyond its grace after which a pod that is still there is unresponsive: its node does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class EndPod:
     grace: float | None
 
     def grace_of(self, pod: Pod) -> float:
-        """Give the grace in seconds that this grants to ``pod``."""
+        """Return the grace in seconds that this deletion grants to ``pod``."""
         return pod.grace if self.grace is None else self.grace
 
 
@@ -77,24 +77,24 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Beat no more: the lease is left to lapse, so that the item is queued again."""
+    """Send no more beats: the lease lapses, and the item is queued again."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class BeatNow:
-    """Beat at once: its answer tells whether a stop that may have been applied was."""
+    """Send a beat now: its answer shows whether a stop that is in doubt was applied."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListPods:
-    """Find the pods that carry the item's labels: some may have come while no process was there to be told."""
+    """Find the pods that carry the item's labels: some may have appeared while no operator was running."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Take our finalizer off the resource, whether it is being deleted or not: nothing of it is left to end."""
+    """Remove the operator's finalizer, whether the resource is being deleted or not: nothing of it is left to end."""
 
     left: str = ""
     """What is left all the same, and what becomes of it; empty: nothing."""
@@ -102,7 +102,7 @@ class RemoveFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class DeleteResource:
-    """Delete the resource: it is finished for as long as it was to be kept."""
+    """Delete the resource: it has been finished for as long as it was to be kept."""
 
 
 Step = EndPod | StopItem | BeatNow | MakePod | Restart | Release | ListPods | RemoveFinalizer | DeleteResource
@@ -115,14 +115,14 @@ class Plan:
     steps: tuple[Step, ...] = ()
     look_at: float | None = None
     holds_until: float = -inf
-    """Until when it stays the plan though the lease is renewed, which moves its fence; by default it does not."""
+    """Until when the plan holds although the lease is renewed, which moves its fence; by default it does not hold."""
 
 
 # --- What to do --------------------------------------------------------------------------------------------------
 
 
 def decide(situation: Situation, now: float) -> Plan:
-    """Say what the situation asks for at ``now``."""
+    """Return what the situation asks for at ``now``."""
     lease = situation.lease
     if lease.end is not None:
         return _after_the_end(situation, now)
@@ -138,7 +138,10 @@ def decide(situation: Situation, now: float) -> Plan:
 
 
 def fence_grace(lease: Lease) -> float:
-    """Say what grace, in whole seconds, is left to a pod at the fence; never 0, which would leave its container on."""
+    """Return the grace, in whole seconds, that is left to a pod at the fence.
+
+    It is never 0: with that, the pod is gone at once and its container may go on running.
+    """
     return max(1.0, float(floor(grace(lease))))
 
 
@@ -154,7 +157,7 @@ def why_it_must_go(lease: Lease, now: float, *, is_deleting: bool) -> tuple[str,
 
 
 def _go_on(situation: Situation, now: float) -> Plan:
-    """Make the sandbox, or wait for it, and for what may become of it."""
+    """Make the sandbox, or wait for it to start and to end."""
     policy = situation.sandbox
     if policy is None or not is_running(situation, now) or situation.lease.suspended or situation.is_restarting:
         return _wait(situation.lease, now)
@@ -174,12 +177,12 @@ def _go_on(situation: Situation, now: float) -> Plan:
 
 
 def _wait(lease: Lease, now: float, *looks: float) -> Plan:
-    """Plan nothing: only the first of ``looks``, or the lease's own deadlines, can change that."""
+    """Plan no step: only the first of ``looks``, or the lease's own deadlines, can change that."""
     return Plan(look_at=_look_again(lease, now, *looks).look_at, holds_until=min(looks, default=inf))
 
 
 def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
-    """Do what the resource wants done with a sandbox that ended: stop its item, release it, or begin anew."""
+    """Do what the resource asks for when a sandbox has ended: stop its item, release it, or restart the sandbox."""
     policy = situation.sandbox or Policy()
     if ending.cause is Cause.SUCCEEDED:
         return _stop_sandbox(situation, now)
@@ -202,7 +205,7 @@ def _next_attempt(situation: Situation, now: float) -> Attempt:
 
 
 def _stop_sandbox(situation: Situation, now: float) -> Plan:
-    """Stop the item of a sandbox that ended: gracefully while something of it still runs, else for good."""
+    """Stop the item of a sandbox that ended: gracefully while any pod of it still runs, else with force."""
     if any(pod.is_at_work for pod in situation.bound.values()):
         return _stop(situation, situation.graceful_stop, StopItem(force=False), now)
     return _stop(situation, situation.forced_stop, StopItem(force=True), now)
@@ -211,12 +214,12 @@ def _stop_sandbox(situation: Situation, now: float) -> Plan:
 def _after_the_end(situation: Situation, now: float) -> Plan:
     """Tear down what is bound: with its own grace if the item was stopped or released, with the lease's if it was lost.
 
-    A grace of its own ends before the lease would have all the same: a stopped item may be queued and held again.
+    Even its own grace ends before the lease would have ended: a stopped item may be queued and held again.
     """
     lease, pods = situation.lease, leaving(situation)
     if pods or not situation.are_pods_listed:
-        is_ours = lease.end in {End.STOPPED, End.RELEASED} and not is_fenced(lease, now)
-        plan = _tear_down(situation, pods, now, None if is_ours else fence_grace(lease))
+        has_own_grace = lease.end in {End.STOPPED, End.RELEASED} and not is_fenced(lease, now)
+        plan = _tear_down(situation, pods, now, None if has_own_grace else fence_grace(lease))
         return plan if situation.are_pods_listed else Plan((*plan.steps, ListPods()), plan.look_at)
     if situation.has_finalizer or situation.discard_at is None or situation.deleting:
         return Plan((RemoveFinalizer(_left_lapsed(situation)),))
@@ -224,7 +227,7 @@ def _after_the_end(situation: Situation, now: float) -> Plan:
 
 
 def _drain(situation: Situation, now: float) -> Plan:
-    """Let the sandbox finish while beats go on; when nothing is at work, confirm the stop while that is ours to say."""
+    """Let the sandbox finish while beats go on; when nothing is at work, confirm the stop while the operator may."""
     lease = situation.lease
     working = [pod for pod in alive(situation.bound) if pod.is_at_work]
     if working:
@@ -235,7 +238,7 @@ def _drain(situation: Situation, now: float) -> Plan:
 
 
 def _confirm_in_time(situation: Situation, working: Sequence[Pod], plan: Plan, now: float) -> Plan:
-    """Confirm the stop before it is no longer ours to say, though a pod is there that a dead node will not end."""
+    """Confirm the stop while the operator still may, even if a pod is there that a dead node will not end."""
     lease, ends = situation.lease, expiry(situation.lease)
     overdue = [_overdue(pod, situation.deletions.get(pod.uid)) for pod in working]
     if ends is None or inf in overdue:
@@ -249,14 +252,14 @@ def _confirm_in_time(situation: Situation, working: Sequence[Pod], plan: Plan, n
 
 
 def _overdue(pod: Pod, asked: Asked | None) -> float:
-    """Say from when on a pod that was told to end must be taken for unresponsive; infinite if it was not told."""
+    """Return when a pod that was told to end counts as unresponsive; infinite if it was not told."""
     if asked is None or asked.first is None:
         return inf
     return asked.first + (pod.grace if asked.grace is None else asked.grace) + UNRESPONSIVE
 
 
 def _confirm(situation: Situation, now: float) -> Plan:
-    """Stop the item for good; a deleted resource does not wait for ever until that is heard."""
+    """Stop the item with force; a deleted resource does not wait for ever for the acknowledgement."""
     until = _stop_deadline(situation)
     if now >= until:
         return Plan((RemoveFinalizer(_left_running(situation)),))
@@ -264,7 +267,7 @@ def _confirm(situation: Situation, now: float) -> Plan:
 
 
 def _stop_deadline(situation: Situation) -> float:
-    """Say until when a deleted resource waits for its stop to be heard; infinite for any other."""
+    """Return until when a deleted resource waits for the acknowledgement of its stop; infinite for any other."""
     return inf if not situation.deleting or situation.emptied is None else situation.emptied + STOP_TIMEOUT
 
 
@@ -279,7 +282,7 @@ def _left_running(situation: Situation) -> str:
 
 
 def _left_lapsed(situation: Situation) -> str:
-    """Tell of an item that a deleted resource should have stopped, and whose lease ended before that was heard."""
+    """Return what is left of a deleted resource whose lease lapsed before its stop was acknowledged; else nothing."""
     tried = [asked for asked in (situation.forced_stop, situation.graceful_stop) if asked is not None and asked.message]
     if not situation.deleting or situation.lease.end is not End.EXPIRED or not tried:
         return ""
@@ -287,9 +290,9 @@ def _left_lapsed(situation: Situation) -> str:
 
 
 def _give_up(situation: Situation, now: float) -> Plan:
-    """The resource is being deleted while the lease runs: stop the item, or leave it to be queued again.
+    """End the lease of a resource that is being deleted: stop the item, or leave it to be queued again.
 
-    The sandbox is told to end as soon as a stop was tried, heard or not: it has to go in any case.
+    The sandbox is told to end as soon as a stop was tried, acknowledged or not: it has to go in any case.
     """
     lease = situation.lease
     working = [pod for pod in alive(situation.bound) if pod.is_at_work]
@@ -321,30 +324,33 @@ def _leave(situation: Situation, working: Sequence[Pod], now: float) -> Plan:
 
 
 def _stop(situation: Situation, asked: Asked | None, step: StopItem, now: float) -> Plan:
-    """Stop the item, again where that was not heard; only while we hold, less a time-out for the stop's own way."""
+    """Stop the item, again if the server did not acknowledge the stop.
+
+    A stop is sent only while the lease is held, less a timeout for the stop's own way to the server.
+    """
     if not may_stop(situation.lease, now):
         return _look_again(situation.lease, now)
     if asked is not None and now < asked.again:
         return _look_again(situation.lease, now, asked.again)
     if asked is not None and asked.in_doubt is not None and not _is_answered_since(situation.lease, asked.in_doubt):
-        # Where beats fail already, the lease's own next try is as soon as can be.
+        # When beats fail already, the lease's own next try is as soon as possible.
         is_soon = situation.lease.failures > 0 or situation.lease.due <= now
         return _look_again(situation.lease, now, steps=() if is_soon else (BeatNow(),))
     return _look_again(situation.lease, now, steps=(step,))
 
 
 def _is_answered_since(lease: Lease, since: float) -> bool:
-    """Tell whether a beat that was sent after ``since`` was answered."""
+    """Whether a beat that was sent after ``since`` was answered."""
     return lease.words is not None and lease.words.at >= since
 
 
 def _tear_down(
     situation: Situation, pods: Iterable[Pod], now: float, allowed: float | None, left: float | None = None
 ) -> Plan:
-    """Ask for the deletion of ``pods``, again where it was refused, is overdue, or must go faster than asked.
+    """Ask for the deletion of ``pods``; ask again where it was refused, is overdue, or must be faster than asked.
 
-    ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is for how long from now on any
-    may run: by default what is left of the lease.
+    ``allowed`` is the grace that a pod may have, in seconds; None: its own. ``left`` is how long any of
+    them may run from now on: by default what is left of the lease.
     """
     left = time_left(situation.lease, now) if left is None else left
     steps: list[Step] = []
@@ -360,7 +366,7 @@ def _tear_down(
 
 
 def _is_urgent(lease: Lease, pod: Pod, asked: Asked, step: EndPod, now: float) -> bool:
-    """Tell whether to ask before it is time to ask again: to end sooner than granted, or because the fence has come."""
+    """Whether to ask ahead of the next try: to end the pod sooner than granted, or because the fence has come."""
     before, at = _asked_grace(pod, asked), fence(lease)
     if before is not None:
         return step.grace_of(pod) + 1.0 < before
@@ -368,14 +374,14 @@ def _is_urgent(lease: Lease, pod: Pod, asked: Asked, step: EndPod, now: float) -
 
 
 def _asked_grace(pod: Pod, asked: Asked | None) -> float | None:
-    """Give the grace of a deletion that is under way, in seconds; None where none was granted yet."""
+    """Return the grace of a deletion that is under way, in seconds; None if none was granted yet."""
     if asked is None or (asked.refusals > 0 and not pod.terminating):
         return None
     return pod.grace if asked.grace is None else asked.grace
 
 
 def _end(pod: Pod, asked: Asked | None, allowed: float | None, left: float) -> EndPod:
-    """Give the deletion to ask for. What is under way is not given less time only because time goes by.
+    """Return the deletion to ask for. One that is under way is not given less time only because time goes by.
 
     The API server counts a shorter grace from the first deletion, so the time that went by would count twice. What is
     left is rounded up, which the fence's margin covers: it holds more than a second.
@@ -388,6 +394,6 @@ def _end(pod: Pod, asked: Asked | None, allowed: float | None, left: float) -> E
 
 
 def _look_again(lease: Lease, now: float, *looks: float, steps: tuple[Step, ...] = ()) -> Plan:
-    """Plan ``steps``, and to look again when the lease changes what its pods may do, or at the first of ``looks``."""
+    """Plan ``steps``, and look again at the first of ``looks``, or when the lease changes what its pods may do."""
     changes = (at for at in (fence(lease), expiry(lease), giving_up(lease)) if at is not None and at > now)
     return Plan(steps, min((*looks, *changes), default=None))

@@ -25,7 +25,7 @@ def is_bindable(pod: Pod, uid: str, lease: Lease, claimed: datetime | None = Non
 
 
 def is_left_of_stopped(pod: Pod, lease: Lease, stopped: datetime | None) -> bool:
-    """Whether a pod is the sandbox of an item that is stopped: nobody holds it, and the pod was there by then.
+    """Whether a pod is left of a stopped item: nobody holds the item, and the pod was there when it was stopped.
 
     ``stopped`` is the time of day at which the server said so.
     """
@@ -35,7 +35,7 @@ def is_left_of_stopped(pod: Pod, lease: Lease, stopped: datetime | None) -> bool
 
 
 def why_ignored(pod: Pod, uid: str, lease: Lease, *, is_done: bool, is_wanted: bool) -> str:
-    """Return why a pod that carries the item's labels, and is not bound, is left alone; empty if it need not be said.
+    """Return why a pod that carries the item's labels, and is not bound, is ignored; empty if no event need say so.
 
     Args:
         pod: The pod, which is not bound to the resource.

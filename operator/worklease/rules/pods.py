@@ -1,4 +1,4 @@
-"""What became of a sandbox pod, read from the pod alone: it is on its way, it ails, it runs, or it ended, and of what.
+"""The state of a sandbox pod, read from the pod alone: it starts, cannot run, runs, or has ended, and why.
 
 Owns the closed list of what can go wrong with a pod, and its words. Pure: no clock, no socket. Must not know the lease,
 nor decide what follows.
@@ -56,7 +56,7 @@ class Pod:
     created: datetime | None = None
     ailment: Ailment | None = None
     disruption: Cause | None = None
-    """Who takes it away, where Kubernetes says so (condition ``DisruptionTarget``)."""
+    """What takes it away, where Kubernetes says so (condition ``DisruptionTarget``)."""
     is_remembered: bool = False
     """Known from an earlier process only, and not looked at yet: nothing is concluded from it."""
     gone: bool = False
@@ -74,7 +74,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a sandbox came to an end that nobody here asked for."""
+    """How an attempt's sandbox ended: by which cause, in which words, and with which pod."""
 
     cause: Cause
     message: str
@@ -136,9 +136,9 @@ _WORDS: Final = {
 
 
 def cause_of(pod: Pod) -> Cause | None:
-    """Say how a pod ended; None while it goes on, or while it was not looked at.
+    """Return how a pod ended; None while it goes on, or while it was not looked at.
 
-    One that is on its way out counts as ended: it will do no more work, whatever its grace.
+    A terminating pod counts as ended: it will do no more work, whatever its grace.
     """
     if pod.is_remembered:
         return None
@@ -152,7 +152,7 @@ def cause_of(pod: Pod) -> Cause | None:
 
 
 def ending_of(pod: Pod, cause: Cause) -> Ending:
-    """Tell in a sentence how a pod came to an end by ``cause``."""
+    """Return the ending of a pod by ``cause``, with a sentence for people."""
     code = f" with exit code {pod.exit_code}" if pod.exit_code is not None and cause is not Cause.SUCCEEDED else ""
     reason = "" if pod.reason in {"", cause.value, "Completed", "Error", "Deleted"} else pod.reason
     why = ": ".join(part for part in (reason, pod.message) if part)
@@ -160,11 +160,11 @@ def ending_of(pod: Pod, cause: Cause) -> Ending:
 
 
 def ending_without_pod(seconds: float, problem: str) -> Ending:
-    """Tell that no pod came within ``seconds`` of the start deadline; ``problem`` is what stood in its way."""
+    """Return the ending of an attempt whose pod did not come within ``seconds``; ``problem`` is what prevented it."""
     sentence = f"No sandbox pod appeared within {seconds:.0f} s"
     return Ending(Cause.NOT_STARTED, f"{sentence}: {problem}" if problem else sentence)
 
 
 def latest(pods: Iterable[Pod]) -> Pod | None:
-    """Give the pod that was bound last."""
+    """Return the pod that was bound last; None if there is none."""
     return next(reversed(tuple(pods)), None)

@@ -22,15 +22,14 @@ FIRST_RETRY: Final = 0.5
 """Seconds before a refused deletion or stop is repeated for the first time."""
 
 LONGEST_RETRY: Final = 10.0
-"""Seconds between repetitions at most: what is refused for a reason is not mended faster by asking more."""
-
+"""Seconds between repetitions at most: what is refused for a reason is not fixed faster by asking more."""
 
 RECOVERED: Final = 600.0
 """Seconds without an ailment after which an earlier one is forgotten, as the kubelet forgets a crash."""
 
 
 class DeletionPolicy(StrEnum):
-    """What deleting the resource does to an item whose lease we hold."""
+    """What deleting the resource does to an item whose lease it holds."""
 
     STOP = "Stop"
     RELEASE = "Release"
@@ -59,13 +58,13 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """Which sandbox is the lease's: the first, or one made in its stead; times are monotonic."""
+    """Which sandbox is the lease's: the first, or a later one that replaces it; times are monotonic."""
 
     number: int = 0
     begins: float | None = None
     """From when on it may begin; None: from the claim."""
     settled: frozenset[str] = frozenset()
-    """The uids of earlier attempts' pods: their end has had its consequence."""
+    """The uids of earlier attempts' pods: the operator has acted on their end."""
     taken: frozenset[str] = frozenset()
     """The uids of pods that were at work when the resource began to ask for a sandbox of another kind."""
 
@@ -91,9 +90,9 @@ class Asked:
     first: float | None = None
     """When a deletion was taken for the first time; its grace counts from then."""
     in_doubt: float | None = None
-    """Since when a stop may have been applied: the item may be another's by now, which a beat tells that is sent later.
+    """Since when a stop may have been applied: the item may be another's by now, as the answer to a later beat shows.
 
-    None: it surely was not applied.
+    None: it was certainly not applied.
     """
 
     @property
@@ -108,7 +107,7 @@ class Asked:
 class Situation:
     """All that a decision, and a status, is made from; times are monotonic.
 
-    A value: nothing changes it, nor its maps. Two that are equal are decided upon and shown alike.
+    A value: nothing changes it, nor its maps. Equal situations lead to equal decisions and are shown alike.
     """
 
     uid: str
@@ -139,9 +138,9 @@ class Situation:
     emptied: float | None = None
     """Since when nothing is at work any more, of a resource that is being deleted."""
     fence_fell: bool = False
-    """Whether a sandbox was ended at the fence: should the lease be ours again, it counts as failed."""
+    """Whether a sandbox was ended at the fence: should the lease be held again, it counts as failed."""
     are_pods_listed: bool = True
-    """Whether every pod that carried the item's labels before this process's start was told of."""
+    """Whether every pod that carried the item's labels before this process's start is known."""
     discard_at: float | None = None
     """When the finished resource is to be deleted; None: never."""
     has_finalizer: bool = True
@@ -160,31 +159,34 @@ def is_past_end(lease: Lease, now: float) -> bool:
 
 
 def alive(bound: Mapping[str, Pod]) -> tuple[Pod, ...]:
-    """Give the bound pods that are not known to be gone."""
+    """Return the bound pods that are not known to be gone."""
     return tuple(pod for pod in bound.values() if not pod.gone)
 
 
 def is_kept(situation: Situation, pod: Pod) -> bool:
-    """Tell whether a pod stays for its logs: it failed, and nothing of it runs any more.
+    """Whether a pod stays for its logs: it failed, and nothing of it runs any more.
 
-    One that somebody else deletes, as who has read the logs does, needs nothing from us.
+    A pod that somebody else deletes, perhaps after reading the logs, needs nothing from the operator.
     """
-    policy, is_ours_to_end = situation.sandbox, pod.terminating and pod.uid in situation.deletions
-    return policy is not None and policy.keeps_failed and pod.phase == "Failed" and not is_ours_to_end
+    policy, is_ended_here = situation.sandbox, pod.terminating and pod.uid in situation.deletions
+    return policy is not None and policy.keeps_failed and pod.phase == "Failed" and not is_ended_here
 
 
 def leaving(situation: Situation) -> tuple[Pod, ...]:
-    """Give the bound pods that are there and must not stay."""
+    """Return the bound pods that are there and must not stay."""
     return tuple(pod for pod in alive(situation.bound) if not is_kept(situation, pod))
 
 
 def is_finished(situation: Situation) -> bool:
-    """Tell whether the lease is over and nothing that was bound to it is left."""
+    """Whether the lease is over and nothing that was bound to it is left."""
     return situation.lease.end is not None and situation.are_pods_listed and not leaving(situation)
 
 
 def ail(before: Ailing | None, pod: Pod, now: float) -> Ailing | None:
-    """Take note of whether something keeps a pod from running; a crash loop runs a little in between."""
+    """Return how long something has kept a pod from running, given what was known ``before``.
+
+    A crash loop runs a little in between, so what is over is not forgotten at once.
+    """
     if pod.ailment is not None:
         is_new = before is None or (before.until is not None and now - before.until > RECOVERED)
         return Ailing(now if before is None or is_new else before.since)
@@ -197,7 +199,7 @@ def ail(before: Ailing | None, pod: Pod, now: float) -> Ailing | None:
 
 
 def current(situation: Situation) -> tuple[Pod, ...]:
-    """Give the pods of this attempt, the latest bound last: with a template those that we made, else all."""
+    """Return the pods of this attempt, the latest bound last: all, or those that the operator made from a template."""
     policy, attempt = situation.sandbox, situation.attempt
     is_any = policy is None or not policy.is_made
     return tuple(
@@ -208,13 +210,13 @@ def current(situation: Situation) -> tuple[Pod, ...]:
 
 
 def begins(situation: Situation) -> float | None:
-    """Say from when on this attempt's sandbox is waited for; None before the claim."""
+    """Return from when on this attempt's sandbox is waited for; None before the claim."""
     at = situation.attempt.begins
     return situation.lease.claimed if at is None else at
 
 
 def deadline(situation: Situation, pod: Pod | None) -> float:
-    """Say when a pod that does not run, or that never came, counts as failed; infinite for one that runs."""
+    """Return when a pod that does not run, or that never came, counts as failed; infinite for one that runs."""
     at, policy = begins(situation), situation.sandbox
     if at is None or policy is None:
         return inf
@@ -227,9 +229,9 @@ def deadline(situation: Situation, pod: Pod | None) -> float:
 
 
 def conclude(situation: Situation, now: float) -> Ending | None:
-    """Say how this attempt's sandbox ended; None while it goes on, or while something else decides.
+    """Return how this attempt's sandbox ended; None while it goes on, or while something else decides.
 
-    As long as one pod of several goes on, so does the sandbox; then the one that was bound last speaks for it.
+    As long as one of several pods goes on, so does the sandbox; then the pod that was bound last decides.
     """
     lease, policy = situation.lease, situation.sandbox
     if policy is None or not is_running(situation, now):
@@ -253,7 +255,7 @@ def conclude(situation: Situation, now: float) -> Ending | None:
 
 
 def _in_the_way(situation: Situation) -> str:
-    """Say what kept the sandbox from being made."""
+    """Return what kept the sandbox from being made; empty if that is not known."""
     if situation.making is not None:
         return situation.making.message
     former = [pod.name for pod in leaving(situation) if pod.uid in situation.attempt.settled]
@@ -261,7 +263,7 @@ def _in_the_way(situation: Situation) -> str:
 
 
 def is_running(situation: Situation, now: float) -> bool:
-    """Tell whether the lease is ours and nothing else asks for the sandbox's end."""
+    """Whether the lease is held and nothing else asks for the sandbox's end."""
     lease = situation.lease
     return (
         lease.held
