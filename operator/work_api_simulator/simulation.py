@@ -158,7 +158,7 @@ class Simulation:
         return after
 
     def rotate_token(self, item_id: str) -> Item:
-        """Give the item a new sessions token, and revoke the old one at once."""
+        """Replace the item's sessions token, and revoke the old one at once."""
         before, now = self.item(item_id), self.clock.now()
         after = replace(before, sessions_token=secrets.token_urlsafe(24))
         self.keyring.set_token(before.id, before.environment_id, None, old=before.sessions_token)

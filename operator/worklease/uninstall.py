@@ -38,7 +38,7 @@ class Released:
     held_until: str
 
     def __str__(self) -> str:
-        """Say in one line what was done, and what happens to the item."""
+        """Return in one line what was done, and what happens to the item."""
         done = f"{self.namespace}/{self.name}: finalizers removed"
         if not self.held_until:
             return f"{done}; no lease was held"

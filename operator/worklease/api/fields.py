@@ -152,7 +152,7 @@ _PLAIN: Final = {
 
 
 def in_one_line(root: str, error: ValidationError) -> str:
-    """Say which fields are wrong and why, without their values: a value may be secret."""
+    """Return which fields are wrong and why, without their values: a value may be secret."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
         f"{_path(root, problem['loc'])}: {_PLAIN.get(problem['type'], problem['msg'])}" for problem in problems

@@ -14,7 +14,7 @@ from worklease.rules.pods import Ending, Pod
 from worklease.rules.situation import Ailing, Asked, Attempt, ail
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
-"""What thousands of resources without a pod share."""
+"""One empty map, which thousands of resources without a pod share."""
 
 
 def _none() -> Mapping[str, Any]:
@@ -38,7 +38,7 @@ class BoundPods:
     are_listed: bool = True
     """Whether every pod that carried the item's labels before this process's start is known."""
     ignored: frozenset[str] = frozenset()
-    """The uids of pods that carry the labels and are left alone, as an event has said."""
+    """The uids of pods that carry the labels and are ignored, as an event has said."""
 
     @property
     def is_any_at_work(self) -> bool:
@@ -51,10 +51,10 @@ class BoundPods:
         return max(longest, known) if self.fence_fell else longest
 
     def note(self, pod: Pod, now: float) -> None:
-        """Take note of a pod, as an event or an answer has it.
+        """Store a pod, as an event or an answer has it.
 
-        A pod that is gone stays gone, for an event may be older than the answer that said so; unless that was concluded
-        from what an earlier process told.
+        A pod that is gone stays gone, because an event may be older than the answer that said so. The exception is a
+        pod that counts as gone only because of what an earlier process published.
         """
         known = self.bound.get(pod.uid)
         if known is not None and known.gone and not known.is_remembered:
@@ -64,13 +64,13 @@ class BoundPods:
             self.ailing = {**self.ailing, pod.uid: ailing}
 
     def lose(self, uid: str) -> None:
-        """Take note that a bound pod does not exist any more."""
+        """Mark a bound pod as gone."""
         pod = self.bound.get(uid)
         if pod is not None:
             self.bound = {**self.bound, uid: _gone(pod)}
 
     def note_deletion(self, uid: str, asked: Asked) -> None:
-        """Take note of what became of a deletion that was asked for."""
+        """Store what became of a deletion that was asked for."""
         self.deletions = {**self.deletions, uid: asked}
 
     def expect(self, now: float) -> None:
@@ -79,9 +79,9 @@ class BoundPods:
         self.attempt = replace(self.attempt, begins=now, taken=taken)
 
     def begin(self, attempt: Attempt) -> None:
-        """Begin another attempt: what became of the one before has had its consequence.
+        """Begin another attempt: the operator has acted on the end of the one before.
 
-        Pods that are gone and not shown any more are forgotten, for there may be many attempts.
+        Pods that are gone and not shown any more are forgotten, because there may be many attempts.
         """
         shown = {pod.uid for pod in current_first(self.bound, attempt.settled)[:MOST_SANDBOXES]}
         self.bound = {uid: pod for uid, pod in self.bound.items() if uid in shown or not pod.gone}
@@ -90,12 +90,12 @@ class BoundPods:
 
 
 def current_first(bound: Mapping[str, Pod], settled: Collection[str]) -> list[Pod]:
-    """Put this attempt's pods before the others, those that are there before those that are gone, the latest first."""
+    """Return this attempt's pods before the others, existing pods before those that are gone, the latest first."""
     latest_first = list(bound.values())[::-1]
     return sorted(latest_first, key=lambda pod: (pod.uid in settled, pod.gone))
 
 
 def _gone(pod: Pod) -> Pod:
-    """Return a pod that does not exist any more, as it was last told of."""
+    """Return the pod in its last known state, marked as gone."""
     reason = pod.reason or "Deleted"
     return replace(pod, gone=True, ready=False, is_remembered=False, ailment=None, reason=reason)

@@ -1,4 +1,4 @@
-"""What the calls for kept resources share: the clients that they are made with, and how one is cancelled.
+"""What the calls for kept resources share: the clients that they use, and how a call is cancelled.
 
 Owns these only. The calls themselves are in ``work_calls``, ``pod_calls`` and ``resource_calls``: each is a coroutine
 that ends when its outcome is noted in what is kept. None starts anything by itself, and none decides: the turn does.
@@ -28,13 +28,13 @@ LONGEST_RETRY: Final = 10.0
 """Seconds between such repetitions at most."""
 
 STATUS_TIMEOUT: Final = 10.0
-"""Seconds for which a pod that ended by itself stays until the status tells of it; nothing runs in it any more. A
-resource that is over waits as long for the end of its record."""
+"""Seconds for which a pod that ended by itself stays until the status shows its end; nothing runs in it any more. A
+resource that is over waits as long until its record is removed."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Clients:
-    """Everything that the keeper's calls are made with."""
+    """Everything that the keeper's calls use."""
 
     kubernetes: KubernetesApi
     work_api: WorkApi
@@ -50,7 +50,7 @@ class Clients:
 
 @contextmanager
 def cancellable(kept: Kept, what: str) -> Iterator[Callable[[], None]]:
-    """Let a call be cancelled until it says, by what this gives, that it sends something now."""
+    """Mark a call as one that can be cancelled, until it calls the yielded function: it sends something then."""
 
     def sent() -> None:
         kept.calls.unsent -= {what}

@@ -1,6 +1,6 @@
-"""Which resources are kept, by uid, by work item, and which of several for one item are rivals.
+"""The kept resources by uid and by work item, and which of several for one item are rivals.
 
-Owns these indexes. Must not decide anything about a lease, and must not call anybody.
+Owns these indexes. Must not decide anything about a lease, and must not make calls.
 """
 
 from collections import defaultdict
@@ -22,21 +22,21 @@ class Fleet:
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
 
     def __iter__(self) -> Iterator[Kept]:
-        """Go through all of them."""
+        """Iterate over all kept resources."""
         return iter(self._kept.values())
 
     def get(self, uid: str) -> Kept | None:
-        """Return a resource, if it is kept."""
+        """Return the resource with this uid; None if it is not kept."""
         return self._kept.get(uid)
 
     def add(self, kept: Kept) -> None:
-        """Keep a resource; its rivals look again at who is first."""
+        """Keep a resource; its rivals look again which of them is first."""
         uid = kept.resource.uid
         self._kept[uid] = self._by_item[kept.item][uid] = self._by_work[kept.item[1:]][uid] = kept
         self.wake_rivals(kept)
 
     def remove(self, uid: str) -> Kept | None:
-        """Keep a resource no longer; return it, if it was kept. Its rivals look again at who is first."""
+        """Stop keeping a resource; return it, if it was kept. Its rivals look again which of them is first."""
         kept = self._kept.pop(uid, None)
         if kept is not None:
             drop(self._by_item, kept.item, uid)
@@ -55,14 +55,14 @@ class Fleet:
         return any(each.lease.end is None for each in self._by_item.get(item, {}).values())
 
     def is_anothers(self, kept: Kept, pod: Pod) -> bool:
-        """Whether another resource of the item has bound a pod that is there."""
+        """Whether another resource of the item has bound this pod, and the pod is not gone."""
         bound = (each.pods.bound.get(pod.uid) for each in self.of_item(kept.item) if each is not kept)
         return any(known is not None and not known.gone for known in bound)
 
     # --- Rivals ------------------------------------------------------------------------------------------------
 
     def rival(self, kept: Kept) -> str | None:
-        """Return the resource that keeps this one's lease instead of it, as namespace/name, in whatever namespace."""
+        """Return, as namespace/name, the resource in any namespace that keeps the item's lease instead of this one."""
         same = self._by_work.get(kept.item[1:], {})
         if len(same) <= 1:
             return None
@@ -70,7 +70,7 @@ class Fleet:
         return None if rival is None else rival.name
 
     def wake_rivals(self, kept: Kept) -> None:
-        """Have the other resources for the same work item look at it again."""
+        """Have the other resources for the same work item take a turn."""
         for other in self._by_work.get(kept.item[1:], {}).values():
             if other is not kept:
                 other.turn.add()

@@ -1,4 +1,4 @@
-"""The keeper: what the watches tell of resources and pods, taken over for their turns.
+"""The keeper: takes over what the watches report of resources and pods, for their turns.
 
 Owns what is kept. Must not contain rules, and must not await: the turns start what takes time.
 """
@@ -26,7 +26,7 @@ from worklease.rules.lease import Lease
 from worklease.rules.reasons import Kind
 
 TIMER_GRACE: Final = 1.0
-"""Seconds after which a resource's turns begin without its timer: Kopf may be away."""
+"""Seconds after which a resource's turns begin without its timer: Kopf may not be running."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Keeper:
     # --- Resources ---------------------------------------------------------------------------------------------
 
     def see(self, body: Mapping[str, Any]) -> None:
-        """Take note of a resource as the API server has it now."""
+        """Take over a resource as the API server has it now."""
         metadata = body["metadata"]
         kept = self._fleet.get(metadata["uid"])
         if kept is not None:
@@ -83,16 +83,16 @@ class Keeper:
     def _edit(self, kept: Kept, resource: WorkLease) -> None:
         """Take over a newer version of a resource; its turn follows the spec."""
         kept.resource = resource if kept.published.final else without_status(resource)
-        # Never back: an event may be older than the operator's own write.
+        # Never back to False: an event may be older than the operator's own write.
         kept.calls.has_finalizer = kept.calls.has_finalizer or FINALIZER in resource.finalizers
         is_finished = kept.calls.is_done and kept.lease.end is not None
         if is_finished and resource.spec.ttl_seconds_after_finished is not None:
-            kept.calls.is_done = False  # it was finished for good; now it is not to be kept
+            kept.calls.is_done = False  # it was finished and to be kept; now it is to be deleted
             self.carry(resource.uid)
         kept.turn.add()
 
     def _end_unread(self, kept: Kept | None, metadata: Mapping[str, Any]) -> None:
-        """Take note of the deletion of what cannot be read: a kept lease stays as it was, and the deletion goes on."""
+        """Follow the deletion of a resource that cannot be read: a kept lease stays as it was, the deletion goes on."""
         if kept is not None:
             kept.resource = replace(kept.resource, deletion_timestamp=self._wall().utc)
             kept.turn.add()
@@ -100,7 +100,7 @@ class Keeper:
             self._turns.remove_from_unreadable(_reference(metadata))
 
     def _refuse(self, body: Mapping[str, Any], message: str) -> None:
-        """Say so to the author of a spec that the API server took and the operator cannot act on."""
+        """Publish why the operator cannot act on a spec that the API server accepted."""
         metadata = body["metadata"]
         reference = _reference(metadata)
         _log.warning("resource invalid namespace=%s name=%s: %s", reference.namespace, reference.name, message)
@@ -117,7 +117,7 @@ class Keeper:
         self._clients.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
 
     def unsee(self, uid: str) -> None:
-        """Take note that a resource does not exist any more: nothing further is done for it."""
+        """Forget a resource that does not exist any more: nothing further is done for it."""
         self._clients.status.forget(uid)
         kept = self._fleet.remove(uid)
         if kept is None:
@@ -130,7 +130,7 @@ class Keeper:
     # --- Pods --------------------------------------------------------------------------------------------------
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
-        """Take note of a pod that carries the labels of a work item."""
+        """Take over a pod that carries the labels of a work item."""
         pod = read_pod(body)
         item, before = self._pod_index.put(pod, pod_address(body))
         for kept in self._fleet.of_item(item, before):
@@ -150,29 +150,29 @@ class Keeper:
         self.lose_pod(pod.uid)
 
     def lose_pod(self, uid: str) -> None:
-        """Look for a pod that is not found any more under the labels that it had."""
+        """Look for a pod that no longer appears under the labels that it had."""
         for kept in self._fleet.of_item(self._pod_index.remove(uid)):
             self._turns.look_at(kept, uid)
 
     def count_pods(self, there: Collection[str]) -> None:
-        """Look for pods that an earlier process knew and that a list of all does not have."""
+        """Look for pods that an earlier process knew and that a list of all pods does not have."""
         for kept in self._fleet:
             for pod in tuple(kept.pods.bound.values()):
                 if pod.is_remembered and pod.uid not in there:
                     self._turns.look_at(kept, pod.uid)
 
-    # --- What others ask ---------------------------------------------------------------------------------------
+    # --- What other modules ask --------------------------------------------------------------------------------
 
     def carry(self, uid: str) -> None:
-        """Have a resource's turns taken, one after the other, until it is done; if they are not already."""
+        """Begin to take a resource's turns, one after the other, until it is done; no change if they have begun."""
         self._turns.carry(uid)
 
     async def close(self) -> None:
-        """End what is under way, or break it off; the leases are left to the next process."""
+        """Wait shortly for the calls under way, then cancel them; the leases are left to the next process."""
         await self._turns.close()
 
     def wake_all(self) -> None:
-        """Have every resource's turn taken now."""
+        """Have every resource take a turn now."""
         for kept in self._fleet:
             kept.turn.add()
 
@@ -192,9 +192,9 @@ def _reference(metadata: Mapping[str, Any]) -> Reference:
 
 
 def _is_news(known: WorkLease, metadata: Mapping[str, Any]) -> bool:
-    """Whether a resource changed in what the operator acts upon; the echoes of its own status writes did not.
+    """Whether something changed that the operator acts on; the echo of its own status write is no news.
 
-    What is older than what is known is no news: a list may be, or a timer's body. A generation only grows, and a
+    A version older than the known one is no news: a list or a timer may bring one. A generation only grows, and a
     deletion is never taken back.
     """
     is_deleting = metadata.get("deletionTimestamp") is not None

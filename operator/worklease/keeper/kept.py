@@ -71,13 +71,13 @@ class Published:
     deadlines: tuple[bool, bool] = (False, False)
     """Whether that lease was past its fence, and past its end."""
     conditions: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """What a person waits for: each condition's status and reason."""
+    """Each condition's status and reason, which people wait for."""
     state: str | None = None
     """The item's state."""
     flips: dict[Kind, tuple[Verdict, datetime]] = field(default_factory=dict)
     """Each condition's last status, and since when."""
     final: tuple[StatusCondition, ...] = ()
-    """What an earlier process said last of a resource that it had finished."""
+    """The last conditions that an earlier process published of a resource that it had finished."""
 
     def reason(self, kind: Kind) -> str | None:
         """Return a condition's reason, as it was last published."""
@@ -93,7 +93,7 @@ class Schedule:
     look_at: float = -math.inf
     """When the situation is to be looked at again though nothing happened."""
     holds_until: float = -math.inf
-    """Until when only the fence can be what it is looked at for."""
+    """Until when only the fence can be the reason for a look."""
 
     def follow_renewal(self, lease: Lease) -> None:
         """Look again at the fence that a renewal has moved, unless something else comes first."""
@@ -107,9 +107,9 @@ class Kept:
     """The state of one resource."""
 
     resource: WorkLease
-    """Written by ``keeper``, as the watches tell of it."""
+    """Written by ``keeper``, as the watches report it."""
     item: Address = field(init=False)
-    """The namespace and the work item's address, by which pods are found; as all that names a resource, it stays."""
+    """The namespace and the work item's address, by which pods are found; it never changes."""
     about: About = field(init=False)
     """The resource and its work item, for telemetry and log lines."""
     reference: Reference = field(init=False)
@@ -138,7 +138,7 @@ class Kept:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        """Derive what is asked for at each beat."""
+        """Derive once what each beat needs."""
         resource, self.spec = self.resource, self.resource.spec
         self.item = (resource.namespace, self.spec.environment_id, self.spec.work_id)
         self.reference = Reference(resource.namespace, resource.name, resource.uid)
@@ -148,7 +148,7 @@ class Kept:
 
     @property
     def turn(self) -> TurnEntry:
-        """What brings the next turn about."""
+        """The entry through which the resource gets its next turn."""
         return self.schedule.turn
 
     @property
@@ -187,7 +187,7 @@ class Kept:
         )
         return record.write(self.lease, sandboxes, trying=trying, now=now, wall=wall.time(now).timestamp())
 
-    # --- What a turn does with it ------------------------------------------------------------------------------
+    # --- What a turn does --------------------------------------------------------------------------------------
 
     def take_observed(self) -> None:
         """Change the lease by what calls observed since the last turn."""
@@ -266,7 +266,7 @@ class Kept:
     # --- Pods --------------------------------------------------------------------------------------------------
 
     def bind(self, pod: Pod, now: float) -> bool:
-        """Take note of a pod of this item, and bind it if it is this lease's sandbox; return whether it is."""
+        """Store a pod of this item if it is bound, or is this lease's sandbox; return whether it is."""
         is_known = pod.uid in self.pods.bound
         if not is_known and not is_bindable(pod, self.resource.uid, self.newest_lease(), self.claim_time):
             return False
@@ -274,9 +274,9 @@ class Kept:
         return True
 
     def bind_answer(self, pod: Pod, before: Mapping[str, Pod], now: float) -> bool:
-        """Bind a pod as an answer gives it, unless a watch told of it since it was asked for: that may be newer.
+        """Bind a pod as an answer has it, unless a watch reported it since the question: the report may be newer.
 
-        ``before`` is what was bound then. Should the answer be the newer one, the watch brings it too.
+        ``before`` is what was bound when the question was sent. If the answer is newer, the watch will bring it too.
         """
         if self.pods.bound.get(pod.uid) is not before.get(pod.uid):
             return True

@@ -1,4 +1,4 @@
-"""The calls about one kept resource's pods: a dry run, a pod's making and its end, a look at it, a list.
+"""The calls about one kept resource's pods: dry run, creation, deletion, look-up and list.
 
 Owns how the outcome of each is noted in what is kept. Must not start anything by itself, and must not decide: the turn
 does.
@@ -68,13 +68,13 @@ class PodCalls:
     async def make(self, kept: Kept, attempt: int) -> None:
         """Make the sandbox of an attempt, or find it made.
 
-        That the lease is held is written down first: a process that finds the pod after a crash must know whose item
-        it works on.
+        The checkpoint notes first that the lease is held: a process that finds the pod after a crash must know whose
+        item it works on.
         """
         with cancellable(kept, "make") as send:
             await self._note_held(kept)
             if not is_running(kept.gather(), self._clock()):
-                return  # the lease, or the resource, did not wait for that
+                return  # the lease or the resource ended meanwhile
             send()
             await self._make(kept, attempt)
 
@@ -101,7 +101,7 @@ class PodCalls:
                 assert_never(outcome)
 
     def note_seen(self, kept: Kept, pod: Pod) -> None:
-        """Publish a pod's making now if a watch brings it before the answer: what follows from it comes after that."""
+        """Publish that a pod was made if a watch brings it before the answer: what follows from it comes later."""
         calls = kept.calls
         if "make" in calls.under_way and "make" not in calls.unsent and pod.controller == kept.resource.uid:
             self._clients.publisher.publish(SandboxMade(kept.about, pod.name, kept.pods.attempt.number))
@@ -114,7 +114,7 @@ class PodCalls:
         _log.warning("pod not made, retrying %s pod=%s: %s", kept.about, name, message)
 
     async def restart(self, kept: Kept, attempt: Attempt) -> None:
-        """Begin another attempt: written down before anything follows from it, so that a crash does not count twice."""
+        """Begin another attempt, noted in the checkpoint before anything follows: a crash must not count twice."""
         kept.pods.begin(attempt)
         await self._note_held(kept)
         _log.info("sandbox restarted %s attempt=%d", kept.about, attempt.number)
@@ -127,9 +127,9 @@ class PodCalls:
     # --- Finding -----------------------------------------------------------------------------------------------
 
     async def list_pods(self, kept: Kept, is_anothers: Callable[[Pod], bool]) -> None:
-        """Find the pods that carry the item's labels, until the answer is known.
+        """List the pods that carry the item's labels; retry until there is an answer.
 
-        Those of an item that is stopped are its sandboxes, if they were there when it was: nobody holds it. A pod that
+        Those of a stopped item are its sandboxes, if they were there when it was stopped: nobody holds it. A pod that
         another resource has bound meanwhile belongs to that one.
         """
         while not kept.calls.is_done:
@@ -152,9 +152,9 @@ class PodCalls:
         return None if words is None else self._wall().time(words.at)
 
     async def look(self, kept: Kept, pod: Pod, in_sight: Callable[[], bool]) -> None:
-        """Look whether a bound pod is there, until the answer is known.
+        """Look whether a bound pod is there; retry until there is an answer.
 
-        A pod that no watch tells of, since it has lost a label, is looked at for as long as it is there.
+        A pod that no watch reports, because it has lost a label, is looked at for as long as it is there.
         """
         tries = 0
         while not kept.calls.is_done and pod.uid in kept.pods.bound and not kept.pods.bound[pod.uid].gone:
@@ -200,7 +200,7 @@ class PodCalls:
                 assert_never(outcome)
 
     def _accepted(self, kept: Kept, step: EndPod, before: Asked | None) -> Asked:
-        """Note a deletion that was accepted, and publish the first."""
+        """Return the note of an accepted deletion; publish the first one of a pod."""
         now, words = self._clock(), kept.lease.words
         if before is not None and before.first is not None:
             return Asked(now, grace=step.grace, first=before.first)
@@ -212,7 +212,7 @@ class PodCalls:
         return Asked(now, grace=step.grace, first=now)
 
     def _note_gone(self, kept: Kept, uid: str) -> None:
-        """Note that a bound pod is gone, and publish that of one that had to go."""
+        """Note that a bound pod is gone; publish it if the operator had asked for its deletion."""
         pod = kept.pods.bound.get(uid)
         if pod is not None and not pod.gone:
             kept.pods.lose(uid)

@@ -26,7 +26,7 @@ URGENT_DELAY: Final = 0.25
 
 
 class StatusPublisher:
-    """The way from what is kept to those who read of it."""
+    """Publishes the status of kept resources, the changes of their conditions, and their checkpoints."""
 
     def __init__(
         self, status: StatusWriter, checkpoint: Checkpoint, publisher: Publisher, wall: Callable[[], ClockPair]
@@ -40,7 +40,7 @@ class StatusPublisher:
         """Publish the status if anything that it is made from has changed; return whether it has."""
         published, situation = kept.published, kept.situation
         if published.final and kept.resource.status.observed_generation == kept.resource.generation:
-            return False  # an earlier process said it all
+            return False  # an earlier process published everything
         deadlines = (is_fenced(kept.lease, now), is_past_end(kept.lease, now))
         former = published.lease
         if former is None and kept.rival is None and _is_in_order(kept.lease):
@@ -87,12 +87,12 @@ class StatusPublisher:
         self._status.publish(kept.reference, status.as_merge_patch(), urgency)
 
     def _body(self, kept: Kept) -> Mapping[str, Any]:
-        """Return the status as it is now: of a lease that is only renewed nobody needs each of them."""
+        """Return the status at the time of its write: nobody needs each one of a lease that is only renewed."""
         wall = self._wall()
         return shown.status(kept, wall, wall.monotonic).as_merge_patch()
 
     def _publish_change(self, kept: Kept, condition: StatusCondition) -> None:
-        """Publish a condition's change, if its status or reason is not what it was."""
+        """Publish a condition whose status or reason has changed."""
         now_shown = (condition.status.value, condition.reason)
         if (before := kept.published.conditions.get(condition.type)) != now_shown:
             status, reason = before or (None, None)
@@ -103,8 +103,8 @@ class StatusPublisher:
     def remember(self, kept: Kept, now: float) -> None:
         """Keep the checkpoint fresh: never older than a third of the TTL; a lease that is over needs none.
 
-        It is written soon where the one that is there is of little use to another start: it has a value that no answer
-        gave, or a lease so old that only a reprieve keeps it, and that counts from the first start on.
+        It is written soon if the last one is of little use to another start: its value came from no answer, or its
+        lease is so old that only a reprieve keeps it, and a reprieve counts from the first start.
         """
         if kept.lease.end is not None:
             self._checkpoint.drop(kept.resource.uid)
@@ -123,7 +123,7 @@ def _is_same_beside_lease(before: Situation | None, after: Situation) -> bool:
 
 
 def _is_renewal(before: Lease, after: Lease) -> bool:
-    """Whether a lease in good order was renewed: no condition changes by that but in the times that it names."""
+    """Whether a lease in good order was only renewed: that changes no condition but for the times that it names."""
     return before.state == after.state and _is_in_order(before) and _is_in_order(after)
 
 

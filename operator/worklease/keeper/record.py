@@ -24,7 +24,7 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def _this_boot() -> str:
-    """Name this boot of this machine; where the system does not say, no other process shares the name."""
+    """Return a name of this boot of this machine; if the system has none, a name that no other process shares."""
     return _BOOT_ID.read_text("ascii").strip() if _BOOT_ID.exists() else str(uuid.uuid4())
 
 
@@ -32,7 +32,7 @@ BOOT: Final = _this_boot()
 
 
 class Record(BaseModel):
-    """What a restart needs of one lease. What says nothing is left out: there are thousands of them."""
+    """What a restart needs of one lease. Empty fields are left out: there are thousands of records."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -48,7 +48,7 @@ class Record(BaseModel):
     claimed: float | None = None
     cut: tuple[float, float] | None = None
     reprieve: float | None = None
-    """Until when the first process that restored the lease may be told: a crash loop does not move it."""
+    """Until when a beat may show that the restored lease is held. A crash loop does not move it."""
     stopping: bool = False
     windows: tuple[tuple[float, float], ...] = ()
     """Unanswered claims, in the server's time."""
@@ -82,7 +82,10 @@ class RecordedSandboxes:
 
 
 def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, now: float, wall: float) -> str:
-    """Write what a restart needs of ``lease``; ``trying``: when a first claim is sent, which is told before it is."""
+    """Return what a restart needs of ``lease``, as text.
+
+    ``trying`` is when a first claim is sent: the record of it is written before.
+    """
     tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > -math.inf]
     if trying is not None:
         tries.append((trying, trying))
@@ -99,7 +102,7 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         "cut": None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
         "reprieve": lease.reprieve,
         "stopping": lease.stopping_seen,
-        # Of a lease that was held, a start covers all windows since its last value by one of its own.
+        # For a lease that was held, a start covers all windows since its last value by one of its own.
         "windows": () if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
         "tries": () if lease.held else tuple(tries),
         "found": lease.refused_value,
@@ -115,12 +118,12 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
 
 
 def _says_nothing(value: object) -> bool:
-    """Tell whether a record without it says the same; a time of zero says something."""
+    """Whether a record without the value means the same; a time of zero means something."""
     return value is None or value is False or value == ()
 
 
 def read(text: str | None) -> Record | None:
-    """Read a record; None if there is none, or none that this version understands."""
+    """Return the record that a text has; None if there is none, or none that this version understands."""
     if text is None:
         return None
     try:
@@ -130,7 +133,7 @@ def read(text: str | None) -> Record | None:
 
 
 def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> RecordedSandboxes:
-    """Go on with the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
+    """Return the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
     begins = None if record.begins is None else record.begins + _shift(record, moment)
     settled, taken = frozenset(record.settled), frozenset(record.taken)
     return RecordedSandboxes(
@@ -142,12 +145,15 @@ def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Rec
 
 
 def _shift(record: Record, moment: Callable[[float], float]) -> float:
-    """Say by how much this process's monotonic clock is ahead of the recorded one."""
+    """Return by how many seconds this process's monotonic clock is ahead of the recorded one."""
     return 0.0 if record.boot == BOOT else moment(record.wall) - record.at
 
 
 def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, moment: Callable[[float], float]) -> Lease:
-    """Go on with a recorded lease; ``moment`` translates seconds since the epoch to the monotonic clock."""
+    """Return the recorded lease as this process goes on with it.
+
+    ``moment`` translates seconds since the epoch to the monotonic clock.
+    """
     shift = _shift(record, moment)
     if record.value is None or record.sent is None or record.ttl is None:
         return _resume_claim(record, fresh, shift, now)
@@ -170,7 +176,7 @@ def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, mom
 
 
 def _resume_claim(record: Record, fresh: Lease, shift: float, now: float) -> Lease:
-    """Go on with a claim that was not answered yet: each of its tries may have been applied until now."""
+    """Return a lease whose claim is not answered yet: each recorded try may have been applied until now."""
     return replace(
         fresh,
         unanswered=tuple(Window(opens, closes) for opens, closes in record.windows),

@@ -31,15 +31,15 @@ class ResourceCalls:
         if not isinstance(outcome, Gone):
             kept.calls.has_finalizer = True
         elif kept.lease.held:
-            await asyncio.sleep(RETRY)  # until a watch tells of its deletion, or of its end
+            await asyncio.sleep(RETRY)  # until a watch reports its deletion or its end
         else:
             kept.calls.is_done = True
 
     async def remove_finalizer(self, kept: Kept, left: str) -> None:
-        """Take the operator's finalizer off: nothing is left to do for the resource, or nothing more can be done.
+        """Remove the operator's finalizer: nothing is left to do for the resource, or nothing more can be done.
 
-        The status tells first how it ended, so that its record is not needed any more; then that goes: once the
-        resource is gone, no later process would know whose record it was.
+        The status shows first how it ended, so that its record is not needed any more. Then the record is removed: once
+        the resource is gone, no later process would know whose record it was.
         """
         await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
         try:
@@ -54,7 +54,7 @@ class ResourceCalls:
         _log.info("finalizer removed %s", kept.about)
 
     async def remove_from_unreadable(self, reference: Reference) -> None:
-        """Take the finalizer off a resource that is being deleted and that this version cannot read."""
+        """Remove the finalizer from a resource that is being deleted and that this version cannot read."""
         about = About(*reference, environment_id="", work_id="")
         self._clients.publisher.publish(
             Orphaned(about, "its spec cannot be read by this version: its lease is left to lapse")
@@ -64,7 +64,7 @@ class ResourceCalls:
             await asyncio.sleep(RETRY)
 
     async def delete(self, kept: Kept) -> None:
-        """Delete the resource, which is finished for as long as it was to be kept; this very one, by its uid."""
+        """Delete the resource, by its uid: it has been finished for as long as it was to be kept."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": kept.resource.uid}}
         while not kept.calls.is_done:
             match await self._clients.kubernetes.call("DELETE", kept.reference.path, body=options):

@@ -32,7 +32,7 @@ _NO_STATUS: Final = WorkLeaseStatus()
 
 
 def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wall: ClockPair, now: float) -> Kept:
-    """Go on from what an earlier process left: its checkpoint, else what it wrote into the resource's status."""
+    """Return the resource as an earlier process left it: by its checkpoint, else by the resource's status."""
     status, fresh = resource.status, fresh_lease(resource, options)
     kept = Kept(resource=resource, lease=fresh, claim_time=status.claim_time)
     reasons = {condition.type: condition for condition in status.conditions}
@@ -44,7 +44,7 @@ def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wal
     words, found = _words(status, wall), record.read(recorded)
     ended = _ended(status, reasons)
     if ended is not None:
-        # A word that only another version knows still says that it is over.
+        # A reason that only another version knows still says that the lease is over.
         end = End(ended.reason) if ended.reason in set(End) else End.STOPPED
         kept.lease = replace(fresh, words=words, end=end, message=ended.message)
         if ended.type == Kind.FINISHED.value:
@@ -61,7 +61,7 @@ def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wal
 
 
 def without_status(resource: WorkLease) -> WorkLease:
-    """Keep no status of what is under way: it was read once, and is several times the rest."""
+    """Return the resource without its status, which was read once and is several times the size of the rest."""
     return replace(resource, status=_NO_STATUS)
 
 
@@ -88,10 +88,10 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: ClockPair, 
         for uid, name in known.bound:
             bound.setdefault(uid, Pod(uid=uid, name=name, is_remembered=True))
     elif status.restarts:
-        # The current attempt's pod comes first, and it alone has not had its consequence.
+        # The current attempt's pod comes first; only on its end the operator has not acted yet.
         earlier = frozenset(entry.pod_uid for entry in status.sandboxes[1:] if entry.finish_time is not None)
         pods.attempt = Attempt(number=status.restarts, begins=now, settled=earlier)
-    # Who controls a pod is not remembered, but those that the operator made are known by their names, gone or not.
+    # A pod's controller is not remembered, but pods that the operator made are known by their names, gone or not.
     number = pods.attempt.number
     made = {pod_name(kept.resource, attempt) for attempt in range(max(0, number - MOST_SANDBOXES), number + 1)}
     for uid, pod in bound.items():
@@ -100,7 +100,7 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: ClockPair, 
     pods.bound = bound
     if kept.lease.held:
         kept.calls.graceful_stop = kept.calls.forced_stop = Asked(now - RECHECK, in_doubt=now)
-    # A lease that was held before the start may have pods that no watch has told this process of.
+    # A lease that was held before the start may have pods that no watch has reported to this process.
     pods.are_listed = claimed is None and status.claim_time is None
 
 
@@ -113,9 +113,9 @@ def _newest(
     wall: ClockPair,
     now: float,
 ) -> Lease:
-    """Go on from the checkpoint or from the status, whichever knows the later beat: each may lag behind the other.
+    """Return the lease by the checkpoint or by the status, whichever knows the later beat: each may lag behind.
 
-    A checkpoint that knows of a claim's tries only is older than a status that shows the lease held.
+    A checkpoint that knows only the tries of a claim is older than a status that shows the lease held.
     """
     recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
     if status.claim_time is None or words is None or not words.last_heartbeat or status.lease_expiry_time is None:
@@ -123,7 +123,7 @@ def _newest(
     sent = wall.moment(status.lease_expiry_time) - words.ttl_seconds
     if recorded.sent is not None and recorded.sent + SAME_BEAT >= min(sent, now):
         return recorded
-    told = restore(
+    shown = restore(
         fresh,
         value=words.last_heartbeat,
         ttl=words.ttl_seconds,
@@ -132,11 +132,11 @@ def _newest(
         words=words,
         now=now,
     )
-    return told if recorded.sent is None else replace(told, first=recorded.first)
+    return shown if recorded.sent is None else replace(shown, first=recorded.first)
 
 
 def _ended(status: WorkLeaseStatus, shown: Mapping[str, StatusCondition]) -> StatusCondition | None:
-    """Find the condition that says that the lease is over: ``Finished``, or ``LeaseHeld`` of one that was held."""
+    """Return the condition that says that the lease is over: ``Finished``, or ``LeaseHeld`` of one that was held."""
     finished = shown.get(Kind.FINISHED.value)
     if finished is not None and finished.status is ConditionStatus.TRUE:
         return finished
@@ -147,7 +147,7 @@ def _ended(status: WorkLeaseStatus, shown: Mapping[str, StatusCondition]) -> Sta
 
 
 def _words(status: WorkLeaseStatus, wall: ClockPair) -> Words | None:
-    """Read the server's last words back; None where the status does not have them all."""
+    """Return the server's last words; None if the status does not have them all."""
     if status.last_heartbeat is None or status.observed_time is None or status.ttl_seconds is None:
         return None
     return Words(

@@ -14,7 +14,7 @@ from worklease.rules.pods import Pod
 
 
 def status(kept: Kept, wall: ClockPair, now: float) -> WorkLeaseStatus:
-    """Return what is known, for people; the server's own words verbatim."""
+    """Return the status as people read it, with the server's own words unchanged."""
     words, ends, pods = kept.lease.words, expiry(kept.lease), kept.pods
     return WorkLeaseStatus(
         last_heartbeat=words.last_heartbeat if words is not None else None,

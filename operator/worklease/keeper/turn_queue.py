@@ -1,4 +1,4 @@
-"""What brings the next turn of a resource about: something happened, or its time has come.
+"""What starts the next turn of a resource: something happened, or its time has come.
 
 Owns when a turn is taken. Must not know what is done in one.
 """
@@ -9,20 +9,20 @@ from collections import deque
 from typing import Final, Protocol
 
 AT_ONCE: Final = 5
-"""Turns taken in one pass of the loop for what happened: some milliseconds, in which no beat is sent."""
+"""Turns for news that are taken in one pass of the loop: some milliseconds, in which no beat is sent."""
 
 
 class TakeTurn(Protocol):
     """Takes a resource's turn."""
 
     def __call__(self, *, is_news: bool) -> None:
-        """Take it; ``is_news``: something happened, else only its time has come."""
+        """Take the turn; ``is_news``: something happened, else only its time has come."""
 
 
 class TurnQueue:
-    """Where resources wait for a whole turn: few are taken in one pass of the loop, those that press before the others.
+    """Where resources wait for a whole turn: few are taken in one pass of the loop, urgent ones before the others.
 
-    As a rule nobody waits. But a whole fleet may have news at once, and to take all their turns takes many seconds, in
+    As a rule no resource waits. But a whole fleet may have news at once, and all their turns take many seconds, in
     which the beats of all others would stand still.
     """
 
@@ -30,15 +30,15 @@ class TurnQueue:
         self._urgent: deque[TurnEntry] = deque()
         self._waiting: deque[TurnEntry] = deque()
         self.due = math.inf
-        """When it moves on, by the loop's clock; that it is long is no standstill."""
+        """When the queue moves on, by the loop's clock; a long queue that moves is no standstill."""
 
     def add(self, entry: "TurnEntry") -> None:
-        """Wait for a turn behind all who wait."""
+        """Add an entry behind all others."""
         self._waiting.append(entry)
         self._move_soon()
 
     def add_urgent(self, entry: "TurnEntry") -> None:
-        """Wait for a turn behind those only who press as well."""
+        """Add an entry behind the urgent ones only."""
         self._urgent.append(entry)
         self._move_soon()
 
@@ -50,7 +50,7 @@ class TurnQueue:
 
     def _move(self) -> None:
         try:
-            # One of the others moves all the same: there may be no end of those that press.
+            # One of the others moves in each pass, too: the urgent ones may never run out.
             for waiting, most in (self._urgent, AT_ONCE), (self._waiting, 1 if self._urgent else AT_ONCE):
                 for _ in range(min(most, len(waiting))):
                     waiting.popleft().pop()
@@ -61,9 +61,9 @@ class TurnQueue:
 
 
 class TurnEntry:
-    """What brings a resource's next turn about: something happened, or its time has come.
+    """When a resource takes its next turn: something happened, or its time has come.
 
-    A handle of the loop's and no task: there are thousands, and as a rule nothing happens to them.
+    It uses a handle of the loop, not a task: there are thousands, and as a rule nothing happens to them.
     """
 
     __slots__ = ("_next", "_queue", "_turn", "due", "is_news")
@@ -78,37 +78,37 @@ class TurnEntry:
         """When its time comes, by the loop's clock."""
 
     def begin(self, turn: TakeTurn, queue: TurnQueue) -> None:
-        """Have turns taken from now on, the first ahead of others' news; who has begun goes on."""
+        """Take turns from now on, the first ahead of others' news; no change if they have begun."""
         if self._turn is None:
             self._turn, self._queue, self.is_news = turn, queue, True
             queue.add_urgent(self)
 
     def end(self) -> None:
-        """Have no more turns taken."""
+        """Take no more turns."""
         self._turn, self._queue, self.due = None, None, math.inf
         self._cancel()
 
     def add(self) -> None:
-        """TurnEntry the resource: something happened."""
+        """Ask for a turn behind the others: something happened."""
         if not self.is_news:
             self.is_news = True
             if self._queue is not None:
                 self._queue.add(self)
 
     def add_urgent(self) -> None:
-        """TurnEntry the resource: a time has come after which something else follows, which is more than a beat."""
+        """Ask for an urgent turn: a time has come that asks for more than a beat."""
         self.is_news = True
         if self._queue is not None:
             self._queue.add_urgent(self)
 
     def take_now(self) -> None:
-        """Have a turn taken now, as if its time had come; not if something happened: then one is about to be."""
+        """Take a turn now, as if its time had come; not if something happened: then a turn is about to be taken."""
         if self._turn is not None and not self.is_news:
             self._cancel()
             self._take()
 
     def add_after(self, seconds: float) -> None:
-        """Have a turn taken after so long: at the latest, whatever happens before and however long the line is."""
+        """Take a turn after ``seconds`` at the latest, whatever happens before and however long the queue is."""
         if self._turn is not None:
             self._cancel()
             loop = asyncio.get_running_loop()
@@ -116,7 +116,7 @@ class TurnEntry:
             self._next = loop.call_at(self.due, self._take)
 
     def pop(self) -> None:
-        """Take the turn that was waited for in the line, unless its time has come before."""
+        """Take the turn that waited in the queue, unless it was taken before because its time had come."""
         if self.is_news and self._turn is not None:
             self._cancel()
             self._take()

@@ -50,7 +50,7 @@ LONGEST_WAIT: Final = 3600.0
 """Seconds that a turn waits at most, so that even a mistaken wait ends."""
 
 SHUTDOWN_TIMEOUT: Final = 1.0
-"""Seconds that calls under way may take to end: an answer that is read now is no doubt later."""
+"""Seconds that calls under way may take to end: an answer that is read now leaves no doubt later."""
 
 BUG_RETRY: Final = 5.0
 """Seconds until the turn of a resource is tried again after a bug of the operator's ended it."""
@@ -87,7 +87,7 @@ class Turns:
         self._is_closed = False
 
     def carry(self, uid: str) -> None:
-        """Have a resource's turns taken, one after the other, until it is done; if they are not already."""
+        """Begin to take a resource's turns, one after the other, until it is done; no change if they have begun."""
         kept = self._fleet.get(uid)
         if kept is not None and not kept.calls.is_done and not self._is_closed:
             kept.turn.begin(partial(self._take_turn, kept), self._queue)
@@ -98,7 +98,7 @@ class Turns:
         return self._queue.due
 
     async def close(self) -> None:
-        """End what is under way, or break it off; the leases are left to the next process."""
+        """Wait shortly for the calls under way, then cancel them; the leases are left to the next process."""
         self._is_closed = True
         for kept in self._fleet:
             kept.turn.end()
@@ -142,7 +142,7 @@ class Turns:
         kept.take_observed()
         if not is_news:
             if now >= kept.schedule.look_at:
-                kept.turn.add_urgent()  # a whole turn, which waits for its place: thousands may take one at once
+                kept.turn.add_urgent()  # a whole turn, which waits in the queue: thousands may want one at once
                 return math.inf
             if not kept.calls.is_waiting:
                 return min(kept.schedule.look_at, self._beat_if_due(kept, now))
@@ -207,7 +207,7 @@ class Turns:
                 case BeatStep.SEND:
                     self._start(kept, "beat", self._work.beat(kept))
                 case BeatStep.CANCEL:
-                    calls.under_way["beat"].cancel()  # it waits for a turn that it needs no more
+                    calls.under_way["beat"].cancel()  # it waits for a turn that it does not need any more
                 case BeatStep.NOTE_BUDGET_SHORT:
                     kept.lease = note_budget_short(kept.lease, self._budget.shortage(now))
                 case BeatStep.ASK_DRY_RUN:
@@ -221,7 +221,7 @@ class Turns:
     # --- Pods --------------------------------------------------------------------------------------------------
 
     def bind(self, kept: Kept, pod: Pod, now: float) -> None:
-        """Let a resource bind a pod, unless it is another one's still: that of an earlier delivery, which ends it."""
+        """Let a resource bind a pod, unless one of an earlier delivery still has it, which ends the pod."""
         is_known, is_done = pod.uid in kept.pods.bound, kept.calls.is_done
         if not is_done and (is_known or not self._fleet.is_anothers(kept, pod)) and kept.bind(pod, now):
             if not is_known:
@@ -233,7 +233,7 @@ class Turns:
         """Look whether a bound pod is still there."""
         pod = kept.pods.bound.get(uid)
         if pod is not None and not pod.gone:
-            in_sight = lambda: self._pod_index.item_of(uid) != NOWHERE  # noqa: E731 (nobody else asks)
+            in_sight = lambda: self._pod_index.item_of(uid) != NOWHERE  # noqa: E731 (used once, in the next line)
             self._start(kept, f"look {uid}", self._pods.look(kept, pod, in_sight))
 
     def _bind_pods(self, kept: Kept, now: float) -> None:
@@ -244,7 +244,7 @@ class Turns:
                 self.bind(kept, pod, now)
 
     def _note_ignored(self, kept: Kept, pod: Pod) -> None:
-        """Publish once that a pod carries the item's labels and is left alone."""
+        """Publish once that a pod carries the item's labels and is ignored."""
         if pod.uid in kept.pods.ignored:
             return
         is_wanted = self._fleet.is_wanted(kept.item)
@@ -281,10 +281,10 @@ class Turns:
                 assert_never(step)
 
     def _finish(self, kept: Kept, left: str) -> None:
-        """Remove the finalizer, or be done with a resource that has none."""
+        """Remove the finalizer, or mark a resource that has none as done."""
         calls = kept.calls
         if "make" in calls.under_way or ("beat" in calls.under_way and kept.lease.sent is None):
-            # A claim or a pod is under way: what it brings must be known, and given back. What only waits is not.
+            # A claim or a pod is under way: its outcome must be known, and given back. What is unsent is cancelled.
             for what in calls.unsent & {"beat", "make"}:
                 calls.under_way[what].cancel()
         elif calls.has_finalizer:
@@ -296,7 +296,7 @@ class Turns:
             self._fleet.wake_rivals(kept)
 
     def remove_from_unreadable(self, reference: Reference) -> None:
-        """Let a resource go that is being deleted and that this version cannot read."""
+        """Remove the finalizer from a resource that is being deleted and that this version cannot read."""
         call = self._resources.remove_from_unreadable(reference)
         task = asyncio.create_task(call, name=f"remove finalizer of {reference.name}")
         self._tasks.add(task)
@@ -330,10 +330,10 @@ class Turns:
         del kept.calls.under_way[what]
         if what == "beat" and not kept.turn.is_news and self._status.publish_renewal(kept, self._clock()):
             kept.schedule.follow_renewal(kept.lease)
-            kept.turn.take_now()  # what was decided before holds on
+            kept.turn.take_now()  # what was decided before still holds
             return
         if what == "beat" and kept.lease.end is None:
-            # However many have news, the next beat is sent in time.
+            # However many resources have news, the next beat is sent in time.
             kept.turn.add_after(max(0.0, kept.lease.due - self._clock()))
         kept.turn.add()
 

@@ -58,7 +58,7 @@ class WorkCalls:
         with cancellable(kept, "beat") as send:
             key = await self._clients.credentials.key(*self._secret(kept))
             if isinstance(key, NoKey):
-                # Nothing is sent, so the call takes no turn of another one.
+                # Nothing is sent, so the call takes no turn from another one.
                 kept.observed.append(partial(answers.observe, outcome=CredentialsMissing(self._instant(), key.message)))
                 return
             await self._wait_for_turn(kept)
@@ -115,7 +115,7 @@ class WorkCalls:
         try:
             outcome = await self._heartbeat(kept, key, beat)
         except BaseException:
-            # The call came to no end that is known, so the beat may have been applied all the same.
+            # The outcome of the call is unknown, so the beat may have been applied.
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
             kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
@@ -132,7 +132,7 @@ class WorkCalls:
         _log.debug("beat %s outcome=%s", kept.about, type(outcome).__name__)
 
     async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
-        """Send the beat; a key that is refused is read again, and another one is tried at once."""
+        """Send the beat; a refused key is read again, and if it is another one, it is tried at once."""
         outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
         if isinstance(outcome, Unauthorized):
             second = await self._clients.credentials.key_after_refusal(*self._secret(kept), key)
@@ -150,7 +150,7 @@ class WorkCalls:
         return outcome
 
     async def _find_in_list(self, kept: Kept) -> ListedItem | None:
-        """Look for the item in the environment's list, as long as a beat may take; None where it is not to be had."""
+        """Look for the item in the environment's list, as long as a beat may take; None if it was not found."""
         key = await self._clients.credentials.key(*self._secret(kept))
         if isinstance(key, NoKey) or key.environment is None:
             return None
@@ -198,7 +198,7 @@ class WorkCalls:
         credentials = self._clients.credentials
         key = await credentials.key(*self._secret(kept))
         if isinstance(key, NoKey) and kept.is_deleting:
-            # Secret and resource may be going together, with their namespace; what is held is stopped all the same.
+            # Secret and resource may be deleted together, with their namespace; a held item is stopped all the same.
             key = credentials.last_key(*self._secret(kept)) or key
         if isinstance(key, NoKey):
             return StopNotAcknowledged(key.message)

@@ -91,7 +91,7 @@ class _Run:
         threading.Thread(target=self._run, name="kopf", daemon=True).start()
 
     async def end(self) -> None:
-        """Tell Kopf to end, and wait until it has."""
+        """Ask Kopf to end, and wait until it has."""
         self._stop.set_result(None)
         try:
             async with asyncio.timeout(SHUTDOWN_TIMEOUT):

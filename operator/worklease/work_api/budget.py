@@ -159,7 +159,7 @@ class Budget:
         )
 
     def _pump(self) -> None:
-        """Give all turns that can be given now, and set an alarm for the next one."""
+        """Grant all turns that can be granted now, and set an alarm for the next one."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
@@ -170,7 +170,7 @@ class Budget:
             self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._pump)
 
     def _give_one(self, now: float) -> float | None:
-        """Give one turn. Return None if one was given, else the seconds until one may be."""
+        """Grant one turn. Return None if one was granted, else the seconds until one may be."""
         first, routine = _top(self._first, now), _top(self._routine, now)
         if first is None and routine is None:
             return math.inf

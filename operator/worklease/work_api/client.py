@@ -239,7 +239,7 @@ class WorkApi:
         return response
 
     def _in_words(self, error: BaseException, seconds: float) -> str:
-        """Say why there is no answer, and what to look at."""
+        """Return why there is no answer, and what to look at."""
         # httpx's exceptions come from aiohttp's, which say more; a time-out comes from a cancellation, which says less.
         cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
         match cause:
