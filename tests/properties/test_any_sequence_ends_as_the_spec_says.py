@@ -1,8 +1,8 @@
 """Any sequence of edits, deletions, re-creations, ends and crashes ends in the state that the last spec implies.
 
-The operator is a process, on the real API server and a simulator with a true compare-and-set. A model of a few words
-goes along with it: what each resource's lease must come to, and which pods are its own. What is not its own is never
-deleted. All waits are for conditions.
+The operator is a process, on the real API server and a simulator with a true compare-and-set. A small model follows
+it: how each resource's lease must end, and which pods belong to it. The operator never deletes any other pod. All
+waits are for conditions.
 """
 
 import math
@@ -29,11 +29,11 @@ STEPS: Final = 12
 """Rules of one example: some twenty seconds."""
 
 SLOTS: Final = (0, 1)
-"""Each is a work item, and the resource that may be there for it."""
+"""Each is a work item, and the resource that may exist for it."""
 
 
 class Fate(Enum):
-    """What a resource's lease must come to."""
+    """The state that a resource's lease must reach."""
 
     HELD = "Renewed"
     STOPPED = "Stopped"
@@ -47,7 +47,7 @@ class Fate(Enum):
 
 @dataclass(slots=True)
 class Slot:
-    """A work item, the resource for it, and what is to become of both."""
+    """A work item, the resource for it, and how both must end."""
 
     item: str
     fate: Fate | None = None
@@ -60,18 +60,18 @@ class Slot:
     deletion: str = "Stop"
     restarts: int = 0
     own: dict[str, str] = field(default_factory=dict)
-    """The pods that were bound to the lease, name by uid: they go with it."""
+    """The pods that were bound to the lease, name by uid: they end with it."""
     waiting: dict[str, str] = field(default_factory=dict)
-    """Those that were there before the resource: they are bound once its lease is held."""
+    """The pods that existed before the resource: they are bound once its lease is held."""
     hidden: set[str] = field(default_factory=set)
-    """Those whose label was taken off since."""
+    """The pods whose label was removed since."""
     states: set[str] = field(default_factory=lambda: {"starting"})
-    """What the item may be in once all is done; "" is anything."""
+    """The states in which the item may be in the end; "" is any."""
 
 
 @dataclass(slots=True)
 class World:
-    """What the examples share: one namespace, and one operator, which is up or down."""
+    """What the examples share: one namespace, and one operator that is up or down."""
 
     plane: ControlPlane
     simulator: Simulator
@@ -88,7 +88,7 @@ class World:
             self.is_up = False
 
     def up(self) -> None:
-        """Start the operator, unless it runs."""
+        """Start the operator if it is down."""
         if not self.is_up:
             self.operator.start()
             self.is_up = True
@@ -98,7 +98,7 @@ class World:
         wait_for(condition, seconds=PATIENCE, what=what)
 
     def uids(self) -> dict[str, str]:
-        """Give the pods that are there and not on their way out, name by uid."""
+        """Return the pods that exist and are not being deleted, name by uid."""
         pods = self.leases.pods().values()
         return {
             pod["metadata"]["uid"]: pod["metadata"]["name"]
@@ -132,11 +132,11 @@ class Sequence(RuleBasedStateMachine):
         self.leases, self.simulator = self.world.leases, self.world.simulator
         self.slots: tuple[Slot, ...] = ()
         self.foreign: dict[str, str] = {}
-        """The pods that are nobody's: name by uid."""
+        """The pods that belong to no resource, name by uid."""
         self.labelled: dict[str, str] = {}
-        """The items of those that came when there was no lease to be bound to."""
+        """The items of the pods that were created when no lease could bind them."""
         self.doubtful: dict[str, str] = {}
-        """The pods that may have been bound: nobody looked whether the lease was ever held."""
+        """The pods that may have been bound: the test did not check whether the lease was ever held."""
 
     @initialize(policy=st.none() | POLICIES, deletion=DELETIONS, ttl=TTLS)
     def begin(self, policy: dict[str, Any] | None, deletion: str, ttl: int) -> None:
@@ -181,7 +181,7 @@ class Sequence(RuleBasedStateMachine):
             slot.fate = Fate.STOPPED if slot.states == {"stopped"} else Fate.HELD
 
     def deliver(self, slot: Slot, *, is_new: bool) -> None:
-        """Let the item be queued and acknowledged, unless it stays stopped."""
+        """Queue and acknowledge the item, unless it stays stopped."""
         there = {item["id"]: item["state"] for item in self.simulator.items()}
         if slot.item not in there:
             self.simulator.create_item(slot.item)
@@ -215,12 +215,12 @@ class Sequence(RuleBasedStateMachine):
         slot.fate = None
 
     def after_deletion(self, slot: Slot) -> set[str]:
-        """Say what states the item may come to once its resource is deleted."""
+        """Return the states that the item may reach once its resource is deleted."""
         unclaimed = set() if slot.is_claimed else slot.states
         released = {"active", "queued"}
         match slot.fate:
             case Fate.STOPPED if slot.deletion == "Release":
-                return {"stopped", "stopping"}  # a stop that nobody heard of is left as it is
+                return {"stopped", "stopping"}  # a stop that the operator did not see yet is left as it is
             case Fate.STOPPED:
                 return {"stopped"}
             case Fate.RELEASED:
@@ -244,13 +244,13 @@ class Sequence(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from(SLOTS), code=st.sampled_from([0, 1, None]))
     def end_sandbox(self, which: int, code: int | None) -> None:
-        """Let the pod exit, or (None) let somebody delete it."""
+        """Let the pod exit with the code; without a code (None), delete it."""
         slot = self.slots[which]
         if not slot.is_made or not self.is_held(slot):
             return
         (uid,) = self.sandbox(slot)
         if uid in slot.hidden:
-            return  # nobody is told of it any more
+            return  # the operator no longer sees the pod
         pod = slot.own[uid]
         if code is None:
             self.leases.delete_pod(pod)
@@ -263,7 +263,7 @@ class Sequence(RuleBasedStateMachine):
             self.leases.await_condition(slot.item, "Finished", "True", slot.fate.value, seconds=PATIENCE)
 
     def after_the_sandbox(self, slot: Slot, code: int | None) -> Fate:
-        """Say what the end of the sandbox does to the lease."""
+        """Return the state that the lease must reach after the end of its sandbox."""
         if code == 0 or slot.policy["onFailure"] == "Stop":
             return Fate.STOPPED
         if slot.policy["onFailure"] == "Release":
@@ -336,10 +336,10 @@ class Sequence(RuleBasedStateMachine):
         if is_at_once:
             self.world.up()
 
-    # --- What must come of it ----------------------------------------------------------------------------------
+    # --- What must follow --------------------------------------------------------------------------------------
 
     def is_held(self, slot: Slot) -> bool:
-        """Wait until a lease that must be held is held, with its sandbox; tells whether it must."""
+        """Whether the lease must be held; if so, wait until it is, with its sandbox."""
         if slot.fate is not Fate.HELD:
             return False
         self.world.up()
@@ -354,7 +354,7 @@ class Sequence(RuleBasedStateMachine):
         return True
 
     def sandbox(self, slot: Slot) -> dict[str, str]:
-        """Give the pods that run and are the resource's own making."""
+        """Return the running pods that were made for the resource, name by uid."""
         found = self.leases.get(slot.item) or {"metadata": {"uid": None}}
         return {
             pod["metadata"]["uid"]: pod["metadata"]["name"]
@@ -365,7 +365,7 @@ class Sequence(RuleBasedStateMachine):
         }
 
     def end(self, slot: Slot) -> None:
-        """Wait until a resource that is over, or deleted, has ended: it is gone or finished, and so are its pods."""
+        """Wait until a resource that is over or deleted is finished or gone, and its pods are gone."""
         if slot.fate is None:
             self.world.await_(lambda: self.leases.get(slot.item) is None, f"the end of the resource {slot.item}")
         else:
@@ -376,7 +376,7 @@ class Sequence(RuleBasedStateMachine):
         slot.own, slot.waiting, slot.hidden = {}, {}, set()
 
     def teardown(self) -> None:
-        """Judge what came of it, then delete the rest, which must go."""
+        """Check the state of each slot, then delete the remaining resources and wait until they are gone."""
         for slot in self.slots:
             self.judge(slot)
         for slot in self.slots:
@@ -422,7 +422,8 @@ class Sequence(RuleBasedStateMachine):
 
 @pytest.fixture
 def world(control_plane: ControlPlane, namespace: str) -> Iterator[World]:
-    # A lease outlasts the examples' time without an operator; what the server has to say is heard soon.
+    # A lease outlasts the time that an example spends without an operator. Beats are frequent, so that the operator
+    # soon sees what the server answers.
     with Simulator("--ttl", "120") as simulator:
         leases = Leases(control_plane, namespace, simulator)
         settings_ = {"WORKLEASE_NAMESPACE": namespace, "WORKLEASE_MAX_HEARTBEAT_INTERVAL": "2"}
@@ -436,7 +437,7 @@ def test_any_sequence_ends_as_the_last_spec_says(world: World) -> None:
         pass
 
     Here.world = world
-    # An example takes ten seconds, and what fails is told as it is: no shrinking.
+    # An example takes ten seconds, so a failing one is reported as it is: no shrinking.
     chosen = settings(
         max_examples=math.isqrt(settings().max_examples),
         stateful_step_count=STEPS,

@@ -25,7 +25,7 @@ REFUSED: Final = {httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}
 
 
 def on_the_server(examples: int) -> settings:
-    """A test at the real server's pace, in one namespace for all its examples: a dry run leaves nothing behind."""
+    """Return settings for a test on the real server: no deadline, and one namespace, since a dry run leaves nothing."""
     shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
     return settings(max_examples=examples, deadline=None, suppress_health_check=shared)
 
@@ -234,7 +234,7 @@ def _walk(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str
 
 
 def _resolved(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """A model's JSON schema without references, and without the null that only says "optional"."""
+    """Return a model's JSON schema without references, and without the null that only says "optional"."""
     if not isinstance(node, dict):
         return node
     if "$ref" in node:
@@ -261,7 +261,7 @@ def _models() -> dict[str, dict[str, Any]]:
 
 
 def _facts(node: Mapping[str, Any], *, with_default: bool) -> dict[str, Any]:
-    """What a node says that changes what it accepts, in a notation that both sides share."""
+    """Return the part of a node that decides what it accepts, in a notation that both sides share."""
     facts = {bound: node[bound] for bound in BOUNDS if bound in node}
     facts["type"] = node.get("type")
     facts["enum"] = sorted(node.get("enum", ()))

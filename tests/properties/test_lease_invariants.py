@@ -4,11 +4,11 @@ P1 one chain; P2 no needless loss; P3 no sandbox past its lease; P4 no foreign t
 robbed. They are asserted where they could break, in ``support.lease_world`` and ``support.server_model``.
 
 This world is tamer than the real one where the windows alone cannot tell and the list is needed. There the item is
-stopped and delivered again under the same id, another worker holds it, and before any answer tells us so:
+stopped and delivered again under the same id, another worker holds it, and before any answer shows that:
 
-- one of our beats goes unanswered, or the operator restarts: the other worker's stamp lies in our window;
-- the item is stopping once more, or we were draining already: we would confirm the other worker's stop;
-- a pod of the other worker appears with our labels in our namespace: it looks like ours.
+- a beat of the operator goes unanswered, or the operator restarts: the other worker's stamp lies in its window;
+- the item is stopping once more, or the operator was draining: it would confirm the other worker's stop;
+- a pod of the other worker appears with the operator's labels in its namespace: it looks like the operator's own.
 
 It is also tamer where nobody can know: the server shortens the TTL by itself in a lost answer, or the process sleeps.
 """
@@ -28,7 +28,7 @@ DOWNTIMES = st.sampled_from((0.5, 5.0, 8.0, 40.0, 200.0))
 FATES = st.sampled_from(tuple(Fate))
 FAILURES = st.sampled_from(tuple(fate for fate in Fate if fate is not Fate.ANSWERED))
 RARELY = st.sampled_from((False, False, False, True))
-"""What ends a lease happens rarely; otherwise most examples would be over before they began."""
+"""Events that end a lease are rare; otherwise most examples would be over before they began."""
 WISHES = st.sampled_from((None, 10, 15, 60, 300))
 
 
@@ -37,7 +37,7 @@ class LeaseMachine(RuleBasedStateMachine):
 
     world: World
     unseen: bool = False
-    """Another worker holds a new delivery of the item, and no answer has told us so."""
+    """Another worker holds a new delivery of the item, and no answer has shown that yet."""
 
     def begin(self, server: ServerModel, wish: int | None, latency: float) -> None:
         fresh = Lease(desired_ttl=wish, due=1000.0)

@@ -10,7 +10,7 @@ import pytest
 
 
 def worklease(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    # An empty home and no kubeconfig: nothing of this machine is found.
+    # An empty home and no kubeconfig: the process finds no settings of this machine.
     kept = {"PATH": os.environ["PATH"], "KUBECONFIG": os.devnull, "HOME": "/nonexistent"}
     return subprocess.run(
         [sys.executable, "-m", "worklease", *arguments],

@@ -1,4 +1,4 @@
-"""What is missing in the cluster is said at the start, in one line, with what to do."""
+"""The start reports what the cluster lacks: in one line, with what to do."""
 
 import asyncio
 import time

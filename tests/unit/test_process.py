@@ -1,4 +1,4 @@
-"""The collector looks once at what stays, and still finds garbage in cycles in the end."""
+"""The garbage collector visits long-lived objects once, and still finds garbage in cycles in the end."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A machine that was suspended is noticed by its two clocks."""
+"""The operator notices by two clocks that the machine was suspended."""
 
 import asyncio
 import logging

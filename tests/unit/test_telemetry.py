@@ -19,7 +19,7 @@ from worklease.work_api.client import WorkApi
 
 
 class Nobody:
-    """Ignores what is found to be gone."""
+    """A keeper that ignores what the census reports."""
 
     def unsee(self, uid: str) -> None:
         del uid

@@ -1,4 +1,4 @@
-"""What the models make of a resource: its defaults, its mistakes, and a status that is written or read."""
+"""How the models read a resource: its defaults, its mistakes, and a status that is written or read."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone

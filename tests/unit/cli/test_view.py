@@ -1,4 +1,4 @@
-"""What people see of leases in a terminal: which need attention, why, and what comes next."""
+"""What a terminal shows of leases: which need attention, why, and what comes next."""
 
 import asyncio
 import json
@@ -104,7 +104,7 @@ def test_a_resource_that_nobody_looked_at_is_new_and_then_trouble() -> None:
 
 @pytest.fixture
 def fifty() -> list[dict[str, Any]]:
-    """Fifty leases, three of them in trouble, and not the first ones."""
+    """Return fifty leases; three of them are in trouble, and these are not the first ones."""
     bodies = [lease(f"lease-{number:02}", sandbox=("True", "Running", "Pod a is ready.")) for number in range(50)]
     bodies[17] = lease("lease-17", ("True", "Unauthorized", "The key is refused: put a valid key there."))
     bodies[31] = lease("lease-31", ("False", "HeldByAnother", "Another worker holds the lease."), left=None)

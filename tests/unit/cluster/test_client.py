@@ -1,4 +1,4 @@
-"""The way to the Kubernetes API: which credentials, and what a call's reply is; over real sockets."""
+"""Calls to the Kubernetes API: which credentials they carry, and what a reply means; over real sockets."""
 
 import asyncio
 import json

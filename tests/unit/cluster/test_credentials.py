@@ -1,4 +1,4 @@
-"""Which key is used, when its Secret is read, and what is said where there is none."""
+"""Which key is used, when its Secret is read, and what the operator says if there is none."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""The operator's finalizer is added to and removed from one very object, and others' finalizers stay."""
+"""The operator's finalizer is added to and removed from exactly one object, and others' finalizers stay."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -136,7 +136,7 @@ async def test_one_that_was_added_by_a_write_without_an_answer_is_not_forgotten(
 @pytest.mark.parametrize("method", ["GET", "PATCH"])
 @pytest.mark.parametrize("answer", [refused(403), refused(422), refused(500), Answer(fault=Fault.RESET)])
 @pytest.mark.parametrize(("write", "present"), [(add, ()), (remove, (FINALIZER,))])
-async def test_what_was_not_done_says_why(  # noqa: PLR0917 (pytest gives them by name)
+async def test_what_was_not_done_says_why(  # noqa: PLR0917 (pytest passes them by name)
     server: ScriptedServer,
     kubernetes: KubernetesApi,
     method: str,

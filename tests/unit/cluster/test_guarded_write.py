@@ -32,7 +32,7 @@ def found(version: str, uid: str = UID) -> Answer:
 
 
 class Writer:
-    """Writes, and notes the versions by which it guarded that."""
+    """Writes, and notes the version that guarded each write."""
 
     def __init__(self, api: KubernetesApi) -> None:
         self.api = api

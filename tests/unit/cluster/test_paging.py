@@ -1,4 +1,4 @@
-"""A long list is read page by page, to its end or to what ended it."""
+"""A long list is read page by page, to its end or to the error that ended it."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -33,7 +33,7 @@ def refused(status: int) -> Answer:
 
 
 async def listed(kubernetes: KubernetesApi, *, tries: int = 1, **query: str) -> list[Any]:
-    """The names of each page, and what ended the list early."""
+    """Return the names on each page, and the error that ended the list early."""
     return [
         page if isinstance(page, Refused | NoAnswer) else [item["name"] for item in page]
         async for page in list_pages(kubernetes, PATH, query, tries=tries)

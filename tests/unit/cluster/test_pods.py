@@ -1,4 +1,4 @@
-"""What is read of a pod, and what becomes of its deletion."""
+"""What the operator reads from a pod, and how the deletion of a pod ends."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -176,7 +176,7 @@ TROUBLE = [
     *(refused(status) for status in (401, 403, 429, 500)),
     Answer(fault=Fault.RESET),
     Answer(body=b"<html>"),
-    Answer(status=404, body=b"<html>"),  # of something in between: the pod may be there
+    Answer(status=404, body=b"<html>"),  # from something in between: the pod may still exist
 ]
 
 

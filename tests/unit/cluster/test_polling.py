@@ -10,7 +10,7 @@ from worklease.cluster.polling import deadline_in, has_passed, poll
 
 
 def attempts(*outcomes: str | NotDone) -> Callable[[], Awaitable[str | NotDone]]:
-    """Give one outcome after the other; the last one goes on."""
+    """Return a call with these outcomes, one after the other; the last one repeats."""
     left = iter(outcomes)
 
     async def attempt() -> str | NotDone:

@@ -1,4 +1,4 @@
-"""The pods of what has ended: found by a list that was begun after it, and that is shared by all who ask together."""
+"""The pods of an ended lease: a list that began after the end finds them; all that ask together share one list."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ def item(number: int, namespace: str = "agents") -> Address:
 
 
 def pod(number: int, name: str = "pod") -> dict[str, Any]:
-    """Give the pod that somebody made for an item."""
+    """Return a pod that somebody made for an item."""
     labels = {"worklease.dev/environment-id": "env_1", "worklease.dev/work-id": f"work_{number}"}
     metadata = {
         "namespace": "agents",
@@ -182,11 +182,11 @@ async def test_who_asks_no_longer_takes_the_list_from_nobody(
     assert first.cancelled()
 
 
-# --- What the keeper makes of it -----------------------------------------------------------------------------------
+# --- What the keeper does with it ----------------------------------------------------------------------------------
 
 
 def resource(name: str) -> dict[str, Any]:
-    """Give a resource whose lease an earlier process held."""
+    """Return a resource whose lease an earlier process held."""
     metadata = {
         "namespace": "agents",
         "name": name,
@@ -208,7 +208,7 @@ def resource(name: str) -> dict[str, Any]:
 
 
 def younger(name: str) -> dict[str, Any]:
-    """Give a resource for the same item that came later, and that nobody has acted upon."""
+    """Return a resource for the same item that was created later and has no status yet."""
     body = resource(name)
     body["metadata"]["creationTimestamp"] = told(-5)
     return body | {"status": {}}
@@ -219,7 +219,7 @@ def asked(server: ScriptedServer, method: str, end: str) -> list[Seen]:
 
 
 def says(server: ScriptedServer, name: str, condition: str) -> bool:
-    """Tell whether a resource's status says that a condition is true."""
+    """Whether a resource's status says that a condition is true."""
     patches = asked(server, "PATCH", f"/{name}/status")
     conditions = [each for patch in patches for each in patch.json["status"].get("conditions", ())]
     return any(each["type"] == condition and each["status"] == "True" for each in conditions)

@@ -1,4 +1,4 @@
-"""Which status is written, when, and what becomes of one that was not."""
+"""Which status is written, when, and what happens to one that was not."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ class Objects:
         """What the answers to writes wait for."""
 
     def answer(self, seen: Seen) -> Answer:
-        """Do what is asked, unless there is trouble."""
+        """Answer as the API server does, unless the test wants trouble."""
         name = seen.path.removeprefix(PATH).removesuffix("/status")
         version = self.versions.setdefault(name, 1)
         if (trouble := self.trouble(seen)) is not None:
@@ -54,7 +54,7 @@ class Objects:
         return Answer(body=body, until=self.held if seen.method == "PATCH" else None)
 
     def states(self, name: str = "demo") -> list[str]:
-        """The states that were written."""
+        """Return the states that were written."""
         return [status["state"] for written, status in self.written if written == name]
 
 
@@ -110,7 +110,7 @@ async def test_a_version_that_a_watch_told_of_saves_the_look_before_the_first_wr
     writer.publish(reference(), {"state": "active"}, CHANGE)
     await writer.flush()
     assert [seen.method for seen in server.seen] == ["PATCH"]
-    # A version that a watch reports late is older than the one that the last write made, and guards nothing.
+    # A watch may report a version late: it is older than that of the last write, and guards nothing.
     writer.saw(reference(), "1")
     writer.publish(reference(), {"state": "stopping"}, CHANGE)
     await writer.flush()
@@ -130,7 +130,7 @@ async def test_a_version_that_is_no_number_is_the_one_that_was_told_last(
     assert objects.states() == ["active", "stopping"]
 
 
-async def test_a_version_that_is_out_of_date_is_read_anew(
+async def test_a_version_that_is_out_of_date_is_read_again(
     server: ScriptedServer, objects: Objects, writer: StatusWriter
 ) -> None:
     objects.versions["demo"] = 7
@@ -227,7 +227,7 @@ async def test_a_status_that_comes_back_to_what_was_written_is_written_again(
     assert objects.states() == ["active", "stopping", "active"]
 
 
-# --- How fast, and what first --------------------------------------------------------------------------------------
+# --- The rate and the order ----------------------------------------------------------------------------------------
 
 
 async def test_writes_keep_to_their_rate_after_the_first_burst(server: ScriptedServer, objects: Objects) -> None:
@@ -253,7 +253,7 @@ async def test_routine_uses_half_of_the_rate_so_that_a_change_finds_its_place_fr
         await until(lambda: len(objects.written) > int(BURST) + beyond // 2, "half of what is beyond the burst")
         writer.publish(reference("changed"), {"state": "stopped"}, CHANGE)
         await until(lambda: objects.states("changed"), "the change")
-        # Of those before it only what was on its way already.
+        # Only those that were already under way came before it.
         assert len(objects.written) < int(BURST) + beyond
         await writer.flush()
         took = time.monotonic() - started
@@ -369,7 +369,7 @@ async def test_what_the_schema_refuses_is_not_repeated_until_it_changes(
     writer.publish(reference(), {"state": "odd"}, CHANGE)
     writer.publish(reference("other"), {"state": "active"}, CHANGE)
     await until(lambda: objects.states("other"), "the other's status")
-    await asyncio.sleep(2 * FIRST_RETRY)  # long enough for what must not come
+    await asyncio.sleep(2 * FIRST_RETRY)  # long enough to see a wrong write
     assert len([seen for seen in patches(server) if "demo" in seen.path]) == 1
     writer.publish(reference(), {"state": "active"}, CHANGE)
     await until(lambda: objects.states() == ["active"], "the changed status")
@@ -397,7 +397,7 @@ async def test_an_object_that_is_gone_is_not_written_again(
     writer.publish(reference(), {"state": "active"}, CHANGE)
     await writer.flush()
     count = len(server.seen)
-    await asyncio.sleep(2 * FIRST_RETRY)  # long enough for what must not come
+    await asyncio.sleep(2 * FIRST_RETRY)  # long enough to see a wrong write
     assert len(server.seen) == count
 
 
@@ -426,7 +426,7 @@ async def test_what_is_forgotten_is_not_written(server: ScriptedServer) -> None:
         async with asyncio.timeout(10):
             await flushing
         task = asyncio.create_task(writer.run())
-        await asyncio.sleep(0.1)  # long enough for what must not come
+        await asyncio.sleep(0.1)  # long enough to see a wrong write
         task.cancel()
         await asyncio.wait({task})
     assert server.seen == []
@@ -440,7 +440,7 @@ async def test_what_is_forgotten_while_it_waits_for_its_place_is_not_written(
             writer.publish(reference(f"lease-{number}"), {"state": "active"}, CHANGE)
         await until(lambda: len(objects.written) == int(BURST), "the burst")
         writer.forget(f"uid-of-lease-{int(BURST)}")
-        await asyncio.sleep(2.5)  # longer than its place is away: long enough for what must not come
+        await asyncio.sleep(2.5)  # more than the 2 s of one write at this rate: long enough to see a wrong write
     assert len(objects.written) == int(BURST)
 
 
@@ -482,7 +482,7 @@ async def test_a_flush_waits_for_what_is_under_way(
     writer.publish(reference(), {"state": "active"}, CHANGE)
     await server.until_seen(1)
     flushing = asyncio.create_task(writer.flush())
-    await asyncio.sleep(0.05)  # long enough for what must not come
+    await asyncio.sleep(0.05)  # long enough to see a flush that ends too soon
     assert not flushing.done()
     held.set()
     await flushing

@@ -1,4 +1,4 @@
-"""The architecture page names what is there, and all that a newcomer looks for."""
+"""The architecture page names what exists, and all that a newcomer looks for."""
 
 import re
 
@@ -34,7 +34,7 @@ def is_there(name: str) -> bool:
 
 
 def named() -> list[str]:
-    """Give the names in code font that look like a path or like a definition."""
+    """Return the names in code font that look like a path or like a definition."""
     return sorted(
         {
             span

@@ -1,7 +1,7 @@
-"""What is written about the project is true of it, as far as names go.
+"""The names that the documents use exist in the project.
 
-From each rule in the design document the reader gets to the function and to its test by name, and back. The code is
-read, never imported.
+Each rule in the design document names its function and its test, and the document names each rule of the code. The
+code is read, never imported.
 """
 
 import ast
@@ -25,7 +25,7 @@ THE_LEASE = ("lease", "deadlines", "conflicts", "answers", "beats")
 
 
 def rules() -> list[str]:
-    """Give the functions of the lease that are rules: the public ones, and those that a docstring makes one."""
+    """Return the functions of the lease that are rules: the public ones, and the private ones with a docstring."""
     return [
         f"{module}.{statement.name}"
         for module in THE_LEASE
@@ -36,7 +36,7 @@ def rules() -> list[str]:
 
 
 def statements(text: str) -> list[str]:
-    """Cut a document into its paragraphs, its list's entries and its table's rows."""
+    """Return the paragraphs of a document, the entries of its lists and the rows of its tables."""
     return [part.strip() for part in re.split(r"\n\s*\n|\n(?=\s*(?:-|\d+\.) |\|)", text)]
 
 

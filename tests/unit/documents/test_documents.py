@@ -25,7 +25,7 @@ def headings(page: Path, level: int) -> list[str]:
     return re.findall(rf"^{'#' * level} (.+)$", page.read_text("utf-8"), re.MULTILINE)
 
 
-# --- What is written by the code ---------------------------------------------------------------------------------
+# --- Generated pages ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=str)
@@ -50,7 +50,7 @@ def test_every_metric_that_the_code_names_is_on_the_page() -> None:
     assert [name for name in metrics.names() if f"| `{name}` |" not in text] == []
 
 
-# --- What is written by hand -------------------------------------------------------------------------------------
+# --- Written pages -----------------------------------------------------------------------------------------------
 
 
 def test_every_reason_of_a_condition_has_its_entry_once() -> None:
@@ -68,14 +68,14 @@ def test_every_entry_says_what_it_means_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize(("ttl", "grace"), [(300.0, 30.0), (30.0, 30.0)])
-def test_the_fences_that_the_concepts_reckon_up_are_those_of_the_rule(ttl: float, grace: float) -> None:
+def test_the_fences_in_the_concepts_are_those_of_the_rule(ttl: float, grace: float) -> None:
     at = fence(Lease(ttl=ttl, sent=0.0, pod_grace=grace))
     text = " ".join((DOCS / "concepts.md").read_text("utf-8").split())
     assert re.search(rf"TTL of {ttl:g} s\b[^.]*? {re.escape(f'{at:g}')} s", text)
 
 
 def events_in_code() -> set[str]:
-    """Read which events there are from where they are made: the reasons of `KubernetesEvent`, literal or by a name."""
+    """Return the reasons of the events that the code makes as `KubernetesEvent`, literal or by a name."""
     found: set[str] = set()
     for function in ast.parse((PACKAGE / "observability" / "event_recorder.py").read_text("utf-8")).body:
         if not isinstance(function, ast.FunctionDef):
@@ -124,7 +124,7 @@ def test_every_event_about_a_lease_has_the_type_that_the_table_of_reasons_gives(
 
 
 class Sources(HTMLParser):
-    """What a browser fetches for a page by itself."""
+    """Collects what a browser fetches by itself to show a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,6 +162,6 @@ def test_a_picture_fetches_nothing_from_elsewhere(picture: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_each_block_has_a_language_that_is_run_or_a_file_that_is(page: Path) -> None:
-    """What is in `sh` and `yaml` is run by `tests/journey/test_documents_are_run.py`."""
+    """`tests/journey/test_documents_are_run.py` runs the blocks in `sh` and `yaml`."""
     others = [block for block in blocks(page) if block.language not in ("sh", "yaml")]
     assert [str(block) for block in others if block.included is None] == []

@@ -26,18 +26,18 @@ SAMPLE = """
 
 
 def rows(text: str) -> list[str]:
-    """Give the first cell of each row of each table, without the heads."""
+    """Return the first cell of each row of each table, without the headers."""
     tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
     return [line.split("|")[1].strip() for table in tables for line in table.splitlines()[2:]]
 
 
 def claim(row: str) -> str:
-    """Give the name of a row's test."""
+    """Return the name of a row's test."""
     return "test_" + re.sub(r"[^a-z0-9]", "_", row.lower())
 
 
 def claims(sources: Iterable[str]) -> list[str]:
-    """Give the names of the tests in these sources."""
+    """Return the names of the tests in these sources."""
     return [
         statement.name
         for source in sources

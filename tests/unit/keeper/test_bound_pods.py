@@ -1,4 +1,4 @@
-"""What is known of a resource's pods: by an answer, by a watch, and from an earlier process."""
+"""What the keeper knows of a resource's pods: from an answer, from a watch, and from an earlier process."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What waits keeps nobody: neither other leases' turns, nor a resource that is being deleted."""
+"""A call that waits delays nothing else: no other lease's turn, and no resource that is being deleted."""
 
 import asyncio
 import time
@@ -49,14 +49,14 @@ def body(*, deleting: bool = False, **spec: Any) -> dict[str, Any]:
 
 
 @dataclass
-class House:
+class Setting:
     keeper: Keeper
     kubernetes: ScriptedServer
     work_api: ScriptedServer
     budget: Budget
     told: list[TelemetryEvent]
     looks: list[float]
-    """When anybody looked at the clock."""
+    """The moments at which the clock was read."""
     ahead: list[float]
     """Seconds by which the clock was moved on."""
 
@@ -68,7 +68,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[House]:
+async def setting(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[Setting]:
     looks: list[float] = []
     ahead: list[float] = []
 
@@ -87,7 +87,7 @@ async def house(kubernetes_script: Callable[[Seen], Answer]) -> AsyncIterator[Ho
         used = clients(api, work_api, Publisher(told.append), clock)
         keeper = Keeper(used, LeaseOptions(interval=30, credentials_secret="keys"), clock, wall)
         tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
-        yield House(keeper, kubernetes, remote, used.budget, told, looks, ahead)
+        yield Setting(keeper, kubernetes, remote, used.budget, told, looks, ahead)
         for task in tasks:
             task.cancel()
         await keeper.close()
@@ -109,7 +109,7 @@ def kubernetes(*, configmaps: Answer, pods: Answer | None = None) -> Callable[[S
 
 async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
     away = Answer(status=503, body={"kind": "Status", "message": "away"})
-    async with house(kubernetes(configmaps=Answer(), pods=REFUSED)) as there:
+    async with setting(kubernetes(configmaps=Answer(), pods=REFUSED)) as there:
         there.keeper.see(body(sandbox=TEMPLATE))
         there.keeper.carry("uid-1")
         await until(lambda: "Exceeded quota" in repr(there.asked("PATCH", "/status")), "the refusal, in the status")
@@ -124,7 +124,7 @@ async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
 
 
 async def test_a_claim_that_waits_for_its_intent_to_be_written_holds_no_deletion_up_and_is_never_sent() -> None:
-    async with house(kubernetes(configmaps=REFUSED)) as there:
+    async with setting(kubernetes(configmaps=REFUSED)) as there:
         there.keeper.see(body())
         there.keeper.carry("uid-1")
         await until(lambda: bool(there.asked("PATCH", "/configmaps")), "a claim's intent")
@@ -134,7 +134,7 @@ async def test_a_claim_that_waits_for_its_intent_to_be_written_holds_no_deletion
 
 
 async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_is_deleted() -> None:
-    async with house(kubernetes(configmaps=Answer())) as there:
+    async with setting(kubernetes(configmaps=Answer())) as there:
         there.budget.hold(1.0)
         there.keeper.see(body())
         there.keeper.carry("uid-1")
@@ -146,7 +146,7 @@ async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_i
 
 
 def held() -> dict[str, Any]:
-    """Give a resource whose lease is held, and whose beat is due."""
+    """Return a resource whose lease is held, and whose beat is due."""
     now = datetime.now(UTC)
     status = {
         "lastHeartbeat": "2026-11-24T12:00:00Z",
@@ -171,7 +171,7 @@ def secret(key: str) -> Answer:
 
 
 async def test_a_beat_that_waits_for_its_turn_goes_with_its_lease() -> None:
-    async with house(secrets("key")) as there:
+    async with setting(secrets("key")) as there:
         there.budget.hold(60.0)
         there.keeper.see(held())
         await until(lambda: there.budget.waiting == 1, "a beat that waits")
@@ -182,7 +182,7 @@ async def test_a_beat_that_waits_for_its_turn_goes_with_its_lease() -> None:
 
 
 async def test_a_beat_that_waits_with_another_key_is_not_sent_after_its_leases_end() -> None:
-    async with house(secrets("key", "another")) as there:
+    async with setting(secrets("key", "another")) as there:
         may_answer = asyncio.Event()
         there.work_api.script = always(Answer(status=401, until=may_answer))
         there.keeper.see(held())
@@ -197,7 +197,7 @@ async def test_a_beat_that_waits_with_another_key_is_not_sent_after_its_leases_e
 
 
 async def test_beats_that_waited_for_the_end_of_a_hold_do_not_stay_together() -> None:
-    async with house(secrets("key")) as there:
+    async with setting(secrets("key")) as there:
 
         def kept() -> Lease:
             ((lease, _),) = there.keeper.leases()
@@ -220,7 +220,7 @@ async def test_beats_that_waited_for_the_end_of_a_hold_do_not_stay_together() ->
 
 
 async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:
-    async with house(kubernetes(configmaps=Answer())) as there:
+    async with setting(kubernetes(configmaps=Answer())) as there:
         there.keeper.see(body(deleting=True, fieldOfALaterVersion=True))
         await until(there.is_let_go, "the end of the finalizer")
         (left,) = [each for each in there.told if isinstance(each, Orphaned)]

@@ -1,4 +1,4 @@
-"""What is kept of a resource has one writer for each of its groups, and only a turn changes the lease."""
+"""The kept state of a resource has one writer for each of its groups, and only a turn changes the lease."""
 
 import ast
 from collections.abc import Iterator

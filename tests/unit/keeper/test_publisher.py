@@ -1,4 +1,4 @@
-"""What is told of a lease after a start: nothing that holds on, and soon what another start would need."""
+"""What is published about a lease after a start: nothing that still holds, and soon what another start would need."""
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ def wall() -> ClockPair:
 
 @dataclass
 class Told:
-    """Takes what is published and recorded."""
+    """Records the urgency of each status and the deadline of each record."""
 
     urgencies: list[Urgency] = field(default_factory=list)
     within: list[float] = field(default_factory=list)
@@ -66,7 +66,7 @@ def resource(status: dict[str, Any] | None = None) -> WorkLease:
 
 
 def started_again(after: float) -> Kept:
-    """Give what a process goes on from that starts so long after a claim was answered."""
+    """Return what a process resumes that starts so many seconds after a claim was answered."""
     asked = resource()
     kept = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=TTL)))
     kept.note_claim(wall())
@@ -77,7 +77,7 @@ def started_again(after: float) -> Kept:
 
 
 def publish(publisher: StatusPublisher, kept: Kept, now: float) -> bool:
-    """Publish what a turn leaves."""
+    """Publish the state after a turn; return whether it was news."""
     kept.situation = kept.gather()
     return publisher.publish(kept, now)
 
@@ -146,7 +146,7 @@ def test_an_adoption_is_written_soon_and_so_is_the_answer_to_the_beat_that_follo
     assert told.within == [URGENT_DELAY, URGENT_DELAY]
 
 
-# --- Whatever a status is made from is news ----------------------------------------------------------------------
+# --- Each part of the situation is published ---------------------------------------------------------------------
 
 NEWS: dict[str, Any] = {
     "uid": "another",

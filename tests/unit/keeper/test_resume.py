@@ -1,4 +1,4 @@
-"""What a new process goes on from, and what an edit changes: no sandbox's end counts twice, and none is made twice."""
+"""What a new process resumes, and what an edit changes: no sandbox's end counts twice, and none is made twice."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ def resource(sandbox: dict[str, Any] | None, status: dict[str, Any] | None = Non
 
 
 def kept(sandbox: dict[str, Any] | None, *pods: Pod, **spec: Any) -> Kept:
-    """Give a resource whose lease was claimed at the start, with a TTL of an hour."""
+    """Return a resource whose lease was claimed at the start, with a TTL of an hour."""
     asked = resource(sandbox, **spec)
     held = Kept(resource=asked, lease=observe(fresh_lease(asked, OPTIONS), answered(START, ttl=3600)))
     held.calls.has_finalizer = True
@@ -53,7 +53,7 @@ def kept(sandbox: dict[str, Any] | None, *pods: Pod, **spec: Any) -> Kept:
 
 
 def turn(each: Kept, now: float) -> Plan:
-    """Take a turn, as far as it decides."""
+    """Decide as a turn does; return its plan."""
     each.follow_pods()
     situation = each.gather()
     if each.pods.ending is None and (ending := conclude(situation, now)) is not None:
@@ -63,7 +63,7 @@ def turn(each: Kept, now: float) -> Plan:
 
 
 def started_again(each: Kept, now: float, *, checkpoint: bool = True) -> Kept:
-    """Give what a new process goes on from."""
+    """Return what a new process resumes."""
     status = {key: value for key, value in shown.status(each, WALL, now).as_merge_patch().items() if value is not None}
     spec = each.resource.spec.model_dump(mode="json", exclude_none=True)
     again = resource(spec.pop("sandbox", None), status, **{k: v for k, v in spec.items() if not k.endswith("ID")})
@@ -234,6 +234,6 @@ def test_a_renewal_moves_the_next_look_to_its_fence_and_nothing_is_missed(
 
 def test_a_renewal_moves_no_look_that_is_not_the_fences_alone() -> None:
     each = kept(None, POD)
-    each.schedule.look_at = START + 5  # as of a plan that says nothing of renewals
+    each.schedule.look_at = START + 5  # as from a plan that does not mention renewals
     each.schedule.follow_renewal(each.lease)
     assert each.schedule.look_at == START + 5

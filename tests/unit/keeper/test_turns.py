@@ -1,4 +1,4 @@
-"""Turns: who begins them, what brings the next about, and how late one is that is due and not taken."""
+"""Turns: what begins them, what causes the next one, and how late a turn is that is due and not taken."""
 
 import asyncio
 import math
@@ -56,13 +56,13 @@ async def test_the_turns_of_a_resource_begin_though_its_timer_does_not_come() ->
 
 @pytest.fixture
 def turns() -> list[bool]:
-    """Tells of each turn that is taken whether anything had happened."""
+    """Return a list in which each turn notes whether anything had happened."""
     return []
 
 
 @pytest.fixture
 async def turn(turns: list[bool]) -> TurnEntry:
-    """Has taken its first turn; each turn wants the next one in an hour."""
+    """Return an entry that has taken its first turn; each turn asks for the next one in an hour."""
     turn = TurnEntry()
 
     def take(*, is_news: bool) -> None:
@@ -121,13 +121,13 @@ async def test_no_turn_is_taken_after_the_end_until_turns_begin_again(turn: Turn
 
 @pytest.fixture
 def taken() -> list[int]:
-    """Tells of each turn of a fleet, by the number of who took it."""
+    """Return a list in which each entry of a fleet notes its number when it takes its turn."""
     return []
 
 
 @pytest.fixture
 async def fleet(taken: list[int]) -> list[TurnEntry]:
-    """Many that share a line, and have taken their first turns."""
+    """Return many entries that share a queue and have taken their first turns."""
     line, wakes = TurnQueue(), [TurnEntry() for _ in range(5 * AT_ONCE)]
     for number, turn in enumerate(wakes):
         turn.begin(lambda *, is_news, number=number: taken.append(number) if is_news else None, line)
@@ -160,10 +160,10 @@ async def test_what_has_to_be_done_by_its_time_goes_ahead_of_all_news(fleet: lis
 
 
 class StuckQueue(TurnQueue):
-    """A line in which the turn of what has news never comes."""
+    """A queue in which an entry with news never gets its turn."""
 
     def add(self, entry: TurnEntry) -> None:
-        """Wait for ever."""
+        """Leave the entry out of the queue."""
 
 
 async def test_a_turn_whose_time_has_come_is_taken_however_long_the_line_is(turns: list[bool]) -> None:
@@ -190,7 +190,7 @@ async def test_a_turn_that_fails_keeps_no_other_of_the_line_from_its_own(turns: 
 
 
 def held_since_long(seconds: float) -> dict[str, Any]:
-    """Give a WorkLease whose lease was renewed so many seconds ago."""
+    """Return a WorkLease whose lease was renewed so many seconds ago."""
 
     def ago(seconds: float) -> str:
         return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""One line for each transition, with what it is about; a steady fleet has nothing to say."""
+"""The log has one line for each transition, with what it is about; a steady fleet logs nothing."""
 
 import json
 import logging

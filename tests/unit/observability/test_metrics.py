@@ -1,4 +1,4 @@
-"""What happens is counted under names and labels that are known beforehand."""
+"""The metrics count what happens, under names and labels that are known beforehand."""
 
 import re
 from collections.abc import Iterator

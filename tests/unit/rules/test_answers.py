@@ -118,7 +118,7 @@ def stopping(sent: float, value: str) -> Answered:
     return answered(sent, value, state="stopping", extended=False)
 
 
-def test_a_stopping_item_is_ours_to_end_while_we_hold() -> None:
+def test_the_operator_may_end_a_stopping_item_while_it_holds_the_lease() -> None:
     lease = observe(held(), stopping(130, stamp(100.05)))
     assert (lease.stopping_seen, lease.end, expiry(lease)) == (True, None, 190)
     assert lease.due == pytest.approx(160.1)
@@ -129,13 +129,13 @@ def test_a_drain_that_began_before_the_fence_goes_on_after_it() -> None:
     assert lease.stopping_seen
 
 
-def test_a_stop_that_is_seen_after_the_fence_is_not_ours_to_confirm() -> None:
+def test_a_stop_that_is_seen_after_the_fence_is_not_confirmed() -> None:
     lease = observe(held(), stopping(188, stamp(187)))
     assert (lease.stopping_seen, lease.value, lease.end) == (False, stamp(100.05), None)
     assert lease.due > 188.8, "slowly"
 
 
-def test_a_stop_of_what_we_never_held_is_not_ours_to_confirm() -> None:
+def test_a_stop_of_what_was_never_held_is_not_confirmed() -> None:
     lease = observe(Lease(), stopping(100, ""))
     assert (lease.stopping_seen, lease.held, lease.value, lease.trouble) == (False, False, None, None)
     beat = decide(lease, lease.due)

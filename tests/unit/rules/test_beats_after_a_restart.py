@@ -1,4 +1,4 @@
-"""What a restart makes of a status: a lease that is still ours is not given up, and no other is kept.
+"""What a restart reads from a status: the operator keeps a lease that it still holds, and no other.
 
 Each of these cases was once a mistake in the rules.
 """

@@ -1,4 +1,4 @@
-"""The conditions that a lease and its sandbox imply: each reason of the closed list, and words for people."""
+"""The conditions that a lease and its sandbox imply: each reason of the closed list, and messages for people."""
 
 from dataclasses import dataclass, replace
 from typing import Any

@@ -224,7 +224,7 @@ def test_a_claim_is_not_adopted_at_first_sight_however_old() -> None:
     assert observe(lease, refused(500, stamp(100.2))).value is None
 
 
-def test_a_claim_that_was_adopted_and_is_refused_begins_anew() -> None:
+def test_a_claim_that_was_adopted_and_is_refused_begins_again() -> None:
     lease = observe(Lease(), unanswered(100))
     for sent in (150.0, 151.0):
         lease = observe(lease, refused(sent, stamp(100.2)))

@@ -82,14 +82,14 @@ def test_a_409_while_we_hold_is_read_by_the_list() -> None:
     assert observe(held(), refusal, ListedItem("active", stamp(10))).trouble is Trouble.REJECTED
 
 
-def test_a_409_past_the_fence_is_no_stop_of_ours_to_confirm() -> None:
+def test_a_409_past_the_fence_is_no_stop_to_confirm() -> None:
     assert not observe(
         held(100, ttl=90), NotReady(exchange(189), "not now"), ListedItem("stopping", stamp(10))
     ).stopping_seen
 
 
 def test_what_the_list_says_of_a_stopping_item_is_a_word_of_the_server() -> None:
-    """Some servers then answer a beat with 409: a stop that may have been applied waits for such a word."""
+    """Some servers then answer a beat with 409: a stop that may have been applied waits for such an answer."""
     listed = observe(held(), NotReady(exchange(120), "the item is stopping"), ListedItem("stopping", stamp(90)))
     assert listed.stopping_seen
     assert listed.words is not None

@@ -129,7 +129,7 @@ def test_no_time_is_left_to_a_sandbox_after_the_end() -> None:
     assert observe(lease, refused(120, None)).end is End.REQUEUED
 
 
-def test_a_stop_is_ours_to_send_while_we_hold_less_a_time_out() -> None:
+def test_a_stop_may_be_sent_while_the_lease_is_held_less_a_time_out() -> None:
     lease = held(100, ttl=90)
     assert may_stop(lease, 179.9)
     assert not may_stop(lease, 180)

@@ -1,4 +1,4 @@
-"""What lease, pods and resource together ask for."""
+"""Which steps follow from the lease, the pods and the resource together."""
 
 from dataclasses import replace
 from math import inf
@@ -101,7 +101,7 @@ def test_a_deletion_is_asked_for_again_until_it_is_done(asked: Asked) -> None:
 @pytest.mark.parametrize(
     ("refusals", "wait"), [(0, 5.0), (1, 0.5), (2, 1.0), (3, 2.0), (6, 10.0), (1000, 10.0)], ids=str
 )
-def test_what_is_refused_is_asked_again_soon_and_what_is_heard_after_a_while(refusals: int, wait: float) -> None:
+def test_what_is_refused_is_asked_again_soon_and_what_is_accepted_after_a_while(refusals: int, wait: float) -> None:
     assert Asked(100.0, refusals).again == 100.0 + wait
 
 
@@ -143,7 +143,7 @@ def test_the_stop_is_confirmed_when_the_sandbox_is_gone() -> None:
     assert decide(situation(stopping(held())), 140).steps == (StopItem(force=True),)
 
 
-def test_a_confirmation_is_repeated_until_it_is_heard_of() -> None:
+def test_a_confirmation_is_repeated_until_it_is_acknowledged() -> None:
     asked = situation(stopping(held()), forced_stop=Asked(140.0))
     assert decide(asked, 144.9) == Plan(look_at=145.0)
     assert decide(asked, 145.0).steps == (StopItem(force=True),)
@@ -171,7 +171,7 @@ def test_a_stopped_item_takes_its_sandbox_down_with_the_pods_own_grace() -> None
 
 
 def test_a_stopped_items_sandbox_does_not_outlive_what_the_lease_was() -> None:
-    """The item may be queued again under the same id, seconds later: a long grace ran beside its next holder."""
+    """The item may be queued again seconds later: a pod with a long grace would run beside the next holder."""
     slow = replace(POD, grace=3600.0)
     over = replace(lease_with(slow), end=End.STOPPED)
     assert decide(situation(over, slow), 130).steps == (EndPod("pod1", "sandbox", 58.0),)
@@ -233,7 +233,7 @@ def test_deletion_stops_nothing_that_we_never_held(lease: Lease) -> None:
 
 
 def test_deletion_stops_nothing_whose_lease_was_over_when_we_started() -> None:
-    """The item may be another's by now: one beat tells."""
+    """Another worker may hold the item by now: one beat shows it."""
     plan = decide(situation(restored(500), deleting=True), 500)
     assert (plan.steps, plan.look_at) == ((), 520)
 

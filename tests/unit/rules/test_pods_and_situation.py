@@ -1,4 +1,4 @@
-"""What became of a sandbox, and what follows: pure tables, one row for each fate."""
+"""How a sandbox ended and what follows from it: pure tables, one row for each case."""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -50,7 +50,7 @@ DONE = Ending(Cause.SUCCEEDED, "Pod sandbox has finished", "sandbox")
 
 
 def situation(*pods: Pod, lease: Lease | None = None, **policy: Any) -> Situation:
-    """Give the situation of a lease that was claimed at 100, with a TTL of 3000."""
+    """Return the situation of a lease that was claimed at 100, with a TTL of 3000."""
     long = held(100, ttl=3000, pod_grace=10.0) if lease is None else lease
     return Situation(uid=UID, lease=long, bound={pod.uid: pod for pod in pods}, sandbox=Policy(**policy))
 
@@ -168,7 +168,7 @@ def test_a_crash_loop_ails_on_while_it_runs_a_little_in_between() -> None:
     assert ail(None, RUNNING, 100) is None
 
 
-def test_the_start_deadline_counts_from_the_claim_and_anew_for_each_attempt() -> None:
+def test_the_start_deadline_counts_from_the_claim_and_again_for_each_attempt() -> None:
     assert deadline(situation(PENDING), PENDING) == 700
     again = replace(situation(PENDING), attempt=Attempt(number=1, begins=250.0))
     assert deadline(again, PENDING) == 850
@@ -231,7 +231,7 @@ def test_a_restart_leaves_a_labelled_pod_beside_the_made_one_alone() -> None:
     assert decide(replace(before, ending=None, attempt=step.attempt), 110).steps == (EndPod("pod1", "sandbox", None),)
 
 
-def anew(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
+def restarted(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
     attempt = Attempt(number=1, begins=begins, settled=frozenset({"pod1"}))
     return replace(situation(*pods, is_made=True, on_failure=OnFailure.RESTART), attempt=attempt, **more)
 
@@ -250,12 +250,12 @@ def anew(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
         (replace(situation(is_made=True), deleting=True), 110, (StopItem(force=True),)),
         (replace(situation(is_made=True), making=Asked(101, 1, "no")), 101.4, ()),
         (replace(situation(is_made=True), making=Asked(101, 1, "no")), 101.5, (MakePod(0),)),
-        (anew(FAILED), 111, (EndPod("pod1", "sandbox", None),)),
-        (anew(FAILED, is_restarting=True), 113, ()),
-        (anew(replace(FAILED, gone=True)), 111, ()),
-        (anew(replace(FAILED, gone=True)), 112, (MakePod(1),)),
-        (anew(replace(FAILED, gone=True), OTHER), 112, ()),
-        (replace(anew(FAILED), sandbox=Policy(is_made=True, keeps_failed=True)), 112, (MakePod(1),)),
+        (restarted(FAILED), 111, (EndPod("pod1", "sandbox", None),)),
+        (restarted(FAILED, is_restarting=True), 113, ()),
+        (restarted(replace(FAILED, gone=True)), 111, ()),
+        (restarted(replace(FAILED, gone=True)), 112, (MakePod(1),)),
+        (restarted(replace(FAILED, gone=True), OTHER), 112, ()),
+        (replace(restarted(FAILED), sandbox=Policy(is_made=True, keeps_failed=True)), 112, (MakePod(1),)),
         (replace(situation(start_deadline=5), are_pods_listed=False), 106, (ListPods(),)),
     ],
 )
@@ -320,7 +320,7 @@ def deleted(*pods: Pod, **more: Any) -> Situation:
     return replace(situation(*pods), deleting=True, **more)
 
 
-def test_a_deleted_resource_drains_its_sandbox_as_soon_as_a_stop_was_tried_heard_or_not() -> None:
+def test_a_deleted_resource_drains_its_sandbox_as_soon_as_a_stop_was_tried_acknowledged_or_not() -> None:
     assert decide(deleted(RUNNING), 110).steps == (StopItem(force=False),)
     unheard = deleted(RUNNING, graceful_stop=Asked(110, 1, "the Work API is away"))
     assert decide(unheard, 110.1).steps == (EndPod("pod1", "sandbox", 30.0),)
@@ -348,7 +348,7 @@ def test_a_deleted_resource_whose_lease_lapsed_unheard_says_so() -> None:
 
 
 def test_a_stop_that_may_have_been_applied_is_repeated_only_after_a_beat_told() -> None:
-    """The item may be stopped, queued again and another's by now: its id recurs."""
+    """The item may be stopped, queued again and held by another worker by now: its id is used again."""
     doubtful = concluded(SUCCEEDED, ending=DONE)
     doubtful = replace(doubtful, forced_stop=Asked(110, 1, "reset", in_doubt=110))
     assert decide(doubtful, 111).steps == (BeatNow(),)
@@ -377,7 +377,7 @@ def at(second: int) -> datetime:
     ],
     ids=["ours, not held", "ours, over", "no times", "over before the claim", "over since", "running since before"],
 )
-def test_a_pod_of_ours_is_bound_held_or_not_and_one_of_an_earlier_delivery_never(
+def test_a_pod_of_the_resource_is_bound_held_or_not_and_one_of_an_earlier_delivery_never(
     pod: Pod, lease: Lease, *, bindable: bool
 ) -> None:
     claimed = at(10) if pod.created is not None else None

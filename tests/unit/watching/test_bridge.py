@@ -1,4 +1,4 @@
-"""The way from Kopf's thread to the keeper's loop keeps the order, and leaves the loop to others meanwhile."""
+"""The bridge from Kopf's thread to the keeper's loop keeps the order, and leaves the loop time for other tasks."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ from worklease.watching.census import Census
 
 
 class Carrier:
-    """Takes the turns of resources, as the keeper does, and notes whose."""
+    """Notes the resources whose turns it is asked to begin, in place of the keeper."""
 
     def __init__(self) -> None:
         self.carried: list[str] = []

@@ -1,4 +1,4 @@
-"""The beats of what is there at a start come before Kopf, which takes the interpreter for seconds."""
+"""At a start, the beats of existing resources come before Kopf, which keeps the interpreter busy for seconds."""
 
 import asyncio
 from typing import cast
@@ -12,7 +12,7 @@ FOUND = 300
 
 
 class Found:
-    """A bridge that finds so many resources at the start, and its census, which Kopf's start asks and waits for."""
+    """A bridge that finds `FOUND` resources at the start, and its census, for which Kopf's start waits."""
 
     def __init__(self) -> None:
         self.census = self

@@ -1,4 +1,4 @@
-"""Kopf's lists are held back until the keeper has received what they have, and no longer than is good for them."""
+"""Kopf's lists are held back until the keeper has received their objects, but not for ever."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from worklease.watching.paced_session import PAGE, PacedSession
 
 @dataclass
 class Keeper:
-    """Receives objects."""
+    """Counts the objects that it received."""
 
     received: int = 0
 

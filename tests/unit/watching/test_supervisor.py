@@ -1,4 +1,4 @@
-"""A run of Kopf's ends, whatever its tasks do when they are cancelled."""
+"""A run of Kopf ends, whatever its tasks do when they are cancelled."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from worklease.watching.supervisor import end
 
 
 async def closes_by_a_task_of_its_own() -> None:
-    """End as a watch of Kopf's does: it waits for a new task, even when it is cancelled, and nothing else ends that."""
+    """End as one of Kopf's watches does: wait for a new task, even when cancelled, which nothing else ends."""
     try:
         await asyncio.Event().wait()
     finally:

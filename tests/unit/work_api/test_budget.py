@@ -8,7 +8,7 @@ from worklease.work_api.budget import AFTER_HOLD_BURST, AFTER_HOLD_RATE, CALL_TI
 
 
 class Clock:
-    """A clock that the test moves; the budget's own alarms go by the loop's."""
+    """A clock that the test moves; the budget's own alarms use the loop's clock."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,7 +26,7 @@ def first(key: str, *, fence: float = math.inf, end: float = math.inf) -> Budget
 
 
 class Queue:
-    """Calls that wait for their turn, and the order in which it came."""
+    """Calls that wait for their turn, and the order in which they got it."""
 
     def __init__(self, per_minute: int) -> None:
         self.clock = Clock()
@@ -47,7 +47,7 @@ class Queue:
             await asyncio.sleep(0)
 
     async def pass_time(self, seconds: float, step: float = 0.05) -> None:
-        """Move the clock on, and have the budget look as often as its alarm would."""
+        """Move the clock on, and let the budget check its queue as often as its alarm would."""
         until = self.clock.now + seconds
         while self.clock.now < until:
             self.clock.now += step

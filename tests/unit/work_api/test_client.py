@@ -1,4 +1,4 @@
-"""What the client of the Work API makes of every answer, and of none; over real sockets."""
+"""How the client of the Work API reads every answer, and what it concludes from none; over real sockets."""
 
 import gzip
 import json
@@ -435,7 +435,7 @@ async def test_a_date_to_retry_after_means_nothing_without_the_servers_time(
         (409, {"error": {"message": "already stopped"}}, StopAcknowledged(None)),
     ],
 )
-async def test_a_stop_is_heard(
+async def test_a_stop_is_acknowledged(
     server: ScriptedServer, api: WorkApi, status: int, body: Mapping[str, object] | bytes, outcome: StopAcknowledged
 ) -> None:
     server.script = always(Answer(status=status, body=body))
@@ -445,7 +445,9 @@ async def test_a_stop_is_heard(
 @pytest.mark.parametrize(
     ("status", "unauthorized"), [(400, False), (401, True), (403, True), (404, False), (429, False), (500, False)]
 )
-async def test_a_stop_is_not_heard(server: ScriptedServer, api: WorkApi, status: int, *, unauthorized: bool) -> None:
+async def test_a_stop_is_not_acknowledged(
+    server: ScriptedServer, api: WorkApi, status: int, *, unauthorized: bool
+) -> None:
     server.script = in_turn(refusal(status, "in the server's words"))
     outcome = await api.stop(ITEM, force=False, timeout=20)
     assert isinstance(outcome, StopNotAcknowledged)

@@ -1,4 +1,4 @@
-"""What the client of the Work API makes of connections that fail, and what it lets nobody have; over real sockets."""
+"""How the client of the Work API handles failing connections, and what it keeps to itself; over real sockets."""
 
 import asyncio
 import logging
@@ -199,7 +199,7 @@ async def test_a_connection_is_kept_for_the_next_beat(server: ScriptedServer, ap
     assert server.connections == 1
 
 
-# --- What must not go on -------------------------------------------------------------------------------------------
+# --- What the client does not pass on ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
