@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-REPORTS: Final = "WORKLEASE_TEST_CPU"
-"""The environment variable that names the file to which reapers and workers report."""
+REPORTS: Final = "TEST_RUN_CPU_REPORTS"
+"""The environment variable that names the file to which reapers and workers report. Not one of `WORKLEASE_...`: the
+operator refuses a variable of that kind which is no setting."""
 
 CONTROL_PLANES: Final = "control planes"
 OPERATORS: Final = "operators"

@@ -26,7 +26,7 @@ PARENT_CHECK_SECONDS = 1.0  # a fork of the parent may hold the pipe open: then 
 GRACE_SECONDS = 3.0  # nothing of value is in the folder: long enough to close cleanly, short enough to wait for
 POLL_SECONDS = 0.02  # how soon an ended process is noticed
 PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-REPORTS = "WORKLEASE_TEST_CPU"  # the tests' variable: a file to which each reaper appends what its processes used
+REPORTS = "TEST_RUN_CPU_REPORTS"  # the tests' variable: a file to which each reaper appends what its processes used
 # A server ends before what it depends on: an API server without etcd waits long before it ends.
 LAST_TO_END = "etcd"
 
