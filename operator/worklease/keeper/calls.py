@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
@@ -46,6 +47,28 @@ class Clients:
     shared_pod_list: SharedPodList
     checkpoint: Checkpoint
     publisher: Publisher
+
+
+class KeptCalls:
+    """The calls of one kind for kept resources; ``secret`` names the Secret of a resource: namespace and name."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        clock: Callable[[], float],
+        wall: Callable[[], ClockPair],
+        secret: Callable[[Kept], tuple[str, str]],
+    ) -> None:
+        self._clients = clients
+        self._clock = clock
+        self._wall = wall
+        self._secret = secret
+
+    async def _commit(self, kept: Kept, *, is_claim: bool = False) -> None:
+        """Write what a restart needs into the checkpoint, and wait for it; ``is_claim``: a first claim is sent next."""
+        now = self._clock()
+        text = kept.record(trying=now if is_claim else None, wall=self._wall(), now=now)
+        await self._clients.checkpoint.commit(kept.resource.uid, text)
 
 
 @contextmanager

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final, assert_never
 
-from worklease.clocks import ClockPair
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_template import pod_body, pod_name
 from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made
-from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, cancellable
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.rules.backoff import backoff
 from worklease.rules.claims import DryRun
@@ -31,20 +30,8 @@ DRY_RUN_RETRY: Final = 60.0
 _log = logging.getLogger(__name__)
 
 
-class PodCalls:
+class PodCalls(KeptCalls):
     """The calls about pods."""
-
-    def __init__(
-        self,
-        clients: Clients,
-        clock: Callable[[], float],
-        wall: Callable[[], ClockPair],
-        secret: Callable[[Kept], tuple[str, str]],
-    ) -> None:
-        self._clients = clients
-        self._clock = clock
-        self._wall = wall
-        self._secret = secret
 
     async def dry_run(self, kept: Kept) -> None:
         """Ask whether the template's pod would be made, before anything is claimed for it."""
@@ -72,7 +59,7 @@ class PodCalls:
         item it works on.
         """
         with cancellable(kept, "make") as send:
-            await self._note_held(kept)
+            await self._commit(kept)
             if not is_running(kept.gather(), self._clock()):
                 return  # the lease or the resource ended meanwhile
             send()
@@ -116,13 +103,8 @@ class PodCalls:
     async def restart(self, kept: Kept, attempt: Attempt) -> None:
         """Begin another attempt, noted in the checkpoint before anything follows: a crash must not count twice."""
         kept.pods.begin(attempt)
-        await self._note_held(kept)
+        await self._commit(kept)
         _log.info("sandbox restarted %s attempt=%d", kept.about, attempt.number)
-
-    async def _note_held(self, kept: Kept) -> None:
-        now = self._clock()
-        text = kept.record(trying=None, wall=self._wall(), now=now)
-        await self._clients.checkpoint.commit(kept.resource.uid, text)
 
     # --- Finding -----------------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class StatusPublisher:
         else:
             is_same = deadlines == published.deadlines and _is_same_beside_lease(published.situation, situation)
         if is_same and kept.lease == former:
+            published.situation = situation  # it says the same: thousands of resources hold one of the two, not both
             return False
         self.remember(kept, now)
         if is_same and former is not None and _is_renewal(former, kept.lease):

@@ -7,14 +7,12 @@ of the lease is left to the next turn. Must not start anything by itself, and mu
 import logging
 import math
 from asyncio import timeout
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from worklease.clocks import ClockPair
 from worklease.cluster.credentials import Key, NoKey
-from worklease.keeper.calls import Clients, cancellable
+from worklease.keeper.calls import KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.rules import answers, beats, deadlines
 from worklease.rules.beats import Beat
@@ -36,20 +34,8 @@ from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, Sto
 _log = logging.getLogger(__name__)
 
 
-class WorkCalls:
+class WorkCalls(KeptCalls):
     """The calls to the Work API."""
-
-    def __init__(
-        self,
-        clients: Clients,
-        clock: Callable[[], float],
-        wall: Callable[[], ClockPair],
-        secret: Callable[[Kept], tuple[str, str]],
-    ) -> None:
-        self._clients = clients
-        self._clock = clock
-        self._wall = wall
-        self._secret = secret
 
     # --- Beats -------------------------------------------------------------------------------------------------
 
@@ -64,7 +50,7 @@ class WorkCalls:
             await self._wait_for_turn(kept)
             if kept.lease.sent is None and kept.lease.value is None:
                 # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
-                await self._commit_intent(kept)
+                await self._commit(kept, is_claim=True)
             if (beat := self._wanted_beat(kept)) is not None:
                 send()
                 await self._send(kept, key, beat)
@@ -102,12 +88,6 @@ class WorkCalls:
             end=math.inf if end is None else end,
             urgent=deadlines.latest(kept.lease),
         )
-
-    async def _commit_intent(self, kept: Kept) -> None:
-        """Write into the checkpoint that a first claim is about to be sent."""
-        now = self._clock()
-        text = kept.record(trying=now, wall=self._wall(), now=now)
-        await self._clients.checkpoint.commit(kept.resource.uid, text)
 
     async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
         sent, before = self._clock(), kept.newest_lease()

@@ -1,5 +1,6 @@
 """What a call observes waits for the turn, and nothing is done meanwhile for a lease that has just ended."""
 
+import asyncio
 import logging
 import math
 import time
@@ -135,6 +136,35 @@ async def test_an_adoption_is_noted_before_it_is_published() -> None:
         with pytest.raises(RuntimeError, match="a listener with a bug"):
             await there.calls.beat(there.kept)
         assert there.kept.newest_lease().value == stamp
+
+
+async def test_a_change_that_fails_at_the_end_of_a_call_is_logged_and_the_call_is_repeated(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with (
+        serving() as server,
+        kubernetes_at(server.url) as api,
+        WorkApi(server.url, time.monotonic) as work_api,
+    ):
+        may_answer = asyncio.Event()
+        server.script = lambda seen: Answer(status=404, until=may_answer) if "/secrets/" in seen.path else Answer()
+        options = LeaseOptions(interval=30, credentials_secret="keys")
+        keeper = Keeper(clients(api, work_api), options, time.monotonic, wall)
+        resource = body()
+        resource["metadata"]["finalizers"] = ["worklease.dev/lease"]
+        keeper.see(resource)
+        kept = keeper._fleet.get(resource["metadata"]["uid"])
+        assert kept is not None
+        keeper.carry(resource["metadata"]["uid"])
+        await until(lambda: "beat" in kept.calls.under_way, "a beat that waits for its key")
+        with caplog.at_level(logging.ERROR):
+            kept.observed.append(broken)
+            may_answer.set()
+            await until(lambda: "beat failed, which is a bug of the operator's" in caplog.text, "the line in the log")
+        assert kept.observed, "what the call itself observed is not lost with it"
+        asked = len(server.seen)
+        await until(lambda: len(server.seen) > asked, "the next try")
+        await keeper.close()
 
 
 async def test_a_change_that_fails_is_logged_and_the_next_turn_comes_soon(caplog: pytest.LogCaptureFixture) -> None:
