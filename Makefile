@@ -15,8 +15,9 @@ LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit
 KILLS ?= 50
 MINUTES ?= 240
 OUTAGE ?= 1800
-# Journey tests spend most of their time waiting, so more of them run at once than there are cores.
-SIDE_BY_SIDE := --numprocesses 4 --dist worksteal
+# Journey tests spend most of their time waiting, so many more of them run at once than there are cores. Each worker gets
+# one test after the other, in the order of tests/conftest.py; those of a group share what the first of them started.
+SIDE_BY_SIDE := --numprocesses 8 --dist loadgroup --no-loadscope-reorder
 
 export CLICOLOR ?= 1
 # The programs under tools/ and bench/ are not part of the package.
@@ -60,7 +61,7 @@ pictures: tools-bin ## Draw the demo and the dashboard's main panels from real r
 
 .PHONY: test
 test: lint tools-bin ## All that CI runs except the image: style, types, layers, and every test
-	@$(BIN)/pytest $(SIDE_BY_SIDE)
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --durations 15
 
 .PHONY: image
 image: $(READY) ## Build the image, list what is in it, and check it, as root; PYTHON_IMAGE=... names another base

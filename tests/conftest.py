@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF
 
 import pytest
 
@@ -23,9 +24,14 @@ from support.cluster import (
     refuse_existing_cluster,
     remove_namespace,
 )
-from support.costs import REPORTS, costs, report_this_process, table
+from support.costs import REPORTS, costs, report_test, report_this_process, table, used_by
 from support.shared import shared_control_plane
 from support.simulator import Simulator
+
+BARE_CONTROL_PLANES = 2
+"""How many control planes without the WorkLease resource the tests share that install it."""
+GROUP_SECONDS = 200
+"""About how long the tests of one of them take together."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,15 +51,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_sessionfinish() -> None:
-    report_this_process()
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    report_this_process(is_worker=hasattr(session.config, "workerinput"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Report what a test cost with its fixtures."""
+    before = used_by(RUSAGE_SELF) + used_by(RUSAGE_CHILDREN)
+    result = yield
+    report_test(item.nodeid, used_by(RUSAGE_SELF) + used_by(RUSAGE_CHILDREN) - before)
+    return result
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show where the processor time went; `--durations` shows what took longest."""
     terminalreporter.section("processor time")
-    for line in table(costs(Path(os.environ[REPORTS]).read_text("utf-8"))):
+    for line in table(*costs(Path(os.environ[REPORTS]).read_text("utf-8"))):
         terminalreporter.line(line)
 
 
@@ -72,6 +87,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("cluster")
         if _needs_helm(item):
             item.add_marker("chart")
+    _share_control_planes(items)
+    items.sort(key=_positions(items).__getitem__)
+
+
+def _share_control_planes(items: list[pytest.Item]) -> None:
+    """Let tests that damage or fill a control plane of their own run in groups, one control plane for each group."""
+    bare = [item for item in items if "bare_control_plane" in getattr(item, "fixturenames", ())]
+    for number, module in enumerate(sorted({item.path for item in bare})):
+        for item in bare:
+            if item.path == module:
+                item.add_marker(pytest.mark.xdist_group(f"bare control plane {number % BARE_CONTROL_PLANES + 1}"))
+                item.add_marker(pytest.mark.long(seconds=GROUP_SECONDS))
+
+
+def _positions(items: list[pytest.Item]) -> dict[pytest.Item, float]:
+    """Return where each test comes in the order of the run.
+
+    The longest begin first, so that none of them is the last. Then those that wait for processes and those that compute
+    take turns: so the processors have work at any time, and never too much of it.
+    """
+    kinds: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    positions: dict[pytest.Item, float] = {}
+    for item in items:
+        if (long := item.get_closest_marker("long")) is not None:
+            positions[item] = -float(long.kwargs["seconds"])
+        else:
+            kinds["journey" in item.path.parts or _needs_cluster(item)].append(item)
+    for kind in kinds.values():
+        positions |= {item: (place + 1) / len(kind) for place, item in enumerate(kind)}
+    return positions
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -101,9 +146,9 @@ def control_plane(
     return shared_control_plane(folder, pytestconfig.add_cleanup)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bare_control_plane() -> Iterator[OwnControlPlane]:
-    """A control plane without the WorkLease resource, for tests that install it."""
+    """A control plane without the WorkLease resource, for tests that install it: one for each group of them."""
     with OwnControlPlane() as plane:
         yield plane
 

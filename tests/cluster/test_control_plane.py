@@ -151,6 +151,9 @@ def test_its_certificate_passes_the_strict_checks_of_newer_pythons(control_plane
         assert safe.version() == "TLSv1.3"
 
 
+damaging = pytest.mark.xdist_group("a control plane that is damaged")
+
+
 @pytest.fixture(scope="module")
 def own_plane(control_plane: ControlPlane) -> Iterator[OwnControlPlane]:
     """A second control plane, which the tests may damage. It runs beside the test run's own."""
@@ -159,6 +162,7 @@ def own_plane(control_plane: ControlPlane) -> Iterator[OwnControlPlane]:
         yield plane
 
 
+@damaging
 def test_an_api_server_outage_keeps_port_and_data(own_plane: OwnControlPlane) -> None:
     url = own_plane.url
     own_plane.kubectl("create", "configmap", "kept", "--from-literal=key=value")
@@ -169,6 +173,7 @@ def test_an_api_server_outage_keeps_port_and_data(own_plane: OwnControlPlane) ->
     assert own_plane.kubectl("get", "configmap", "kept", "-o", "jsonpath={.data.key}") == "value"
 
 
+@damaging
 def test_pods_run_again_after_a_crash_of_the_api_server(own_plane: OwnControlPlane) -> None:
     own_plane.kill("kube-apiserver")
     own_plane.start("kube-apiserver")
@@ -177,6 +182,7 @@ def test_pods_run_again_after_a_crash_of_the_api_server(own_plane: OwnControlPla
     assert set(own_plane.pids) == set(COMPONENTS)
 
 
+@damaging
 def test_a_hanging_api_server_answers_again_when_it_goes_on(own_plane: OwnControlPlane) -> None:
     own_plane.kill("kube-apiserver", signal.SIGSTOP)
     wait_for(lambda: own_plane.get("/readyz") is None, seconds=30, what="the end of the API server's answers")

@@ -290,6 +290,7 @@ def stage(control_plane: ControlPlane, namespace: str) -> Iterator[Stage]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("write", [*WRITES, STOP])
 @pytest.mark.parametrize("life", TESTED_LIVES)
+@pytest.mark.long(seconds=160)
 def test_a_crash_at_any_write_changes_nothing_of_the_end(stage: Stage, life: str, write: str) -> None:
     ends: dict[str, End] = {}
     crashes: dict[str, Crash] = {}

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from controlplane import ControlPlane, wait_for
 from controlplane.ports import free_port
 from observability.artefacts import alerts, panel_queries, rule_queries
@@ -14,6 +16,7 @@ ITEMS = [f"work_{number:02}" for number in range(20)]
 WINDOW = "1m"
 
 
+@pytest.mark.long(seconds=35)
 def test_each_metric_that_alerts_and_dashboard_ask_for_is_there_and_trouble_fires(
     control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def bench(*words: str, may_end_with: tuple[int, ...] = (0,)) -> str:
 
 # The fixture is not used: it makes sure that the binaries are built before the time limit begins.
 @pytest.mark.timeout(600)
+@pytest.mark.long(seconds=120)
 def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
 
 # A test cannot say whether time bounds hold on a busy machine; it checks that each is measured.
 @pytest.mark.timeout(600)
+@pytest.mark.long(seconds=100)
 def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_plane: ControlPlane) -> None:
     assert control_plane.is_ready
     printed = bench("--waves", "--sizes=20/10", may_end_with=(0, 1))

@@ -117,6 +117,7 @@ def run(script: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
+@pytest.mark.long(seconds=35)
 def test_the_commands_of_a_page_do_what_they_should_from_top_to_bottom(
     page: Path, home: Path, control_plane: ControlPlane, namespace: str, simulator: Simulator
 ) -> None:

@@ -13,6 +13,7 @@ def twin(leases: Leases, name: str) -> dict[str, object]:
     return {**{key: body[key] for key in ("apiVersion", "kind", "spec")}, "metadata": {"name": name}}
 
 
+@pytest.mark.long(seconds=35)
 def test_the_older_of_two_keeps_the_lease_and_the_younger_takes_over_when_it_goes(
     leases: Leases, simulator: Simulator
 ) -> None:

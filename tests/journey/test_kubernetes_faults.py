@@ -55,6 +55,7 @@ def outlast(simulator: Simulator, items: list[str], seconds: float) -> None:
         assert times[-1] > until - INTERVAL - 1.5, item
 
 
+@pytest.mark.long(seconds=60)
 def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is_back() -> None:
     items = ["work_a", "work_b", "work_c", "work_stopped", "work_lost"]
     with OwnControlPlane() as plane, Simulator("--ttl", "15") as simulator:
@@ -115,6 +116,7 @@ LAST_WORDS = {"work_s403", "work_s404", "work_s422", "work_s500", "work_hang"}
 
 
 @pytest.mark.usefixtures("operator")
+@pytest.mark.long(seconds=45)
 def test_a_status_that_cannot_be_written_holds_no_beat_back_and_the_newest_is_written_after_all(
     leases: Leases, simulator: Simulator, proxy: KubeProxy
 ) -> None:

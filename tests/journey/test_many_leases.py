@@ -1,5 +1,7 @@
 import time
 
+import pytest
+
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history, heartbeats
 from support.operator import Leases, Operator
@@ -7,7 +9,7 @@ from support.simulator import Simulator
 
 ITEMS = [f"work_{number:02}" for number in range(50)]
 INTERVAL = 5.0  # a third of a TTL of 15 s
-WATCHED_SECONDS = 120.0
+WATCHED_SECONDS = 40.0  # eight beats of each lease; the soak watches for hours
 
 
 def await_all_held(leases: Leases, items: list[str]) -> None:
@@ -15,7 +17,8 @@ def await_all_held(leases: Leases, items: list[str]) -> None:
         leases.await_condition(item, "LeaseHeld", "True", seconds=60)
 
 
-def test_fifty_leases_at_ttl_15_for_two_minutes_then_ten_are_stopped(
+@pytest.mark.long(seconds=70)
+def test_fifty_leases_at_ttl_15_are_kept_then_ten_are_stopped(
     control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
 ) -> None:
     for item in ITEMS:
@@ -27,7 +30,7 @@ def test_fifty_leases_at_ttl_15_for_two_minutes_then_ten_are_stopped(
         await_all_held(leases, ITEMS)
         leases.await_running(*leases.pods())
         began = time.monotonic()
-        wait_for(lambda: time.monotonic() - began > WATCHED_SECONDS, seconds=WATCHED_SECONDS + 60, what="two minutes")
+        wait_for(lambda: time.monotonic() - began > WATCHED_SECONDS, seconds=WATCHED_SECONDS + 60, what="eight beats")
 
         stopped, rest = ITEMS[:10], ITEMS[10:]
         expected = {f"pod-{item.replace('_', '-')}" for item in rest}
@@ -46,6 +49,7 @@ def test_fifty_leases_at_ttl_15_for_two_minutes_then_ten_are_stopped(
     assert len(heartbeats(history)) > len(ITEMS) * WATCHED_SECONDS / INTERVAL
 
 
+@pytest.mark.long(seconds=40)
 def test_a_kill_and_a_restart_at_ttl_30_lose_no_lease(
     control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
 ) -> None:

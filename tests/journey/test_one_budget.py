@@ -1,3 +1,5 @@
+import pytest
+
 from controlplane import ControlPlane, wait_for
 from support.judge import heartbeats
 from support.operator import Leases, Operator
@@ -6,6 +8,7 @@ from support.simulator import Simulator
 ITEMS = [f"work_{number}" for number in range(8)]
 
 
+@pytest.mark.long(seconds=80)
 def test_a_budget_that_is_too_small_says_so_before_a_lease_is_lost_and_is_kept(
     control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
 ) -> None:

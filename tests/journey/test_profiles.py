@@ -17,7 +17,7 @@ from support.simulator import Simulator
 from support.stays import Stays
 from work_api_simulator.profiles import PROFILES, BeatAfterStop, Lapse, Redelivery
 
-TTL = 30  # seconds: within the bounds of every profile, and longer than a start on a busy machine
+TTL = 15  # seconds: within the bounds of every profile, and much longer than a restart takes
 KEPT = ["work_kept", "work_lost"]
 LAPSING = "work_lapsing"
 GRACEFUL, FORCED = "work_graceful", "work_forced"
@@ -127,6 +127,7 @@ def _told(leases: Leases, simulator: Simulator, stays: Stays, absent: tuple[floa
 
 
 @pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.long(seconds=30)
 def test_the_main_scenario_ends_as_it_should_under(profile: str, control_plane: ControlPlane) -> None:
     told, manners = Scenario(control_plane, profile).play(), PROFILES[profile]
     assert told.held == dict.fromkeys(KEPT, "True")

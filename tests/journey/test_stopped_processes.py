@@ -119,6 +119,7 @@ def test_an_operator_that_slept_for_less_goes_on_as_if_nothing_had_been(
     assert check_sandboxes(simulator.history(), stays.seen()) == []
 
 
+@pytest.mark.long(seconds=40)
 def test_five_kills_at_random_moments_lose_no_lease_at_ttl_30(
     leases: Leases, simulator: Simulator, operator: Operator, stays: Stays
 ) -> None:

@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from support.processes import ROOT, python_environment
 
 SECONDS = 280.0  # for what takes 40 on an idle machine
 
 
+@pytest.mark.long(seconds=45)
 def test_the_demo_tells_its_story_and_each_of_its_claims_is_so(tmp_path: Path) -> None:
     picture = tmp_path / "demo.svg"
     done = subprocess.run(

@@ -90,6 +90,7 @@ def _seconds(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
+@pytest.mark.long(seconds=60)
 def test_the_resource_is_deleted_and_the_work_api_is_down(control_plane: ControlPlane, namespace: str) -> None:
     leaves_behind_after_a_minute(
         control_plane,
@@ -99,6 +100,7 @@ def test_the_resource_is_deleted_and_the_work_api_is_down(control_plane: Control
     )
 
 
+@pytest.mark.long(seconds=60)
 def test_the_resource_is_deleted_and_the_key_is_revoked(control_plane: ControlPlane, namespace: str) -> None:
     def revoke(simulator: Simulator) -> None:
         simulator.set_environment_keys(simulator.environment_id)

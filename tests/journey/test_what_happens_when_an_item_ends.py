@@ -104,6 +104,7 @@ def test_no_beat_is_accepted_in_time(leases: Leases, simulator: Simulator, proxy
     assert check_sandboxes(simulator.history(), stays.seen()) == []
 
 
+@pytest.mark.long(seconds=40)
 def test_the_stop_is_not_acknowledged(leases: Leases, simulator: Simulator) -> None:
     hold(leases, simulator, template=leases.template(exit_code="0", exit_after="3s"))
     simulator.inject("status", call="stop", times=None, status=503)

@@ -216,6 +216,7 @@ def test_outages_shorter_than_the_ttl_lose_no_lease(leases: Leases, simulator: S
     assert check_sandboxes(simulator.history(), stays.seen()) == []
 
 
+@pytest.mark.long(seconds=40)
 def test_an_outage_longer_than_the_ttl_ends_sandboxes_before_their_leases_and_stops_nothing(
     leases: Leases, simulator: Simulator, stays: Stays
 ) -> None:

@@ -5,6 +5,7 @@ it: how each resource's lease must end, and which pods belong to it. The operato
 waits are for conditions.
 """
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -95,7 +96,12 @@ class World:
 
     def await_(self, condition: Callable[[], object], what: str) -> None:
         self.up()
-        wait_for(condition, seconds=PATIENCE, what=what)
+        try:
+            wait_for(condition, seconds=PATIENCE, what=what)
+        except AssertionError as error:
+            phases = {name: (pod["status"].get("phase"), pod["metadata"]) for name, pod in self.leases.pods().items()}
+            error.add_note(f"The pods: {json.dumps(phases)}\nThe operator's log ends:\n{self.operator.log()[-6000:]}")
+            raise
 
     def uids(self) -> dict[str, str]:
         """Return the pods that exist and are not being deleted, name by uid."""
@@ -432,6 +438,7 @@ def world(control_plane: ControlPlane, namespace: str) -> Iterator[World]:
 
 
 @pytest.mark.timeout(0 if settings().max_examples > 1_000 else 900)
+@pytest.mark.long(seconds=200)
 def test_any_sequence_ends_as_the_last_spec_says(world: World) -> None:
     class Here(Sequence):
         pass

@@ -243,6 +243,7 @@ def examples(usual: int) -> int:
 pytestmark = pytest.mark.timeout(300 if examples(0) < 10_000 else 6 * 3600)
 
 
+@pytest.mark.long(seconds=60)
 def test_no_order_of_events_breaks_a_promise_of_a_held_lease() -> None:
     run_state_machine_as_test(HeldLease, settings=settings(max_examples=examples(4_000), stateful_step_count=12))
 

@@ -49,15 +49,23 @@ def test_it_ends_cleanly_when_asked_even_while_a_request_hangs(number: signal.Si
         simulator.inject("hang")
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{simulator.url}/v1/environments/env_demo/work/work_1/heartbeat", timeout=0.3, trust_env=False)
-        simulator.process.send_signal(number)
-        assert simulator.process.wait(timeout=10) == 0
+        simulator.process.signal(number)
+        assert simulator.process.wait(10) == 0
         assert "Traceback" not in simulator.log()
 
 
+STARTS_ONE = """
+import subprocess, sys
+command = [sys.executable, "-m", "work_api_simulator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
+print(subprocess.Popen([*command, "--until-stdin-closes"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL).pid)
+sys.stdout.flush()
+input()
+"""
+
+
 def test_it_ends_with_the_process_that_started_it_however_that_ends() -> None:
-    program = "from support.simulator import Simulator; print(Simulator().process.pid, flush=True); input()"
     parent = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", STARTS_ONE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Mapping
@@ -18,10 +17,13 @@ from typing import Any, Self
 import httpx
 
 from controlplane import ControlPlane, wait_for
-from controlplane.processes import Processes
+from support.cluster import apply, path_of
+from support.costs import OPERATORS
+from support.preloaded import Preloaded
 from support.simulator import Simulator
 
 START_SECONDS = 60.0  # it takes a second or two; a machine that also builds something needs more
+GRACE_SECONDS = 3.0  # at the end of a test, when nothing of it matters any more
 END_SECONDS = 30.0  # Kopf's shutdown and the last status writes
 SECRET = "worklease-credentials"
 RESTARTED = 30  # seconds: the TTL of a lease that outlasts a restart of the operator, on a busy machine too
@@ -31,8 +33,8 @@ class Operator:
     """`worklease run` for one namespace; it ends with the test run, however that ends."""
 
     def __init__(self, plane: ControlPlane, namespace: str, api_url: str, **settings: str) -> None:
-        self._processes = Processes(Path(tempfile.mkdtemp(prefix="worklease-operator-")))
-        self._starts = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="worklease-operator-")
+        self._processes: list[Preloaded] = []
         self.killed: list[float] = []
         """When the process was killed, by the monotonic clock."""
         self._environment = {
@@ -47,17 +49,13 @@ class Operator:
         if namespace:  # its checkpoint is there too, so that no test reads another test's
             self._environment["WORKLEASE_NAMESPACE"] = namespace.partition(",")[0]
         self._environment |= settings
-        # Coverage and similar settings of the tests are not for the operator.
-        self._environment |= {"PATH": os.environ["PATH"]}
+        # The tests' own environment is not for the operator.
+        self._environment |= {"PATH": os.environ["PATH"], "HOME": self._folder.name, "TMPDIR": self._folder.name}
         try:
             self.start()
         except BaseException:
-            self._processes.close()
+            self.close()
             raise
-
-    @property
-    def _name(self) -> str:
-        return f"operator-{self._starts}"
 
     def __enter__(self) -> Self:
         return self
@@ -67,19 +65,25 @@ class Operator:
     ) -> None:
         if error is not None:
             error.add_note(f"The operator's log ends:\n{self.log()[-6000:]}")
-        self._processes.close()
+        self.close()
+
+    def close(self) -> None:
+        """End its processes, and remove their logs."""
+        for process in self._processes:
+            process.close(grace=GRACE_SECONDS)
+        self._folder.cleanup()
 
     def start(self) -> None:
         """Start or restart the process, and wait until it works."""
-        self._starts += 1
-        settings = [f"{name}={value}" for name, value in self._environment.items()]
-        self._processes.start(self._name, ["env", *settings, sys.executable, "-m", "worklease", "run"])
+        process = Preloaded(
+            "worklease", ["run"], environment=self._environment, log=self._log(len(self._processes) + 1), kind=OPERATORS
+        )
+        self._processes.append(process)
         wait_for(self._has_started, seconds=START_SECONDS, what="the operator's start")
 
     def _has_started(self) -> bool:
-        ended = self._processes.look().ended
-        if self._name in ended:
-            raise RuntimeError(f"the operator ended with {ended[self._name]}:\n{self.log()}")
+        if (status := self._processes[-1].status) is not None:
+            raise RuntimeError(f"the operator ended with {status}:\n{self.log()}")
         return "operator started" in self.log()
 
     @property
@@ -95,23 +99,26 @@ class Operator:
 
     def signal(self, number: int) -> None:
         """Send the process a signal, such as SIGSTOP and SIGCONT."""
-        self._processes.signal(self._name, number)
+        self._processes[-1].signal(number)
 
     def kill(self) -> None:
         """End the process at once, by SIGKILL."""
         self.signal(signal.SIGKILL)
-        self._processes.wait_for_end(self._name, seconds=END_SECONDS)
+        self._processes[-1].wait(END_SECONDS)
         self.killed.append(time.monotonic())
 
     def terminate(self) -> int:
         """End the process by SIGTERM, and return its exit status."""
         self.signal(signal.SIGTERM)
-        self._processes.wait_for_end(self._name, seconds=END_SECONDS)
-        return self._processes.look().ended[self._name]
+        return self._processes[-1].wait(END_SECONDS)
+
+    def _log(self, start: int) -> Path:
+        """Return the log of the process of the first start, the second, and so on."""
+        return Path(self._folder.name) / f"operator-{start}.log"
 
     def log(self) -> str:
         """Return the log of the latest process."""
-        path = self._processes.log(self._name)
+        path = self._log(len(self._processes))
         return path.read_text(errors="replace") if path.exists() else ""
 
 
@@ -124,8 +131,8 @@ class Leases:
         self._environment_id = simulator.environment_id
         self.put_key(simulator.environment_key)
 
-    def _kubectl(self, *arguments: str, text: str | None = None) -> str:
-        return self._plane.kubectl("--namespace", self.namespace, *arguments, input=text)
+    def _path(self, kind: str, name: str) -> str:
+        return f"{path_of(self.namespace, kind)}/{name}"
 
     def put_key(self, key: str, *, secret: str = SECRET) -> None:
         """Create or change the environment's Secret."""
@@ -135,11 +142,11 @@ class Leases:
             "metadata": {"name": secret},
             "stringData": {"environment-key": key},
         }
-        self._kubectl("apply", "-f", "-", text=json.dumps(body))
+        self.apply(body)
 
     def drop_key(self, *, secret: str = SECRET) -> None:
         """Delete the environment's Secret."""
-        self._kubectl("delete", "secret", secret)
+        self._plane.demand("DELETE", self._path("Secret", secret))
 
     def create(self, *work_ids: str, pods: bool = False, **spec: Any) -> None:
         """Create a WorkLease for each item, named after the item, and a sandbox pod with `pods`."""
@@ -150,7 +157,8 @@ class Leases:
 
     def apply(self, *objects: Mapping[str, Any]) -> None:
         """Apply objects as they are."""
-        self._kubectl("apply", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
+        for each in objects:
+            apply(self._plane, self.namespace, each)
 
     def _lease(self, work_id: str, spec: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -199,21 +207,21 @@ class Leases:
 
     def play(self, pod: str, **status: Any) -> None:
         """Write a pod's status, as a kubelet, a scheduler or a node controller does."""
-        patch = json.dumps({"status": status})
-        self._kubectl("patch", "pod", pod, "--subresource=status", "--type=strategic", "-p", patch)
+        path = self._path("Pod", f"{pod}/status")
+        self._plane.demand("PATCH", path, {"status": status}, content_type="application/strategic-merge-patch+json")
 
     def delete_pod(self, pod: str) -> None:
         """Delete a pod, as any user may."""
-        self._kubectl("delete", "pod", pod, "--wait=false")
+        self._plane.demand("DELETE", self._path("Pod", pod))
 
     def relabel(self, pod: str, work_id: str | None) -> None:
         """Set or remove a pod's label of the work item."""
-        label = f"worklease.dev/work-id={work_id}" if work_id is not None else "worklease.dev/work-id-"
-        self._kubectl("label", "pod", pod, "--overwrite", label)
+        self._merge("Pod", pod, {"metadata": {"labels": {"worklease.dev/work-id": work_id}}})
 
     def end_pod(self, pod: str, *, exit_code: int) -> None:
         """Make a pod's containers exit."""
-        self._kubectl("annotate", "pod", pod, "--overwrite", f"controlplane.worklease.dev/exit-code={exit_code}")
+        annotations = {"controlplane.worklease.dev/exit-code": str(exit_code)}
+        self._merge("Pod", pod, {"metadata": {"annotations": annotations}})
 
     def events(self, work_id: str) -> list[dict[str, Any]]:
         """Return a WorkLease's events, the earliest first."""
@@ -277,11 +285,17 @@ class Leases:
 
     def edit(self, work_id: str, spec: Mapping[str, Any]) -> None:
         """Change a WorkLease's spec by a merge patch."""
-        self._kubectl("patch", "worklease", _name(work_id), "--type=merge", "-p", json.dumps({"spec": spec}))
+        self._merge("WorkLease", _name(work_id), {"spec": spec})
+
+    def _merge(self, kind: str, name: str, patch: Mapping[str, Any]) -> None:
+        """Change an object by a merge patch."""
+        self._plane.demand("PATCH", self._path(kind, name), patch, content_type="application/merge-patch+json")
 
     def delete(self, work_id: str, *, wait: bool = False) -> None:
         """Delete a WorkLease."""
-        self._kubectl("delete", "worklease", _name(work_id), f"--wait={str(wait).lower()}", "--timeout=60s")
+        self._plane.demand("DELETE", self._path("WorkLease", _name(work_id)))
+        if wait:
+            wait_for(lambda: self.get(work_id) is None, seconds=60, what=f"the end of {work_id}")
 
 
 def _name(work_id: str) -> str:

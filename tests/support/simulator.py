@@ -4,8 +4,7 @@ This module owns the process and typed access to its administration. It must not
 """
 
 import json
-import subprocess
-import sys
+import os
 import tempfile
 import threading
 import time
@@ -16,9 +15,13 @@ from typing import Any, Self
 
 import httpx
 
-START_TIMEOUT = 30.0  # seconds until it must listen: importing aiohttp takes long on a machine that builds something
+from support.costs import SIMULATORS
+from support.preloaded import Preloaded
+
+START_TIMEOUT = 30.0  # seconds until it must listen: the first start of a worker imports, beside whatever else runs
 STOP_TIMEOUT = 10.0  # seconds until it must have ended after SIGTERM, which takes milliseconds
 POLL_INTERVAL = 0.1  # seconds between two checks of a condition
+START_POLL = 0.01  # seconds between two looks at a start, which takes a few hundredths
 
 
 class Simulator:
@@ -30,11 +33,14 @@ class Simulator:
 
     def __init__(self, *options: str, empty: bool = True) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="worklease-simulator-")
-        ready = Path(self._folder.name) / "ready.json"
-        self._log = (Path(self._folder.name) / "log").open("w+b")
-        command = [sys.executable, "-m", "work_api_simulator", "--listen=127.0.0.1:0", "--admin=127.0.0.1:0"]
-        command += [f"--ready-file={ready}", "--until-stdin-closes", *(["--empty"] if empty else []), *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT)
+        folder = Path(self._folder.name)
+        self._log = folder / "log"
+        ready = folder / "ready.json"
+        arguments = ["--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ready-file={ready}"]
+        arguments += [*(["--empty"] if empty else []), *options]
+        self.process = Preloaded(
+            "work_api_simulator", arguments, environment=os.environ, log=self._log, kind=SIMULATORS
+        )
         try:
             told = json.loads(self._ready(ready))
         except BaseException:
@@ -51,13 +57,13 @@ class Simulator:
     def _ready(self, ready: Path) -> str:
         deadline = time.monotonic() + START_TIMEOUT
         while not ready.exists():
-            try:
-                status = self.process.wait(timeout=POLL_INTERVAL)
-            except subprocess.TimeoutExpired:
-                if time.monotonic() < deadline:
-                    continue
-                raise TimeoutError(f"The simulator did not listen within {START_TIMEOUT:.0f} s: {self.log()}") from None
-            raise RuntimeError(f"The simulator ended with status {status} before it listened: {self.log()}")
+            if self.process.status is not None:
+                raise RuntimeError(
+                    f"The simulator ended with status {self.process.status} before it listened: {self.log()}"
+                )
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The simulator did not listen within {START_TIMEOUT:.0f} s: {self.log()}")
+            time.sleep(START_POLL)
         return ready.read_text(encoding="utf-8")
 
     def __enter__(self) -> Self:
@@ -72,22 +78,13 @@ class Simulator:
         """End the process, and return its exit status."""
         if hasattr(self, "_http"):
             self._http.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            status = self.process.wait(timeout=STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = self.process.wait()
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self._log.close()
+        status = self.process.close(grace=STOP_TIMEOUT)
         self._folder.cleanup()
         return status
 
     def log(self) -> str:
         """Return what it has printed."""
-        return Path(self._log.name).read_text(encoding="utf-8", errors="replace")
+        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
 
     # -- keys
 

@@ -35,6 +35,9 @@ class BinariesError(Exception):
     """A pinned binary cannot be found or built; the message says what to do."""
 
 
+CONTROL_PLANE = {"etcd", "kubernetes", "kwok"}  # the modules of its programs
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One pinned binary: `module` is its folder in tools/go, `requires` the Go module that sets its version."""
@@ -46,6 +49,11 @@ class Tool:
     about: str  # how long a cold build takes on two cores
     link: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()  # files of the required module that the binary needs beside it
+
+    @property
+    def purpose(self) -> str:
+        """What it is for: `make demo` builds the control plane only."""
+        return "" if self.module in CONTROL_PLANE else ", which only make test needs"
 
 
 def _kubernetes(name: str, about: str) -> Tool:
@@ -230,8 +238,9 @@ def _tool(name: str) -> Tool:
 def _build_all(tools: list[Tool], places: Places, shown: Progress) -> dict[str, Path]:
     """Build the tools one after the other: each build keeps all cores busy."""
     shown.note(
-        f"Building {', '.join(tool.name for tool in tools)} from source, once. All pinned tools together take "
-        f"about 15 minutes on two cores, less if Go has compiled them before. They are kept in {places.cache}."
+        f"Building {', '.join(tool.name for tool in tools)} from source, once for all commands. All pinned tools "
+        f"together take about 15 minutes on two cores, less if Go has compiled them before; the control plane alone "
+        f"takes six. They are kept in {places.cache}."
     )
     try:
         return {tool.name: _build(tool, places, shown) for tool in tools}
@@ -269,7 +278,7 @@ def _build_into(folder: Path, tool: Tool, places: Places, shown: Progress) -> No
     """Compile the tool and copy the files that it needs beside it, so that a warm cache needs no Go."""
     module = places.module(tool)
     go = find_go(places.modules, places.cache, GO_REQUIREMENTS, shown)
-    with shown.step(f"{tool.name} {version(tool, places)}", tool.about) as step:
+    with shown.step(f"{tool.name} {version(tool, places)}{tool.purpose}", tool.about) as step:
         link = link_flags(tool, places)
         compile_package(go, module, tool.package, link=link, target=folder / tool.name, step=step)
     if tool.stages:

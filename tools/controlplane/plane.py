@@ -21,6 +21,10 @@ from controlplane.ports import LOOPBACK
 REQUEST_SECONDS = 5.0  # loopback answers in milliseconds, or not at all
 
 
+class RefusedError(Exception):
+    """The API server refused a request; the message has its words."""
+
+
 class ControlPlane:
     """A control plane on this machine, as its administrator uses it."""
 
@@ -102,16 +106,22 @@ class ControlPlane:
 
     def request(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Any:
         """Send a request to the API server as administrator; return None if it refuses or does not answer."""
-        content = None if body is None else json.dumps(body).encode()
         try:
-            response = self._http.request(
-                method, self.url + path, content=content, headers={"Content-Type": content_type}
-            )
+            response = self._send(method, path, body, content_type)
         except httpx.HTTPError:  # not up yet, or no longer: callers ask again
             return None
+        return None if response.is_error else _content(response)
+
+    def demand(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Any:
+        """Send a request to the API server as administrator; raise RefusedError, with its words, if it refuses."""
+        response = self._send(method, path, body, content_type)
         if response.is_error:
-            return None
-        return response.json() if response.text.startswith("{") else response.text
+            raise RefusedError(f"{method} {path} was answered {response.status_code}: {response.text.strip()}")
+        return _content(response)
+
+    def _send(self, method: str, path: str, body: object, content_type: str) -> httpx.Response:
+        content = None if body is None else json.dumps(body).encode()
+        return self._http.request(method, self.url + path, content=content, headers={"Content-Type": content_type})
 
     @cached_property
     def _http(self) -> httpx.Client:
@@ -124,6 +134,11 @@ class ControlPlane:
         client = httpx.Client(headers=headers, verify=context, timeout=REQUEST_SECONDS, trust_env=False)
         weakref.finalize(self, client.close)
         return client
+
+
+def _content(response: httpx.Response) -> Any:
+    """Return an answer's object, or its text if it has none."""
+    return response.json() if response.text.startswith("{") else response.text
 
 
 def write_private(path: Path, content: str) -> None:

@@ -4,6 +4,7 @@ The Go toolchain is a script that a test puts on the PATH: the faults are inject
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -116,6 +117,7 @@ def test_a_binary_that_is_nowhere_is_built_into_the_cache(machine: Machine) -> N
     assert (code, out.strip()) == (0, str(machine.places.home(TOOLS["etcd"]) / "etcd"))
     assert Path(out.strip()).read_text() == PROGRAM
     assert "about 15 minutes" in err
+    assert "only make test needs" not in err
     assert len(machine.built()) == 1
 
 
@@ -127,8 +129,9 @@ def test_what_is_there_is_not_built_again(machine: Machine) -> None:
 
 
 def test_only_the_tools_asked_for_are_built(machine: Machine) -> None:
-    code, _, _ = machine.run("binaries", "helm", "kubeconform")
+    code, _, err = machine.run("binaries", "helm", "kubeconform")
     assert code == 0
+    assert set(re.findall(r"(\S+) \S+, which only make test needs", err)) == {"helm", "kubeconform"}
     assert {path.name.split("-")[0] for path in machine.tools.iterdir() if path.is_dir()} == {"helm", "kubeconform"}
 
 
