@@ -69,7 +69,7 @@ async def test_a_refusal_is_published_with_its_call_and_code_and_an_answer_is_no
             server.script = lambda _, status=status: refusal(status)  # type: ignore[misc]
             await api.heartbeat(ITEM, beat())
             await api.stop(ITEM, force=True, timeout=5)
-            await api.items(ITEM.environment_id, ITEM.key, timeout=5)
+            await api.page(ITEM.environment_id, ITEM.key, None, timeout=5)
     assert published == [CallRefused(call, code) for code in (412, 401, 503) for call in WorkApiCall]
 
 

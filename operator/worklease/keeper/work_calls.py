@@ -138,11 +138,11 @@ class WorkCalls(KeptCalls):
         try:
             async with timeout(deadlines.timeout(kept.lease)):
                 turn = replace(self._request(kept), key=f"list {environment_id}", rank=Rank.FIRST)
-                items = await self._clients.shared_list.ask(environment_id, key.environment, turn)
+                found = await self._clients.shared_list.ask(environment_id, key.environment, kept.spec.work_id, turn)
         except TimeoutError:
             _log.warning("the list did not come in time, so the windows alone decide %s", kept.about)
             return None
-        return items.get(kept.spec.work_id) if items is not None else None
+        return found if isinstance(found, ListedItem) else None
 
     def _instant(self) -> Exchange:
         now = self._clock()

@@ -122,6 +122,28 @@ class ListedItem:
     latest_heartbeat_at: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NotListed:
+    """The list was read to its end with this key, and does not show the item."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListRefused:
+    """401, 403 or 404, in the API's own words: the server refuses the list to this key, so the key is suspect."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListNotRead:
+    """The list could not be read, or not to its end: it decides nothing."""
+
+    message: str
+
+
+ListAnswer = ListedItem | NotListed | ListRefused | ListNotRead
+
+
 Outcome = (
     Answered
     | Conflicted

@@ -129,6 +129,10 @@ class Budget:
         finally:
             self.waiting -= 1
 
+    def deadline(self, request: BudgetRequest) -> float:
+        """Return when the call must go at the latest to save anything; infinite if nothing is at stake."""
+        return request.deadline(self._clock())
+
     def hold(self, seconds: float) -> None:
         """Hold all calls back: the server asked for it (429 or 503 with ``Retry-After``)."""
         until = self._clock() + seconds

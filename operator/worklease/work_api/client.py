@@ -5,7 +5,6 @@ must not retry: the lease sets the pace.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from pydantic import SecretStr, ValidationError
 from yarl import URL
 
 from worklease.rules.beats import Beat
-from worklease.rules.outcomes import Exchange, ListedItem, Outcome, Unanswered, Unsent
+from worklease.rules.outcomes import Exchange, ListedItem, ListNotRead, ListRefused, Outcome, Unanswered, Unsent
 from worklease.telemetry import SILENT, CallRefused, Publisher, WorkApiCall
 from worklease.work_api import responses
 from worklease.work_api.responses import Response
@@ -41,16 +40,11 @@ KEEP_ALIVE: Final = 75.0
 LONGEST_ANSWER: Final = 64 * 1024
 """Bytes read of an answer at most: the answer to a heartbeat has some two hundred."""
 
-PAGE: Final = 50
-"""Work items asked for in one call: servers allow at least so many."""
+PAGE: Final = 100
+"""Work items asked for in one call: the most that every known server gives."""
 
-MOST_PAGES: Final = 100
-"""Pages of a list that are read at most: an environment with more items than that has another problem."""
-
-LONGEST_PAGE: Final = 1024 * 1024
+LONGEST_PAGE: Final = 2 * 1024 * 1024
 """Bytes read of one page at most: twenty kilobytes for each of its items."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +86,14 @@ class StopNotAcknowledged:
 
 
 StopOutcome = StopAcknowledged | StopNotAcknowledged
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a list; ``following`` is the place of the next page, None or empty at the end."""
+
+    items: Mapping[str, ListedItem]
+    following: str | None
 
 
 @dataclass(slots=True)
@@ -195,27 +197,27 @@ class WorkApi:
                 said = responses.quote(response, item.key)
                 return StopNotAcknowledged(said, retry_after=responses.retry_after(response), in_doubt=is_server)
 
-    async def items(self, environment_id: str, key: SecretStr, *, timeout: float) -> Mapping[str, ListedItem] | None:  # noqa: ASYNC109 (the lease says how long)
-        """Return an environment's work items, by id: a read that changes nothing. None if the list is incomplete."""
+    async def page(
+        self,
+        environment_id: str,
+        key: SecretStr,
+        place: str | None,
+        *,
+        timeout: float,  # noqa: ASYNC109 (the list says how long)
+    ) -> ListPage | ListRefused | ListNotRead:
+        """Return one page of an environment's work items, a read that changes nothing; ``place`` None: the first."""
         path = f"/v1/environments/{quote(environment_id, safe='')}/work"
-        found: dict[str, ListedItem] = {}
-        page: str | None = None
+        asked = {"limit": str(PAGE)} | ({} if place is None else {"page": place})
         try:
             async with asyncio.timeout(timeout):
-                for _ in range(MOST_PAGES):
-                    asked = {"limit": str(PAGE)} | ({} if page is None else {"page": page})
-                    response = await self._call(WorkApiCall.LIST, path, key, LONGEST_PAGE, params=asked)
-                    if response.status != HTTPStatus.OK:
-                        _log.warning("list refused environment=%s: %s", environment_id, responses.quote(response, key))
-                        return None
-                    items, page = responses.listed_items(response)
-                    found |= items
-                    if not page:
-                        return found
+                response = await self._call(WorkApiCall.LIST, path, key, LONGEST_PAGE, params=asked)
+            if response.status == HTTPStatus.OK:
+                return ListPage(*responses.listed_items(response))
         except _FAILURES as error:
             why = "it could not be read" if isinstance(error, ValidationError) else self._in_words(error, timeout)
-            _log.warning("list not read environment=%s: %s", environment_id, responses.plain(why, key))
-        return None
+            return ListNotRead(responses.plain(why, key))
+        said = responses.quote(response, key)
+        return ListRefused(said) if responses.is_refusal_of_the_key(response) else ListNotRead(said)
 
     async def _beat(self, path: str, key: SecretStr) -> Response:
         """Send a beat through the pool directly."""

@@ -157,6 +157,16 @@ def listed_items(response: Response) -> tuple[dict[str, ListedItem], str | None]
     return found, page.next_page
 
 
+def is_refusal_of_the_key(response: Response) -> bool:
+    """Whether a list is refused to the key, in the API's own words: a gateway's 404 or login page is none.
+
+    Some servers answer 404 to a key of another environment.
+    """
+    refusals = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
+    error = _json(response).get("error")
+    return response.status in refusals and isinstance(error, dict) and isinstance(error.get("type"), str)
+
+
 # --- The parts of any response ---------------------------------------------------------------------------------------
 
 

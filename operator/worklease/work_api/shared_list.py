@@ -1,23 +1,42 @@
 """The list of an environment's work items: one read, which changes nothing, for all leases that are in doubt.
 
-Owns the sharing of one list among all that ask at the same time. Must not know what the list is for. A list that is
-returned began after the question: an older one may not show yet what the doubt is about.
+Owns the sharing of pages among all that ask about an environment with one key, and when to stop: at the page that has
+all that was asked for. Must not know what the list is for. A page answers only questions that were asked before it was
+asked for: an older one may not show yet what the doubt is about.
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final
+import logging
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from pydantic import SecretStr
 
-from worklease.rules.outcomes import ListedItem
+from worklease.rules.outcomes import ListAnswer, ListNotRead, NotListed
 from worklease.work_api.budget import Budget, BudgetRequest
-from worklease.work_api.client import WorkApi
+from worklease.work_api.client import ListPage, WorkApi
 
-TIMEOUT: Final = 10.0
-"""Seconds for all pages of a list."""
+PAGE_TIMEOUT: Final = 10.0
+"""Seconds for one page at most: as long as the longest time-out of who asks."""
 
-Items = Mapping[str, ListedItem] | None
+SHARING: Final = 0.5
+"""Seconds that a question waits at most for a first page under way, so that all that come meanwhile share the next one.
+A healthy answer takes far less; one that hangs keeps nobody from a page of his own."""
+
+MOST_PAGES: Final = 1_000
+"""Pages that are read for one set of questions at most: more is a list that goes in circles."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Question:
+    """Somebody asks for an item, and waits for the answer."""
+
+    work_id: str
+    request: BudgetRequest
+    answer: "asyncio.Future[ListAnswer]"
 
 
 class SharedList:
@@ -26,31 +45,139 @@ class SharedList:
     def __init__(self, work_api: WorkApi, budget: Budget) -> None:
         self._work_api = work_api
         self._budget = budget
-        self._running: dict[tuple[str, str], asyncio.Task[Items]] = {}
-        self._next: dict[tuple[str, str], asyncio.Task[Items]] = {}
+        self._readers: dict[tuple[str, str], _Reader] = {}
 
-    async def ask(self, environment_id: str, key: SecretStr, request: BudgetRequest) -> Items:
-        """Return the environment's items, or None if the list failed; ``request`` is for the call's turn."""
+    async def ask(self, environment_id: str, key: SecretStr, work_id: str, request: BudgetRequest) -> ListAnswer:
+        """Return what the list shows of an item, or why that is not known; ``request`` is for the turn of each page."""
         place = (environment_id, key.get_secret_value())
-        task = self._next.get(place)
-        if task is None:
-            task = asyncio.create_task(
-                self._fetch(place, environment_id, key, request), name=f"list of {environment_id}"
-            )
-            self._next[place] = task
-        # Shielded: the list is shared, and goes on when one that waits for it is cancelled.
-        return await asyncio.shield(task)
+        reader = self._readers.get(place)
+        if reader is None:
+            reader = self._readers[place] = _Reader(self._work_api, self._budget, environment_id, key)
+        question = _Question(work_id, request, asyncio.get_running_loop().create_future())
+        reader.add(question)
+        try:
+            return await question.answer
+        finally:
+            reader.remove(question)
+            if reader.is_idle and self._readers.get(place) is reader:
+                del self._readers[place]
 
-    async def _fetch(
-        self, place: tuple[str, str], environment_id: str, key: SecretStr, request: BudgetRequest
-    ) -> Items:
-        before = self._running.get(place)
-        if before is not None:
-            await asyncio.wait({before})
+
+class _Reader:
+    """The reading of one environment's list with one key.
+
+    Most questions are about the newest items, which the first page has. So a first page is never behind the reading of
+    further ones, which goes on for one set of questions at a time.
+    """
+
+    def __init__(self, work_api: WorkApi, budget: Budget, environment_id: str, key: SecretStr) -> None:
+        self._work_api = work_api
+        self._budget = budget
+        self._environment_id = environment_id
+        self._key = key
+        self._open: set[_Question] = set()
+        """Who waits for an answer."""
+        self._new: set[_Question] = set()
+        """Who of them waits for a first page that is not asked for yet."""
+        self._older: set[_Question] = set()
+        """Who was not answered by a first page, and waits for the next reading of further pages."""
+        self._place: str | None = None
+        """Where that reading begins: after the newest first page."""
+        self._gathering: asyncio.Task[None] | None = None
+        """Waits for the turn of the next first page."""
+        self._gathering_deadline = 0.0
+        self._first: asyncio.Task[None] | None = None
+        """The newest first page that was asked for."""
+        self._further: asyncio.Task[None] | None = None
+        """The reading of further pages."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not self._open
+
+    def add(self, question: _Question) -> None:
+        """Have a first page read for the question: the most urgent of those that wait takes the turn for all."""
+        self._open.add(question)
+        self._new.add(question)
+        deadline = self._budget.deadline(question.request)
+        if self._gathering is None or deadline < self._gathering_deadline:
+            if self._gathering is not None:
+                self._gathering.cancel()
+            self._gathering_deadline = deadline
+            self._gathering = self._start(self._read_first(question.request))
+
+    def remove(self, question: _Question) -> None:
+        """Forget a question that is answered, or that nobody waits for any more. Nothing is read for nobody."""
+        for among in (self._open, self._new, self._older):
+            among.discard(question)
+        if not self._new and self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        if not self._open:
+            for task in self._tasks:
+                task.cancel()
+
+    async def _read_first(self, request: BudgetRequest) -> None:
+        """Read the first page; who is not on it waits for the further ones."""
+        if self._first is not None:
+            await asyncio.wait({self._first}, timeout=SHARING)
         await self._budget.turn(request)
         # From here on no other question can join.
-        self._running[place] = self._next.pop(place)
-        try:
-            return await self._work_api.items(environment_id, key, timeout=TIMEOUT)
-        finally:
-            del self._running[place]
+        self._first, self._gathering = self._gathering, None
+        asked, self._new = self._new, set()
+        following = await self._read(None, asked)
+        if following is not None:
+            self._older |= _unanswered(asked)
+            self._place = following
+            if self._further is None or self._further.done():
+                self._further = self._start(self._read_on())
+
+    async def _read_on(self) -> None:
+        """Read the further pages, for one set of questions after the other."""
+        while self._older:
+            asked, self._older, place = self._older, set(), self._place
+            for _ in range(MOST_PAGES):
+                left = _unanswered(asked)
+                if place is None or not left:
+                    break
+                await self._budget.turn(min((each.request for each in left), key=self._budget.deadline))
+                place = await self._read(place, asked)
+            _answer(asked, ListNotRead(f"the list of {self._environment_id} has no end after {MOST_PAGES} pages"))
+
+    async def _read(self, place: str | None, asked: Iterable[_Question]) -> str | None:
+        """Read a page, and return the place of the next one; None if all ``asked`` are answered by now."""
+        earlier = tuple(self._open)
+        page = await self._work_api.page(self._environment_id, self._key, place, timeout=PAGE_TIMEOUT)
+        if not isinstance(page, ListPage):
+            _log.warning("list not read environment=%s: %s", self._environment_id, page.message)
+            _answer(asked, page)
+            return None
+        for each in earlier:
+            if (listed := page.items.get(each.work_id)) is not None:
+                _answer([each], listed)
+        if not page.following:
+            _answer(asked, NotListed())
+        return page.following if _unanswered(asked) else None
+
+    def _start(self, reading: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(reading, name=f"list of {self._environment_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        return task
+
+    def _end(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (mistake := task.exception()) is not None:
+            for each in _unanswered(self._open):
+                each.answer.set_exception(mistake)
+
+
+def _unanswered(questions: Iterable[_Question]) -> set[_Question]:
+    return {each for each in questions if not each.answer.done()}
+
+
+def _answer(questions: Iterable[_Question], answer: ListAnswer) -> None:
+    for each in _unanswered(questions):
+        each.answer.set_result(answer)

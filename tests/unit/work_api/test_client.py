@@ -31,7 +31,6 @@ from worklease.rules.outcomes import (
     Answered,
     Conflicted,
     Current,
-    ListedItem,
     Missing,
     NotReady,
     Outcome,
@@ -42,7 +41,6 @@ from worklease.rules.outcomes import (
 )
 from worklease.work_api.client import (
     LONGEST_ANSWER,
-    MOST_PAGES,
     StopAcknowledged,
     StopNotAcknowledged,
     WorkApi,
@@ -453,53 +451,3 @@ async def test_a_stop_is_not_acknowledged(
     assert isinstance(outcome, StopNotAcknowledged)
     assert outcome.unauthorized is unauthorized
     assert "in the server's words" in outcome.message
-
-
-# --- The list ------------------------------------------------------------------------------------------------------
-
-LISTED = {"id": "work_1", "type": "work", "state": "active", "started_at": VALUE, "secret": None}
-
-
-def page(*items: Mapping[str, object], following: str | None = None) -> Answer:
-    return Answer(body={"data": list(items), "next_page": following})
-
-
-async def test_the_list_is_read_page_by_page(server: ScriptedServer, api: WorkApi) -> None:
-    second = {"id": "work_2", "state": "a_new_state"}
-    server.script = in_turn(page(LISTED, following="p+2"), page(second))
-    found = await api.items("env/1", SecretStr(KEY), timeout=20)
-    assert found == {"work_1": ListedItem("active", VALUE), "work_2": ListedItem("a_new_state", None)}
-    assert [(seen.method, seen.path) for seen in server.seen] == [("GET", "/v1/environments/env%2F1/work")] * 2
-    assert [seen.query.get("page") for seen in server.seen] == [None, ["p+2"]]
-    assert server.seen[0].headers["authorization"] == f"Bearer {KEY}"
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        refusal(403, f"the key {KEY} is bad"),
-        refusal(500),
-        Answer(body=b"<html>"),
-        Answer(body=b"[" * 60_000),
-        page({"id": "work_1"}),
-        page({"id": 5, "state": "active"}),
-        Answer(body={"data": None}),
-        Answer(fault=Fault.CLOSE),
-        Answer(fault=Fault.HANG),
-    ],
-    ids=lambda answer: f"{answer.status}-{answer.fault.name}",
-)
-@pytest.mark.parametrize("pages_before", [0, 1])
-async def test_a_list_that_is_not_whole_is_none(
-    server: ScriptedServer, api: WorkApi, caplog: pytest.LogCaptureFixture, answer: Answer, pages_before: int
-) -> None:
-    server.script = in_turn(*[page(LISTED, following="next")] * pages_before, answer)
-    assert await api.items("env_1", SecretStr(KEY), timeout=0.5) is None
-    assert "list" in caplog.text
-    assert KEY not in caplog.text
-
-
-async def test_a_list_that_goes_in_circles_comes_to_an_end(server: ScriptedServer, api: WorkApi) -> None:
-    server.script = always(page(LISTED, following="again"))
-    assert await api.items("env_1", SecretStr(KEY), timeout=20) is None
-    assert len(server.seen) == MOST_PAGES
