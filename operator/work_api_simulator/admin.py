@@ -16,7 +16,11 @@ Keys of the body are optional, except those marked *. Calls on an item answer wi
 | POST `/items/{id}/requeue` | `state`, `acknowledged` | the item, queued again under its id |
 | POST `/items/{id}/steal` | | the item, after another worker claimed it or sent its heartbeat |
 | PUT `/items/{id}/ttl` | `ttl_seconds`* (null: no longer) | the item; later beats get this TTL |
+| PUT `/items/{id}/longest-ttl` | `ttl_seconds`* (null: none) | the item; beats that request more are refused (400) |
 | POST `/items/{id}/token` | | the item, with a new sessions token |
+| PUT `/items/{id}/token` | `seconds`* | the item; its sessions token is valid for so long from now |
+| POST `/environments/{id}/past-items` | `number`* | no body; so many stopped items are listed, newer than all others |
+| POST `/sessions/{id}/messages` | | `item`: what waits for a worker because of the message, null if nothing does |
 | POST `/sessions/{id}/events` | an event, with its `type`* | the event; clients that stream the session receive it |
 | GET `/sessions/{id}/events` | | `events`: all events of the session |
 | POST `/faults` | `kind`*, `call`, `item`, `times` (1; null: until removed), parameters of the kind | the fault |
@@ -26,7 +30,9 @@ Keys of the body are optional, except those marked *. Calls on an item answer wi
 
 Kinds of fault: `delay`, `delay-after` (`seconds`); `drop-before`, `drop-after`; `hang`, `hang-after`; `status`,
 `status-after` (`status`, `retry_after` in seconds, `retry_after_form`: seconds or date, `should_retry`); `malformed`
-(`body`). Kinds without `-after` act before the request takes effect, except `malformed`, which acts after.
+(`body`); `gateway`, `gateway-after` (`status`, `body`, `clock_ahead` in seconds, `retry_after`): a gateway answers by
+itself. Kinds without `-after` act before the request takes effect, except `malformed`, which acts after. A fault with
+`share`, from 0 to 1, meets that share of the requests, at random.
 """
 
 import asyncio
@@ -40,7 +46,7 @@ from aiohttp import web
 
 from work_api_simulator import wire
 from work_api_simulator.credentials import Operation
-from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
+from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Gateway, Hang, When
 from work_api_simulator.items import Item, State, StopMode
 from work_api_simulator.profiles import RetryAfter
 from work_api_simulator.routes import Outage
@@ -88,7 +94,11 @@ class AdminRoutes:
                 web.post("/items/{item_id}/requeue", self._requeue),
                 web.post("/items/{item_id}/steal", self._steal),
                 web.put("/items/{item_id}/ttl", self._ttl),
+                web.put("/items/{item_id}/longest-ttl", self._longest_ttl),
                 web.post("/items/{item_id}/token", self._token),
+                web.put("/items/{item_id}/token", self._expire_token),
+                web.post("/environments/{environment_id}/past-items", self._create_past),
+                web.post("/sessions/{session_id}/messages", self._message),
                 web.post("/sessions/{session_id}/events", self._add_event),
                 web.get("/sessions/{session_id}/events", self._events),
                 web.post("/faults", self._add_fault),
@@ -180,7 +190,24 @@ class AdminRoutes:
     async def _token(self, request: web.Request) -> web.Response:
         return _shown(self._simulation.rotate_token(request.match_info["item_id"]))
 
+    async def _longest_ttl(self, request: web.Request) -> web.Response:
+        seconds = _optional(await _body(request), "ttl_seconds", int)
+        return _shown(self._simulation.refuse_ttl(request.match_info["item_id"], seconds))
+
+    async def _expire_token(self, request: web.Request) -> web.Response:
+        seconds = _number(await _body(request), "seconds")
+        return _shown(self._simulation.expire_token(request.match_info["item_id"], seconds))
+
+    async def _create_past(self, request: web.Request) -> web.Response:
+        number = _required(await _body(request), "number", int)
+        self._simulation.create_past(request.match_info["environment_id"], number)
+        return web.Response(status=204)
+
     # -- sessions
+
+    async def _message(self, request: web.Request) -> web.Response:
+        item = self._simulation.message(request.match_info["session_id"])
+        return web.json_response({"item": None if item is None else _item(item)}, status=201)
 
     async def _add_event(self, request: web.Request) -> web.Response:
         body, session_id = await _body(request), self._session_id(request)
@@ -208,7 +235,8 @@ class AdminRoutes:
             _effect(kind, body),
             None if call is None else _parse_enum(Operation, call),
             _optional(body, "item", str),
-            times,
+            times=times,
+            share=_number(body, "share", 1.0),
         )
         return web.json_response(_fault(fault), status=201)
 
@@ -288,10 +316,10 @@ def _parse_enum(kind: type[E], text: str) -> E:
         raise AdminError(400, f"{text!r} is not one of: {known}") from error
 
 
-def _seconds(body: Body, key: str) -> float:
-    value = body.get(key)
+def _number(body: Body, key: str, default: float | None = None) -> float:
+    value = body.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise AdminError(400, f"{key}: must be a number of seconds")
+        raise AdminError(400, f"{key}: must be a number, and not negative")
     return float(value)
 
 
@@ -313,9 +341,9 @@ def _state(body: Body) -> State:
 def _effect(kind: str, body: Body) -> Effect:
     match kind:
         case "delay" | "delay-before":
-            return Delay(When.BEFORE, _seconds(body, "seconds"))
+            return Delay(When.BEFORE, _number(body, "seconds"))
         case "delay-after":
-            return Delay(When.AFTER, _seconds(body, "seconds"))
+            return Delay(When.AFTER, _number(body, "seconds"))
         case "drop-before":
             return Drop(When.BEFORE)
         case "drop-after":
@@ -331,6 +359,10 @@ def _effect(kind: str, body: Body) -> Effect:
         case "malformed":
             text = _optional(body, "body", str)
             return Garble() if text is None else Garble(text)
+        case "gateway" | "gateway-before":
+            return _gateway(When.BEFORE, body)
+        case "gateway-after":
+            return _gateway(When.AFTER, body)
         case _:
             raise AdminError(400, f"kind: there is no fault of kind {kind!r}")
 
@@ -345,6 +377,17 @@ def _failure(when: When, body: Body) -> Fail:
         _optional(body, "retry_after", int),
         None if form is None else _parse_enum(RetryAfter, form),
         _optional(body, "should_retry", str),
+    )
+
+
+def _gateway(when: When, body: Body) -> Gateway:
+    status = _required(body, "status", int)
+    return Gateway(
+        when,
+        status,
+        _optional(body, "body", str) or f"default backend - {status}",
+        _number(body, "clock_ahead", 0.0),
+        _optional(body, "retry_after", int),
     )
 
 

@@ -13,13 +13,13 @@ from work_api_simulator import items, wire
 from work_api_simulator.credentials import Caller, Keyring, Operation
 from work_api_simulator.items import HeartbeatAccepted, Item, StopAnswered, StopMode
 from work_api_simulator.limits import RateLimit
-from work_api_simulator.profiles import EmptyPoll, Profile, StopAnswer
+from work_api_simulator.profiles import EmptyPoll, Profile, StopAnswer, TtlNonsense, WorkerId
 from work_api_simulator.refusals import RefusalKind, RequestRefusal
 from work_api_simulator.store import Store
 from work_api_simulator.wire import Answer, Touched
 
 DEFAULT_RECLAIM_MS = 5000  # "`reclaim_older_than_ms` (default 5000, un-acked items only)"
-DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE = 20, 100  # the hosted sizes are unknown; small, so that clients must page
+DEFAULT_PAGE_SIZE = 20  # the hosted size is unknown; small, so that clients must page
 READS = frozenset({Operation.POLL, Operation.GET, Operation.LIST, Operation.STATS})
 
 
@@ -75,7 +75,9 @@ class SimulatedCalls:
     def _heartbeat(self, request: WorkRequest, now: int) -> Answer | RequestRefusal:
         desired = _whole_number(request.query, "desired_ttl_seconds", 1, None)
         if isinstance(desired, RequestRefusal):
-            return desired
+            if self._profile.ttl_nonsense is TtlNonsense.REFUSED:
+                return desired
+            desired = None
         item = self._store.find(request.environment_id, request.item_id, now)
         if isinstance(item, RequestRefusal):
             return item
@@ -147,7 +149,9 @@ class SimulatedCalls:
             return reclaim
         older = DEFAULT_RECLAIM_MS if reclaim is None else reclaim
         self._store.run_due(now)
-        item = self._store.poll(request.environment_id, now, older, request.worker_id)
+        is_named = self._profile.worker_id is WorkerId.QUERY
+        worker_id = request.query.get("worker_id") if is_named else request.worker_id
+        item = self._store.poll(request.environment_id, now, older, worker_id)
         return self._no_work() if item is None else Answer(200, wire.polled(item, self._profile), Touched(item, item))
 
     def _no_work(self) -> Answer:
@@ -171,7 +175,7 @@ class SimulatedCalls:
             below = wire.read_cursor(page)
             if below is None:
                 return RequestRefusal(RefusalKind.INVALID, "page: is not a cursor of this list")
-        size = min(DEFAULT_PAGE_SIZE if limit is None else limit, LARGEST_PAGE_SIZE)
+        size = min(DEFAULT_PAGE_SIZE if limit is None else limit, self._profile.largest_page)
         found, following = self._store.page(request.environment_id, now, size, below)
         return Answer(200, wire.page(found, None if following is None else wire.cursor(following)))
 

@@ -54,7 +54,21 @@ class _AddressParameter(click.ParamType[Address]):
         return Address(host.strip("[]"), int(port))
 
 
-@click.command("simulate")
+def _profiles_explained() -> str:
+    """Return a paragraph for each profile, with what it does otherwise than the hosted service."""
+    said = {
+        "hosted": "the hosted service, as far as its behaviour is recorded.",
+        "o": "one public server, in all that is known of it: ",
+        "m": "another public server, in all that is known of it: ",
+    }
+    lines = (
+        f"{name}: {said.get(name, '')}{', '.join(f'{switch}={value}' for switch, value in profile.differences.items())}"
+        for name, profile in sorted(PROFILES.items())
+    )
+    return "\n\n".join(["Profiles, and what each does otherwise than the hosted service:", *lines])
+
+
+@click.command("simulate", epilog=_profiles_explained())
 @click.option(
     "--listen", type=_AddressParameter(), default="127.0.0.1:8090", show_default=True, help="Address of the Work API."
 )

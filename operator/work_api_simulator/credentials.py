@@ -7,6 +7,7 @@ the history records the kind of credentials.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 from work_api_simulator.profiles import Profile, WrongEnvironment
 from work_api_simulator.refusals import RefusalKind, RequestRefusal
@@ -66,6 +67,7 @@ class Keyring:
         self._environment_keys: dict[str, frozenset[str]] = {}
         self._callers: dict[str, Caller] = {}
         self._tokens: dict[str, Caller] = {}
+        self._expiries: dict[str, int] = {}
 
     @property
     def environments(self) -> tuple[str, ...]:
@@ -94,7 +96,11 @@ class Keyring:
         if token is not None:
             self._tokens[token] = Caller(CredentialsKind.SESSIONS_TOKEN, frozenset({environment_id}), item_id)
 
-    def identify(self, authorization: str | None, api_key: str | None) -> Caller:
+    def expire_token(self, token: str, at: int) -> None:
+        """Let a sessions token be valid until then."""
+        self._expiries[token] = at
+
+    def identify(self, authorization: str | None, api_key: str | None, now: int) -> Caller:
         """Return the caller: `Authorization: Bearer` carries environment keys and tokens, `x-api-key` an API key.
 
         The public SDK also sends an API key as a bearer, so an API key is accepted there.
@@ -102,6 +108,8 @@ class Keyring:
         if authorization is not None:
             scheme, _, secret = authorization.partition(" ")
             if scheme.lower() != "bearer":
+                return Caller(CredentialsKind.UNKNOWN)
+            if now >= self._expiries.get(secret, now + 1):
                 return Caller(CredentialsKind.UNKNOWN)
             return self._callers.get(secret) or self._tokens.get(secret) or self._owner(secret)
         return Caller(CredentialsKind.NONE) if api_key is None else self._owner(api_key)
@@ -125,9 +133,7 @@ class Keyring:
         if caller.kind is CredentialsKind.UNKNOWN:
             return RequestRefusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
         if environment_id not in caller.environments:
-            wrong = profile.wrong_environment is WrongEnvironment.UNAUTHENTICATED
-            kind = RefusalKind.UNAUTHENTICATED if wrong else RefusalKind.FORBIDDEN
-            return RequestRefusal(kind, f"These credentials have no access to environment {environment_id}")
+            return _wrong_environment(environment_id, profile)
         if caller.kind not in ADMITTED[call]:
             return RequestRefusal(
                 RefusalKind.FORBIDDEN, f"The call {call} does not accept credentials of kind {caller.kind}"
@@ -135,3 +141,16 @@ class Keyring:
         if caller.item_id is not None and caller.item_id != item_id:
             return RequestRefusal(RefusalKind.FORBIDDEN, f"This sessions token does not belong to work item {item_id}")
         return None
+
+
+def _wrong_environment(environment_id: str, profile: Profile) -> RequestRefusal:
+    message = f"These credentials have no access to environment {environment_id}"
+    match profile.wrong_environment:
+        case WrongEnvironment.FORBIDDEN:
+            return RequestRefusal(RefusalKind.FORBIDDEN, message)
+        case WrongEnvironment.UNAUTHENTICATED:
+            return RequestRefusal(RefusalKind.UNAUTHENTICATED, message)
+        case WrongEnvironment.NOT_FOUND:
+            return RequestRefusal(RefusalKind.NOT_FOUND, f"Environment {environment_id} was not found")
+        case _:
+            assert_never(profile.wrong_environment)

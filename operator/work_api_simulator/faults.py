@@ -3,6 +3,7 @@
 This module owns the kinds of fault and the matching. `routes` carries them out, because that needs the connection.
 """
 
+import random
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -57,7 +58,19 @@ class Garble:
     body: str = '{"type": "work_heart'
 
 
-Effect = Delay | Drop | Hang | Fail | Garble
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Answer as a gateway before the API does, by itself: in its own words, with its own clock."""
+
+    when: When
+    status: int
+    body: str
+    clock_ahead: float = 0.0
+    """Seconds by which its `Date` is ahead of the API's."""
+    retry_after: int | None = None
+
+
+Effect = Delay | Drop | Hang | Fail | Garble | Gateway
 
 
 @dataclass(slots=True)
@@ -70,6 +83,8 @@ class Fault:
     call: Operation | None
     item_id: str | None
     times: int | None
+    share: float = 1.0
+    """The part of those requests that get it, at random."""
     removed: bool = False
     """Whether the fault was removed; this ends the requests that it holds."""
 
@@ -80,10 +95,20 @@ class Faults:
     def __init__(self) -> None:
         self._faults: dict[int, Fault] = {}
         self._next_id = 1
+        self._chance = random.Random()  # noqa: S311 (it chooses faults, no secrets)
 
-    def add(self, kind: str, effect: Effect, call: Operation | None, item_id: str | None, times: int | None) -> Fault:
+    def add(
+        self,
+        kind: str,
+        effect: Effect,
+        call: Operation | None,
+        item_id: str | None,
+        *,
+        times: int | None,
+        share: float = 1.0,
+    ) -> Fault:
         """Set a fault, and return it."""
-        fault = Fault(self._next_id, kind, effect, call, item_id, times)
+        fault = Fault(self._next_id, kind, effect, call, item_id, times, share)
         self._next_id += 1
         self._faults[fault.id] = fault
         return fault
@@ -108,7 +133,8 @@ class Faults:
     def take(self, call: Operation, item_id: str | None) -> Fault | None:
         """Return the first fault that applies to this request, and use up one of its times."""
         for fault in self._faults.values():
-            if fault.call in (None, call) and fault.item_id in (None, item_id) and fault.times != 0:
+            is_meant = fault.call in (None, call) and fault.item_id in (None, item_id) and fault.times != 0
+            if is_meant and self._chance.random() < fault.share:
                 if fault.times is not None:
                     fault.times -= 1
                 return fault

@@ -19,15 +19,18 @@ from work_api_simulator.profiles import (
     Lapse,
     OmittedValue,
     PreconditionBody,
+    PreconditionType,
     Profile,
     Redelivery,
     RepeatedAck,
-    StopAnswer,
+    RepeatedStop,
+    StartedAt,
     TtlMemory,
     TtlRequest,
     TtlUnextended,
     Unbeaten,
     UnclaimedStop,
+    UnpolledAck,
 )
 from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
@@ -60,6 +63,7 @@ class ChangeKind(StrEnum):
     STOPPED = "stopped"
     STOLEN = "stolen"
     DELETED = "deleted"
+    RECLAIMED = "reclaimed"
     TTL_IMPOSED = "ttl-imposed"
     TOKEN_ROTATED = "token-rotated"  # noqa: S105 - the name of an event, not a token
 
@@ -73,7 +77,9 @@ class Item:
     data_type: str
     data_id: str
     created_at: int
-    started_at: int
+    queued_at: int
+    """The entry to the queue."""
+    started_at: int | None
     sessions_token: str = field(repr=False)
     state: State = State.QUEUED
     value: str | None = None
@@ -86,9 +92,15 @@ class Item:
     """This item's default TTL, where it differs from the profile's."""
     ttl_imposed: int | None = None
     """A TTL that the server grants from now on, whatever is requested."""
+    ttl_longest: int | None = None
+    """Requests for a longer TTL are refused from now on."""
     ttl_requested: int | None = None
     """The TTL that the last beat requested and got, on servers that remember it."""
     polled_at: int | None = None
+    reclaim_ms: int = 0
+    """The `reclaim_older_than_ms` of the poll that reserved it."""
+    follows: str | None = None
+    """The item that must have ended before this one is polled."""
     acknowledged_at: int | None = None
     stop_requested_at: int | None = None
     stopped_at: int | None = None
@@ -103,6 +115,8 @@ class HeartbeatAccepted:
     item: Item
     extended: bool
     ttl: int
+    shown: str | None = None
+    """The `last_heartbeat` of the answer, where it is not the item's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +142,18 @@ def beat(
     """
     if expected is None and profile.omitted_value is OmittedValue.INVALID:
         return RequestRefusal(RefusalKind.INVALID, "expected_last_heartbeat: Field required")
-    if desired is not None and (refusal := _ttl_refusal(desired, profile)) is not None:
+    if desired is not None and (refusal := _ttl_refusal(item, desired, profile)) is not None:
         return refusal
     match item.state:
         case State.STOPPING | State.STOPPED:
-            return _beat_after_stop(item, now, profile, expected)
+            return _beat_after_stop(item, now, profile, expected, desired)
         case State.QUEUED if profile.beat_on_queued is BeatOnQueued.PRECONDITION:
             return _mismatch(item, profile, expected)
         case State.QUEUED if profile.beat_on_queued is BeatOnQueued.CONFLICT:
             return RequestRefusal(RefusalKind.CONFLICT, f"Work item {item.id} is queued: acknowledge it first")
+        case State.QUEUED if profile.beat_on_queued is BeatOnQueued.UNEXTENDED:
+            shown = instants.write(now, profile.value_format)
+            return HeartbeatAccepted(item, extended=False, ttl=_unextended_ttl(item, profile, desired), shown=shown)
         case State.QUEUED | State.STARTING | State.ACTIVE:
             if not _matches(item, profile, expected):
                 return _mismatch(item, profile, expected)
@@ -146,7 +163,7 @@ def beat(
 
 
 def _beat_after_stop(
-    item: Item, now: int, profile: Profile, expected: str | None
+    item: Item, now: int, profile: Profile, expected: str | None, desired: int | None
 ) -> HeartbeatAccepted | RequestRefusal:
     """Answer a beat on an item that is `stopping` or `stopped`.
 
@@ -154,7 +171,7 @@ def _beat_after_stop(
     nothing (recorded; a never-beaten `stopping` item answers `last_heartbeat: ""`). Some clones do compare there, and
     two move the value."
     """
-    unextended = HeartbeatAccepted(item, extended=False, ttl=_unextended_ttl(item, profile))
+    unextended = HeartbeatAccepted(item, extended=False, ttl=_unextended_ttl(item, profile, desired))
     match profile.beat_after_stop:
         case BeatAfterStop.UNCOMPARED:
             return unextended
@@ -175,6 +192,8 @@ def _extend(item: Item, now: int, profile: Profile, desired: int | None) -> Hear
     ttl = effective_ttl(item, profile, desired)
     asked = desired if desired is not None and profile.ttl_memory is TtlMemory.STICKY else item.ttl_requested
     moved = _with_next_value(item, now, profile)
+    if item.value is None and profile.started_at is StartedAt.FIRST_BEAT:
+        moved = replace(moved, started_at=now)
     beaten = replace(moved, state=State.ACTIVE, ttl=ttl, ttl_requested=asked, beaten_at=now)
     return HeartbeatAccepted(beaten, extended=True, ttl=ttl)
 
@@ -210,16 +229,20 @@ def effective_ttl(item: Item, profile: Profile, desired: int | None) -> int:
             assert_never(profile.ttl_request)
 
 
-def _ttl_refusal(desired: int, profile: Profile) -> RequestRefusal | None:
+def _ttl_refusal(item: Item, desired: int, profile: Profile) -> RequestRefusal | None:
     """Return the refusal of a TTL that this server does not grant: "clones clamp to 10..600 or 5..300, or refuse"."""
+    if item.ttl_longest is not None and desired > item.ttl_longest:
+        return RequestRefusal(RefusalKind.INVALID, f"desired_ttl_seconds: must be at most {item.ttl_longest}")
     if profile.ttl_request is TtlRequest.REFUSED and not profile.shortest_ttl <= desired <= profile.longest_ttl:
         bounds = f"{profile.shortest_ttl}..{profile.longest_ttl}"
         return RequestRefusal(RefusalKind.INVALID, f"desired_ttl_seconds: must be in {bounds}")
     return None
 
 
-def _unextended_ttl(item: Item, profile: Profile) -> int:
+def _unextended_ttl(item: Item, profile: Profile, desired: int | None = None) -> int:
     """Return the TTL of an answer that extends nothing; it "may report another one: derive no deadline from it"."""
+    if profile.ttl_unextended is TtlUnextended.ASKED:
+        return effective_ttl(item, profile, desired)
     if profile.ttl_unextended is TtlUnextended.DEFAULT or item.ttl is None:
         return default_ttl(item, profile)
     return item.ttl
@@ -243,7 +266,9 @@ def _matches(item: Item, profile: Profile, expected: str | None) -> bool:
 def _mismatch(item: Item, profile: Profile, expected: str | None) -> RequestRefusal:
     """Return the refusal of a failed comparison, in the words of the table "Errors"."""
     message = f"Heartbeat precondition failed: expected {expected}, actual was {item.value or 'NULL'}"
-    return RequestRefusal(RefusalKind.PRECONDITION, message, _mismatch_details(item, profile))
+    is_named = profile.precondition_type is PreconditionType.PRECONDITION
+    kind = RefusalKind.PRECONDITION_NAMED if is_named else RefusalKind.PRECONDITION
+    return RequestRefusal(kind, message, _mismatch_details(item, profile))
 
 
 def _mismatch_details(item: Item, profile: Profile) -> Mapping[str, Any] | None:
@@ -265,8 +290,12 @@ def _mismatch_details(item: Item, profile: Profile) -> Mapping[str, Any] | None:
 def acknowledge(item: Item, now: int, profile: Profile) -> Item | RequestRefusal:
     """Take the item out of the queue: "Ack is not idempotent: a repeat answers 409 naming the state (recorded)"."""
     match item.state:
+        case State.QUEUED if item.polled_at is None and profile.unpolled_ack is UnpolledAck.CONFLICT:
+            return RequestRefusal(RefusalKind.CONFLICT, f"Work item {item.id} was not polled")
         case State.QUEUED:
             return replace(item, state=State.STARTING, acknowledged_at=now)
+        case _ if profile.repeated_ack is RepeatedAck.ALWAYS:
+            return item
         case State.STARTING | State.ACTIVE if profile.repeated_ack is RepeatedAck.ITEM:
             return item
         case State.STARTING | State.ACTIVE | State.STOPPING | State.STOPPED:
@@ -285,9 +314,21 @@ def stop(item: Item, now: int, profile: Profile, mode: StopMode) -> StopAnswered
     first `stop_requested_at`)".
     """
     stopped = after_stop(item, now, profile, mode)
-    if stopped is item and profile.stop_answer is StopAnswer.CONFLICT_ON_REPEAT:
+    if stopped is item and _is_refused_again(item, profile):
         return RequestRefusal(RefusalKind.CONFLICT, f"Work item {item.id} is already {item.state}")
     return StopAnswered(stopped)
+
+
+def _is_refused_again(item: Item, profile: Profile) -> bool:
+    match profile.repeated_stop:
+        case RepeatedStop.ACKNOWLEDGED:
+            return False
+        case RepeatedStop.CONFLICT:
+            return True
+        case RepeatedStop.CONFLICT_WHEN_STOPPED:
+            return item.state is State.STOPPED
+        case _:
+            assert_never(profile.repeated_stop)
 
 
 def after_stop(item: Item, now: int, profile: Profile, mode: StopMode) -> Item:
@@ -305,7 +346,12 @@ def after_stop(item: Item, now: int, profile: Profile, mode: StopMode) -> Item:
             return replace(item, state=State.STOPPING, stop_requested_at=requested)
 
 
-def requeue(item: Item, now: int) -> Item:
+def first_started_at(now: int, profile: Profile) -> int | None:
+    """Return the `started_at` of an item that enters the queue: "[it] marks the entry to the queue (recorded)"."""
+    return now if profile.started_at is StartedAt.ENTRY else None
+
+
+def requeue(item: Item, now: int, profile: Profile) -> Item:
     """Queue the item again under its id.
 
     "A lease that lapses goes back to `queued` and its last heartbeat becomes null"; "`started_at` marks the entry to
@@ -314,7 +360,8 @@ def requeue(item: Item, now: int) -> Item:
     return replace(
         item,
         state=State.QUEUED,
-        started_at=now,
+        queued_at=now,
+        started_at=first_started_at(now, profile),
         value=None,
         beaten_at=None,
         ttl=None,
@@ -337,7 +384,7 @@ def lease_end(item: Item, profile: Profile) -> int | None:
         case State.ACTIVE if item.beaten_at is not None and item.ttl is not None:
             return item.beaten_at + item.ttl * SECOND
         case State.STARTING if item.acknowledged_at is not None and profile.unbeaten is Unbeaten.LAPSES:
-            return item.acknowledged_at + default_ttl(item, profile) * SECOND
+            return item.acknowledged_at + (profile.unbeaten_seconds or default_ttl(item, profile)) * SECOND
         case _:
             return None
 

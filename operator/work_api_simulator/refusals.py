@@ -19,6 +19,7 @@ class RefusalKind(Enum):
     NOT_FOUND = (404, "not_found_error")
     CONFLICT = (409, "invalid_request_error")
     PRECONDITION = (412, "invalid_request_error")
+    PRECONDITION_NAMED = (412, "precondition_failed_error")
     LIMITED = (429, "rate_limit_error")
 
     @property

@@ -6,7 +6,7 @@ This module owns everything between the socket and `calls`. It must not contain 
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from enum import StrEnum
@@ -16,8 +16,8 @@ from aiohttp import hdrs, web
 
 from work_api_simulator import wire
 from work_api_simulator.calls import WorkRequest, poll_block_ms
-from work_api_simulator.credentials import Operation
-from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Hang, When
+from work_api_simulator.credentials import Caller, Operation
+from work_api_simulator.faults import Delay, Drop, Effect, Fail, Fault, Garble, Gateway, Hang, When
 from work_api_simulator.history import RecordedRequest
 from work_api_simulator.instants import MILLISECOND, SECOND
 from work_api_simulator.profiles import Header, RetryAfter
@@ -27,6 +27,7 @@ from work_api_simulator.wire import Answer
 
 HANG_POLL_INTERVAL = 0.05  # seconds between two checks whether a client has left: short beside any client's timeout
 RETRYABLE = frozenset({408, 429})  # "408, 429, 5xx | retry"
+GATEWAY = "gateway"  # the `Server` of its answers
 CARRY_RETRY_AFTER = frozenset({429, 503})  # "429 and 503 may carry `Retry-After`"
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,6 +55,7 @@ class _Reply:
     status: int
     text: str
     headers: dict[str, str]
+    content_type: str = "application/json"
 
 
 class WorkRoutes:
@@ -121,7 +123,7 @@ class WorkRoutes:
 
     def _record_arrival(self, call: Operation, request: web.Request) -> RecordedRequest:
         path, headers = request.match_info, request.headers
-        caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
+        caller = self._identify(headers)
         return self._history.arrived(
             RecordedRequest(
                 seq=0,
@@ -137,11 +139,13 @@ class WorkRoutes:
             )
         )
 
+    def _identify(self, headers: Mapping[str, str]) -> Caller:
+        return self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"), self._clock.now())
+
     async def _apply(self, call: Operation, request: web.Request, record: RecordedRequest) -> _Reply:
         """Carry out the request. Credentials are checked now, because a key may be revoked during a delay."""
         body = await request.read() if request.can_read_body else b""
-        headers = request.headers
-        caller = self._keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
+        caller = self._identify(request.headers)
         work_request = WorkRequest(
             call, caller, record.environment_id, record.item_id or "", request.query, body, record.worker_id
         )
@@ -230,6 +234,8 @@ class WorkRoutes:
                 return self._failure(effect)
             case Garble(body):
                 return _Reply(200, body, {})
+            case Gateway():
+                return self._gateway(effect)
             case _:
                 assert_never(effect)
 
@@ -242,6 +248,14 @@ class WorkRoutes:
         if fail.should_retry is not None:
             reply.headers["x-should-retry"] = fail.should_retry
         return reply
+
+    def _gateway(self, gateway: Gateway) -> _Reply:
+        """Return an answer of the gateway before the API: its own words, clock and headers, and no request's id."""
+        date = formatdate(self._clock.now() / SECOND + gateway.clock_ahead, usegmt=True)
+        headers: dict[str, str] = {hdrs.SERVER: GATEWAY, hdrs.DATE: date}
+        if gateway.retry_after is not None:
+            headers[hdrs.RETRY_AFTER] = str(gateway.retry_after)
+        return _Reply(gateway.status, gateway.body, headers, content_type="text/plain")
 
     # -- answers
 
@@ -277,12 +291,12 @@ class WorkRoutes:
                 if request.transport is not None:
                     request.transport.abort()
                 return web.Response(status=500)  # never sent: the connection is aborted
-            case _Reply(status, text, headers):
+            case _Reply(status, text, headers, content_type):
                 record.status = status
                 record.outcome = "client-gone" if _has_left(request) else "answered"
                 if status == 204:
                     return web.Response(status=status, headers=headers)
-                return web.Response(status=status, text=text, headers=headers, content_type="application/json")
+                return web.Response(status=status, text=text, headers=headers, content_type=content_type)
             case _:
                 assert_never(reply)
 
@@ -303,4 +317,5 @@ def _has_left(request: web.Request) -> bool:
 
 
 async def _without_date(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.popall(hdrs.DATE, None)
+    if response.headers.get(hdrs.SERVER) != GATEWAY:
+        response.headers.popall(hdrs.DATE, None)

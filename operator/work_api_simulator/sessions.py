@@ -40,9 +40,8 @@ class Sessions:
         return list(self._events.get(session_id, ()))
 
     def item_of(self, session_id: str) -> Item | None:
-        """Return the item of a session: the one whose `data` or id names the session."""
-        everything = self._simulation.store.all_items(self._simulation.clock.now())
-        return next((item for item in everything if session_id in (item.data_id, item.id)), None)
+        """Return the item of a session: the newest whose `data` or id names the session."""
+        return self._simulation.item_of(session_id)
 
     def add(self, session_id: str, event: Event) -> Event:
         """Add an event, with an id if it has none, and send it to all streams."""
@@ -95,7 +94,8 @@ class Sessions:
     def _refusal(self, request: web.Request) -> RequestRefusal | None:
         """Return why the caller may not see the session; the answer does not reveal whether it exists."""
         headers = request.headers
-        caller = self._simulation.keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"))
+        now = self._simulation.clock.now()
+        caller = self._simulation.keyring.identify(headers.get(hdrs.AUTHORIZATION), headers.get("x-api-key"), now)
         if caller.kind in (CredentialsKind.NONE, CredentialsKind.UNKNOWN):
             return RequestRefusal(RefusalKind.UNAUTHENTICATED, "Invalid credentials")
         item = self.item_of(request.match_info["session_id"])

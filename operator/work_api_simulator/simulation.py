@@ -9,14 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
-from work_api_simulator import items
+from work_api_simulator import instants, items
 from work_api_simulator.calls import SimulatedCalls
 from work_api_simulator.clock import Clock
 from work_api_simulator.credentials import Keyring
 from work_api_simulator.faults import Faults
 from work_api_simulator.history import History
+from work_api_simulator.instants import SECOND
 from work_api_simulator.items import ChangeKind, Item, State, StopMode
-from work_api_simulator.profiles import Profile
+from work_api_simulator.profiles import NextMessage, Profile
 from work_api_simulator.refusals import RequestRefusal
 from work_api_simulator.store import KNOWN_ID, Change, Store
 
@@ -72,7 +73,7 @@ class Simulation:
             raise AdminError(404, f"There is no item {item_id}")
         return item
 
-    def create(self, new: NewItem) -> Item:
+    def create(self, new: NewItem, *, follows: str | None = None) -> Item:
         """Create an item in the given state, as if workers had led it there."""
         now = self.clock.now()
         item_id = f"work_{secrets.token_hex(12)}" if new.id is None else new.id
@@ -88,14 +89,65 @@ class Simulation:
             data_type=new.data_type,
             data_id=new.data_id or f"sesn_{secrets.token_hex(12)}",
             created_at=now,
-            started_at=now,
+            queued_at=now,
+            started_at=items.first_started_at(now, self.profile),
             sessions_token=secrets.token_urlsafe(24),
             ttl_default=new.ttl_default,
+            follows=follows,
             metadata=new.metadata,
         )
         item = self._advance(item, new.state, now)
         self.store.add(item, now)
         return item
+
+    def create_past(self, environment_id: str, number: int) -> None:
+        """Create items that ended a while ago, and are listed like any other; the history has no entry for each."""
+        if environment_id not in self.keyring.environments:
+            raise AdminError(404, f"There is no environment {environment_id}: set its keys first")
+        now = self.clock.now()
+        value = instants.write(now, self.profile.value_format)
+        self.store.add_past(
+            Item(
+                id=f"work_{secrets.token_hex(12)}",
+                environment_id=environment_id,
+                data_type="session",
+                data_id=f"sesn_{secrets.token_hex(12)}",
+                created_at=now,
+                queued_at=now,
+                started_at=now,
+                sessions_token="",
+                state=State.STOPPED,
+                value=value,
+                stopped_at=now,
+            )
+            for _ in range(number)
+        )
+        self.history.noted("past-items", now, f"{number} in {environment_id}")
+
+    def item_of(self, session_id: str) -> Item | None:
+        """Return the newest item whose `data` or id names the session."""
+        everything = list(self.store.all_items(self.clock.now()))
+        return next((item for item in reversed(everything) if session_id in (item.data_id, item.id)), None)
+
+    def message(self, session_id: str) -> Item | None:
+        """Send a message to a session; return the item that waits for a worker because of it, None if none does."""
+        last = self.item_of(session_id)
+        if last is None:
+            raise AdminError(404, f"There is no item for session {session_id}")
+        has_ended = last.state is State.STOPPED
+        match self.profile.next_message:
+            case NextMessage.SAME_ITEM:
+                return self.requeue(last.id, State.QUEUED) if has_ended else None
+            case NextMessage.NEW_ITEM:
+                return self._add_to_session(last, follows=None) if has_ended else None
+            case NextMessage.SUCCESSOR:
+                return self._add_to_session(last, follows=last.id)
+            case _:
+                assert_never(self.profile.next_message)
+
+    def _add_to_session(self, last: Item, *, follows: str | None) -> Item:
+        new = NewItem(environment_id=last.environment_id, data_id=last.data_id, ttl_default=last.ttl_default)
+        return self.create(new, follows=follows)
 
     def _advance(self, item: Item, state: State, now: int) -> Item:
         """Return a queued item after the transitions that lead to a state."""
@@ -137,7 +189,7 @@ class Simulation:
     def requeue(self, item_id: str, state: State) -> Item:
         """Queue an item again under its id, as a new message to its session does."""
         before, now = self.item(item_id), self.clock.now()
-        after = self._advance(items.requeue(before, now), state, now)
+        after = self._advance(items.requeue(before, now, self.profile), state, now)
         self.store.change(ChangeKind.REQUEUED, before, after, now)
         return after
 
@@ -156,6 +208,20 @@ class Simulation:
         after = replace(before, ttl_imposed=seconds)
         self.store.change(ChangeKind.TTL_IMPOSED, before, after, now)
         return after
+
+    def refuse_ttl(self, item_id: str, longest: int | None) -> Item:
+        """Refuse every later beat that requests a longer TTL; None ends that."""
+        before, now = self.item(item_id), self.clock.now()
+        after = replace(before, ttl_longest=longest)
+        self.store.change(ChangeKind.TTL_IMPOSED, before, after, now)
+        return after
+
+    def expire_token(self, item_id: str, seconds: float) -> Item:
+        """Let the item's sessions token be valid for so long from now."""
+        item, now = self.item(item_id), self.clock.now()
+        self.keyring.expire_token(item.sessions_token, now + int(seconds * SECOND))
+        self.history.noted("token-expires", now, item_id)
+        return item
 
     def rotate_token(self, item_id: str) -> Item:
         """Replace the item's sessions token, and revoke the old one at once."""

@@ -7,13 +7,13 @@ Nothing in it suspends, so every operation is atomic in one event loop: this alo
 import heapq
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from work_api_simulator import items
 from work_api_simulator.instants import MILLISECOND, SECOND
 from work_api_simulator.items import ChangeKind, Item, State
-from work_api_simulator.profiles import Lapse, LapsedId, Profile
+from work_api_simulator.profiles import Lapse, LapsedId, ListedDelivery, Profile, ReclaimAge, ReclaimedId
 from work_api_simulator.refusals import RefusalKind, RequestRefusal
 
 KNOWN_ID = re.compile(r"(work|sesn)_[A-Za-z0-9_-]+")
@@ -60,6 +60,7 @@ class Store:
         self._due: list[tuple[int, str]] = []
         self._scheduled: dict[str, int] = {}
         self._past: dict[str, list[tuple[int, Item]]] = {}
+        self._former: dict[str, Item] = {}
 
     # -- one item
 
@@ -94,10 +95,18 @@ class Store:
         self.put(item, now)
         self._observe(Change(now, ChangeKind.CREATED, None, item))
 
+    def add_past(self, past: Iterable[Item]) -> None:
+        """Store items that ended before anybody looked: no change is reported of them."""
+        for item in past:
+            self._environment(item.environment_id).created.append(item.id)
+            self.put(item, item.created_at)
+
     def change(self, kind: ChangeKind, before: Item, after: Item, now: int) -> None:
         """Store an item that the administration or the passing of time changed, and report the change."""
         if after.state is State.QUEUED and after.deliveries != before.deliveries:
             self._environment(before.environment_id).waiting.pop(before.id, None)  # it goes to the end of the queue
+        if after.deliveries != before.deliveries:
+            self._former[before.id] = before
         self.put(after, now)
         self._observe(Change(now, kind, before, after))
 
@@ -112,20 +121,34 @@ class Store:
         """Return the item that has waited longest.
 
         The item stays `queued` until it is acknowledged. Until then it is returned again once its last poll is older
-        than `reclaim_older_than_ms` ("default 5000, un-acked items only").
+        than `reclaim_older_than_ms` ("default 5000, un-acked items only"), on some servers under another id.
         """
         environment = self._environment(environment_id)
         if worker_id is not None:
             environment.workers[worker_id] = now
         if self.profile.lapse is Lapse.AT_NEXT_POLL:
             self._lapse_overdue(environment_id, now)
-        for item_id in environment.waiting:
+        for item_id in tuple(environment.waiting):
             item = self._items[item_id]
-            if item.polled_at is None or now - item.polled_at >= reclaim_older_than_ms * MILLISECOND:
-                polled = replace(item, polled_at=now)
-                self.put(polled, now)
-                return polled
+            if not self._is_offered(item, now, reclaim_older_than_ms):
+                continue
+            if item.polled_at is not None and self.profile.reclaimed_id is ReclaimedId.NEW:
+                item = self._rename(ChangeKind.RECLAIMED, item, item, now)
+            polled = replace(item, polled_at=now, reclaim_ms=reclaim_older_than_ms)
+            self.put(polled, now)
+            return polled
         return None
+
+    def _is_offered(self, item: Item, now: int, reclaim_older_than_ms: int) -> bool:
+        """Whether a poll may return an item that waits."""
+        before = None if item.follows is None else self._items.get(item.follows)
+        if before is not None and before.state is not State.STOPPED:
+            return False
+        if item.polled_at is None:
+            return True
+        is_reserving = self.profile.reclaim_age is ReclaimAge.RESERVING
+        age = item.reclaim_ms if is_reserving else reclaim_older_than_ms
+        return now - item.polled_at >= age * MILLISECOND
 
     def stats(self, environment_id: str, now: int) -> QueueStats:
         """Count the waiting items, the polled but unacknowledged ones, and the workers that polled recently."""
@@ -136,7 +159,7 @@ class Store:
         return QueueStats(
             depth=len(waiting) - pending,
             pending=pending,
-            oldest_queued_at=min((item.started_at for item in waiting), default=None),
+            oldest_queued_at=min((item.queued_at for item in waiting), default=None),
             workers_polling=sum(now - at <= POLLING_WINDOW for at in environment.workers.values()),
         )
 
@@ -201,15 +224,20 @@ class Store:
 
     def _requeue(self, kind: ChangeKind, item: Item, at: int) -> None:
         """Queue an item again, under its id or, if the profile says so, a new one."""
-        queued = items.requeue(item, at)
+        queued = items.requeue(item, at, self.profile)
         if kind is not ChangeKind.LAPSED or self.profile.lapsed_id is LapsedId.SAME:
             self.change(kind, item, queued, at)
-            return
-        renamed = replace(queued, id=f"work_{secrets.token_hex(12)}", latest=0)
-        self._forget(item)
+        else:
+            self._rename(kind, item, queued, at)
+
+    def _rename(self, kind: ChangeKind, before: Item, after: Item, at: int) -> Item:
+        """Give an item that waits another id, and return it: the old id is of no item any more."""
+        renamed = replace(after, id=f"work_{secrets.token_hex(12)}", latest=0)
+        self._forget(before)
         self._environment(renamed.environment_id).created.append(renamed.id)
         self.put(renamed, at)
-        self._observe(Change(at, kind, item, renamed))
+        self._observe(Change(at, kind, before, renamed))
+        return renamed
 
     # -- bookkeeping
 
@@ -226,6 +254,7 @@ class Store:
         environment.waiting.pop(item.id, None)
         environment.created.remove(item.id)
         self._past.pop(item.id, None)
+        self._former.pop(item.id, None)
 
     def _remember(self, item: Item, now: int) -> None:
         """Keep an item's past as far back as a lagging list can show it."""
@@ -241,7 +270,9 @@ class Store:
         return sum(at <= horizon for at, _ in past) - 1
 
     def _seen_by_list(self, item_id: str, now: int) -> Item | None:
-        """Return an item as the list shows it: "The list lags"."""
+        """Return an item as the list shows it: "The list lags", by some seconds or by a delivery."""
+        if self.profile.listed_delivery is ListedDelivery.FORMER and item_id in self._former:
+            return self._former[item_id]
         if not self.profile.list_lag_seconds:
             return self._items[item_id]
         past = self._past[item_id]

@@ -55,7 +55,7 @@ def heartbeat(answered: HeartbeatAccepted) -> str:
     return json.dumps(
         {
             "type": "work_heartbeat",
-            "last_heartbeat": answered.item.value or "",
+            "last_heartbeat": answered.shown or answered.item.value or "",
             "lease_extended": answered.extended,
             "state": answered.item.state,
             "ttl_seconds": answered.ttl,
@@ -138,7 +138,7 @@ def _item(shown: Item, secret_text: str | None) -> dict[str, Any]:
         "environment_id": shown.environment_id,
         "created_at": instants.write(shown.created_at),
         "acknowledged_at": _written(shown.acknowledged_at),
-        "started_at": instants.write(shown.started_at),
+        "started_at": _written(shown.started_at),
         "latest_heartbeat_at": shown.value,
         "stop_requested_at": _written(shown.stop_requested_at),
         "stopped_at": _written(shown.stopped_at),

@@ -18,6 +18,7 @@ from support.judge import check_history
 from support.processes import is_alive, python_environment
 from support.simulator import Simulator
 from work_api_simulator.command import simulate
+from work_api_simulator.profiles import PROFILES
 
 
 def beat(simulator: Simulator, item: str, expected: str = "NO_HEARTBEAT") -> httpx.Response:
@@ -155,3 +156,11 @@ def test_the_package_needs_nothing_of_the_operator() -> None:
         if line.startswith(("from worklease", "import worklease"))
     }
     assert imported == set()
+
+
+def test_the_help_says_what_each_profile_does_otherwise_than_the_hosted_service() -> None:
+    told = " ".join(
+        CliRunner().invoke(simulate, ["--help"], terminal_width=1000, max_content_width=1000).output.split()
+    )
+    assert "m: another public server, in all that is known of it: beat_on_queued=200-unextended" in told
+    assert all(f" {name}: " in told for name in PROFILES)

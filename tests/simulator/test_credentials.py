@@ -113,3 +113,24 @@ async def test_the_token_of_a_deleted_item_is_revoked(served: Served) -> None:
     await served.admin.delete("/items/work_1")
     assert (await served.beat(headers={"Authorization": f"Bearer {token}"})).status_code == 401
     assert (await served.beat()).status_code == 404
+
+
+async def test_one_key_is_revoked_while_another_stays_good(served: Served) -> None:
+    served.create()
+    served.simulation.keyring.set_environment_keys(ENVIRONMENT, ["stays", "goes"])
+    stays, goes = ({"Authorization": f"Bearer {key}"} for key in ("stays", "goes"))
+    assert (await served.call("GET", "", headers=goes)).status_code == 200
+    served.simulation.keyring.set_environment_keys(ENVIRONMENT, ["stays"])
+    assert (await served.call("GET", "", headers=goes)).status_code == 401
+    assert (await served.call("GET", "", headers=stays)).status_code == 200
+
+
+async def test_a_sessions_token_may_expire_while_the_environments_key_stays_good(served: Served) -> None:
+    item = served.create()
+    token = {"Authorization": f"Bearer {item.sessions_token}"}
+    value = (await served.beat(headers=token)).json()["last_heartbeat"]
+    await served.admin.put("/items/work_1/token", json={"seconds": 60})
+    value = (await served.beat(expected=value, headers=token)).json()["last_heartbeat"]
+    await served.admin.put("/items/work_1/token", json={"seconds": 0})
+    assert (await served.beat(expected=value, headers=token)).status_code == 401
+    assert (await served.beat(expected=value)).status_code == 200

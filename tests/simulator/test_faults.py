@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -12,6 +12,8 @@ import pytest
 
 from support.judge import heartbeats
 from support.served import NO_HEARTBEAT, Served
+from work_api_simulator.items import State, StopMode
+from work_api_simulator.profiles import ListedDelivery
 
 
 async def inject(served: Served, kind: str, **more: Any) -> int:
@@ -205,3 +207,73 @@ async def test_an_outage_does_not_stop_the_clock(served: Served) -> None:
     await served.held()
     await served.admin.put("/outage", json={"mode": "refuse"})
     await served.until(lapsed)
+
+
+# --- A gateway before the API ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "applied"), [("gateway", False), ("gateway-after", True)])
+async def test_a_gateway_answers_by_itself_with_its_own_clock_and_words(
+    served: Served, kind: str, *, applied: bool
+) -> None:
+    served.create()
+    await inject(served, kind, status=504, clock_ahead=100, retry_after=7)
+    answer = await served.beat()
+    assert (answer.status_code, answer.text) == (504, "default backend - 504")
+    assert "request-id" not in answer.headers
+    assert answer.headers["retry-after"] == "7"
+    ahead = parsedate_to_datetime(answer.headers["date"]).timestamp() - time.time()
+    assert ahead == pytest.approx(100, abs=2)
+    assert (served.simulation.item("work_1").value is not None) is applied
+
+
+async def test_a_gateways_404_is_not_the_apis_own(served: Served) -> None:
+    served.create()
+    await inject(served, "gateway", status=404)
+    assert (await served.beat()).text == "default backend - 404"
+    await inject(served, "gateway", status=502, body="<html>bad gateway</html>")
+    assert (await served.beat()).text == "<html>bad gateway</html>"
+
+
+async def test_a_gateway_tells_its_time_even_where_the_api_does_not(serve: Callable[..., Awaitable[Served]]) -> None:
+    served = await serve("terse")
+    served.create()
+    await inject(served, "gateway", status=504)
+    assert "date" in (await served.beat()).headers
+    assert "date" not in (await served.beat()).headers
+
+
+# --- By chance -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_fault_may_meet_a_share_of_the_requests(served: Served) -> None:
+    served.create()
+    await inject(served, "status", status=500, times=None, share=0.4)
+    answers = [(await served.beat(expected=None)).status_code for _ in range(300)]
+    assert 70 < answers.count(500) < 170, "120 of 300, give or take"
+
+
+# --- What else a server may do ---------------------------------------------------------------------------------------
+
+
+async def test_a_list_may_lag_by_a_delivery(serve: Callable[..., Awaitable[Served]]) -> None:
+    served = await serve(listed_delivery=ListedDelivery.FORMER)
+    served.create()
+    value = await served.held()
+    served.simulation.stop("work_1", StopMode.FORCED)
+    served.simulation.requeue("work_1", State.STARTING)
+    await served.held()
+    (row,) = (await served.call("GET", "")).json()["data"]
+    assert (row["state"], row["latest_heartbeat_at"]) == ("stopped", value)
+
+
+async def test_a_ttl_may_be_refused_for_ever(served: Served) -> None:
+    served.create()
+    value = (await served.beat(desired=60)).json()["last_heartbeat"]
+    await served.admin.put("/items/work_1/longest-ttl", json={"ttl_seconds": 30})
+    for _ in range(2):
+        assert (await served.beat(expected=value, desired=60)).status_code == 400
+    assert (await served.beat(expected=value, desired=30)).status_code == 200
+    await served.admin.put("/items/work_1/longest-ttl", json={"ttl_seconds": None})
+    value = served.simulation.item("work_1").value or ""
+    assert (await served.beat(expected=value, desired=60)).status_code == 200

@@ -87,7 +87,7 @@ def test_values_strictly_increase_whatever_the_clock_does(steps: list[int], form
 
 def test_values_increase_across_deliveries_too() -> None:
     held = active()
-    again = accepted(replace(items.requeue(held, T0), state=State.STARTING), NO_HEARTBEAT, at=T0 - SECOND).item
+    again = accepted(replace(items.requeue(held, T0, HOSTED), state=State.STARTING), NO_HEARTBEAT, at=T0 - SECOND).item
     assert (held.value or "") < (again.value or "")
 
 
@@ -142,7 +142,7 @@ def test_some_servers_refuse_a_first_beat_before_the_acknowledgement(manner: Bea
 
 def test_a_queued_item_does_not_take_an_old_value() -> None:
     held = active()
-    refusal = refused(items.requeue(held, T0 + SECOND), held.value)
+    refusal = refused(items.requeue(held, T0 + SECOND, HOSTED), held.value)
     assert refusal.details is not None
     assert refusal.details["current_state"]["last_heartbeat"] is None
     assert refusal.details["current_state"]["state"] == "queued"

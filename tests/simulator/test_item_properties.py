@@ -55,7 +55,7 @@ def _stop(mode: StopMode) -> Step:
 
 def _pass_time(before: Item, now: int, profile: Profile) -> Item:
     due = items.due(before, profile)
-    return items.requeue(before, due[0]) if due is not None and due[0] <= now else before
+    return items.requeue(before, due[0], profile) if due is not None and due[0] <= now else before
 
 
 STEPS = st.one_of(

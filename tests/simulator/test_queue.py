@@ -26,7 +26,7 @@ class ObservedStore:
         return new
 
     def queued(self, item_id: str, at: int = T0) -> Item:
-        return self.add(replace(item(State.QUEUED), id=item_id, created_at=at, started_at=at), at)
+        return self.add(replace(item(State.QUEUED), id=item_id, created_at=at, queued_at=at, started_at=at), at)
 
     def poll(self, at: int, reclaim_ms: int = RECLAIM_MS) -> str | None:
         found = self.store.poll(ENVIRONMENT, at, reclaim_ms, "worker")
@@ -145,7 +145,7 @@ def test_an_item_that_is_delivered_again_takes_a_new_place_in_the_queue() -> Non
     observed = ObservedStore()
     first = observed.queued("work_a")
     observed.queued("work_b")
-    observed.store.change(ChangeKind.REQUEUED, first, items.requeue(first, T0 + SECOND), T0 + SECOND)
+    observed.store.change(ChangeKind.REQUEUED, first, items.requeue(first, T0 + SECOND, HOSTED), T0 + SECOND)
     assert observed.poll(T0 + SECOND) == "work_b"
 
 

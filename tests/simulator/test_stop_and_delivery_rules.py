@@ -12,7 +12,7 @@ from work_api_simulator.profiles import (
     Profile,
     Redelivery,
     RepeatedAck,
-    StopAnswer,
+    RepeatedStop,
     Unbeaten,
     UnclaimedStop,
 )
@@ -79,7 +79,7 @@ def test_a_graceful_stop_of_an_item_without_a_holder_differs_between_servers() -
 
 
 def test_some_servers_refuse_a_repeated_stop() -> None:
-    profile = Profile(stop_answer=StopAnswer.CONFLICT_ON_REPEAT)
+    profile = Profile(repeated_stop=RepeatedStop.CONFLICT)
     over = stopped(active(), StopMode.FORCED)
     refusal = items.stop(over, LATER, profile, StopMode.FORCED)
     assert isinstance(refusal, RequestRefusal)
@@ -117,7 +117,7 @@ def test_a_stopping_item_waits_for_its_confirmation_however_long() -> None:
 
 
 def test_a_lapsed_item_is_queued_with_its_heartbeat_null() -> None:
-    after = items.requeue(active(), LATER)
+    after = items.requeue(active(), LATER, HOSTED)
     assert (after.state, after.value, after.acknowledged_at, after.polled_at) == (State.QUEUED, None, None, None)
 
 
@@ -125,11 +125,11 @@ def test_started_at_is_stamped_at_each_entry_to_the_queue_and_by_nothing_else() 
     held = active()
     assert held.started_at == T0
     assert stopped(held, StopMode.FORCED).started_at == T0
-    assert items.requeue(held, LATER).started_at == LATER
+    assert items.requeue(held, LATER, HOSTED).started_at == LATER
 
 
 def test_a_stopped_item_that_is_delivered_again_can_be_claimed_again() -> None:
-    again = items.requeue(stopped(active(), StopMode.FORCED), LATER)
+    again = items.requeue(stopped(active(), StopMode.FORCED), LATER, HOSTED)
     assert (again.stop_requested_at, again.stopped_at, again.deliveries) == (None, None, 2)
     assert accepted(again, NO_HEARTBEAT, at=LATER).extended
 
@@ -138,7 +138,7 @@ def test_some_servers_deliver_a_stopped_item_again_once_within_seconds() -> None
     profile = Profile(redelivery=Redelivery.AFTER_STOP)
     over = stopped(active(), StopMode.FORCED, profile=profile)
     assert items.due(over, profile) == (LATER + 2 * SECOND, ChangeKind.REQUEUED)
-    assert items.due(stopped(items.requeue(over, LATER), StopMode.FORCED), profile) is None
+    assert items.due(stopped(items.requeue(over, LATER, HOSTED), StopMode.FORCED), profile) is None
     assert items.due(over, HOSTED) is None
 
 

@@ -145,6 +145,18 @@ class Simulator:
         """Grant this TTL to every later beat; None ends that."""
         return self._call("PUT", f"/items/{item_id}/ttl", {"ttl_seconds": seconds})
 
+    def refuse_ttl(self, item_id: str, longest: int | None) -> dict[str, Any]:
+        """Refuse every later beat that requests a longer TTL (400); None ends that."""
+        return self._call("PUT", f"/items/{item_id}/longest-ttl", {"ttl_seconds": longest})
+
+    def create_past_items(self, number: int, environment_id: str | None = None) -> None:
+        """List so many stopped items, newer than all others."""
+        self._call("POST", f"/environments/{environment_id or self.environment_id}/past-items", {"number": number})
+
+    def expire_token(self, item_id: str, seconds: float = 0.0) -> None:
+        """Let an item's sessions token be valid for so long from now."""
+        self._call("PUT", f"/items/{item_id}/token", {"seconds": seconds})
+
     def rotate_token(self, item_id: str) -> str:
         """Revoke an item's sessions token, and return the new one."""
         return str(self._call("POST", f"/items/{item_id}/token")["sessions_token"])
@@ -154,6 +166,11 @@ class Simulator:
         self._call("DELETE", f"/items/{item_id}")
 
     # -- sessions
+
+    def message(self, session_id: str) -> str | None:
+        """Send a message to a session; return the item that waits for a worker because of it, None if none does."""
+        item = self._call("POST", f"/sessions/{session_id}/messages")["item"]
+        return None if item is None else str(item["id"])
 
     def add_event(self, session_id: str, **event: Any) -> str:
         """Add an event to a session, such as an `agent.tool_use`, and return its id."""
@@ -172,10 +189,11 @@ class Simulator:
         call: str | None = "heartbeat",
         item: str | None = None,
         times: int | None = 1,
+        share: float = 1.0,
         **effect: Any,
     ) -> int:
         """Set a fault, and return its id. `work_api_simulator.admin` lists the kinds and their parameters."""
-        body = {"kind": kind, "call": call, "item": item, "times": times, **effect}
+        body = {"kind": kind, "call": call, "item": item, "times": times, "share": share, **effect}
         return int(self._call("POST", "/faults", body)["id"])
 
     def remove_fault(self, fault_id: int) -> None:

@@ -17,6 +17,7 @@ def item(state: State = State.STARTING) -> Item:
         data_type="session",
         data_id="sesn_1",
         created_at=T0,
+        queued_at=T0,
         started_at=T0,
         sessions_token="token",
         state=state,
