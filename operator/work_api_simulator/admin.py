@@ -32,7 +32,7 @@ Kinds of fault: `delay`, `delay-after` (`seconds`); `drop-before`, `drop-after`;
 `status-after` (`status`, `retry_after` in seconds, `retry_after_form`: seconds or date, `should_retry`); `malformed`
 (`body`); `gateway`, `gateway-after` (`status`, `body`, `clock_ahead` in seconds, `retry_after`): a gateway answers by
 itself. Kinds without `-after` act before the request takes effect, except `malformed`, which acts after. A fault with
-`share`, from 0 to 1, meets that share of the requests, at random.
+`share`, from 0 to 1, meets that share of the requests, at random; one with `accepted` only beats that extended a lease.
 """
 
 import asyncio
@@ -237,6 +237,7 @@ class AdminRoutes:
             _optional(body, "item", str),
             times=times,
             share=_number(body, "share", 1.0),
+            is_for_accepted=bool(_optional(body, "accepted", bool)),
         )
         return web.json_response(_fault(fault), status=201)
 

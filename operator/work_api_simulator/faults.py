@@ -85,6 +85,8 @@ class Fault:
     times: int | None
     share: float = 1.0
     """The part of those requests that get it, at random."""
+    is_for_accepted: bool = False
+    """Whether it meets only beats that extended a lease, after their effect; the others are answered."""
     removed: bool = False
     """Whether the fault was removed; this ends the requests that it holds."""
 
@@ -106,9 +108,10 @@ class Faults:
         *,
         times: int | None,
         share: float = 1.0,
+        is_for_accepted: bool = False,
     ) -> Fault:
         """Set a fault, and return it."""
-        fault = Fault(self._next_id, kind, effect, call, item_id, times, share)
+        fault = Fault(self._next_id, kind, effect, call, item_id, times, share, is_for_accepted)
         self._next_id += 1
         self._faults[fault.id] = fault
         return fault

@@ -118,7 +118,8 @@ class WorkRoutes:
         reply = await self._inject_before(fault, request)
         if reply is None:
             applied = await self._apply(call, request, record)
-            reply = await self._inject_after(fault, request, applied)
+            is_met = record.extended or not fault.is_for_accepted
+            reply = await self._inject_after(fault, request, applied) if is_met else applied
         return self._finish(request, record, reply)
 
     def _record_arrival(self, call: Operation, request: web.Request) -> RecordedRequest:

@@ -253,6 +253,16 @@ async def test_a_fault_may_meet_a_share_of_the_requests(served: Served) -> None:
     assert 70 < answers.count(500) < 170, "120 of 300, give or take"
 
 
+async def test_a_fault_may_meet_only_beats_that_extended_a_lease(served: Served) -> None:
+    served.create()
+    await inject(served, "drop-after", times=None, accepted=True)
+    with pytest.raises(httpx.TransportError):
+        await served.beat()
+    assert (await served.beat()).status_code == 412
+    with pytest.raises(httpx.TransportError):
+        await served.beat(expected=served.simulation.item("work_1").value)
+
+
 # --- What else a server may do ---------------------------------------------------------------------------------------
 
 
