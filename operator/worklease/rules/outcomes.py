@@ -139,6 +139,8 @@ class ListNotRead:
     """The list could not be read, or not to its end: it decides nothing."""
 
     message: str
+    is_worth_a_try: bool = False
+    """Whether the same page may be had at once: its answer was lost, or a gateway failed."""
 
 
 ListAnswer = ListedItem | NotListed | ListRefused | ListNotRead

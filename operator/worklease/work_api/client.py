@@ -213,11 +213,17 @@ class WorkApi:
                 response = await self._call(WorkApiCall.LIST, path, key, LONGEST_PAGE, params=asked)
             if response.status == HTTPStatus.OK:
                 return ListPage(*responses.listed_items(response))
+        except ValidationError:
+            return ListNotRead("the list could not be read")
         except _FAILURES as error:
-            why = "it could not be read" if isinstance(error, ValidationError) else self._in_words(error, timeout)
-            return ListNotRead(responses.plain(why, key))
+            return ListNotRead(responses.plain(self._in_words(error, timeout), key), is_worth_a_try=True)
         said = responses.quote(response, key)
-        return ListRefused(said) if responses.is_refusal_of_the_key(response) else ListNotRead(said)
+        if responses.is_refusal_of_the_key(response):
+            return ListRefused(said)
+        has_failed = (
+            response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.REQUEST_TIMEOUT
+        )
+        return ListNotRead(said, is_worth_a_try=has_failed and responses.retry_after(response) is None)
 
     async def _beat(self, path: str, key: SecretStr) -> Response:
         """Send a beat through the pool directly."""

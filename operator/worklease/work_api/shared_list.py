@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from worklease.rules.outcomes import ListAnswer, ListNotRead, NotListed
+from worklease.rules.outcomes import ListAnswer, ListNotRead, ListRefused, NotListed
 from worklease.work_api.budget import Budget, BudgetRequest
 from worklease.work_api.client import ListPage, WorkApi
 
@@ -24,8 +24,17 @@ SHARING: Final = 0.5
 """Seconds that a question waits at most for a first page under way, so that all that come meanwhile share the next one.
 A healthy answer takes far less; one that hangs keeps nobody from a page of his own."""
 
+PATIENCE: Final = 1.0
+"""Seconds after which a page without an answer is asked for once more, beside the first: a healthy one takes far less,
+and a read that is repeated harms nobody."""
+
+TRIES: Final = 3
+"""How often a page is asked for: with two of five answers lost, all three get none in one of sixteen cases."""
+
 MOST_PAGES: Final = 1_000
 """Pages that are read for one set of questions at most: more is a list that goes in circles."""
+
+_Reply = ListPage | ListRefused | ListNotRead
 
 _log = logging.getLogger(__name__)
 
@@ -139,17 +148,16 @@ class _Reader:
         while self._older:
             asked, self._older, place = self._older, set(), self._place
             for _ in range(MOST_PAGES):
-                left = _unanswered(asked)
-                if place is None or not left:
+                if place is None or not _unanswered(asked):
                     break
-                await self._budget.turn(min((each.request for each in left), key=self._budget.deadline))
+                await self._turn(asked)
                 place = await self._read(place, asked)
             _answer(asked, ListNotRead(f"the list of {self._environment_id} has no end after {MOST_PAGES} pages"))
 
     async def _read(self, place: str | None, asked: Iterable[_Question]) -> str | None:
         """Read a page, and return the place of the next one; None if all ``asked`` are answered by now."""
         earlier = tuple(self._open)
-        page = await self._work_api.page(self._environment_id, self._key, place, timeout=PAGE_TIMEOUT)
+        page = await self._ask(place, asked)
         if not isinstance(page, ListPage):
             _log.warning("list not read environment=%s: %s", self._environment_id, page.message)
             _answer(asked, page)
@@ -160,6 +168,28 @@ class _Reader:
         if not page.following:
             _answer(asked, NotListed())
         return page.following if _unanswered(asked) else None
+
+    async def _ask(self, place: str | None, asked: Iterable[_Question]) -> _Reply:
+        """Ask for a page, and again if its answer gets lost or takes long."""
+        tries: set[asyncio.Task[_Reply]] = set()
+        page: _Reply | None = None
+        try:
+            for left in reversed(range(TRIES)):
+                reading = self._work_api.page(self._environment_id, self._key, place, timeout=PAGE_TIMEOUT)
+                tries.add(asyncio.create_task(reading))
+                page = await _first_answer(tries, PATIENCE if left else None)
+                if left == 0 or (page is not None and not _is_lost(page)):
+                    break
+                await self._turn(asked)
+        finally:
+            for each in tries:
+                each.cancel()
+        return page or ListNotRead("nothing was asked")
+
+    async def _turn(self, asked: Iterable[_Question]) -> None:
+        """Wait for a turn of the budget, by the most urgent of those that are not answered."""
+        if requests := [each.request for each in _unanswered(asked)]:
+            await self._budget.turn(min(requests, key=self._budget.deadline))
 
     def _start(self, reading: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(reading, name=f"list of {self._environment_id}")
@@ -172,6 +202,23 @@ class _Reader:
         if not task.cancelled() and (mistake := task.exception()) is not None:
             for each in _unanswered(self._open):
                 each.answer.set_exception(mistake)
+
+
+async def _first_answer(tries: "set[asyncio.Task[_Reply]]", patience: float | None) -> _Reply | None:
+    """Return what the first of the tries brings, None if that takes longer; without a bound a loss only at the end."""
+    page: _Reply | None = None
+    while tries and (page is None or (patience is None and _is_lost(page))):
+        done, _ = await asyncio.wait(tries, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return None
+        ended = done.pop()
+        tries.discard(ended)
+        page = ended.result()
+    return page
+
+
+def _is_lost(page: _Reply) -> bool:
+    return isinstance(page, ListNotRead) and page.is_worth_a_try
 
 
 def _unanswered(questions: Iterable[_Question]) -> set[_Question]:

@@ -15,7 +15,7 @@ from worklease.rules.outcomes import ListAnswer, ListedItem, ListNotRead, ListRe
 from worklease.telemetry import SILENT, Publisher, TelemetryEvent, TurnGiven
 from worklease.work_api.budget import Budget, BudgetRequest, Rank
 from worklease.work_api.client import WorkApi
-from worklease.work_api.shared_list import MOST_PAGES, SharedList
+from worklease.work_api.shared_list import MOST_PAGES, PAGE_TIMEOUT, PATIENCE, TRIES, SharedList
 
 ACTIVE = ListedItem("active", VALUE)
 MANY_A_MINUTE = 60_000  # so that each call needs a turn, and gets it at once
@@ -130,8 +130,8 @@ async def test_a_list_that_goes_in_circles_comes_to_an_end(lists: Lists) -> None
 @pytest.mark.parametrize(
     "answer",
     [
-        refusal(500),
         refusal(429),
+        refusal(503, retry_after="3"),
         refusal(400),
         Answer(status=404, body=b"default backend - 404"),
         Answer(status=403, body=b"<html>who are you?</html>"),
@@ -140,7 +140,6 @@ async def test_a_list_that_goes_in_circles_comes_to_an_end(lists: Lists) -> None
         page({"id": "work_1"}),
         page({"id": 5, "state": "active"}),
         Answer(body={"data": None}),
-        Answer(fault=Fault.CLOSE),
     ],
     ids=lambda answer: f"{answer.status}-{answer.fault.name}",
 )
@@ -151,6 +150,50 @@ async def test_a_list_that_cannot_be_read_to_its_end_decides_nothing(
     lists.server.script = in_turn(*[page(item(1), following="next")] * pages_before, answer)
     assert isinstance(await lists.ask("work_2"), ListNotRead)
     assert "list not read environment=env/1" in caplog.text
+
+
+LOST = [refusal(500), refusal(408), Answer(status=502, body=b"<html>"), Answer(fault=Fault.CLOSE)]
+
+
+@pytest.mark.parametrize("answer", LOST, ids=lambda answer: f"{answer.status}-{answer.fault.name}")
+@pytest.mark.parametrize("pages_before", [0, 1])
+async def test_a_page_that_gets_lost_is_asked_for_again_at_once(
+    lists: Lists, answer: Answer, pages_before: int
+) -> None:
+    before = [page(item(1), following="next")] * pages_before
+    lists.server.script = in_turn(*before, *[answer] * (TRIES - 1), page(item(2)))
+    assert await lists.ask("work_2") == ACTIVE
+    assert len(lists.server.seen) == pages_before + TRIES
+
+
+async def test_a_page_that_gets_lost_again_and_again_decides_nothing(lists: Lists) -> None:
+    lists.server.script = always(refusal(500))
+    assert isinstance(await lists.ask(), ListNotRead)
+    assert len(lists.server.seen) == TRIES
+
+
+async def test_a_page_that_hangs_is_asked_for_again_and_the_first_answer_counts(lists: Lists) -> None:
+    lists.server.script = in_turn(Answer(fault=Fault.HANG), page(item(1)))
+    began = time.monotonic()
+    assert await lists.ask() == ACTIVE
+    assert PATIENCE <= time.monotonic() - began < PAGE_TIMEOUT
+
+
+async def test_a_late_answer_counts_where_a_later_try_was_lost(lists: Lists) -> None:
+    may_answer = asyncio.Event()
+    lists.server.script = in_turn(page(item(1), until=may_answer), refusal(500), refusal(500))
+    asked = lists.ask()
+    await lists.server.until_seen(TRIES)
+    may_answer.set()
+    assert await asked == ACTIVE
+
+
+async def test_each_try_takes_a_turn_of_the_budget(lists_of: Callable[..., Lists]) -> None:
+    told: list[TelemetryEvent] = []
+    lists = lists_of(MANY_A_MINUTE, publisher=Publisher(told.append))
+    lists.server.script = always(refusal(500))
+    await lists.ask()
+    assert [type(each) for each in told] == [TurnGiven] * TRIES
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
