@@ -3,6 +3,8 @@
 This module must not assert.
 """
 
+from http import HTTPStatus
+
 from pydantic import SecretStr
 
 from support.scripted_server import Answer
@@ -33,7 +35,8 @@ def renewed(**changes: object) -> Answer:
 
 
 def refusal(status: int, message: str = "no", **headers: str) -> Answer:
-    body = {"type": "error", "error": {"type": "invalid_request_error", "message": message}}
+    kind = "not_found_error" if status == HTTPStatus.NOT_FOUND else "invalid_request_error"
+    body = {"type": "error", "error": {"type": kind, "message": message}}
     return Answer(status=status, body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 

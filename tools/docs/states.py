@@ -23,6 +23,7 @@ from worklease.rules.outcomes import (
     Current,
     Exchange,
     Missing,
+    NotListed,
     NotReady,
     Rejected,
     Throttled,
@@ -148,6 +149,12 @@ def _fails(kind: type) -> Event:
     return lambda moment: _after(moment, kind(_exchange(moment.now), "why"))
 
 
+def _missing(moment: Moment) -> Moment:
+    """Meet a 404 to an item that the list does not have either."""
+    lease = observe(moment.lease, Missing(_exchange(moment.now), "why"), NotListed())
+    return replace(moment, lease=lease, now=moment.now if lease.end else moment.now + 1)
+
+
 def _throttled(moment: Moment) -> Moment:
     return _after(moment, Throttled(_exchange(moment.now), "why", None))
 
@@ -183,7 +190,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "412: our own lost beat": _lost,
     "412 without a word": _mute,
     "409": _fails(NotReady),
-    "404": _fails(Missing),
+    "404": _missing,
     "401 or 403": _fails(Unauthorized),
     "no key": _fails(CredentialsMissing),
     "400": _fails(Rejected),

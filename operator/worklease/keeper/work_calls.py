@@ -20,7 +20,8 @@ from worklease.rules.outcomes import (
     Conflicted,
     CredentialsMissing,
     Exchange,
-    ListedItem,
+    ListAnswer,
+    NoKeyForList,
     Outcome,
     Throttled,
     Unanswered,
@@ -129,20 +130,21 @@ class WorkCalls(KeptCalls):
             return replace(outcome, message=advice)
         return outcome
 
-    async def _find_in_list(self, kept: Kept) -> ListedItem | None:
-        """Look for the item in the environment's list, as long as a beat may take; None if it was not found."""
+    async def _find_in_list(self, kept: Kept) -> ListAnswer | None:
+        """Look for the item in the environment's list, as long as a beat may take; None if the list decides nothing."""
         key = await self._clients.credentials.key(*self._secret(kept))
-        if isinstance(key, NoKey) or key.environment is None:
+        if isinstance(key, NoKey):
             return None
+        if key.environment is None:
+            return NoKeyForList()
         environment_id = kept.spec.environment_id
         try:
             async with timeout(deadlines.timeout(kept.lease)):
                 turn = replace(self._request(kept), key=f"list {environment_id}", rank=Rank.FIRST)
-                found = await self._clients.shared_list.ask(environment_id, key.environment, kept.spec.work_id, turn)
+                return await self._clients.shared_list.ask(environment_id, key.environment, kept.spec.work_id, turn)
         except TimeoutError:
             _log.warning("the list did not come in time, so the windows alone decide %s", kept.about)
             return None
-        return found if isinstance(found, ListedItem) else None
 
     def _instant(self) -> Exchange:
         now = self._clock()

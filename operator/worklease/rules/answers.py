@@ -40,8 +40,12 @@ from worklease.rules.outcomes import (
     Conflicted,
     CredentialsMissing,
     Exchange,
+    ListAnswer,
     ListedItem,
+    ListRefused,
     Missing,
+    NoKeyForList,
+    NotListed,
     NotReady,
     Outcome,
     Rejected,
@@ -52,22 +56,23 @@ from worklease.rules.outcomes import (
 )
 
 
-def observe(lease: Lease, outcome: Outcome, seen: ListedItem | None = None) -> Lease:
+def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> Lease:
     """Return the lease after ``outcome``; ``seen`` is what the list shows of the item, if the list was asked."""
     if lease.end is not None:
         return lease
     lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome), words=_read_words(lease.words, outcome)))
+    listed = seen if isinstance(seen, ListedItem) else None
     match outcome:
         case Answered():
             return _answered(lease, outcome)
         case Conflicted():
-            return read_conflict(lease, outcome, seen)
+            return read_conflict(replace(lease, missing_since=None), outcome, listed)
         case Missing() if lease.held:
-            return ended(lease, End.NOT_FOUND, outcome.message)
+            return _missing(lease, outcome, seen)
         case Missing():
             return troubled(lease, Trouble.NOT_FOUND, outcome.message, outcome.exchange.done + slow_retry(lease))
-        case NotReady() if lease.held and seen is not None:
-            return _listed(lease, outcome, seen)
+        case NotReady() if lease.held and listed is not None:
+            return _listed(replace(lease, missing_since=None), outcome, listed)
         case NotReady() if not lease.held:
             return troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + slow_retry(lease))
         case Rejected() if lease.held and asked_ttl(lease) is not None and asked_ttl(lease) != lease.granted_for:
@@ -93,10 +98,10 @@ def observe(lease: Lease, outcome: Outcome, seen: ListedItem | None = None) -> L
 def is_doubtful(lease: Lease, outcome: Outcome) -> bool:
     """Whether the list must be asked before ``outcome`` is observed.
 
-    It must before a value is adopted, and where a 412 or a 409 does not say what the server has. The list changes
-    nothing, and may show that the item is another delivery by now, or that it is stopping.
+    It must before a value is adopted, where a 412 or a 409 does not say what the server has, and before a 404 ends the
+    lease. The list changes nothing, and may show that the item is another delivery by now, or that it is stopping.
     """
-    return lease.held and isinstance(outcome, Conflicted | NotReady) and observe(lease, outcome).end is None
+    return lease.held and isinstance(outcome, Conflicted | NotReady | Missing) and observe(lease, outcome).end is None
 
 
 def adoption(before: Lease, outcome: Outcome, after: Lease) -> Adoption | None:
@@ -189,6 +194,8 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         stopping_seen=False,
         due=sent + gap,
         is_crowded=is_crowded,
+        accepted_key=answer.exchange.key,
+        missing_since=None,
     )
 
 
@@ -227,6 +234,41 @@ def _stopping(lease: Lease, answer: Answered) -> Lease:
         message="",
         due=answer.exchange.done + (routine(lease) if ours else slow_retry(lease)),
     )
+
+
+# --- 404 ---------------------------------------------------------------------------------------------------------
+
+
+def _missing(lease: Lease, answer: Missing, seen: ListAnswer | None) -> Lease:
+    """Return a lease that was held after the API's own 404, which ends it only if nothing else can explain the 404.
+
+    Some servers answer 404 to a key of another environment as well. So the list decides: the key that reads it is good.
+    Where the Secret has no key for the list, a key that this lease was renewed with is good, but a server that is being
+    restored may not know the item for a moment: a second 404 has to follow.
+    """
+    said, exchange = answer.message, answer.exchange
+    first = exchange.done if lease.missing_since is None else lease.missing_since
+    match seen:
+        case NotListed():
+            return ended(lease, End.NOT_FOUND, f"{said}; the list of the environment's items does not have it either")
+        case NoKeyForList() if _is_missing_for_good(lease, exchange):
+            return ended(lease, End.NOT_FOUND, f"{said}, twice, to a key that renewed this lease before")
+        case ListedItem() if (over := overruled(lease, exchange, seen)) is not None:
+            return over
+        case ListedItem():
+            trouble, why = Trouble.IN_DOUBT, "but the list of the environment's items has it"
+        case ListRefused(message):
+            advice = "the key may be of another environment; put a valid key into the Secret"
+            trouble, why = Trouble.UNAUTHORIZED, f"and refuses the list of items as well ({message}): {advice}"
+        case _:
+            trouble, why = Trouble.IN_DOUBT, "and the list of the environment's items could not be read to its end"
+    return try_again(replace(lease, missing_since=first), trouble, exchange, f"{said}, {why}")
+
+
+def _is_missing_for_good(lease: Lease, exchange: Exchange) -> bool:
+    """Whether a 404 is the second one, a time-out after the first, to a key that an accepted beat of the lease had."""
+    is_good = exchange.key != 0 and exchange.key == lease.accepted_key
+    return is_good and lease.missing_since is not None and exchange.sent >= lease.missing_since + timeout(lease)
 
 
 # --- 409 ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ Times named ``now``, ``sent``, ``due`` and the like are seconds of one monotonic
 since the epoch, by the server's own clock.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
@@ -202,6 +202,10 @@ class Lease:
     """Until when the server wants no request (``Retry-After``)."""
     trouble: Trouble | None = None
     message: str = ""
+    accepted_key: int = field(default=0, repr=False)
+    """Tells the key of the last accepted beat from others; 0: not known in this process."""
+    missing_since: float | None = None
+    """When the server first answered 404, of those answers since it last knew the item (monotonic)."""
     stopping_seen: bool = False
     """The server's last word is ``stopping``, and the server first said so while the lease was ours."""
     end: End | None = None

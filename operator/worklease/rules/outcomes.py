@@ -3,20 +3,24 @@
 Owns these values only: ``answers`` says what they mean for a lease. Pure.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """When a beat was sent and done (monotonic), and what the server's clock said, if the server answered.
+    """When a beat was sent and done (monotonic), what it asked for, and what the server's clock said, if it answered.
 
     ``date`` is the ``Date`` header in seconds since the epoch: a whole second, so the server's time lay in
-    [date, date + 1) at some moment between ``sent`` and ``done``.
+    [date, date + 1) at some moment between ``sent`` and ``done``. Only the API's own answers have one.
     """
 
     sent: float
     done: float
     date: float | None = None
+    asked: int | None = None
+    """The TTL that the beat asked for; None: it left the choice to the server."""
+    key: int = field(default=0, repr=False)
+    """Tells whether two beats had one key, within this process; 0: not known. The key does not follow from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,12 @@ class ListNotRead:
     """Whether the same page may be had at once: its answer was lost, or a gateway failed."""
 
 
-ListAnswer = ListedItem | NotListed | ListRefused | ListNotRead
+@dataclass(frozen=True, slots=True)
+class NoKeyForList:
+    """The Secret has no key of the environment, and the item's own token reads no list."""
+
+
+ListAnswer = ListedItem | NotListed | ListRefused | ListNotRead | NoKeyForList
 
 
 Outcome = (

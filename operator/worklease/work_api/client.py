@@ -163,15 +163,16 @@ class WorkApi:
             query += f"&desired_ttl_seconds={beat.desired_ttl}"
         wire = _Wire()
         _WIRE.set(wire)
+        asked, key = beat.desired_ttl, hash(item.key.get_secret_value())
         sent = self._clock()
         try:
             async with asyncio.timeout(beat.timeout):
                 response = await self._beat(f"{item.path}/{WorkApiCall.HEARTBEAT}{query}", item.key)
         except _FAILURES as error:
-            exchange = Exchange(sent=sent, done=self._clock())
+            exchange = Exchange(sent=sent, done=self._clock(), asked=asked, key=key)
             message = responses.plain(self._in_words(error, beat.timeout), item.key)
             return Unanswered(exchange, message) if wire.begun else Unsent(exchange, message)
-        exchange = Exchange(sent=sent, done=self._clock(), date=responses.date(response.headers.get("date")))
+        exchange = Exchange(sent=sent, done=self._clock(), asked=asked, key=key)
         return responses.outcome(exchange, response, item.key)
 
     async def stop(self, item: WorkItem, *, force: bool, timeout: float) -> StopOutcome:  # noqa: ASYNC109 (the lease says how long)

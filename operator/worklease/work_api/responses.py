@@ -34,6 +34,12 @@ from worklease.rules.outcomes import (
 LONGEST_TTL: Final = 1e9
 """Seconds, thirty years: more is a mistake, and would end after the last year that a date can have."""
 
+LONGEST_RETRY_AFTER: Final = 86_400.0
+"""Seconds for which a server can ask to wait, a day: more is a mistake, or is asked for again by then."""
+
+NOT_FOUND: Final = "not_found_error"
+"""The ``error.type`` of the API's own 404: every gateway answers 404 as well, for a path that it does not serve."""
+
 LONGEST_QUOTE: Final = 300
 """Characters of the server's own words in a message."""
 
@@ -87,14 +93,36 @@ class _Page(BaseModel):
 
 
 def outcome(exchange: Exchange, response: Response, key: SecretStr) -> Outcome:
-    """Return what a heartbeat's response means."""
+    """Return what a heartbeat's response means.
+
+    Only the API's own answers tell its time: a gateway in front of it has another clock, which may be wrong.
+    """
     match response.status:
         case HTTPStatus.OK:
             return _answer(exchange, response)
         case HTTPStatus.PRECONDITION_FAILED:
-            return Conflicted(exchange, _current(response))
+            current = _current(response)
+            is_own = current is not None or _error_type(response) is not None
+            return Conflicted(_dated(exchange, response) if is_own else exchange, current)
         case _:
-            return _refusal(exchange, response, quote(response, key))
+            is_own = _error_type(response) is not None
+            said = quote(response, key)
+            return _refusal(_dated(exchange, response) if is_own else exchange, response, said)
+
+
+def _dated(exchange: Exchange, response: Response) -> Exchange:
+    """Return the exchange with the time of the server, as one of the API's own answers tells it."""
+    header = response.headers.get("date")
+    if header is None or (told := date(header)) is None:
+        return exchange
+    return Exchange(sent=exchange.sent, done=exchange.done, date=told, asked=exchange.asked, key=exchange.key)
+
+
+def _error_type(response: Response) -> str | None:
+    """Return ``error.type``, which every refusal of the API's own has; None: something else answered."""
+    error = _json(response).get("error")
+    kind = error.get("type") if isinstance(error, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def _answer(exchange: Exchange, response: Response) -> Outcome:
@@ -103,7 +131,7 @@ def _answer(exchange: Exchange, response: Response) -> Outcome:
     except ValidationError as error:
         fields = ", ".join(sorted({str(part["loc"][0]) for part in error.errors() if part["loc"]})) or "the body"
         return Unanswered(exchange, f"the answer to a heartbeat could not be read: {fields}")
-    return Answered(exchange, read.last_heartbeat, read.state, read.lease_extended, read.ttl_seconds)
+    return Answered(_dated(exchange, response), read.last_heartbeat, read.state, read.lease_extended, read.ttl_seconds)
 
 
 def _current(response: Response) -> Current | None:
@@ -121,8 +149,11 @@ def _refusal(exchange: Exchange, response: Response, said: str) -> Outcome:
     match response.status:
         case HTTPStatus.CONFLICT:
             return NotReady(exchange, said)
-        case HTTPStatus.NOT_FOUND:
+        case HTTPStatus.NOT_FOUND if _error_type(response) == NOT_FOUND:
             return Missing(exchange, said)
+        case HTTPStatus.NOT_FOUND:
+            message = f"{said}, but not in the API's own words: something between answered; check WORKLEASE_API_URL"
+            return Unanswered(exchange, message)
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
             return Unauthorized(exchange, said)
         case HTTPStatus.TOO_MANY_REQUESTS:
@@ -163,8 +194,7 @@ def is_refusal_of_the_key(response: Response) -> bool:
     Some servers answer 404 to a key of another environment.
     """
     refusals = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND}
-    error = _json(response).get("error")
-    return response.status in refusals and isinstance(error, dict) and isinstance(error.get("type"), str)
+    return response.status in refusals and _error_type(response) is not None
 
 
 # --- The parts of any response ---------------------------------------------------------------------------------------
@@ -198,14 +228,17 @@ def date(header: str | None) -> float | None:
         return None
     try:
         read = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    # HTTP's dates are in UTC, even where their form does not say so.
-    return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).timestamp()
+        # HTTP's dates are in UTC, even where their form does not say so.
+        return (read if read.tzinfo is not None else read.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, ArithmeticError, TypeError, LookupError):
+        return None  # the parser fails in all these ways, on numbers that are too large or parts that are missing
 
 
 def retry_after(response: Response) -> float | None:
-    """Read ``Retry-After`` in seconds: a number, or a date, which counts from the response's own ``Date``."""
+    """Read ``Retry-After`` in seconds: a number, or a date, which counts from the response's own ``Date``.
+
+    What no server can mean is none, and nobody waits for longer than ``LONGEST_RETRY_AFTER``.
+    """
     header = response.headers.get("retry-after")
     if header is None:
         return None
@@ -213,8 +246,10 @@ def retry_after(response: Response) -> float | None:
         seconds = float(header)
     except ValueError:
         until, now = date(header), date(response.headers.get("date"))
-        return max(0.0, until - now) if until is not None and now is not None else None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+        if until is None or now is None:
+            return None
+        seconds = until - now
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
 def _json(response: Response) -> Mapping[str, Any]:

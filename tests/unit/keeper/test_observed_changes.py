@@ -22,7 +22,7 @@ from worklease.keeper.turns import BUG_RETRY
 from worklease.keeper.work_calls import WorkCalls
 from worklease.rules.answers import observe
 from worklease.rules.lease import End, Lease, ServerClock, Window
-from worklease.rules.outcomes import Exchange, Missing
+from worklease.rules.outcomes import Exchange, Missing, NotListed
 from worklease.rules.pods import Pod
 from worklease.telemetry import LeaseAdopted, Publisher, TelemetryEvent
 from worklease.work_api.client import WorkApi
@@ -48,7 +48,7 @@ def broken(lease: Lease) -> Lease:
 
 
 def missing(lease: Lease) -> Lease:
-    return observe(lease, Missing(Exchange(sent=0.0, done=0.0), "no such item"))
+    return observe(lease, Missing(Exchange(sent=0.0, done=0.0), "no such item"), NotListed())
 
 
 @dataclass

@@ -41,10 +41,6 @@ def test_a_lease_that_lapsed_at_the_server_is_requeued_for_good(value: str | Non
     assert decide(lease, 131) == Rest()
 
 
-def test_an_item_that_is_gone_after_having_held_is_not_found_for_good() -> None:
-    assert observe(held(), Missing(exchange(130), "no such item")).end is End.NOT_FOUND
-
-
 def test_a_lost_reply_is_not_a_lost_lease() -> None:
     lease = observe(held(), unanswered(130))
     lease = observe(lease, refused(141, stamp(130.2)))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -39,6 +40,7 @@ from worklease.rules.outcomes import (
     Unanswered,
     Unauthorized,
 )
+from worklease.work_api import responses
 from worklease.work_api.client import (
     LONGEST_ANSWER,
     StopAcknowledged,
@@ -46,6 +48,7 @@ from worklease.work_api.client import (
     WorkApi,
     WorkItem,
 )
+from worklease.work_api.responses import LONGEST_RETRY_AFTER
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +185,9 @@ async def test_an_exchange_is_timed_by_our_clock_and_dated_by_the_servers(server
         ("yesterday", None),
         ("Sun, 99 Nov 2026 12:00:00 GMT", None),
         ("Sun, 22 Nov 99999 12:00:00 GMT", None),
+        (f"Sun, 22 Nov 2026 12:00:00 +{'9' * 12}", None),
+        (f"Sun, {'9' * 5000} Nov 2026 12:00:00 GMT", None),
+        ("Sun, 22 Nov", None),
         ("", None),
     ],
 )
@@ -246,6 +252,44 @@ async def test_every_status_has_its_outcome(
     if not isinstance(outcome, Conflicted):
         message = message_of(outcome)
         assert all(part in message for part in (str(status), "in the server's words", "req_1"))
+
+
+GATEWAYS = [
+    b"default backend - 404",
+    b"<html><body><h1>404 Not Found</h1></body></html>",
+    b'{"message": "no Route matched with those values"}',
+    b'{"error": "Not Found"}',
+    b'{"type": "error", "error": {"message": "no such route"}}',
+]
+
+
+@pytest.mark.parametrize("body", GATEWAYS)
+async def test_a_404_that_is_not_the_apis_own_is_no_answer(server: ScriptedServer, api: WorkApi, body: bytes) -> None:
+    server.script = always(Answer(status=404, body=body))
+    outcome = await api.heartbeat(ITEM, beat())
+    assert isinstance(outcome, Unanswered)
+    assert "404" in outcome.message
+    assert "WORKLEASE_API_URL" in outcome.message
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 412, 429, 502, 504])
+@pytest.mark.parametrize("body", [b"", *GATEWAYS])
+async def test_only_the_apis_own_answers_tell_its_time(
+    server: ScriptedServer, api: WorkApi, status: int, body: bytes
+) -> None:
+    server.script = always(Answer(status=status, body=body, headers={"Date": DATE}))
+    assert (await api.heartbeat(ITEM, beat())).exchange.date is None
+
+
+async def test_an_exchange_says_which_ttl_was_asked_for_and_tells_keys_apart_without_naming_them(
+    server: ScriptedServer, api: WorkApi
+) -> None:
+    server.script = always(renewed())
+    item = WorkItem(ITEM.environment_id, ITEM.work_id, SecretStr("another key"))
+    one, other = await api.heartbeat(ITEM, beat(desired=60)), await api.heartbeat(item, beat())
+    assert (one.exchange.asked, other.exchange.asked) == (60, None)
+    assert one.exchange.key != other.exchange.key
+    assert str(one.exchange.key) not in repr(one)
 
 
 async def test_a_204_is_no_answer_to_a_beat(server: ScriptedServer, api: WorkApi) -> None:
@@ -396,6 +440,10 @@ async def test_a_412_without_details_tells_nothing(server: ScriptedServer, api: 
         ("Sun, 22 Nov 2026 11:59:00 GMT", 0.0),
         ("inf", None),
         ("nan", None),
+        ("9" * 400, None),
+        ("1e300", LONGEST_RETRY_AFTER),
+        ("Sun, 22 Nov 9999 12:00:00 GMT", LONGEST_RETRY_AFTER),
+        (f"Sun, 22 Nov 2026 12:00:00 +{'9' * 12}", None),
         ("soon", None),
     ],
 )
@@ -406,6 +454,17 @@ async def test_retry_after_is_read_in_seconds_or_as_a_date(
     outcome = await api.heartbeat(ITEM, beat())
     assert isinstance(outcome, Throttled | Unanswered)
     assert outcome.retry_after == seconds
+
+
+ODD_DATES = st.from_regex(r"[A-Z][a-z]{2}, \d{1,30} Nov \d{1,30} \d{1,20}:00:00 [+-]\d{1,30}", fullmatch=True)
+
+
+@given(st.one_of(st.text(max_size=40), ODD_DATES))
+def test_no_date_and_no_retry_after_is_too_odd_to_be_read(text: str) -> None:
+    read = responses.date(text)
+    assert read is None or math.isfinite(read)
+    seconds = responses.retry_after(responses.Response(429, {"retry-after": text, "date": DATE}, b""))
+    assert seconds is None or 0 <= seconds <= LONGEST_RETRY_AFTER
 
 
 async def test_a_date_to_retry_after_means_nothing_without_the_servers_time(
