@@ -18,7 +18,6 @@ class Fleet:
 
     def __init__(self) -> None:
         self._kept: dict[str, Kept] = {}
-        self._by_work: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
 
     def __iter__(self) -> Iterator[Kept]:
@@ -32,7 +31,7 @@ class Fleet:
     def add(self, kept: Kept) -> None:
         """Keep a resource; its rivals look again which of them is first."""
         uid = kept.resource.uid
-        self._kept[uid] = self._by_item[kept.item][uid] = self._by_work[kept.item[1:]][uid] = kept
+        self._kept[uid] = self._by_item[kept.item][uid] = kept
         self.wake_rivals(kept)
 
     def remove(self, uid: str) -> Kept | None:
@@ -40,7 +39,6 @@ class Fleet:
         kept = self._kept.pop(uid, None)
         if kept is not None:
             drop(self._by_item, kept.item, uid)
-            drop(self._by_work, kept.item[1:], uid)
             self.wake_rivals(kept)
         return kept
 
@@ -62,15 +60,19 @@ class Fleet:
     # --- Rivals ------------------------------------------------------------------------------------------------
 
     def rival(self, kept: Kept) -> str | None:
-        """Return, as namespace/name, the resource in any namespace that keeps the item's lease instead of this one."""
-        same = self._by_work.get(kept.item[1:], {})
+        """Return, as namespace/name, the resource of the namespace that keeps the item's lease instead of this one.
+
+        A resource of another namespace is no rival: the tenants of two namespaces need not know of each other, and the
+        server lets one of them hold the lease.
+        """
+        same = self._by_item.get(kept.item, {})
         if len(same) <= 1:
             return None
         rival = rival_of(kept.claimant(), (each.claimant() for each in same.values()))
         return None if rival is None else rival.name
 
     def wake_rivals(self, kept: Kept) -> None:
-        """Have the other resources for the same work item take a turn."""
-        for other in self._by_work.get(kept.item[1:], {}).values():
+        """Have the other resources of the namespace for the same work item take a turn."""
+        for other in self._by_item.get(kept.item, {}).values():
             if other is not kept:
                 other.turn.add()

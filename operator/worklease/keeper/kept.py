@@ -18,7 +18,7 @@ from worklease.keeper import record
 from worklease.keeper.bound_pods import BoundPods
 from worklease.keeper.turn_queue import TurnEntry
 from worklease.rules.beats import edit
-from worklease.rules.claims import Claimant, DryRun
+from worklease.rules.claims import Claimant, DryRun, can_claim
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
 from worklease.rules.ownership import is_bindable
@@ -51,6 +51,8 @@ class CallState:
     """Which of these calls have sent nothing yet, and can be cancelled."""
     is_waiting: bool = False
     """Whether a beat waits for its turn within the budget."""
+    is_claiming: bool = False
+    """Whether a first claim was sent and is not answered yet."""
     graceful_stop: Asked | None = None
     forced_stop: Asked | None = None
     dry_run: DryRun | None = None
@@ -127,6 +129,8 @@ class Kept:
     """Since when nothing is at work any more, of a resource that is being deleted; written by the turn."""
     rival: str | None = None
     """The resource that keeps this item's lease already, as namespace/name; written by the turn."""
+    could_claim: bool = True
+    """Whether the resource could claim at its last turn; written by the turn."""
     situation: Situation = field(init=False)
     """What the last turn decided upon; written by the turn."""
 
@@ -174,7 +178,15 @@ class Kept:
             created=self.resource.creation_timestamp,
             lease=self.lease,
             is_done=self.calls.is_done,
+            is_claiming=self.calls.is_claiming,
+            can_claim=self.can_claim(),
         )
+
+    def can_claim(self) -> bool:
+        """Whether nothing of the resource's own keeps it from claiming its item."""
+        tried = self.calls.dry_run
+        is_refused = tried is not None and tried.generation == self.resource.generation and bool(tried.problem)
+        return can_claim(self.lease, is_template_refused=is_refused, is_deleting=self.is_deleting)
 
     def record(self, *, trying: float | None, wall: ClockPair, now: float) -> str:
         """Return what a restart needs, as the checkpoint keeps it."""

@@ -78,7 +78,7 @@ class Turns:
         self._publisher, self._budget = clients.publisher, clients.budget
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
         self._clock, self._wall = clock, wall
-        self._work = WorkCalls(clients, clock, wall, secret)
+        self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
         self._pods = PodCalls(clients, clock, wall, secret)
         self._resources = ResourceCalls(clients)
         self._status = StatusPublisher(clients.status, clients.checkpoint, clients.publisher, wall)
@@ -163,7 +163,7 @@ class Turns:
             kept.note_claim(self._wall())
         self._bind_pods(kept, now)
         kept.follow_pods()
-        kept.rival = self._fleet.rival(kept)
+        self._find_rival(kept)
         if is_fenced(kept.lease, now) and kept.lease.held and kept.pods.is_any_at_work:
             kept.pods.fence_fell = True
         kept.situation = self._conclude(kept, now)
@@ -172,6 +172,13 @@ class Turns:
             self._perform(kept, step)
         kept.schedule.holds_until = plan.holds_until
         kept.schedule.look_at = LONGEST_WAIT + now if plan.look_at is None else plan.look_at
+
+    def _find_rival(self, kept: Kept) -> None:
+        """Look which resource of the item is first; the others look again if this one can claim, or cannot any more."""
+        kept.rival = self._fleet.rival(kept)
+        if (could_claim := kept.could_claim) is not kept.can_claim():
+            kept.could_claim = not could_claim
+            self._fleet.wake_rivals(kept)
 
     def _conclude(self, kept: Kept, now: float) -> Situation:
         """Gather all that is to be decided upon, and conclude what became of the sandbox."""
@@ -335,6 +342,8 @@ class Turns:
         if what == "beat" and kept.lease.end is None:
             # However many resources have news, the next beat is sent in time.
             kept.turn.add_after(max(0.0, kept.lease.due - self._clock()))
+        if what == "beat" and kept.lease.sent is None:
+            self._fleet.wake_rivals(kept)  # a claim that was under way kept them from theirs
         kept.turn.add()
 
 

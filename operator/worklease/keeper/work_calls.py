@@ -7,12 +7,14 @@ of the lease is left to the next turn. Must not start anything by itself, and mu
 import logging
 import math
 from asyncio import timeout
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
+from worklease.clocks import ClockPair
 from worklease.cluster.credentials import Key, NoKey
-from worklease.keeper.calls import KeptCalls, cancellable
+from worklease.keeper.calls import Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.rules import answers, beats, deadlines
 from worklease.rules.beats import Beat
@@ -36,7 +38,18 @@ _log = logging.getLogger(__name__)
 
 
 class WorkCalls(KeptCalls):
-    """The calls to the Work API."""
+    """The calls to the Work API; ``rival`` names the resource that keeps an item's lease instead of another one."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        clock: Callable[[], float],
+        wall: Callable[[], ClockPair],
+        secret: Callable[[Kept], tuple[str, str]],
+        rival: Callable[[Kept], str | None],
+    ) -> None:
+        super().__init__(clients, clock, wall, secret)
+        self._rival = rival
 
     # --- Beats -------------------------------------------------------------------------------------------------
 
@@ -54,14 +67,19 @@ class WorkCalls(KeptCalls):
                 await self._commit(kept, is_claim=True)
             if (beat := self._wanted_beat(kept)) is not None:
                 send()
-                await self._send(kept, key, beat)
+                kept.calls.is_claiming = kept.lease.sent is None
+                try:
+                    await self._send(kept, key, beat)
+                finally:
+                    kept.calls.is_claiming = False
 
     def _wanted_beat(self, kept: Kept) -> Beat | None:
         """Return the beat to send after all that was waited for; None if it is not wanted any more."""
         now, lease = self._clock(), kept.newest_lease()
         if kept.rival is not None or kept.calls.is_done or kept.is_suspended:
             return None
-        if lease.sent is None and kept.is_deleting:
+        # Of several resources that went on trying, one may have claimed while this one waited.
+        if lease.sent is None and (kept.is_deleting or self._rival(kept) is not None):
             return None
         # Whatever held this process up meanwhile, the lease's end may have come.
         beat = beats.decide(beats.lapse(lease, now), now)

@@ -13,7 +13,7 @@ from typing import Final, assert_never
 
 from worklease.rules.beats import Beat, Rest, Wait, decide
 from worklease.rules.deadlines import latest
-from worklease.rules.lease import Lease
+from worklease.rules.lease import Lease, Trouble
 
 # --- Several resources for one item ------------------------------------------------------------------------------
 
@@ -29,18 +29,54 @@ class Claimant:
     lease: Lease
     is_done: bool
     """Whether nothing is left to do for the resource."""
+    is_claiming: bool = False
+    """Whether a first claim of the resource was sent and is not answered yet."""
+    can_claim: bool = True
+    """Whether nothing of the resource's own keeps it from claiming, as ``can_claim`` says."""
+
+
+_OWN_TROUBLES: Final = frozenset(
+    {Trouble.CREDENTIALS_MISSING, Trouble.UNAUTHORIZED, Trouble.REJECTED, Trouble.NOT_FOUND}
+)
+"""What keeps one resource from an item that another one, with another key or spec, may claim."""
+
+
+def can_claim(lease: Lease, *, is_template_refused: bool, is_deleting: bool) -> bool:
+    """Whether a resource can claim: it is not suspended or deleted, and neither its key nor its spec was refused."""
+    return not (lease.suspended or is_template_refused or is_deleting or lease.trouble in _OWN_TROUBLES)
 
 
 def rival_of(own: Claimant, claimants: Iterable[Claimant]) -> Claimant | None:
     """Return the resource that keeps the item's lease instead of ``own``; None if ``own`` may keep it.
 
-    A resource that holds the lease comes first, then the older one.
+    A resource that holds the lease comes first, then one whose claim is under way, then the oldest that can claim. One
+    that cannot claim keeps no other resource from the item. Where none can, each goes on trying, one claim at a time.
+
+    Args:
+        own: The resource that asks.
+        claimants: The resources for the item in one namespace: between namespaces the server decides.
     """
     if own.lease.end is not None:
         return None
-    rest = (each for each in claimants if each.lease.end is None and not each.is_done)
-    first = min(rest, key=lambda each: (not each.lease.held, each.created, each.uid), default=own)
+    rest = (
+        each
+        for each in claimants
+        if each.lease.end is None
+        and not each.is_done
+        and (each.uid == own.uid or each.lease.held or each.is_claiming or each.can_claim)
+    )
+    first = min(rest, key=_place_in_line, default=own)
     return None if first.uid == own.uid else first
+
+
+def _place_in_line(claimant: Claimant) -> tuple[bool, bool, bool, datetime, str]:
+    return (
+        not claimant.lease.held,
+        not claimant.is_claiming,
+        not claimant.can_claim,
+        claimant.created,
+        claimant.uid,
+    )
 
 
 # --- What comes before a beat ------------------------------------------------------------------------------------

@@ -70,7 +70,9 @@ async def calling(publisher: Publisher | None = None) -> AsyncIterator[Setup]:
         kubernetes.script = lambda _: KEY
         used = clients(api, work_api, publisher or Publisher())
         kept = Kept(resource=WorkLease.parse(body()), lease=held(time.monotonic() - 31, ttl=90))
-        yield Setup(WorkCalls(used, time.monotonic, wall, lambda _: ("sandboxes", "keys")), kept, remote)
+        yield Setup(
+            WorkCalls(used, time.monotonic, wall, lambda _: ("sandboxes", "keys"), lambda _: None), kept, remote
+        )
 
 
 def test_a_turn_takes_the_changes_in_their_order_and_one_that_fails_takes_no_other_along() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.lease_samples import held
-from worklease.rules.claims import NOTHING, BeatPlan, BeatStep, Claimant, DryRun, plan_beat, rival_of
+from worklease.rules.claims import NOTHING, BeatPlan, BeatStep, Claimant, DryRun, can_claim, plan_beat, rival_of
 from worklease.rules.deadlines import latest
 from worklease.rules.lease import End, Lease, Trouble
 
@@ -19,14 +19,17 @@ DUE = held(100, ttl=90)
 OVER = replace(DUE, end=End.STOPPED)
 
 
-def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, is_done: bool = False) -> Claimant:
+def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, **facts: bool) -> Claimant:
     created = NOW - timedelta(seconds=age)
-    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, is_done=is_done)
+    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, **{"is_done": False} | facts)
 
 
 # --- Several resources for one item ------------------------------------------------------------------------------
 
 YOUNG, OLD = claimant("a", age=1), claimant("b", age=9)
+UNABLE = claimant("b", age=9, can_claim=False)
+UNABLE_TOO = claimant("a", age=1, can_claim=False)
+CLAIMING = claimant("a", age=1, can_claim=False, is_claiming=True)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,14 @@ YOUNG, OLD = claimant("a", age=1), claimant("b", age=9)
         (YOUNG, (claimant("b", OVER, age=9),), None),
         (YOUNG, (claimant("b", age=9, is_done=True),), None),
         (claimant("a", OVER), (OLD,), None),
+        (YOUNG, (UNABLE,), None),
+        (UNABLE, (YOUNG,), YOUNG),
+        (UNABLE, (UNABLE_TOO,), None),
+        (UNABLE_TOO, (UNABLE,), None),
+        (UNABLE, (CLAIMING,), CLAIMING),
+        (OLD, (CLAIMING,), CLAIMING),
+        (CLAIMING, (OLD,), None),
+        (claimant("b", DUE, can_claim=False), (YOUNG,), None),
     ],
     ids=[
         "alone",
@@ -54,12 +65,41 @@ YOUNG, OLD = claimant("a", age=1), claimant("b", age=9)
         "a lease that is over keeps nothing",
         "a resource that is done keeps nothing",
         "a lease that is over has no rival",
+        "an older one that cannot claim keeps nothing",
+        "one that cannot claim waits for one that can",
+        "where none can claim the older one goes on trying",
+        "where none can claim the younger one goes on trying",
+        "a claim under way is waited for",
+        "a claim under way is waited for by an older one",
+        "a claim under way has no rival",
+        "a holder keeps the lease though it could not claim it",
     ],
 )
 def test_one_of_several_resources_for_an_item_keeps_its_lease(
     own: Claimant, others: tuple[Claimant, ...], rival: Claimant | None
 ) -> None:
     assert rival_of(own, (own, *others)) == rival
+
+
+@pytest.mark.parametrize(
+    ("lease", "facts", "expected"),
+    [
+        (FRESH, {}, True),
+        (replace(FRESH, trouble=Trouble.UNREACHABLE), {}, True),
+        (replace(FRESH, trouble=Trouble.HELD_BY_ANOTHER), {}, True),
+        (replace(FRESH, suspended=True), {}, False),
+        (FRESH, {"is_template_refused": True}, False),
+        (FRESH, {"is_deleting": True}, False),
+        (replace(FRESH, trouble=Trouble.CREDENTIALS_MISSING), {}, False),
+        (replace(FRESH, trouble=Trouble.UNAUTHORIZED), {}, False),
+        (replace(FRESH, trouble=Trouble.REJECTED), {}, False),
+        (replace(FRESH, trouble=Trouble.NOT_FOUND), {}, False),
+    ],
+)
+def test_a_resource_can_claim_unless_something_of_its_own_keeps_it_from_that(
+    lease: Lease, facts: dict[str, bool], expected: object
+) -> None:
+    assert can_claim(lease, **{"is_template_refused": False, "is_deleting": False} | facts) is expected
 
 
 # --- What comes before a beat ------------------------------------------------------------------------------------
