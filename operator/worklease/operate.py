@@ -36,6 +36,7 @@ from worklease.watching.census import Census
 from worklease.watching.supervisor import watch
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
+from worklease.work_api.key_probes import KeyProbes
 from worklease.work_api.shared_list import SharedList
 
 FLUSH_TIMEOUT: Final = 5.0
@@ -141,6 +142,7 @@ async def _open_clients(
         pods=pods,
         status=status,
         budget=budget,
+        key_probes=KeyProbes(settings.requests_per_minute, monotonic),
         shared_list=SharedList(work_api, budget),
         shared_pod_list=SharedPodList(pods),
         checkpoint=checkpoint,

@@ -18,6 +18,7 @@ from worklease.keeper.calls import Clients
 from worklease.telemetry import SILENT, Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
+from worklease.work_api.key_probes import KeyProbes
 from worklease.work_api.shared_list import SharedList
 
 
@@ -36,6 +37,7 @@ def clients(
         pods=pods,
         status=StatusWriter(api, 1000.0, time.monotonic),
         budget=budget,
+        key_probes=KeyProbes(0, clock),
         shared_list=SharedList(work_api, budget),
         shared_pod_list=SharedPodList(pods),
         checkpoint=Checkpoint(api, "own", time.monotonic),

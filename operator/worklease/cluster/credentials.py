@@ -6,8 +6,8 @@ Owns the reading of Secrets and the rule which key is used. Must not log, show o
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from pydantic import SecretStr
@@ -29,6 +29,8 @@ class Key:
     origin: str
     environment: SecretStr | None = None
     """The environment's key, where there is one: the list accepts no other."""
+    other: "Key | None" = None
+    """The key of the same Secret to try where this one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Credentials:
         self._clock = clock
         self._known: dict[Name, _CachedKey] = {}
         self._last: dict[Name, Key] = {}
+        self._refused: dict[Name, Key] = {}
+        """The first keys that were refused, each until its Secret changes or its other key is refused too."""
         self._reading: dict[Name, asyncio.Task[Key | NoKey]] = {}
 
     async def key(self, namespace: str, name: str) -> Key | NoKey:
@@ -66,21 +70,53 @@ class Credentials:
         """
         known = self._known.get((namespace, name))
         if known is None or isinstance(known.found, NoKey):
-            return await self._read(namespace, name)
+            return self._chosen((namespace, name), await self._read(namespace, name))
         if self._clock() - known.at > CACHE_SECONDS:
             self._start(namespace, name)
-        return known.found
+        return self._chosen((namespace, name), known.found)
+
+    async def key_within(self, namespace: str, name: str, seconds: float) -> Key | NoKey:
+        """Return the key of a Secret as it was read ``seconds`` ago at most."""
+        at = (namespace, name)
+        known = self._known.get(at)
+        if known is not None and self._clock() - known.at <= seconds:
+            return self._chosen(at, known.found)
+        return self._chosen(at, await self._read(namespace, name))
 
     async def key_after_refusal(self, namespace: str, name: str, refused: Key) -> Key | NoKey:
-        """Read the Secret again, unless that was done since ``refused`` was returned; return its key."""
-        known = self._known.get((namespace, name))
-        if known is not None and known.found is not refused:
-            return known.found
-        return await self._read(namespace, name)
+        """Read the Secret again, unless that was done since ``refused`` was returned; return the key to try next.
+
+        That is the Secret's new key, else its other one, and ``refused`` itself if it has no other. Which of two was
+        refused is remembered until the Secret changes.
+        """
+        at = (namespace, name)
+        known = self._known.get(at)
+        if known is None or _has(known.found, refused):
+            await self._read(namespace, name)
+        found = self._known[at].found
+        if isinstance(found, Key) and found.other is not None and _has(found, refused):
+            if found is refused:
+                self._refused[at] = found
+            else:
+                self._refused.pop(at, None)
+        return self._chosen(at, found)
 
     def last_key(self, namespace: str, name: str) -> Key | None:
         """Return the last key that a Secret had, though it may have none now."""
-        return self._last.get((namespace, name))
+        last = self._last.get((namespace, name))
+        return last.other if last is not None and self._refused.get((namespace, name)) is last else last
+
+    def retain(self, names: Collection[Name]) -> None:
+        """Forget the keys of all other Secrets: no resource names them any more."""
+        for keys in (self._known, self._last, self._refused):
+            for at in keys.keys() - names:
+                del keys[at]
+
+    def _chosen(self, at: Name, found: Key | NoKey) -> Key | NoKey:
+        """Return which key of a Secret to try: the first, unless that was refused and there is another."""
+        if isinstance(found, Key) and found.other is not None and self._refused.get(at) is found:
+            return found.other
+        return found
 
     async def _read(self, namespace: str, name: str) -> Key | NoKey:
         # Shielded: the read is shared, and goes on when one that waits for it is cancelled.
@@ -117,6 +153,11 @@ class Credentials:
         return found
 
 
+def _has(found: Key | NoKey, key: Key) -> bool:
+    """Whether a Secret, as it was read last, still has this very key."""
+    return isinstance(found, Key) and (found is key or found.other is key)
+
+
 def _is_verdict(reply: Reply) -> bool:
     """Whether a refusal is about the Secret, not about the API server's own state."""
     return isinstance(reply, Refused) and reply.status in {403, 404}
@@ -140,17 +181,20 @@ def _choose(secret: str, entries: Mapping[str, Any]) -> Key | NoKey:
     """Prefer the item's own token: it works for this item only."""
     read = {entry: _decoded(secret, entry, entries.get(entry)) for entry in (SESSIONS_TOKEN, ENVIRONMENT_KEY)}
     environment = read[ENVIRONMENT_KEY]
+    known = environment if isinstance(environment, SecretStr) else None
+    found: list[Key] = []
     for entry, value in read.items():
         match value:
-            case NoKey():
+            case NoKey() if not found:
                 return value
             case SecretStr():
-                known = environment if isinstance(environment, SecretStr) else None
-                return Key(value, f"key {entry} of Secret {secret}", known)
-            case None:
+                found.append(Key(value, f"key {entry} of Secret {secret}", known))
+            case NoKey() | None:
                 pass
             case _:
                 assert_never(value)
+    if found:
+        return replace(found[0], other=found[1]) if len(found) > 1 else found[0]
     return NoKey(f"Secret {secret} has no key {ENVIRONMENT_KEY}, or it is empty: put the environment's key there")
 
 

@@ -20,6 +20,7 @@ from worklease.keeper.kept import Kept
 from worklease.telemetry import Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
+from worklease.work_api.key_probes import KeyProbes
 from worklease.work_api.shared_list import SharedList
 
 RETRY: Final = 1.0
@@ -43,6 +44,7 @@ class Clients:
     pods: Pods
     status: StatusWriter
     budget: Budget
+    key_probes: KeyProbes
     shared_list: SharedList
     shared_pod_list: SharedPodList
     checkpoint: Checkpoint

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import SecretStr
+
 from worklease.api.models import HeartbeatMode, StatusCondition, WorkLease, WorkLeaseSpec
 from worklease.api.names import Address, Reference
 from worklease.clocks import ClockPair
@@ -41,6 +43,16 @@ class LeaseOptions:
     """The Secret where a resource names none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a key was refused to a resource's calls."""
+
+    at: float
+    """When it was refused last (monotonic)."""
+    count: int
+    """How often in a row."""
+
+
 @dataclass(slots=True, kw_only=True)
 class CallState:
     """The calls for a resource, and what came of them; written by ``turns``, and by the calls themselves."""
@@ -56,6 +68,10 @@ class CallState:
     graceful_stop: Asked | None = None
     forced_stop: Asked | None = None
     dry_run: DryRun | None = None
+    refusals: Mapping[SecretStr, Refusal] = field(default_factory=dict)
+    """The keys that were refused since one was accepted."""
+    last_try: float | None = None
+    """The fence before which a refused key was tried for the last time."""
     has_finalizer: bool = False
     """Whether the operator's finalizer is on the resource: before that nothing is claimed."""
     is_done: bool = False

@@ -16,15 +16,19 @@ from worklease.clocks import ClockPair
 from worklease.cluster.credentials import Key, NoKey
 from worklease.keeper.calls import Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
+from worklease.keeper.keys import Admitted, Keys
 from worklease.rules import answers, beats, deadlines
 from worklease.rules.beats import Beat
 from worklease.rules.outcomes import (
+    Answered,
     Conflicted,
     CredentialsMissing,
     Exchange,
     ListAnswer,
     NoKeyForList,
+    NotReady,
     Outcome,
+    Rejected,
     Throttled,
     Unanswered,
     Unauthorized,
@@ -49,6 +53,7 @@ class WorkCalls(KeptCalls):
         rival: Callable[[Kept], str | None],
     ) -> None:
         super().__init__(clients, clock, wall, secret)
+        self._keys = Keys(clients, clock, secret)
         self._rival = rival
 
     # --- Beats -------------------------------------------------------------------------------------------------
@@ -56,12 +61,13 @@ class WorkCalls(KeptCalls):
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn within the budget, and send the heartbeat that it asks for by then."""
         with cancellable(kept, "beat") as send:
-            key = await self._clients.credentials.key(*self._secret(kept))
-            if isinstance(key, NoKey):
+            admitted = await self._admit(kept)
+            if isinstance(admitted, NoKey):
                 # Nothing is sent, so the call takes no turn from another one.
-                kept.observed.append(partial(answers.observe, outcome=CredentialsMissing(self._instant(), key.message)))
+                missing = CredentialsMissing(self._instant(), admitted.message)
+                kept.observed.append(partial(answers.observe, outcome=missing))
                 return
-            await self._wait_for_turn(kept)
+            await self._wait_for_turn(kept, admitted)
             if kept.lease.sent is None and kept.lease.value is None:
                 # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
                 await self._commit(kept, is_claim=True)
@@ -69,7 +75,7 @@ class WorkCalls(KeptCalls):
                 send()
                 kept.calls.is_claiming = kept.lease.sent is None
                 try:
-                    await self._send(kept, key, beat)
+                    await self._send(kept, admitted.key, beat)
                 finally:
                     kept.calls.is_claiming = False
 
@@ -85,7 +91,15 @@ class WorkCalls(KeptCalls):
         beat = beats.decide(beats.lapse(lease, now), now)
         return beat if isinstance(beat, Beat) else None
 
-    async def _wait_for_turn(self, kept: Kept) -> None:
+    async def _admit(self, kept: Kept) -> Admitted | NoKey:
+        """Return the key of the beat, or why there is none; one that was refused is waited for like a turn."""
+        kept.calls.is_waiting = bool(kept.calls.refusals)
+        try:
+            return await self._keys.admit(kept)
+        finally:
+            kept.calls.is_waiting = False
+
+    async def _wait_for_turn(self, kept: Kept, admitted: Admitted) -> None:
         budget = self._clients.budget
         if budget.is_open:
             return
@@ -93,7 +107,9 @@ class WorkCalls(KeptCalls):
             kept.observed.append(beats.note_crowded)
         kept.calls.is_waiting = True
         try:
-            await budget.turn(self._request(kept))
+            # Of the leases whose key is refused, many may send a last attempt: as a routine beat, like those of others.
+            request = self._request(kept)
+            await budget.turn(replace(request, rank=Rank.ROUTINE) if admitted.is_last_attempt else request)
         finally:
             kept.calls.is_waiting = False
 
@@ -126,26 +142,31 @@ class WorkCalls(KeptCalls):
                 self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
         if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
             self._clients.budget.hold(outcome.retry_after)
-        late, took = max(0.0, sent - due), self._clock() - sent
+        # A beat that waited for a probe of its key was held back on purpose.
+        late = 0.0 if isinstance(outcome, Unauthorized) else max(0.0, sent - due)
+        took = self._clock() - sent
         self._clients.publisher.publish(BeatEnded(kept.about, outcome, late=late, took=took))
         _log.debug("beat %s outcome=%s", kept.about, type(outcome).__name__)
 
     async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
-        """Send the beat; a refused key is read again, and if it is another one, it is tried at once."""
+        """Send the beat; a refused key is read again, and if the Secret has another one, that is tried at once."""
         outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
         if isinstance(outcome, Unauthorized):
-            second = await self._clients.credentials.key_after_refusal(*self._secret(kept), key)
+            second = await self._keys.after_refusal(kept, key)
             if isinstance(second, NoKey):
                 return CredentialsMissing(self._instant(), second.message)
-            if second is not key:
-                key = second
+            if second is not None:
                 await self._clients.budget.turn(self._request(kept))
                 if beats.lapse(kept.lease, self._clock()).end is not None:
                     return outcome
-                outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
+                key, outcome = second, await self._clients.work_api.heartbeat(_item(kept, second), beat)
+                if isinstance(outcome, Unauthorized):
+                    await self._keys.after_refusal(kept, key)
         if isinstance(outcome, Unauthorized):
             advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
             return replace(outcome, message=advice)
+        if isinstance(outcome, Answered | Conflicted | NotReady | Rejected):
+            self._keys.note_accepted(kept, key)
         return outcome
 
     async def _find_in_list(self, kept: Kept) -> ListAnswer | None:
@@ -195,18 +216,22 @@ class WorkCalls(KeptCalls):
             calls.graceful_stop = asked
 
     async def _send_stop(self, kept: Kept, *, force: bool) -> StopOutcome:
-        credentials = self._clients.credentials
-        key = await credentials.key(*self._secret(kept))
+        admitted = await self._keys.admit(kept)
+        key = admitted if isinstance(admitted, NoKey) else admitted.key
         if isinstance(key, NoKey) and kept.is_deleting:
             # Secret and resource may be deleted together, with their namespace; a held item is stopped all the same.
-            key = credentials.last_key(*self._secret(kept)) or key
+            key = self._clients.credentials.last_key(*self._secret(kept)) or key
         if isinstance(key, NoKey):
             return StopNotAcknowledged(key.message)
         outcome = await self._stop_once(kept, key, force=force)
         if isinstance(outcome, StopNotAcknowledged) and outcome.unauthorized:
-            second = await credentials.key_after_refusal(*self._secret(kept), key)
-            if isinstance(second, Key) and second is not key:
-                return await self._stop_once(kept, second, force=force)
+            second = await self._keys.after_refusal(kept, key)
+            if isinstance(second, Key):
+                key, outcome = second, await self._stop_once(kept, second, force=force)
+                if isinstance(outcome, StopNotAcknowledged) and outcome.unauthorized:
+                    await self._keys.after_refusal(kept, key)
+        if isinstance(outcome, StopAcknowledged):
+            self._keys.note_accepted(kept, key)
         return outcome
 
     async def _stop_once(self, kept: Kept, key: Key, *, force: bool) -> StopOutcome:
