@@ -66,7 +66,8 @@ async def operate(settings: Settings) -> None:
         opened.push_async_callback(kubernetes.close)
         own = settings.namespace or kubernetes.namespace or "default"
         health.say("checking that the cluster has the CRD and grants the rights")
-        await check(kubernetes, settings.namespaces, own)
+        for warning in await check(kubernetes, settings.namespaces, own):
+            _log.warning("%s", warning)
         events = EventRecorder(kubernetes, lambda: datetime.now(UTC))
         publisher.add(events.listen)
         health.say("reading the checkpoint")

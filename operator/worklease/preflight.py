@@ -1,9 +1,11 @@
 """The checks before the start: the resource is installed, and the operator has its rights.
 
-Owns these checks and their words. What is missing stops the process at start, with one clear line.
+Owns these checks and their words. What is missing stops the process at start, with one clear line; what is missing in
+one of several namespaces is a warning.
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -66,8 +68,11 @@ async def check(
     own: str,
     *,
     timeout: float = START_TIMEOUT,  # noqa: ASYNC109 (all calls share it)
-) -> None:
+) -> tuple[str, ...]:
     """Check, within ``timeout`` seconds, that the cluster is ready for the operator, whose namespace is ``own``.
+
+    Returns warnings: which of several namespaces are left out because a right is missing there. One that is deleted has
+    taken the rights with it, and must not keep the operator from the leases of the others.
 
     Raises:
         PreflightFailed: It is not ready; the message says what is missing.
@@ -77,15 +82,28 @@ async def check(
     wanted = [(right, namespace) for namespace in namespaces or (None,) for right in RIGHTS]
     wanted += [(right, own) for right in OWN_RIGHTS]
     granted = await asyncio.gather(*(_is_granted(api, deadline, right, namespace) for right, namespace in wanted))
-    missing = [
-        f"{right} in {'all namespaces' if namespace is None else f'namespace {namespace}'}"
-        for (right, namespace), is_granted in zip(wanted, granted, strict=True)
-        if not is_granted
-    ]
-    if missing:
+    missing: dict[str | None, list[Right]] = {}
+    for (right, namespace), is_granted in zip(wanted, granted, strict=True):
+        if not is_granted:
+            missing.setdefault(namespace, []).append(right)
+    is_any_left = any(namespace not in missing for namespace in namespaces)
+    if missing and (own in missing or not is_any_left):
         raise PreflightFailed(
-            f"missing rights: the operator may not {', '.join(missing)}; grant them to its service account"
+            f"missing rights: the operator may not {_listed(missing)}; grant them to its service account"
         )
+    return tuple(
+        f"namespace {namespace} is left out until it is there and grants its rights: "
+        f"the operator may not {_listed({namespace: rights})}"
+        for namespace, rights in missing.items()
+    )
+
+
+def _listed(missing: Mapping[str | None, Sequence[Right]]) -> str:
+    return ", ".join(
+        f"{right} in {'all namespaces' if namespace is None else f'namespace {namespace}'}"
+        for namespace, rights in missing.items()
+        for right in rights
+    )
 
 
 async def _find_resource(api: KubernetesApi, deadline: float) -> None:

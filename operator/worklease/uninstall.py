@@ -112,15 +112,25 @@ async def release(api: KubernetesApi, namespaces: tuple[str, ...], *, timeout: f
 async def _list_held_back(api: KubernetesApi, namespaces: tuple[str, ...]) -> list[Mapping[str, Any]] | NotDone:
     """List the WorkLeases of all namespaces meant that have a finalizer of the operator's."""
     found: list[Mapping[str, Any]] = []
+    refused: list[str] = []
     for namespace in namespaces or (None,):
-        there = await _list_held_back_in(api, namespace)
-        if isinstance(there, NotDone):
-            return there
-        found += there
+        match await _list_held_back_in(api, namespace):
+            case NotDone() as problem:
+                return problem
+            case Refused(_, message):
+                refused.append(message)
+            case there:
+                found += there
+    if refused and len(refused) == len(namespaces or (None,)):
+        return NotDone(refused[0])
+    for message in refused:
+        # As a rule the namespace is deleted, and the rights went with it.
+        _log.warning("namespace left out, WorkLeases that are left there keep their finalizers: %s", message)
     return found
 
 
-async def _list_held_back_in(api: KubernetesApi, namespace: str | None) -> list[Mapping[str, Any]] | NotDone:
+async def _list_held_back_in(api: KubernetesApi, namespace: str | None) -> list[Mapping[str, Any]] | Refused | NotDone:
+    """List a namespace's; ``Refused`` where it does not grant its rights any more."""
     path = workleases_path(namespace)
     found: list[Mapping[str, Any]] = []
     async for page in list_pages(api, path, {}):
@@ -128,6 +138,8 @@ async def _list_held_back_in(api: KubernetesApi, namespace: str | None) -> list[
             case Refused(status=HTTPStatus.NOT_FOUND):
                 # The CRD is gone, and every WorkLease with it.
                 return []
+            case Refused(status=HTTPStatus.FORBIDDEN) as refused:
+                return refused
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(f"WorkLeases could not be listed at {path}: {message}")
             case items:

@@ -14,7 +14,7 @@ from controlplane import ControlPlane, OwnControlPlane, wait_for
 from support.chart import NAMESPACE, RELEASE, HelmError
 from support.installation import CRD, Installation
 from support.judge import check_history
-from support.operator import Leases
+from support.operator import RESTARTED, Leases
 from support.simulator import Simulator, accepted
 from worklease.api.names import GROUP
 
@@ -265,6 +265,34 @@ def test_a_lost_node_is_left_after_15_seconds(fragile: OwnControlPlane) -> None:
         fragile.kill("kwok", signal.SIGCONT)
     gone = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod['metadata']['name']}"
     wait_for(lambda: fragile.get(gone) is None, seconds=60, what="the end of the lost one")
+
+
+def test_a_deleted_namespace_keeps_no_lease_of_the_others_and_is_taken_up_when_it_is_back(
+    installation: Installation, simulator: Simulator
+) -> None:
+    plane, values = installation.plane, {"config.apiURL": simulator.url, "watchNamespaces": ["team-a", "team-b"]}
+    for name in ("team-a", "team-b"):
+        installation.make_namespace(name)
+    installation.install(values)
+    leases = Leases(plane, "team-a", simulator)
+    for item in ("work_a", "work_b"):
+        simulator.create_item(item)
+    with installation.operator() as operator:
+        leases.create("work_a", ttlSeconds=RESTARTED)
+        leases.await_condition("work_a", "LeaseHeld", "True")
+        plane.kubectl("delete", "namespace", "team-b", "--timeout=60s")
+        operator.kill()
+        operator.start()
+        assert "namespace team-b is left out" in operator.log()
+        beaten = len(accepted(simulator, "work_a"))
+        wait_for(lambda: len(accepted(simulator, "work_a")) > beaten, seconds=30, what="a beat of the new process")
+        ready = f"http://{operator.address}/readyz"
+        wait_for(lambda: httpx.get(ready, trust_env=False).is_success, seconds=30, what="a process that is ready")
+        installation.make_namespace("team-b")
+        installation.install(values)
+        other = Leases(plane, "team-b", simulator)
+        other.create("work_b")
+        other.await_condition("work_b", "LeaseHeld", "True")
 
 
 def test_without_its_rights_the_operator_says_what_is_missing(installation: Installation, simulator: Simulator) -> None:

@@ -123,6 +123,25 @@ def test_a_pod_comes_after_the_end(leases: Leases, simulator: Simulator, proxy: 
     assert written(proxy, "Finished")[-1] == ("True", "Stopped")
 
 
+def test_a_made_pod_comes_after_the_end(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    hold(leases, simulator)
+    simulator.stop_item(ITEM, force=True)
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    metadata = (leases.get(ITEM) or {})["metadata"]
+    owner = {
+        "apiVersion": "worklease.dev/v1alpha1",
+        "kind": "WorkLease",
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "controller": True,
+    }
+    leases.apply(leases.pod("labelled", ITEM), leases.pod("made", ITEM, ownerReferences=[owner]))
+    wait_for(lambda: "made" not in leases.pods(), seconds=30, what="the end of the pod that was made")
+    assert len(deletions(proxy, "made")) == 1
+    assert deletions(proxy, "labelled") == []
+    assert written(proxy, "Finished")[-1] == ("True", "Stopped")
+
+
 def test_a_sandbox_loses_a_label(leases: Leases, simulator: Simulator, control_plane: ControlPlane) -> None:
     pod = hold(leases, simulator)
     remove = json.dumps({"metadata": {"labels": {"worklease.dev/work-id": None}}})

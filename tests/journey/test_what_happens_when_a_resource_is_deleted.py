@@ -3,6 +3,7 @@
 Two of them wait for the minute in which the server may acknowledge a stop.
 """
 
+import signal
 from collections.abc import Callable
 from datetime import datetime
 
@@ -124,6 +125,21 @@ def test_the_resource_is_deleted_while_the_operator_is_away(
     assert set(leases.pods()) == {other}
     assert leases.condition("work_b", "LeaseHeld")[0] == "True"
     assert check_history(simulator.history()) == []
+
+
+def test_the_resource_vanishes_while_its_lease_is_held(
+    leases: Leases, simulator: Simulator, operator: Operator, control_plane: ControlPlane
+) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, pods=True)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running")
+    patch = '{"metadata":{"finalizers":null}}'
+    operator.signal(signal.SIGSTOP)
+    leases.delete(ITEM)
+    control_plane.kubectl("-n", leases.namespace, "patch", "worklease", "work-a", "--type=merge", "-p", patch)
+    operator.signal(signal.SIGCONT)
+    await_gone(leases, "pod-work-a")
+    assert [entry for entry in simulator.history(ITEM) if entry["event"] == "lapsed"] == []
 
 
 def test_the_namespace_is_deleted(control_plane: ControlPlane, simulator: Simulator) -> None:

@@ -92,11 +92,28 @@ async def test_missing_rights_are_named_one_by_one(server: ScriptedServer, kuber
         return DENIED if lacking and asked["namespace"] == "two" else GRANTED
 
     server.script = script
-    message = await problem(kubernetes, "one", "two")
+    (warning,) = await check(kubernetes, ("one", "two"), "home")
+    assert "namespace two is left out" in warning
+    assert "delete pods in namespace two" in warning
+    assert "namespace one" not in warning
+    message = await problem(kubernetes, "two")
     for right in ("patch workleases.worklease.dev", "patch workleases.worklease.dev/status", "delete pods"):
         assert f"{right} in namespace two" in message
-    assert "namespace one" not in message
     assert "grant them" in message
+
+
+async def test_what_is_missing_in_all_of_several_namespaces_stops_the_start(
+    server: ScriptedServer, kubernetes: KubernetesApi
+) -> None:
+    def script(seen: Seen) -> Answer:
+        if seen.target == DISCOVERY:
+            return FOUND
+        return GRANTED if attributes(seen)["namespace"] == "home" else DENIED
+
+    server.script = script
+    message = await problem(kubernetes, "one", "two")
+    assert "get workleases.worklease.dev in namespace one" in message
+    assert "get workleases.worklease.dev in namespace two" in message
 
 
 async def test_the_checkpoint_is_asked_for_by_its_own_name(server: ScriptedServer, kubernetes: KubernetesApi) -> None:

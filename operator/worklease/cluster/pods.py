@@ -47,6 +47,13 @@ class Made:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class MaybeMade:
+    """No answer came, and the pod is not there yet: the API server may make it all the same."""
+
+    message: str
+
+
 class Pods:
     """The pods of the cluster, one by one."""
 
@@ -68,7 +75,7 @@ class Pods:
             case reply:
                 assert_never(reply)
 
-    async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | NotDone:
+    async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | MaybeMade | NotDone:
         """Make a pod; if one of its name exists already, return that, whatever made it."""
         name = body["metadata"]["name"]
         match await self._api.call("POST", _path(namespace), body=body):
@@ -79,8 +86,9 @@ class Pods:
             case Refused(_, message):
                 return NotDone(message)
             case NoAnswer(message):
-                # It may have been made nevertheless.
-                return await self._find(namespace, name, message)
+                # It may have been made nevertheless, or may be made a moment later.
+                found = await self._find(namespace, name, message)
+                return MaybeMade(found.message) if isinstance(found, NotDone) else found
             case reply:
                 assert_never(reply)
 

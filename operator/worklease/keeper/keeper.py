@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from worklease.api.models import InvalidResource, WorkLease
@@ -43,7 +44,7 @@ class Keeper:
         self._wall = wall
         self._fleet = Fleet()
         self._pod_index = PodIndex()
-        self._turns = Turns(clients, self._fleet, self._pod_index, options, clock=clock, wall=wall)
+        self._turns = Turns(clients, self._fleet, self._pod_index, options, clock=clock, wall=wall, forget=self._forget)
 
     # --- Resources ---------------------------------------------------------------------------------------------
 
@@ -117,7 +118,24 @@ class Keeper:
         self._clients.status.publish(reference, {"conditions": conditions}, Urgency.CHANGE)
 
     def unsee(self, uid: str) -> None:
-        """Forget a resource that does not exist any more: nothing further is done for it."""
+        """Forget a resource that does not exist any more.
+
+        Whoever took it away, what was held for it is fenced: no beat follows, and its pods are told to end before the
+        lease can. Only then it is forgotten.
+        """
+        kept = self._fleet.get(uid)
+        if kept is not None and kept.newest_lease().held and kept.pods.is_any_at_work:
+            _log.warning(
+                "resource vanished while its lease was held: its pods end before the lease does %s", kept.about
+            )
+            kept.is_vanished = kept.calls.has_finalizer = True
+            kept.observed.append(partial(replace, suspended=True))
+            kept.turn.add()
+            self.carry(uid)
+            return
+        self._forget(uid)
+
+    def _forget(self, uid: str) -> None:
         self._clients.status.forget(uid)
         kept = self._fleet.remove(uid)
         if kept is None:

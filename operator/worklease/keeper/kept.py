@@ -126,6 +126,8 @@ class Kept:
 
     resource: WorkLease
     """Written by ``keeper``, as the watches report it."""
+    is_vanished: bool = False
+    """Whether the resource went while its lease was held: its pods are fenced all the same. Written by ``keeper``."""
     item: Address = field(init=False)
     """The namespace and the work item's address, by which pods are found; it never changes."""
     about: About = field(init=False)
@@ -185,6 +187,11 @@ class Kept:
     def makes_pods(self) -> bool:
         """Whether the operator makes this resource's sandboxes."""
         return self.policy is not None and self.policy.is_made
+
+    @property
+    def keeps_failed(self) -> bool:
+        """Whether a failed sandbox stays for its logs."""
+        return self.policy is not None and self.policy.keeps_failed
 
     def claimant(self) -> Claimant:
         """Return the resource as one of those that ask for the item's lease."""

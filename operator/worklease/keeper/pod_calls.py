@@ -13,12 +13,13 @@ from typing import Final, assert_never
 
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_template import pod_body, pod_name
-from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made
+from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made, MaybeMade
 from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.rules.backoff import backoff
 from worklease.rules.claims import DryRun
-from worklease.rules.lifecycle import EndPod, why_it_must_go
+from worklease.rules.lease import End
+from worklease.rules.lifecycle import EndPod, fence_grace, why_it_must_go
 from worklease.rules.ownership import is_left_of_stopped
 from worklease.rules.pods import Pod
 from worklease.rules.situation import Asked, Attempt, is_running
@@ -82,6 +83,9 @@ class PodCalls(KeptCalls):
                 self._note_not_made(
                     kept, f"a pod named {pod.name} is there, and it is not of this WorkLease: delete it"
                 )
+            case MaybeMade(message):
+                kept.pods.are_listed = False  # so it is looked for before an end is told
+                self._note_not_made(kept, message)
             case NotDone(message):
                 self._note_not_made(kept, message)
             case _:
@@ -180,6 +184,25 @@ class PodCalls(KeptCalls):
                     self._clients.publisher.publish(DeletionRefused(kept.about, name, message))
             case _:
                 assert_never(outcome)
+
+    async def end_stray(self, kept: Kept, pod: Pod) -> None:
+        """Delete a pod of the resource that shows up after everything was finished; retry until that is accepted.
+
+        It was made by a call whose answer was lost, and nothing else would end it.
+        """
+        has_own_grace = kept.lease.end in {None, End.STOPPED, End.RELEASED}
+        grace, tries = None if has_own_grace else fence_grace(kept.lease), 0
+        while isinstance(
+            outcome := await self._clients.pods.end(kept.resource.namespace, pod.name, pod.uid, grace), NotDone
+        ):
+            if tries == 0:
+                self._clients.publisher.publish(DeletionRefused(kept.about, pod.name, outcome.message))
+            await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
+            tries += 1
+        if isinstance(outcome, DeletionAccepted):
+            cause = kept.lease.end.value if kept.lease.end is not None else "ResourceDeleted"
+            granted = pod.grace if grace is None else grace
+            self._clients.publisher.publish(DeletionAsked(kept.about, pod.name, cause, granted, None))
 
     def _accepted(self, kept: Kept, step: EndPod, before: Asked | None) -> Asked:
         """Return the note of an accepted deletion; publish the first one of a pod."""

@@ -14,6 +14,7 @@ from worklease.cluster import finalizer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients
 from worklease.keeper.kept import Kept
+from worklease.rules.backoff import backoff
 from worklease.telemetry import About, Orphaned
 
 _log = logging.getLogger(__name__)
@@ -59,9 +60,11 @@ class ResourceCalls:
         self._clients.publisher.publish(
             Orphaned(about, "its spec cannot be read by this version: its lease is left to lapse")
         )
+        tries = 0
         while isinstance(outcome := await finalizer.remove(self._clients.kubernetes, reference), NotDone):
             _log.warning("finalizer not written, retrying name=%s: %s", reference.name, outcome.message)
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
+            tries += 1
 
     async def delete(self, kept: Kept) -> None:
         """Delete the resource, by its uid: it has been finished for as long as it was to be kept."""
@@ -84,7 +87,9 @@ class ResourceCalls:
         kept: Kept,
         write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
     ) -> finalizer.Set | Gone:
+        tries = 0
         while isinstance(outcome := await write(self._clients.kubernetes, kept.reference), NotDone):
             _log.warning("finalizer not written, retrying %s: %s", kept.about, outcome.message)
-            await asyncio.sleep(RETRY)
+            await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
+            tries += 1
         return outcome

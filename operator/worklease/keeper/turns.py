@@ -41,7 +41,7 @@ from worklease.rules.lifecycle import (
     StopItem,
     decide,
 )
-from worklease.rules.ownership import why_ignored
+from worklease.rules.ownership import is_stray, why_ignored
 from worklease.rules.pods import Pod
 from worklease.rules.situation import Situation, conclude
 from worklease.telemetry import PodIgnored, SandboxEnded
@@ -70,6 +70,7 @@ class Turns:
         *,
         clock: Callable[[], float],
         wall: Callable[[], ClockPair],
+        forget: Callable[[str], None],
     ) -> None:
         def secret(kept: Kept) -> tuple[str, str]:
             named = kept.resource.spec.credentials_secret_ref
@@ -77,7 +78,7 @@ class Turns:
 
         self._publisher, self._budget = clients.publisher, clients.budget
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
-        self._clock, self._wall = clock, wall
+        self._clock, self._wall, self._forget = clock, wall, forget
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
         self._pods = PodCalls(clients, clock, wall, secret)
         self._resources = ResourceCalls(clients)
@@ -130,6 +131,8 @@ class Turns:
             until = self._clock() + BUG_RETRY
         if kept.calls.is_done:
             kept.turn.end()
+            if kept.is_vanished:
+                self._forget(kept.resource.uid)
         else:
             kept.turn.add_after(min(max(0.0, until - self._clock()), LONGEST_WAIT))
 
@@ -233,6 +236,8 @@ class Turns:
         if not is_done and (is_known or not self._fleet.is_anothers(kept, pod)) and kept.bind(pod, now):
             if not is_known:
                 self._pods.note_seen(kept, pod)
+        elif is_done and is_stray(pod, kept.resource.uid, is_known=is_known, keeps_failed=kept.keeps_failed):
+            self._start(kept, f"end {pod.uid}", self._pods.end_stray(kept, pod))
         elif not is_known:
             self._note_ignored(kept, pod)
 

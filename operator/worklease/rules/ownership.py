@@ -34,6 +34,15 @@ def is_left_of_stopped(pod: Pod, lease: Lease, stopped: datetime | None) -> bool
     return pod.created is not None and pod.created <= stopped
 
 
+def is_stray(pod: Pod, uid: str, *, is_known: bool, keeps_failed: bool) -> bool:
+    """Whether a pod that shows up after everything was finished is the resource's own, and must not stay.
+
+    The resource (``uid``) controls it, and it is not the failed pod that the status names and keeps for its logs.
+    """
+    is_kept = keeps_failed and is_known and pod.phase == "Failed"
+    return pod.controller == uid and not pod.gone and not pod.terminating and not is_kept
+
+
 def why_ignored(pod: Pod, uid: str, lease: Lease, *, is_done: bool, is_wanted: bool) -> str:
     """Return why a pod that carries the item's labels, and is not bound, is ignored; empty if no event need say so.
 

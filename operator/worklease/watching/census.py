@@ -85,6 +85,8 @@ class Census:
         self._names: dict[tuple[str, str], str] = {}
         self._gone: set[str] = set()
         self._gone_in_order: deque[str] = deque()
+        self._left_out: set[str] = set()
+        """The paths of lists that the API server refuses: those of namespaces that are gone, with their rights."""
         self._wanted_at = -math.inf
         self._first: set[str] | None = None
         self._wanted = asyncio.Event()
@@ -142,7 +144,7 @@ class Census:
         for scope in self._scopes:
             async for page in self._pages(self._resources, scope, WHOLE):
                 if page is None:
-                    is_complete = False
+                    is_complete = is_complete and self._is_left_out(self._resources, scope)
                 else:
                     resources.update(item["metadata"]["uid"] for item in page)
                     yield page
@@ -193,7 +195,8 @@ class Census:
         listed: set[str] = set()
         async for page in self._pages(known, scope, LIST_OF_METADATA):
             if page is None:
-                return None
+                # Nothing is known of a namespace that is left out, and nothing is waited for there.
+                return set() if self._is_left_out(known, scope) else None
             listed.update(item["metadata"]["uid"] for item in page)
         if known.is_blind(scope, listed - self._gone, began):
             self._blind.set()
@@ -203,11 +206,25 @@ class Census:
     async def _pages(self, known: KnownObjects, scope: Scope, accept: str) -> AsyncIterator[Page | None]:
         """List the objects of a scope, page by page; None, as the last, if the list is incomplete."""
         async for page in list_pages(self._api, known.path(scope), known.query, accept=accept):
-            if isinstance(page, Refused | NoAnswer):
-                _log.warning("census not taken, will try again path=%s: %s", known.path(scope), page.message)
+            path = known.path(scope)
+            if isinstance(page, Refused) and page.status == HTTPStatus.FORBIDDEN and len(self._scopes) > 1:
+                if path not in self._left_out:
+                    self._left_out.add(path)
+                    _log.warning("namespace left out until its rights are back path=%s: %s", path, page.message)
+                yield None
+            elif isinstance(page, Refused | NoAnswer):
+                self._left_out.discard(path)
+                _log.warning("census not taken, will try again path=%s: %s", path, page.message)
                 yield None
             else:
+                if path in self._left_out:
+                    self._left_out.discard(path)
+                    _log.info("namespace can be read again path=%s", path)
                 yield page
+
+    def _is_left_out(self, known: KnownObjects, scope: Scope) -> bool:
+        """Whether a namespace, one of several, does not grant its rights any more."""
+        return known.path(scope) in self._left_out
 
     async def _settle(self, known: KnownObjects, uid: str, sighting: Sighting) -> bool:
         """Report what is not listed any more as gone; return whether that is certain."""

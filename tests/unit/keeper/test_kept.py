@@ -14,6 +14,7 @@ WRITERS = {
     "situation": {"kept", "turns"},
     "rival": {"turns"},
     "resource": {"keeper", "resume"},
+    "is_vanished": {"keeper"},
     "calls": {"turns", "keeper", "work_calls", "pod_calls", "resource_calls", "calls", "keys", "resume"},
     "pods": {"turns", "pod_calls", "resume"},
     "published": {"publisher", "resume"},
