@@ -11,6 +11,7 @@ from worklease.api.names import RESOURCE_PATH
 from worklease.cli.leases import LeaseView, read
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
 from worklease.cluster.paging import list_pages
+from worklease.rules.words import one_line
 
 
 class Unreadable(Exception):
@@ -59,7 +60,7 @@ class Reader:
             case Refused() as refused if refused.is_absence:
                 return None
             case Done(body):
-                return body
+                return _object(body)
             case Refused(_, message) | NoAnswer(message):
                 raise Unreadable(f"pod {namespace}/{name} cannot be read: {message}")
             case reply:
@@ -68,7 +69,7 @@ class Reader:
     async def _get(self, path: str, what: str) -> Mapping[str, Any]:
         match await self._api.call("GET", path):
             case Done(body):
-                return body
+                return _object(body)
             case Refused() as refused if refused.is_absence:
                 raise Unreadable(f"{what} does not exist; worklease status -A lists those that do")
             case Refused() | NoAnswer() as reply:
@@ -81,8 +82,25 @@ class Reader:
         async for page in list_pages(self._api, path, query):
             if isinstance(page, Refused | NoAnswer):
                 raise Unreadable(_why(self._api, page))
-            found += page
+            found += map(_object, page)
         return found
+
+
+def _object(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: _printable(value) for name, value in body.items()}
+
+
+def _printable(part: Any) -> Any:
+    """Return an object, or a part of it, whose texts can be printed: anybody may have written into it."""
+    match part:
+        case str():
+            return one_line(part)
+        case Mapping():
+            return {name: _printable(value) for name, value in part.items()}
+        case list():
+            return [_printable(each) for each in part]
+        case _:
+            return part
 
 
 def _in(namespace: str) -> str:

@@ -19,6 +19,8 @@ import aiohttp
 from kubernetes.aio import client, config
 from pydantic_core import from_json
 
+from worklease.rules.words import one_line
+
 CALL_TIMEOUT: Final = 10.0
 """Seconds after which a call is given up: a healthy API server takes far less, and every call is tried again."""
 
@@ -241,8 +243,10 @@ def _object(raw: bytes) -> dict[str, Any] | None:
 def _refusal(status: int, headers: Mapping[str, str], body: Mapping[str, Any]) -> Refused:
     after = headers.get("Retry-After", "")
     message = body.get("message") or f"the Kubernetes API answered {status}"
-    return Refused(status, str(message), float(after) if after.isdigit() else None, str(body.get("reason") or ""))
+    # The message may quote an admission webhook, or the object that was sent.
+    reason = str(body.get("reason") or "")
+    return Refused(status, one_line(str(message)), float(after) if after.isdigit() else None, one_line(reason))
 
 
 def _in_words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(one_line(str(error)).split()) or type(error).__name__

@@ -14,6 +14,7 @@ from worklease.api.models import LONGEST_SANDBOX_MESSAGE
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.paging import Page, list_pages
 from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Pod
+from worklease.rules.words import one_line
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds that Kubernetes gives a pod that does not name its own."""
@@ -163,13 +164,13 @@ def read_pod(body: Mapping[str, Any]) -> Pod:
     shown = _shown(status) or _unscheduled(conditions)
     disrupted = conditions.get("DisruptionTarget") or {}
     is_disrupted = disrupted.get("status") == "True"
-    message = status.get("message") or _tail(shown.get("message") or "")
+    message = one_line(status.get("message") or "") or _tail(one_line(shown.get("message") or ""))
     return Pod(
         uid=metadata["uid"],
         name=metadata["name"],
         phase=status.get("phase") or "Unknown",
-        reason=status.get("reason") or shown.get("reason") or "",
-        message=message or (disrupted.get("message") or "" if is_disrupted else ""),
+        reason=one_line(status.get("reason") or shown.get("reason") or ""),
+        message=message or (one_line(disrupted.get("message") or "") if is_disrupted else ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating=metadata.get("deletionTimestamp") is not None,
         grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),

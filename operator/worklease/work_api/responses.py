@@ -12,7 +12,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import from_json
 
 from worklease.api.models import LONGEST_HEARTBEAT
@@ -30,6 +30,7 @@ from worklease.rules.outcomes import (
     Unanswered,
     Unauthorized,
 )
+from worklease.rules.words import one_line
 
 LONGEST_TTL: Final = 1e9
 """Seconds, thirty years: more is a mistake, and would end after the last year that a date can have."""
@@ -54,6 +55,10 @@ class Response:
     content: bytes
 
 
+_State = Annotated[str, AfterValidator(one_line)]
+"""The server's word for an item's state: it is shown as it is, also one that we do not know."""
+
+
 class _Heartbeat(BaseModel):
     """What a 200 must have to be an answer (Record Heartbeat reference); unknown keys are ignored."""
 
@@ -61,7 +66,7 @@ class _Heartbeat(BaseModel):
 
     last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)]
     lease_extended: bool
-    state: str
+    state: _State
     ttl_seconds: Annotated[float, Field(ge=0, le=LONGEST_TTL)]
 
 
@@ -69,7 +74,7 @@ class _Current(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)] | None
-    state: str
+    state: _State
     ttl_seconds: Annotated[float, Field(ge=0, le=LONGEST_TTL)] | None = None
 
 
@@ -77,7 +82,7 @@ class _Listed(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     id: str
-    state: str
+    state: _State
     started_at: str | None = None
     latest_heartbeat_at: str | None = None
 
@@ -174,7 +179,7 @@ def _refusal(exchange: Exchange, response: Response, said: str) -> Outcome:
 def item_state(response: Response) -> str | None:
     """Return the item's state, where the response says it."""
     state = _json(response).get("state")
-    return state if isinstance(state, str) else None
+    return one_line(state) if isinstance(state, str) else None
 
 
 def listed_items(response: Response) -> tuple[dict[str, ListedItem], str | None]:
@@ -218,7 +223,7 @@ def plain(words: str, key: SecretStr) -> str:
     """Write others' words in one line, without the key: some servers repeat what they were sent."""
     secret = key.get_secret_value()
     without = words.replace(secret, str(key)) if secret else words
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in without).split())
+    return " ".join(one_line(without).split())
 
 
 @lru_cache(maxsize=16)  # a busy server says the same second many times
