@@ -20,7 +20,7 @@ from worklease.operate import operate
 from worklease.preflight import PreflightFailed
 from worklease.process import tune_gc
 from worklease.settings import InvalidSettings, Settings
-from worklease.uninstall import NotReleased, end_operator, release
+from worklease.uninstall import NotManagedByHelm, NotReleased, end_operator, prove_helm_manages, release
 
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread lets another one run. Kopf lists thousands of objects in another thread than the beats':
@@ -70,7 +70,20 @@ class _NamespacedName(click.ParamType[tuple[str, str]]):
 @click.option(
     "--deployment",
     type=_NamespacedName(),
-    help="The operator's Deployment: it is deleted first, and the command waits until it is gone.",
+    help="The operator's Deployment: it is deleted first, and the command waits until it is gone. Refused, unless Helm "
+    "manages it.",
+)
+@click.option(
+    "--without-helm",
+    is_flag=True,
+    help="Delete the Deployment also if another tool than Helm manages it.",
+)
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    help="A namespace, in place of those of WORKLEASE_NAMESPACES; may be given several times. For namespaces that the "
+    "operator does not watch any more.",
 )
 @click.option(
     "--patience",
@@ -80,32 +93,44 @@ class _NamespacedName(click.ParamType[tuple[str, str]]):
     show_default=True,
     help="Seconds that all of it may take.",
 )
-def release_finalizers(deployment: tuple[str, str] | None, timeout: float) -> None:
+def release_finalizers(
+    *, deployment: tuple[str, str] | None, without_helm: bool, namespaces: tuple[str, ...], timeout: float
+) -> None:
     """Remove the operator's finalizers from its WorkLeases, so that they can be deleted without it.
 
-    Use it to end an installation: the operator must not run any more. No item is stopped, and leases that are held
-    expire. WORKLEASE_NAMESPACES says which namespaces are meant; by default all.
+    Use it to end an installation: the operator must not run any more, or not watch these namespaces any more. No item
+    is stopped, and leases that are held expire. WORKLEASE_NAMESPACES says which namespaces are meant; by default all.
     """
+    if deployment is not None and namespaces:
+        raise click.UsageError("--deployment ends the operator for all namespaces, so --namespace must not be added")
     try:
         settings = Settings.read()
     except InvalidSettings as error:
         raise click.ClickException(str(error)) from error
     _set_up_logging(settings)
     try:
-        asyncio.run(_release(settings, deployment, timeout=timeout))
-    except (NotConfigured, NotReleased) as error:
+        asyncio.run(_release(namespaces or settings.namespaces, deployment, timeout, needs_helm=not without_helm))
+    except (NotConfigured, NotManagedByHelm, NotReleased) as error:
         raise click.ClickException(str(error)) from error
 
 
-async def _release(settings: Settings, deployment: tuple[str, str] | None, *, timeout: float) -> None:  # noqa: ASYNC109 (both steps share it)
+async def _release(
+    namespaces: tuple[str, ...],
+    deployment: tuple[str, str] | None,
+    timeout: float,  # noqa: ASYNC109 (all steps share it)
+    *,
+    needs_helm: bool,
+) -> None:
     """End the operator, release its WorkLeases, and print a line for each."""
     until = asyncio.get_running_loop().time() + timeout
     kubernetes = await KubernetesApi.connect()
     try:
         if deployment is not None:
-            await end_operator(kubernetes, *deployment, timeout=timeout)
+            if needs_helm:
+                await prove_helm_manages(kubernetes, *deployment, timeout=timeout)
+            await end_operator(kubernetes, *deployment, timeout=until - asyncio.get_running_loop().time())
         left = until - asyncio.get_running_loop().time()
-        for each in await release(kubernetes, settings.namespaces, timeout=left):
+        for each in await release(kubernetes, namespaces, timeout=left):
             click.echo(str(each))
     finally:
         await kubernetes.close()

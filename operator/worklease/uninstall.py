@@ -1,7 +1,7 @@
 """The uninstallation: the operator ends, and its finalizers are removed, so that WorkLeases can be deleted without it.
 
-Owns the order of that. Must not talk to the Work API: no item is stopped, and leases that are held expire. Must not
-delete a WorkLease, nor touch finalizers that are not the operator's.
+Owns the order of that, and the proof that it is asked for. Must not talk to the Work API: no item is stopped, and
+leases that are held expire. Must not delete a WorkLease, nor touch finalizers that are not the operator's.
 """
 
 import logging
@@ -21,7 +21,22 @@ OPERATOR_FINALIZERS: Final = frozenset({FINALIZER, TIMER_FINALIZER})
 POLL_INTERVAL: Final = 0.5
 """Seconds between two tries: the operator's pod takes some seconds to end."""
 
+HELM_RELEASE: Final = "meta.helm.sh/release-name"
+"""The annotation that Helm sets on each object of a release, and that no rendered manifest has."""
+
+OTHER_MANAGERS: Final = frozenset({"kubectl", "kubectl-client-side-apply", "argocd-controller", "kustomize-controller"})
+"""The field managers of tools that apply rendered manifests: ``kubectl apply``, Argo CD, Flux's Kustomizations. Helm's
+annotation stays on an object that one of them has taken over, so it proves nothing then. The other commands of kubectl
+have other names, such as ``kubectl-edit``."""
+
+PULUMI: Final = "pulumi-"
+"""How Pulumi's field managers begin."""
+
 _log = logging.getLogger(__name__)
+
+
+class NotManagedByHelm(Exception):
+    """Nothing proves that Helm is uninstalling the operator: what speaks against it, and what to do."""
 
 
 class NotReleased(Exception):
@@ -46,6 +61,49 @@ class Released:
             f"{done}; the lease of {self.work_id} expires at {self.held_until}, and then the item is queued again, "
             "unless an operator is installed before that"
         )
+
+
+async def prove_helm_manages(api: KubernetesApi, namespace: str, name: str, *, timeout: float) -> None:  # noqa: ASYNC109 (all tries share it)
+    """Check that Helm manages the operator's Deployment; one that is gone needs no proof.
+
+    The chart's uninstall hook is a Job like any other for a tool that applies what ``helm template`` renders. Without
+    this check, it would end the operator at its installation.
+
+    Raises:
+        NotManagedByHelm: Another tool manages it.
+        NotReleased: It could not be read in time.
+    """
+
+    async def attempt() -> Mapping[str, Any] | NotDone | None:
+        match await api.call("GET", f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"):
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                return None
+            case Done(body):
+                return body
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    outcome = await poll(attempt, deadline=deadline_in(timeout), interval=POLL_INTERVAL)
+    if isinstance(outcome, NotDone):
+        raise NotReleased(f"Deployment {namespace}/{name} could not be read: {outcome.message}")
+    if outcome is not None and (against := _against_helm(outcome["metadata"])):
+        raise NotManagedByHelm(
+            f"nothing was changed, because Deployment {namespace}/{name} {against}: a tool that is not Helm has "
+            "applied the uninstall hook like an ordinary object. Render the chart without hooks (helm template "
+            "--no-hooks), or with uninstall.policy=Keep. To end the operator and release its WorkLeases nevertheless, "
+            "add --without-helm"
+        )
+
+
+def _against_helm(metadata: Mapping[str, Any]) -> str:
+    """Return what speaks against Helm as the manager of an object; nothing if Helm manages it."""
+    if HELM_RELEASE not in (metadata.get("annotations") or {}):
+        return f"lacks the annotation {HELM_RELEASE}"
+    managers = (str(entry.get("manager")) for entry in metadata.get("managedFields") or ())
+    other = next((each for each in managers if each in OTHER_MANAGERS or each.startswith(PULUMI)), None)
+    return f"is managed by {other}" if other is not None else ""
 
 
 async def end_operator(api: KubernetesApi, namespace: str, name: str, *, timeout: float) -> None:  # noqa: ASYNC109 (all tries share it)

@@ -1,5 +1,6 @@
 """helm uninstall leaves no object stuck, and ends no running work silently."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import yaml
 
 from controlplane import ControlPlane, wait_for
-from support.chart import NAMESPACE, RELEASE, HelmError, environment, pod_spec
+from support.chart import NAMESPACE, RELEASE, HelmError, environment, pick, pod_spec
 from support.installation import LOCAL, Installation
 from support.judge import check_history, heartbeats
 from support.operator import Leases
@@ -160,6 +162,32 @@ def test_a_crd_that_is_not_kept_takes_its_workleases_along(
     held_lease(installation, leases, simulator)
     uninstall(installation)
     wait_for(lambda: installation.plane.get(CRD) is None, seconds=60, what="the end of the CRD")
+
+
+def test_a_tool_that_applies_the_hook_as_an_ordinary_job_ends_nothing(
+    installation: Installation, leases: Leases, simulator: Simulator
+) -> None:
+    plane, tool = installation.plane, {"uninstall.tool": "ArgoCD"}
+    rendered = installation.helm.render(values(simulator))
+    crd = pick(rendered, "CustomResourceDefinition")
+    plane.kubectl("apply", "-f", "-", input=json.dumps(crd))
+    plane.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}", "--timeout=60s")
+    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(rendered))
+    held_lease(installation, leases, simulator)
+    done = run_hook(plane, plane.get(JOB))
+    assert done.returncode == 1
+    assert "meta.helm.sh/release-name: a tool that is not Helm has applied the uninstall hook" in done.stderr
+    assert installation.deployment() is not None
+    assert finalizers(leases, "work_a") == BOTH
+    # What Argo CD runs before it deletes an Application does without the proof, and nobody else runs it.
+    hook = pick(installation.helm.render(values(simulator) | tool), "Job", HOOK)
+    assert hook["metadata"]["annotations"]["argocd.argoproj.io/hook"] == "PreDelete"
+    assert "helm.sh/hook" not in hook["metadata"]["annotations"]
+    done = run_hook(plane, hook)
+    assert done.returncode == 0, done.stderr
+    assert installation.deployment() is None
+    assert finalizers(leases, "work_a") == set()
+    plane.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", input=yaml.safe_dump_all(rendered))
 
 
 def test_an_uninstallation_whose_hook_fails_removes_nothing(installation: Installation) -> None:

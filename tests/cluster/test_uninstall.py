@@ -11,7 +11,15 @@ from support.cluster import make_namespace
 from support.scripted_server import kubernetes_at
 from worklease.api.names import FINALIZER, TIMER_FINALIZER
 from worklease.cluster.client import KubernetesApi
-from worklease.uninstall import NotReleased, Released, end_operator, release
+from worklease.uninstall import (
+    HELM_RELEASE,
+    NotManagedByHelm,
+    NotReleased,
+    Released,
+    end_operator,
+    prove_helm_manages,
+    release,
+)
 
 OTHER = "example.com/backup"
 TIMEOUT = 60.0
@@ -104,6 +112,24 @@ async def test_what_waits_in_terminating_goes(api: KubernetesApi, control_plane:
     assert finalizers(control_plane, namespace) != {}
     await release(api, (namespace,), timeout=TIMEOUT)
     assert finalizers(control_plane, namespace) == {}
+
+
+async def test_a_deployment_that_helm_does_not_manage_is_not_ended_as_if_helm_uninstalled_it(
+    api: KubernetesApi, control_plane: ControlPlane, namespace: str
+) -> None:
+    where = ("--namespace", namespace)
+    await prove_helm_manages(api, namespace, "the-operator", timeout=TIMEOUT)  # it is gone already
+    control_plane.kubectl("create", *where, "-f", "-", input=json.dumps(deployment()))
+    with pytest.raises(NotManagedByHelm, match=rf"lacks the annotation {HELM_RELEASE}.*--no-hooks"):
+        await prove_helm_manages(api, namespace, "the-operator", timeout=TIMEOUT)
+    control_plane.kubectl("annotate", *where, "deployment", "the-operator", f"{HELM_RELEASE}=worklease")
+    control_plane.kubectl("scale", *where, "deployment/the-operator", "--replicas=0")
+    await prove_helm_manages(api, namespace, "the-operator", timeout=TIMEOUT)
+    # Another tool takes over what Helm has installed: the annotation stays.
+    taken = ("apply", *where, "--server-side", "--force-conflicts", "--field-manager", "argocd-controller", "-f", "-")
+    control_plane.kubectl(*taken, input=json.dumps(deployment()))
+    with pytest.raises(NotManagedByHelm, match=r"is managed by argocd-controller.*--without-helm"):
+        await prove_helm_manages(api, namespace, "the-operator", timeout=TIMEOUT)
 
 
 async def test_the_operators_pods_are_gone_when_its_end_is_told(
