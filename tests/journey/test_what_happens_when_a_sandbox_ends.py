@@ -73,6 +73,22 @@ def test_the_sandbox_finishes(leases: Leases, simulator: Simulator, proxy: KubeP
     await_reasons(leases, *STARTED, "SandboxSucceeded", "Stopped", "TearingDown", "TornDown")
 
 
+def test_the_sandbox_finishes_beside_an_injected_container(leases: Leases, simulator: Simulator) -> None:
+    template = leases.template()
+    template["spec"]["containers"].append({"name": "mesh", "image": "busybox"})
+    template["metadata"]["annotations"] |= {"worklease.dev/sandbox-containers": "sandbox"}
+    pod = hold(leases, simulator, template=template)
+    ended = {"exitCode": 0, "reason": "Completed", "finishedAt": "2026-11-24T20:00:00Z"}
+    state = {"running": None, "terminated": ended}
+    leases.play(pod, containerStatuses=[{"name": "sandbox", "ready": False, "state": state}])
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert f"Pod {pod} has finished" in message
+    assert stops(simulator) == ["stopping", "stopped"]
+    assert (current(leases)["exitCode"], current(leases)["reason"]) == (0, "Completed")
+    assert leases.pods() == {}
+    assert check_history(simulator.history()) == []
+
+
 def test_the_sandbox_fails(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     simulator.create_item(ITEM)
     leases.create(ITEM, sandbox={"template": leases.template(waits=True)})

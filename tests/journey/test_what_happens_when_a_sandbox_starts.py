@@ -51,15 +51,12 @@ def test_another_worker_holds_the_item(leases: Leases, simulator: Simulator) -> 
     await_reasons(leases, "HeldByAnother")
 
 
-def test_the_item_is_claimed(
-    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
-) -> None:
+def test_the_item_is_claimed(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     simulator.create_item(ITEM)
     leases.create(ITEM, sandbox={"template": leases.template(waits=True)})
     leases.await_condition(ITEM, "SandboxReady", "False", "Pending")
     assert leases.condition(ITEM, "LeaseHeld")[:2] == ("True", "Renewed")
-    ungated = ("patch", "pod", leases.await_pod(), "--type=merge", "-p", '{"spec":{"schedulingGates":[]}}')
-    control_plane.kubectl("--namespace", leases.namespace, *ungated)
+    leases.bind_pod(leases.await_pod())
     leases.await_condition(ITEM, "SandboxReady", "True", "Running")
     told = [each for each in written(proxy, "SandboxReady") if each[1] in {"Creating", "Pending", "Running"}]
     assert told == [("False", "Creating"), ("False", "Pending"), ("True", "Running")]
@@ -182,6 +179,25 @@ def test_a_container_is_configured_wrong(leases: Leases, simulator: Simulator) -
     message = leases.await_condition(ITEM, "SandboxReady", "False", "ConfigError")
     assert 'secret "settings" not found' in message
     fails_at_the_deadline(leases, simulator, 'secret "settings" not found')
+
+
+def test_the_pod_is_rejected_by_its_node(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template(waits=True)})
+    pod = leases.await_pod()
+    first = leases.pods()[pod]["metadata"]["uid"]
+    leases.await_condition(ITEM, "SandboxReady", "False", "Pending")
+    leases.play(pod, phase="Failed", reason="OutOfcpu", message="Pod was rejected: Node didn't have enough resource")
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "PodRejected")
+    assert "was rejected by its node: OutOfcpu: Pod was rejected" in message
+    wait_for(
+        lambda: leases.pods().get(pod, {}).get("metadata", {}).get("uid", first) != first, seconds=30, what="a pod"
+    )
+    leases.await_condition(ITEM, "SandboxReady", "False", "Pending")
+    assert leases.status(ITEM)["restarts"] == 0
+    assert [entry["reason"] for entry in leases.status(ITEM)["sandboxes"][1:]] == ["OutOfcpu"]
+    assert stops(simulator) == []
+    assert leases.reasons(ITEM).count("SandboxFailed") == 0
 
 
 def test_no_pod_ever_comes(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:

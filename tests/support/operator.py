@@ -187,7 +187,7 @@ class Leases:
         }
 
     def template(self, *, waits: bool = False, grace: int = 2, **annotations: str) -> dict[str, Any]:
-        """Return a template whose pod runs at once. With `waits`, a scheduling gate holds it for the test to play.
+        """Return a template whose pod runs at once. With `waits`, no scheduler sees it: the test plays it, or binds it.
 
         Annotations tell kwok how the pod ends (tools/controlplane/stages.yaml): `exit_code="1"`, `exit_after="3s"`.
         """
@@ -197,7 +197,7 @@ class Leases:
             "containers": [{"name": "sandbox", "image": "busybox"}],
         }
         if waits:
-            spec["schedulingGates"] = [{"name": "tests.worklease.dev/played-by-hand"}]
+            spec["schedulerName"] = "played-by-hand"
         return {"metadata": {"labels": {"app": "sandbox"}, "annotations": kwok}, "spec": spec}
 
     def await_pod(self, *, besides: Collection[str] = (), seconds: float = 30) -> str:
@@ -209,6 +209,16 @@ class Leases:
         """Write a pod's status, as a kubelet, a scheduler or a node controller does."""
         path = self._path("Pod", f"{pod}/status")
         self._plane.demand("PATCH", path, {"status": status}, content_type="application/strategic-merge-patch+json")
+
+    def bind_pod(self, pod: str) -> None:
+        """Bind a pod to a node, as a scheduler does: it runs then."""
+        target = {"apiVersion": "v1", "kind": "Node", "name": self._a_node()}
+        body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}
+        self._plane.demand("POST", self._path("Pod", f"{pod}/binding"), body)
+
+    def _a_node(self) -> str:
+        found = self._plane.get("/api/v1/nodes") or {"items": []}
+        return str(found["items"][0]["metadata"]["name"])
 
     def delete_pod(self, pod: str) -> None:
         """Delete a pod, as any user may."""

@@ -9,7 +9,7 @@ from support.scripted_server import Answer, always, kubernetes_at, serving
 from support.work_api_calls import ITEM, beat
 from worklease.cli.reading import Reader
 from worklease.cluster.client import Refused
-from worklease.cluster.pods import read_pod
+from worklease.cluster.pod_reading import read_pod
 from worklease.rules.outcomes import Answered
 from worklease.rules.words import one_line
 from worklease.work_api import responses

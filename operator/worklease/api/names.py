@@ -21,6 +21,12 @@ RESOURCE_PATH: Final = f"/apis/{GROUP}/{VERSION}"
 ENVIRONMENT_LABEL: Final = f"{GROUP}/environment-id"
 WORK_LABEL: Final = f"{GROUP}/work-id"
 
+SANDBOX_CONTAINERS: Final = f"{GROUP}/sandbox-containers"
+"""The annotation of a pod that lists the containers that are the sandbox, with commas between their names."""
+
+DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
+"""The annotation that names the container that matters, for kubectl and others."""
+
 FINALIZER: Final = f"{GROUP}/lease"
 """The operator's own finalizer: a teardown depends on it."""
 

@@ -146,6 +146,10 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
     Reason.CREATING: _CREATING,
     Reason.CREATION_REFUSED: _DEADLINE,
     Reason.RESTARTING: _CREATING,
+    Reason.POD_REJECTED: (
+        "Another pod is awaited, and created if there is a template, under the same attempt: no restart is counted. "
+        + _DEADLINE
+    ),
     Reason.IMAGE_PULL_FAILED: _DEADLINE,
     Reason.UNSCHEDULABLE: _DEADLINE,
     Reason.CRASH_LOOP: _DEADLINE,

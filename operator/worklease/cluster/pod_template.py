@@ -6,11 +6,13 @@ environment's key never gets into the pod; a token for the item alone gets there
 
 import hashlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from worklease.api.models import WorkLease
-from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, SANDBOX_CONTAINERS, WORK_LABEL
 from worklease.cluster.credentials import SESSIONS_TOKEN
+from worklease.cluster.pod_reading import container_names
 
 LONGEST_NAME: Final = 63
 """Characters of a pod's name at most: Kubernetes would cut a longer one for the host name."""
@@ -23,6 +25,8 @@ WORK_VARIABLE: Final = "ANTHROPIC_WORK_ID"
 TOKEN_VARIABLE: Final = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 (the name of a variable)
 """Names that the public SDK reads. Others, with which its worker would send heartbeats itself, are left out."""
 
+NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
+
 
 def pod_name(resource: WorkLease, attempt: int) -> str:
     """Return the name of an attempt's pod: always the same, so that after a crash the pod is not made twice."""
@@ -30,15 +34,34 @@ def pod_name(resource: WorkLease, attempt: int) -> str:
     return f"{resource.name[: LONGEST_NAME - HASH - 1].rstrip('-.')}-{digest}"
 
 
-def pod_body(resource: WorkLease, attempt: int, secret: str) -> dict[str, Any]:
+def template_problem(resource: WorkLease) -> str:
+    """Return what is wrong with a template that the API server cannot see; empty if nothing is."""
+    template = _template(resource)
+    names = [container.get("name") for container in _without_nulls(template.get("spec")).get("containers") or ()]
+    asked = container_names(_annotations(template).get(SANDBOX_CONTAINERS) or "")
+    unknown = [name for name in asked if name not in names]
+    if not unknown:
+        return ""
+    return f"the annotation {SANDBOX_CONTAINERS} names {', '.join(unknown)}, which no container of the template is"
+
+
+def pod_body(
+    resource: WorkLease, attempt: int, secret: str, annotations: Mapping[str, str] = NO_ANNOTATIONS
+) -> dict[str, Any]:
     """Return the pod of an attempt; ``secret`` is the name of the resource's Secret.
+
+    ``annotations`` are those that the settings give to every sandbox; the template's own win. The pod says itself which
+    containers are the sandbox: others may be injected into it, first of all of them.
 
     The owner reference does not block the owner's deletion: that would need a right on the owner's finalizers, and the
     operator's own finalizer keeps the order already.
     """
-    template = (resource.spec.sandbox.template if resource.spec.sandbox is not None else None) or {}
+    template = _template(resource)
     metadata, spec = template.get("metadata") or {}, _without_nulls(template.get("spec"))
     labels = {ENVIRONMENT_LABEL: resource.spec.environment_id, WORK_LABEL: resource.spec.work_id}
+    named = {**annotations, **_annotations(template)}
+    if not container_names(named.get(SANDBOX_CONTAINERS) or ""):
+        named[SANDBOX_CONTAINERS] = ",".join(str(each.get("name")) for each in spec.get("containers") or ())
     variables = _variables(resource, secret)
     for kind in ("initContainers", "containers"):
         if spec.get(kind):
@@ -58,11 +81,19 @@ def pod_body(resource: WorkLease, attempt: int, secret: str) -> dict[str, Any]:
             "name": pod_name(resource, attempt),
             "namespace": resource.namespace,
             "labels": _without_nulls(metadata.get("labels")) | labels,
-            "annotations": _without_nulls(metadata.get("annotations")),
+            "annotations": named,
             "ownerReferences": [owner],
         },
         "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False} | spec,
     }
+
+
+def _template(resource: WorkLease) -> Mapping[str, Any]:
+    return (resource.spec.sandbox.template if resource.spec.sandbox is not None else None) or {}
+
+
+def _annotations(template: Mapping[str, Any]) -> dict[str, Any]:
+    return _without_nulls((template.get("metadata") or {}).get("annotations"))
 
 
 def _without_nulls(values: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,23 +1,18 @@
-"""Sandbox pods: how one is read, made, looked at and deleted.
+"""Sandbox pods: how one is made, looked at and deleted.
 
 Owns the pod API. A deletion names the pod and has its uid as precondition: names are reused, and a successor must not
 be deleted in its place. Must not decide which pod is made or deleted, or when.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.api.models import LONGEST_SANDBOX_MESSAGE
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.paging import Page, list_pages
-from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Pod
-from worklease.rules.words import one_line
-
-DEFAULT_GRACE: Final = 30.0
-"""Seconds that Kubernetes gives a pod that does not name its own."""
+from worklease.cluster.pod_reading import read_pod
+from worklease.rules.pods import Pod
 
 PAGE_TRIES: Final = 3
 """How often a page after the first is asked for before a long list is given up."""
@@ -155,87 +150,3 @@ def _is_verdict(status: int) -> bool:
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
-
-
-def read_pod(body: Mapping[str, Any]) -> Pod:
-    """Read a pod as the API server returned it; what is missing has its default."""
-    metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
-    conditions = {entry.get("type"): entry for entry in status.get("conditions") or ()}
-    shown = _shown(status) or _unscheduled(conditions)
-    disrupted = conditions.get("DisruptionTarget") or {}
-    is_disrupted = disrupted.get("status") == "True"
-    message = one_line(status.get("message") or "") or _tail(one_line(shown.get("message") or ""))
-    return Pod(
-        uid=metadata["uid"],
-        name=metadata["name"],
-        phase=status.get("phase") or "Unknown",
-        reason=one_line(status.get("reason") or shown.get("reason") or ""),
-        message=message or (one_line(disrupted.get("message") or "") if is_disrupted else ""),
-        ready=(conditions.get("Ready") or {}).get("status") == "True",
-        terminating=metadata.get("deletionTimestamp") is not None,
-        grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),
-        exit_code=shown.get("exitCode") if _is_over(status) else None,
-        finish_time=_time(shown.get("finishedAt")) if _is_over(status) else None,
-        restarts=sum(entry.get("restartCount") or 0 for entry in status.get("containerStatuses") or ()),
-        controller=_controller(metadata.get("ownerReferences") or ()),
-        created=_time(metadata.get("creationTimestamp")),
-        ailment=None if _is_over(status) else _ailment(status, conditions),
-        disruption=DISRUPTIONS.get(disrupted.get("reason") or "") if is_disrupted else None,
-    )
-
-
-def _ailment(status: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> Ailment | None:
-    """Return what keeps a pod from running; None if nothing does."""
-    waiting = ((state.get("waiting") or {}).get("reason") or "" for state in _states(status))
-    found = next((AILMENTS[reason] for reason in waiting if reason in AILMENTS), None)
-    return Ailment.UNSCHEDULABLE if found is None and _unscheduled(conditions) else found
-
-
-def _unscheduled(conditions: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the scheduler's condition of a pod that fits on no node; else an empty one."""
-    scheduled = conditions.get("PodScheduled") or {}
-    return scheduled if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable" else {}
-
-
-def _tail(message: str) -> str:
-    """Return the end of a long message: what went wrong is at the end of a termination message."""
-    return message if len(message) <= LONGEST_SANDBOX_MESSAGE else f"…{message[1 - LONGEST_SANDBOX_MESSAGE :]}"
-
-
-def _states(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the containers' states, those of the init containers first."""
-    kinds = ("initContainerStatuses", "containerStatuses")
-    return [entry.get("state") or {} for kind in kinds for entry in status.get(kind) or ()]
-
-
-def _is_over(status: Mapping[str, Any]) -> bool:
-    return status.get("phase") in {"Succeeded", "Failed"}
-
-
-def _shown(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the container's state that says most about the pod.
-
-    For a pod that has ended: how a container ended, a failed one before the others. A container that still waits says
-    nothing then: it waited for one that failed. For any other pod: what a container waits for, else how one failed; an
-    init container that is done says nothing.
-    """
-    first, then = (
-        [entry.get("state") or {} for entry in status.get(kind) or ()]
-        for kind in ("initContainerStatuses", "containerStatuses")
-    )
-    waiting = [state["waiting"] for state in first + then if state.get("waiting")]
-    ended = [state["terminated"] for state in then + first if state.get("terminated")]
-    failed = [state for state in ended if state.get("exitCode") != 0]
-    candidates = failed + ended + waiting if _is_over(status) else waiting + failed
-    return next(iter(candidates), {})
-
-
-def _controller(owners: Iterable[Mapping[str, Any]]) -> str:
-    for owner in owners:
-        if owner.get("controller") and owner.get("kind") == "WorkLease":
-            return str(owner.get("uid"))
-    return ""
-
-
-def _time(value: str | None) -> datetime | None:
-    return datetime.fromisoformat(value) if value else None

@@ -12,7 +12,8 @@ from typing import Final
 
 from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL, Address, pod_address
 from worklease.cluster.client import NotDone
-from worklease.cluster.pods import Pods, read_pod
+from worklease.cluster.pod_reading import read_pod
+from worklease.cluster.pods import Pods
 from worklease.rules.pods import Pod
 
 FEW: Final = 10

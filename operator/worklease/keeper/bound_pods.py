@@ -59,6 +59,8 @@ class BoundPods:
         known = self.bound.get(pod.uid)
         if known is not None and known.gone and not known.is_remembered:
             pod = _gone(pod)
+        if known is not None and (known.has_run or known.had_run):
+            pod = replace(pod, had_run=True)
         self.bound = {**self.bound, pod.uid: pod}
         if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
             self.ailing = {**self.ailing, pod.uid: ailing}

@@ -14,7 +14,7 @@ from typing import Any, Final
 from worklease.api.models import InvalidResource, WorkLease
 from worklease.api.names import FINALIZER, Reference, pod_address
 from worklease.clocks import ClockPair
-from worklease.cluster.pods import read_pod
+from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.status_writer import Urgency
 from worklease.keeper.calls import Clients
 from worklease.keeper.fleet import Fleet

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final, assert_never
 
 from worklease.cluster.client import Gone, NotDone
-from worklease.cluster.pod_template import pod_body, pod_name
+from worklease.cluster.pod_template import pod_body, pod_name, template_problem
 from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made, MaybeMade
 from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
@@ -37,6 +37,9 @@ class PodCalls(KeptCalls):
     async def dry_run(self, kept: Kept) -> None:
         """Ask whether the template's pod would be made, before anything is claimed for it."""
         generation = kept.resource.generation
+        if problem := template_problem(kept.resource):
+            kept.calls.dry_run = DryRun(generation, problem, math.inf)
+            return
         body = pod_body(kept.resource, kept.pods.attempt.number, self._secret(kept)[1])
         while not kept.calls.is_done:
             match await self._clients.pods.dry_run(kept.resource.namespace, body):
@@ -67,6 +70,9 @@ class PodCalls(KeptCalls):
             await self._make(kept, attempt)
 
     async def _make(self, kept: Kept, attempt: int) -> None:
+        if problem := template_problem(kept.resource):
+            self._note_not_made(kept, problem)  # the template was edited since the claim
+            return
         body = pod_body(kept.resource, attempt, self._secret(kept)[1])
         before = kept.pods.bound
         outcome = await self._clients.pods.make(kept.resource.namespace, body)
@@ -109,6 +115,13 @@ class PodCalls(KeptCalls):
         kept.pods.begin(attempt)
         await self._commit(kept)
         _log.info("sandbox restarted %s attempt=%d", kept.about, attempt.number)
+
+    def await_another(self, kept: Kept, attempt: Attempt) -> None:
+        """Go on with an attempt whose pod was rejected. After a crash the pod shows again that it was."""
+        kept.pods.begin(attempt)
+        kept.turn.add()
+        number, count = attempt.number, attempt.rejections
+        _log.info("pod rejected by its node %s attempt=%d rejections=%d", kept.about, number, count)
 
     # --- Finding -----------------------------------------------------------------------------------------------
 

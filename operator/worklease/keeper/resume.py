@@ -168,5 +168,6 @@ def _remembered_pod(entry: SandboxStatus) -> Pod:
         message=entry.message or "",
         exit_code=entry.exit_code,
         finish_time=entry.finish_time,
+        had_run=entry.phase == "Running" or entry.exit_code is not None or entry.finish_time is not None,
         is_remembered=True,
     )

@@ -29,6 +29,7 @@ from worklease.rules.beats import beat_at_once, lapse, note_budget_short, releas
 from worklease.rules.claims import BeatStep, plan_beat
 from worklease.rules.deadlines import is_fenced
 from worklease.rules.lifecycle import (
+    AwaitAnother,
     BeatNow,
     DeleteResource,
     EndPod,
@@ -280,6 +281,8 @@ class Turns:
                 self._start(kept, "make", self._pods.make(kept, attempt))
             case Restart(attempt):
                 self._start(kept, "restart", self._pods.restart(kept, attempt))
+            case AwaitAnother(attempt):
+                self._pods.await_another(kept, attempt)
             case Release(message):
                 kept.lease = release(kept.lease, message)
                 kept.turn.add()

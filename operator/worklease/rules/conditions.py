@@ -6,12 +6,12 @@ logs, events and metrics is in ``reasons``.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from worklease.rules.deadlines import expiry, is_fenced
 from worklease.rules.lease import Lease, Trouble
-from worklease.rules.pods import Cause, Pod, cause_of, ending_of, latest
+from worklease.rules.pods import Cause, Ending, Pod, cause_of, ending_of, latest
 from worklease.rules.reasons import TABLE, Kind, Reason, Verdict, reason_of
 from worklease.rules.situation import (
     OnFailure,
@@ -23,6 +23,7 @@ from worklease.rules.situation import (
     is_finished,
     is_kept,
     leaving,
+    rejected,
 )
 
 LASTING: Final = 2
@@ -156,9 +157,15 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
     if (last := latest(pods)) is not None:
         if last.gone and last.uid in situation.deletions:
             return _not_ready(Reason.ENDED, f"The operator deleted pod {last.name}, and it is gone.")
-        cause = cause_of(last) or Cause.FAILED
-        return _not_ready(reason_of(cause), ending_of(last, cause).message)
+        ending = _ending_of(situation, last)
+        return _not_ready(reason_of(ending.cause), ending.message)
     return _without_pod(situation, subject, now)
+
+
+def _ending_of(situation: Situation, pod: Pod) -> Ending:
+    """Return how a pod ended; a deletion that the operator asked for is not somebody else's."""
+    own = replace(pod, deleted_at=None) if pod.uid in situation.deletions else pod
+    return ending_of(own, cause_of(own) or Cause.FAILED)
 
 
 def _not_ready(reason: Reason, message: str) -> Condition:
@@ -188,7 +195,7 @@ def _last_words(situation: Situation) -> str:
     if situation.ending is not None:
         end = _sentence(situation.ending.message)
     elif (last := latest(current(situation))) is not None and last.is_over:
-        end = _sentence(ending_of(last, cause_of(last) or Cause.FAILED).message)
+        end = _sentence(_ending_of(situation, last).message)
     else:
         end = ""
     kept = [pod.name for pod in alive(situation.bound) if is_kept(situation, pod)]
@@ -230,12 +237,16 @@ def _without_pod(situation: Situation, subject: Subject, now: float) -> Conditio
     if situation.making is not None:
         message = f"Creating the sandbox pod was refused; retrying: {_sentence(situation.making.message)}{by}"
         return _not_ready(Reason.CREATION_REFUSED, message)
-    at = begins(situation)
+    at, how = begins(situation), "is created" if policy.is_made else "is expected"
+    if (pod := rejected(situation)) is not None:
+        again = situation.attempt.again
+        when = f"at {subject.show(again)}" if policy.is_made and again is not None and now < again else "now"
+        message = _with(f"Another sandbox pod {how} {when}.", ending_of(pod, Cause.REJECTED).message)
+        return _not_ready(Reason.POD_REJECTED, message + by)
     if situation.attempt.number > 0 and at is not None:
         when = f"at {subject.show(at)}" if now < at else "now"
         last = latest(situation.bound.values())
-        former = ending_of(last, cause_of(last) or Cause.FAILED).message if last is not None else ""
-        how = "is created" if policy.is_made else "is expected"
+        former = _ending_of(situation, last).message if last is not None else ""
         count = f"restart {situation.attempt.number} of {policy.max_restarts}"
         return _not_ready(Reason.RESTARTING, _with(f"Another sandbox {how} {when} ({count}).", former) + by)
     if policy.is_made:

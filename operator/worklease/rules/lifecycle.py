@@ -12,7 +12,7 @@ from typing import Final, assert_never
 from worklease.rules.backoff import backoff
 from worklease.rules.deadlines import expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
 from worklease.rules.lease import End, Lease
-from worklease.rules.pods import Cause, Ending, Pod
+from worklease.rules.pods import Cause, Ending, Pod, cause_of
 from worklease.rules.situation import (
     Asked,
     Attempt,
@@ -33,6 +33,9 @@ FIRST_RESTART: Final = 2.0
 
 LONGEST_RESTART: Final = 300.0
 """Seconds between restarts at most, as the kubelet waits between those of a container."""
+
+LONGEST_REJECTION: Final = 60.0
+"""Seconds between the pods that are made after their nodes rejected one: a node that is full may be so for long."""
 
 STOP_TIMEOUT: Final = 60.0
 """Seconds for which a deleted resource whose sandbox is gone waits for the acknowledgement of its stop."""
@@ -76,6 +79,13 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitAnother:
+    """Go on with the attempt without the pods that their nodes rejected: none of them was a sandbox."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """Send no more beats: the lease lapses, and the item is queued again."""
 
@@ -105,7 +115,18 @@ class DeleteResource:
     """Delete the resource: it has been finished for as long as it was to be kept."""
 
 
-Step = EndPod | StopItem | BeatNow | MakePod | Restart | Release | ListPods | RemoveFinalizer | DeleteResource
+Step = (
+    EndPod
+    | StopItem
+    | BeatNow
+    | MakePod
+    | Restart
+    | AwaitAnother
+    | Release
+    | ListPods
+    | RemoveFinalizer
+    | DeleteResource
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +182,9 @@ def _go_on(situation: Situation, now: float) -> Plan:
     policy = situation.sandbox
     if policy is None or not is_running(situation, now) or situation.lease.suspended or situation.is_restarting:
         return _wait(situation.lease, now)
+    rejects = [pod.uid for pod in current(situation) if cause_of(pod) is Cause.REJECTED]
+    if rejects:
+        return Plan((AwaitAnother(_without(situation.attempt, rejects, now)),))
     former = [pod for pod in leaving(situation) if pod.uid in situation.attempt.settled]
     if former:
         return _tear_down(situation, former, now, None)
@@ -169,11 +193,18 @@ def _go_on(situation: Situation, now: float) -> Plan:
     if not pods and not situation.are_pods_listed and now >= looks[0]:
         return _look_again(situation.lease, now, steps=(ListPods(),))
     if policy.is_made and not pods and at is not None:
-        again = at if situation.making is None else max(at, situation.making.again)
+        again = max(at, situation.attempt.again or at, at if situation.making is None else situation.making.again)
         if now >= again:
             return _look_again(situation.lease, now, *looks, steps=(MakePod(situation.attempt.number),))
         looks.append(again)
     return _wait(situation.lease, now, *(look for look in looks if look > now))
+
+
+def _without(attempt: Attempt, rejects: Iterable[str], now: float) -> Attempt:
+    """Return the attempt without pods that were rejected: it is the same one, and its deadline does not move."""
+    wait = backoff(attempt.rejections, FIRST_RESTART, LONGEST_REJECTION)
+    settled = attempt.settled | frozenset(rejects)
+    return replace(attempt, settled=settled, rejections=attempt.rejections + 1, again=now + wait)
 
 
 def _wait(lease: Lease, now: float, *looks: float) -> Plan:

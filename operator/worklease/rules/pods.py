@@ -7,7 +7,7 @@ nor decide what follows.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 
@@ -30,8 +30,17 @@ class Cause(StrEnum):
     PREEMPTED = "Preempted"
     DELETED = "Deleted"
     NODE_LOST = "NodeLost"
+    REJECTED = "PodRejected"
+    """Its node refused it before any container ran: it never was a sandbox."""
     NOT_STARTED = "StartDeadlineExceeded"
     FENCED = "Fenced"
+
+
+class Result(Enum):
+    """How the sandbox's containers ended, all of them."""
+
+    SUCCEEDED = auto()
+    FAILED = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +56,20 @@ class Pod:
     terminating: bool = False
     grace: float = 30.0
     """Its ``terminationGracePeriodSeconds``."""
+    result: Result | None = None
+    """How the containers that are the sandbox ended; None: not all have, or nothing says which they are.
+
+    Other containers were injected into the pod. They may go on when the sandbox has ended.
+    """
+    has_started: bool = False
+    """Whether all containers that are the sandbox have started, though the pod may still wait for others."""
+    has_run: bool = False
+    """Whether its status shows a container that ran."""
+    had_run: bool = False
+    """Whether an earlier status of it did."""
     exit_code: int | None = None
     finish_time: datetime | None = None
+    """When the last container of the sandbox ended."""
     restarts: int = 0
     """How often its containers were started again in place."""
     controller: str = ""
@@ -57,6 +78,10 @@ class Pod:
     ailment: Ailment | None = None
     disruption: Cause | None = None
     """What takes it away, where Kubernetes says so (condition ``DisruptionTarget``)."""
+    disrupted_at: datetime | None = None
+    """Since when Kubernetes says so."""
+    deleted_at: datetime | None = None
+    """When its deletion was asked for."""
     is_remembered: bool = False
     """Known from an earlier process only, and not looked at yet: nothing is concluded from it."""
     gone: bool = False
@@ -72,6 +97,15 @@ class Pod:
         return not self.gone and not self.is_over
 
 
+class Follows(StrEnum):
+    """What decides about the item of a sandbox that ended, unless it has finished."""
+
+    ON_FAILURE = "onFailure"
+    ON_DISRUPTION = "onDisruption"
+    STOP = "Stop"
+    RELEASE = "Release"
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an attempt's sandbox ended: by which cause, in which words, and with which pod."""
@@ -81,6 +115,7 @@ class Ending:
     """A sentence for people."""
     pod: str = ""
     """The pod's name; empty where none ever came."""
+    follows: Follows = Follows.ON_FAILURE
 
 
 AILMENTS: Final = {
@@ -110,17 +145,53 @@ DISRUPTIONS: Final = {
 }
 """The reasons of a pod's condition DisruptionTarget (Kubernetes, Disruptions)."""
 
-_BY_POD: Final = {
-    "Evicted": Cause.EVICTED,
+_DISRUPTED: Final = {
     "NodeLost": Cause.NODE_LOST,
     "NodeShutdown": Cause.EVICTED,
     "Terminated": Cause.EVICTED,  # the kubelet's word at a node's graceful shutdown
     "Shutdown": Cause.EVICTED,
     "Preempting": Cause.PREEMPTED,
     "Preempted": Cause.PREEMPTED,
+}
+"""What a pod gives as its own reason when something else needed its place or its node."""
+
+_FAILED: Final = {
+    # Without DisruptionTarget: the pod exceeded a limit of its own (pkg/kubelet/eviction, localStorageEviction).
+    "Evicted": Cause.EVICTED,
     "OOMKilled": Cause.OOM_KILLED,
 }
 """What a failed pod, or the container that failed it, gives as the reason."""
+
+REJECTIONS: Final = frozenset(
+    {
+        "AppArmor",
+        "EmptyPodSharedPoolError",
+        "Evicted",
+        "InitContainerRestartPolicyForbidden",
+        "InvalidNodeInfo",
+        "NodeAffinity",
+        "NodeName",
+        "NodePorts",
+        "NodeShutdown",
+        "PodFeatureUnsupported",
+        "PodLevelResourcesNotSupported",
+        "PodOSNotSupported",
+        "PodOSSelectorNodeLabelDoesNotMatch",
+        "SMTAlignmentError",
+        "SupplementalGroupsPolicyNotSupported",
+        "SysctlForbidden",
+        "TaintToleration",
+        "TopologyAffinityError",
+        "UnexpectedAdmissionError",
+        "UnexpectedPredicateFailureType",
+        "UnknownReason",
+        "VolumeAttachmentLimitExceeded",
+    }
+)
+"""Why a kubelet refuses a pod that was bound to its node (pkg/kubelet: kubelet.go, ``rejectPod`` and what it calls)."""
+
+OUT_OF: Final = "OutOf"
+"""So such a reason begins where a resource is used up, such as ``OutOfcpu`` (pkg/kubelet/lifecycle/predicate.go)."""
 
 _WORDS: Final = {
     Cause.SUCCEEDED: "has finished",
@@ -130,6 +201,7 @@ _WORDS: Final = {
     Cause.PREEMPTED: "was preempted by a pod of higher priority",
     Cause.DELETED: "was deleted by somebody else",
     Cause.NODE_LOST: "was lost with its node",
+    Cause.REJECTED: "was rejected by its node",
     Cause.NOT_STARTED: "did not start in time",
     Cause.FENCED: "was ended because no heartbeat was accepted in time",
 }
@@ -142,13 +214,50 @@ def cause_of(pod: Pod) -> Cause | None:
     """
     if pod.is_remembered:
         return None
-    if pod.phase == "Failed":
-        return pod.disruption or _BY_POD.get(pod.reason, Cause.FAILED)
-    if pod.phase == "Succeeded":
-        return Cause.SUCCEEDED
-    if pod.gone or pod.terminating:
-        return pod.disruption or _BY_POD.get(pod.reason, Cause.DELETED)
-    return None
+    if _is_refused(pod):
+        return (pod.disruption or Cause.EVICTED) if pod.had_run else Cause.REJECTED
+    result = _result(pod)
+    if result is not None and _ended_by_itself(pod):
+        return Cause.SUCCEEDED if result is Result.SUCCEEDED else _FAILED.get(pod.reason, Cause.FAILED)
+    if result is None and not pod.gone and not pod.terminating:
+        return None
+    return pod.disruption or _DISRUPTED.get(pod.reason) or _FAILED.get(pod.reason, Cause.DELETED)
+
+
+def is_disruption(pod: Pod, cause: Cause) -> bool:
+    """Whether something else needed the place or the node of a pod that ended by ``cause``: it did not fail."""
+    if cause in {Cause.PREEMPTED, Cause.NODE_LOST}:
+        return True
+    is_marked = pod.disruption is not None or pod.reason in _DISRUPTED
+    return cause is Cause.EVICTED and (is_marked or (_is_refused(pod) and pod.had_run))
+
+
+def _result(pod: Pod) -> Result | None:
+    """Return how a pod ended: by the containers that are the sandbox, else by its phase."""
+    by_phase = {"Succeeded": Result.SUCCEEDED, "Failed": Result.FAILED}
+    return by_phase.get(pod.phase) if pod.result is None else pod.result
+
+
+def _ended_by_itself(pod: Pod) -> bool:
+    """Whether a pod that has ended did so before anything asked for it. Programs end with 0 when they are told to.
+
+    Where a time is missing, it did not. An end and a request in the same second are in no order: it did not either.
+    """
+    if pod.disruption is not None:
+        return _is_before(pod.finish_time, pod.disrupted_at)
+    if pod.reason in _DISRUPTED:
+        return False
+    return pod.deleted_at is None or _is_before(pod.finish_time, pod.deleted_at)
+
+
+def _is_before(one: datetime | None, other: datetime | None) -> bool:
+    return one is not None and other is not None and one < other
+
+
+def _is_refused(pod: Pod) -> bool:
+    """Whether a kubelet refused a pod, as it does before any container runs, and again when it is started again."""
+    is_named = pod.reason in REJECTIONS or pod.reason.startswith(OUT_OF)
+    return pod.phase == "Failed" and is_named and not pod.has_run
 
 
 def ending_of(pod: Pod, cause: Cause) -> Ending:
@@ -156,7 +265,8 @@ def ending_of(pod: Pod, cause: Cause) -> Ending:
     code = f" with exit code {pod.exit_code}" if pod.exit_code is not None and cause is not Cause.SUCCEEDED else ""
     reason = "" if pod.reason in {"", cause.value, "Completed", "Error", "Deleted"} else pod.reason
     why = ": ".join(part for part in (reason, pod.message) if part)
-    return Ending(cause, f"Pod {pod.name} {_WORDS[cause]}{code}" + (f": {why}" if why else ""), pod.name)
+    follows = Follows.ON_DISRUPTION if is_disruption(pod, cause) else Follows.ON_FAILURE
+    return Ending(cause, f"Pod {pod.name} {_WORDS[cause]}{code}" + (f": {why}" if why else ""), pod.name, follows)
 
 
 def ending_without_pod(seconds: float, problem: str) -> Ending:

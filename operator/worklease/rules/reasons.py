@@ -91,6 +91,7 @@ class Reason(StrEnum):
     CREATING = "Creating"
     CREATION_REFUSED = "CreationRefused"
     RESTARTING = "Restarting"
+    POD_REJECTED = "PodRejected"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
     CRASH_LOOP = "CrashLoop"
@@ -204,6 +205,7 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.CREATING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.CREATION_REFUSED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE),
     Reason.RESTARTING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, deletes_pods=True),
+    Reason.POD_REJECTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.REJECTED,)),
     Reason.IMAGE_PULL_FAILED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.IMAGE_PULL_FAILED,)),
     Reason.UNSCHEDULABLE: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.UNSCHEDULABLE,)),
     Reason.CRASH_LOOP: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CRASH_LOOP,)),

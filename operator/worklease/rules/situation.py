@@ -67,6 +67,10 @@ class Attempt:
     """The uids of earlier attempts' pods: the operator has acted on their end."""
     taken: frozenset[str] = frozenset()
     """The uids of pods that were at work when the resource began to ask for a sandbox of another kind."""
+    rejections: int = 0
+    """How many of its pods were rejected by their nodes: none of them counts as a sandbox."""
+    again: float | None = None
+    """From when on another pod may be made after a rejection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,9 @@ def is_kept(situation: Situation, pod: Pod) -> bool:
     A pod that somebody else deletes, perhaps after reading the logs, needs nothing from the operator.
     """
     policy, is_ended_here = situation.sandbox, pod.terminating and pod.uid in situation.deletions
-    return policy is not None and policy.keeps_failed and pod.phase == "Failed" and not is_ended_here
+    if policy is None or not policy.keeps_failed or pod.phase != "Failed" or is_ended_here:
+        return False
+    return cause_of(pod) not in {Cause.SUCCEEDED, Cause.REJECTED}
 
 
 def leaving(situation: Situation) -> tuple[Pod, ...]:
@@ -209,6 +215,13 @@ def current(situation: Situation) -> tuple[Pod, ...]:
     )
 
 
+def rejected(situation: Situation) -> Pod | None:
+    """Return the pod of this attempt that a node rejected last; None if none was."""
+    if situation.attempt.rejections == 0:
+        return None
+    return latest(pod for pod in situation.bound.values() if cause_of(pod) is Cause.REJECTED)
+
+
 def begins(situation: Situation) -> float | None:
     """Return from when on this attempt's sandbox is waited for; None before the claim."""
     at = situation.attempt.begins
@@ -220,7 +233,7 @@ def deadline(situation: Situation, pod: Pod | None) -> float:
     at, policy = begins(situation), situation.sandbox
     if at is None or policy is None:
         return inf
-    if pod is None or (pod.phase == "Pending" and not pod.is_remembered):
+    if pod is None or (pod.phase == "Pending" and not pod.has_started and not pod.is_remembered):
         return at + policy.start_deadline
     ailing = situation.ailing.get(pod.uid)
     if pod.ailment is None or ailing is None:
@@ -247,7 +260,7 @@ def conclude(situation: Situation, now: float) -> Ending | None:
     if going:
         return ending_of(going[-1], Cause.NOT_STARTED)
     last = latest(pods)
-    if last is not None and (cause := cause_of(last)) is not None:
+    if last is not None and (cause := cause_of(last)) not in {None, Cause.REJECTED}:
         return ending_of(last, cause)
     if now < deadline(situation, None) or not situation.are_pods_listed:
         return None
@@ -258,6 +271,8 @@ def _in_the_way(situation: Situation) -> str:
     """Return what kept the sandbox from being made; empty if that is not known."""
     if situation.making is not None:
         return situation.making.message
+    if (pod := rejected(situation)) is not None:
+        return ending_of(pod, Cause.REJECTED).message
     former = [pod.name for pod in leaving(situation) if pod.uid in situation.attempt.settled]
     return f"pod {', '.join(former)} of an earlier attempt is still there" if former else ""
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from worklease.api.models import WorkLease
-from worklease.cluster.pod_template import pod_body, pod_name
+from worklease.cluster.pod_template import pod_body, pod_name, template_problem
 
 METADATA = {
     "name": "lease-1",
@@ -45,9 +45,37 @@ def test_the_template_is_kept_and_the_operator_adds_what_is_its_own() -> None:
         "worklease.dev/environment-id": "env_1",
         "worklease.dev/work-id": "work_1",
     }
-    assert body["metadata"]["annotations"] == {"note": "y"}
+    assert body["metadata"]["annotations"] == {"note": "y", "worklease.dev/sandbox-containers": "sandbox"}
     (owner,) = body["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("WorkLease", "0d1c", True)
+
+
+TWO = {"containers": [{"name": "agent", "image": "busybox"}, {"name": "logs", "image": "busybox"}]}
+ASKED = "worklease.dev/sandbox-containers"
+
+
+def test_the_pod_says_which_of_its_containers_are_the_sandbox() -> None:
+    every = pod_body(resource(TWO), 0, "keys")
+    assert every["metadata"]["annotations"] == {ASKED: "agent,logs"}
+    one = resource(TWO, annotations={ASKED: "agent"})
+    assert pod_body(one, 0, "keys")["metadata"]["annotations"] == {ASKED: "agent"}
+    assert template_problem(one) == ""
+    assert template_problem(resource(TWO)) == ""
+
+
+def test_a_template_that_names_a_container_which_it_does_not_have_is_wrong() -> None:
+    wrong = resource(TWO, annotations={ASKED: "agent, lgos"})
+    assert template_problem(wrong) == f"the annotation {ASKED} names lgos, which no container of the template is"
+
+
+def test_annotations_of_the_settings_are_on_every_pod_and_the_templates_own_win() -> None:
+    own = resource(annotations={"karpenter.sh/do-not-disrupt": "false"})
+    settings = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+    assert pod_body(own, 0, "keys", settings)["metadata"]["annotations"] == {
+        "karpenter.sh/do-not-disrupt": "false",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        ASKED: "sandbox",
+    }
 
 
 def test_a_pod_neither_starts_again_nor_has_a_token_unless_the_template_says_so() -> None:

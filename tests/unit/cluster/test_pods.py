@@ -8,7 +8,8 @@ import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
 from worklease.cluster.client import Gone, NotDone
-from worklease.cluster.pods import DeletionAccepted, Pods, read_pod
+from worklease.cluster.pod_reading import read_pod
+from worklease.cluster.pods import DeletionAccepted, Pods
 from worklease.rules.pods import Pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
@@ -48,7 +49,7 @@ WAITS = container(waiting={"reason": "PodInitializing"})
 def test_a_running_pod_is_read() -> None:
     conditions = [{"type": "Ready", "status": "True"}, {"type": "PodScheduled", "status": "True"}]
     pod = read_pod(body(conditions=conditions, containerStatuses=[RUNS]))
-    assert pod == Pod(uid=UID, name="sandbox-1", phase="Running", ready=True, grace=45.0)
+    assert pod == Pod(uid=UID, name="sandbox-1", phase="Running", ready=True, has_run=True, grace=45.0)
 
 
 def test_a_pod_that_says_nothing_has_every_default() -> None:

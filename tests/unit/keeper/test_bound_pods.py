@@ -81,9 +81,9 @@ def test_an_answer_takes_back_nothing_that_a_watch_told_meanwhile() -> None:
     pending = replace(running, phase="Pending", ready=False)
     kept.bind(running, 101.0)
     assert kept.bind_answer(pending, before, 101.0)
-    assert kept.pods.bound["pod1"] == running
+    assert kept.pods.bound["pod1"] == replace(running, had_run=True)
     assert kept.bind_answer(pending, kept.pods.bound, 102.0)
-    assert kept.pods.bound["pod1"] == pending
+    assert kept.pods.bound["pod1"] == replace(pending, had_run=True)
 
 
 def test_an_event_that_is_older_than_the_answer_brings_no_pod_back() -> None:
@@ -111,3 +111,12 @@ def test_a_pod_of_a_finished_resource_is_taken_for_gone_until_a_watch_shows_it()
     assert kept.pods.bound["pod1"].gone
     kept.bind(Pod(uid="pod1", name=made(), phase="Failed", controller="resource"), 101.0)
     assert not kept.pods.bound["pod1"].gone
+
+
+def test_a_pod_that_was_seen_to_run_has_run_though_its_status_no_longer_shows_it() -> None:
+    kept = resumed(made())
+    rejected = Pod(uid="pod1", name=made(), phase="Failed", reason="OutOfcpu", controller="resource")
+    kept.bind(rejected, 101.0)
+    ending = conclude(kept.gather(), 101.0)
+    assert ending is not None, "the status of an earlier process shows that it ran"
+    assert ending.cause is Cause.EVICTED

@@ -132,7 +132,23 @@ CASES = {
     "a pod that ran out of memory": Case(
         situation(held(), over("Failed", reason="OOMKilled")), SANDBOX, NO, Reason.OOM_KILLED
     ),
-    "a pod that was evicted": Case(situation(held(), over("Failed", reason="Evicted")), SANDBOX, NO, Reason.EVICTED),
+    "a pod that was evicted": Case(
+        situation(held(), over("Failed", reason="Evicted", has_run=True)), SANDBOX, NO, Reason.EVICTED
+    ),
+    "a pod that its node rejected": Case(
+        situation(held(), over("Failed", reason="OutOfcpu")), SANDBOX, NO, Reason.POD_REJECTED
+    ),
+    "a pod that its node rejected, and another one follows": Case(
+        situation(
+            held(),
+            over("Failed", reason="OutOfcpu", gone=True),
+            sandbox=MADE,
+            attempt=Attempt(settled=frozenset({"pod1"}), rejections=1, again=112.0),
+        ),
+        SANDBOX,
+        NO,
+        Reason.POD_REJECTED,
+    ),
     "a pod that was preempted": Case(
         situation(held(), replace(POD, gone=True, disruption=Cause.PREEMPTED)), SANDBOX, NO, Reason.PREEMPTED
     ),

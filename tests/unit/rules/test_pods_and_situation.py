@@ -12,6 +12,7 @@ from worklease.rules.answers import observe
 from worklease.rules.beats import edit, release
 from worklease.rules.lease import End, Lease
 from worklease.rules.lifecycle import (
+    AwaitAnother,
     BeatNow,
     DeleteResource,
     EndPod,
@@ -25,7 +26,7 @@ from worklease.rules.lifecycle import (
     decide,
 )
 from worklease.rules.ownership import is_bindable
-from worklease.rules.pods import Ailment, Cause, Ending, Pod, cause_of, ending_of
+from worklease.rules.pods import Ailment, Cause, Ending, Follows, Pod, Result, cause_of, ending_of
 from worklease.rules.situation import (
     Ailing,
     Asked,
@@ -40,11 +41,12 @@ from worklease.rules.situation import (
 )
 
 UID = "resource"
-RUNNING = Pod(uid="pod1", name="sandbox", phase="Running", ready=True, grace=10.0, controller=UID)
-PENDING = replace(RUNNING, phase="Pending", ready=False)
+RUNNING = Pod(uid="pod1", name="sandbox", phase="Running", ready=True, has_run=True, grace=10.0, controller=UID)
+PENDING = replace(RUNNING, phase="Pending", ready=False, has_run=False)
 FAILED = replace(RUNNING, phase="Failed", ready=False, exit_code=1)
 SUCCEEDED = replace(RUNNING, phase="Succeeded", ready=False, exit_code=0)
 GONE = replace(RUNNING, gone=True)
+REJECTED = replace(FAILED, exit_code=None, has_run=False, reason="OutOfcpu", message="Pod was rejected: no cpu")
 ENDED = Ending(Cause.FAILED, "Pod sandbox failed", "sandbox")
 DONE = Ending(Cause.SUCCEEDED, "Pod sandbox has finished", "sandbox")
 
@@ -73,6 +75,13 @@ def situation(*pods: Pod, lease: Lease | None = None, **policy: Any) -> Situatio
         (replace(FAILED, reason="Preempting"), Cause.PREEMPTED),
         (replace(FAILED, reason="NodeLost"), Cause.NODE_LOST),
         (replace(FAILED, reason="DeadlineExceeded"), Cause.FAILED),
+        (REJECTED, Cause.REJECTED),
+        (replace(REJECTED, reason="OutOfnvidia.com/gpu"), Cause.REJECTED),
+        (replace(REJECTED, reason="NodeAffinity", gone=True), Cause.REJECTED),
+        (replace(REJECTED, reason="Evicted"), Cause.REJECTED),
+        (replace(REJECTED, reason="DeadlineExceeded"), Cause.FAILED),
+        (replace(REJECTED, had_run=True), Cause.EVICTED),
+        (replace(FAILED, reason="OutOfcpu"), Cause.FAILED),
         (replace(FAILED, disruption=Cause.PREEMPTED), Cause.PREEMPTED),
         (GONE, Cause.DELETED),
         (replace(RUNNING, terminating=True), Cause.DELETED),
@@ -84,6 +93,54 @@ def situation(*pods: Pod, lease: Lease | None = None, **policy: Any) -> Situatio
 )
 def test_a_pod_ended_of_its_cause_or_goes_on(pod: Pod, cause: Cause | None) -> None:
     assert cause_of(pod) is cause
+
+
+def second(number: int) -> datetime:
+    return datetime(2026, 11, 24, 12, 0, number, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("pod", "cause"),
+    [
+        (replace(SUCCEEDED, finish_time=second(4), disruption=Cause.EVICTED, disrupted_at=second(5)), Cause.SUCCEEDED),
+        (replace(SUCCEEDED, finish_time=second(5), disruption=Cause.EVICTED, disrupted_at=second(5)), Cause.EVICTED),
+        (
+            replace(SUCCEEDED, finish_time=second(9), disruption=Cause.PREEMPTED, disrupted_at=second(5)),
+            Cause.PREEMPTED,
+        ),
+        (replace(SUCCEEDED, finish_time=second(4), disruption=Cause.EVICTED), Cause.EVICTED),
+        (replace(SUCCEEDED, disruption=Cause.EVICTED, disrupted_at=second(5)), Cause.EVICTED),
+        (replace(FAILED, finish_time=second(4), disruption=Cause.EVICTED, disrupted_at=second(5)), Cause.FAILED),
+        (replace(FAILED, finish_time=second(6), disruption=Cause.EVICTED, disrupted_at=second(5)), Cause.EVICTED),
+        (replace(SUCCEEDED, finish_time=second(4), reason="Terminated"), Cause.EVICTED),
+        (replace(SUCCEEDED, finish_time=second(4), terminating=True, deleted_at=second(5)), Cause.SUCCEEDED),
+        (replace(SUCCEEDED, finish_time=second(6), terminating=True, deleted_at=second(5)), Cause.DELETED),
+        (replace(FAILED, finish_time=second(6), terminating=True, deleted_at=second(5)), Cause.DELETED),
+        (replace(SUCCEEDED, terminating=True, deleted_at=second(5)), Cause.DELETED),
+    ],
+    ids=[
+        "finished before it was disrupted",
+        "finished in the same second",
+        "finished because it was disrupted",
+        "disrupted nobody knows when",
+        "finished nobody knows when",
+        "failed before it was disrupted",
+        "failed because it was disrupted",
+        "its node was shut down",
+        "finished before it was deleted",
+        "finished because it was deleted",
+        "failed because it was deleted",
+        "deleted, and finished nobody knows when",
+    ],
+)
+def test_a_program_that_ends_because_it_was_told_to_has_not_finished(pod: Pod, cause: Cause) -> None:
+    assert cause_of(pod) is cause
+
+
+def test_the_sandbox_s_own_containers_tell_its_end_and_not_the_pods_phase() -> None:
+    assert cause_of(replace(RUNNING, result=Result.SUCCEEDED)) is Cause.SUCCEEDED, "an injected container goes on"
+    assert cause_of(replace(RUNNING, result=Result.FAILED)) is Cause.FAILED
+    assert cause_of(replace(FAILED, result=Result.SUCCEEDED)) is Cause.SUCCEEDED, "an injected container failed"
 
 
 def test_an_ending_tells_exit_code_reason_and_the_containers_last_words() -> None:
@@ -130,6 +187,11 @@ CONCLUSIONS = {
         replace(situation(AILS, start_deadline=5), ailing={"pod1": Ailing(104)}), Cause.NOT_STARTED
     ),
     "it ailed, and runs": Row(replace(situation(RUNNING, start_deadline=5), ailing={"pod1": Ailing(101, 105)}), None),
+    "its node rejected it": Row(situation(REJECTED), None),
+    "its node rejected it until the deadline": Row(situation(REJECTED, start_deadline=5), Cause.NOT_STARTED),
+    "its sandbox has started, and an injected container has not": Row(
+        situation(replace(PENDING, has_started=True), start_deadline=5), None
+    ),
     "it was fenced, and the lease is ours again": Row(replace(situation(GONE), fence_fell=True), Cause.FENCED),
     "the item is stopping": Row(situation(FAILED, lease=STOPPING), None),
     "the lease is over": Row(situation(FAILED, lease=replace(held(), end=End.STOPPED)), None),
@@ -174,6 +236,41 @@ def test_the_start_deadline_counts_from_the_claim_and_again_for_each_attempt() -
     assert deadline(again, PENDING) == 850
     assert deadline(situation(RUNNING), RUNNING) == inf
     assert deadline(situation(lease=Lease()), None) == inf
+
+
+@pytest.mark.parametrize(
+    ("pod", "follows"),
+    [
+        (FAILED, Follows.ON_FAILURE),
+        (replace(FAILED, reason="Evicted"), Follows.ON_FAILURE),
+        (replace(FAILED, reason="Evicted", disruption=Cause.EVICTED), Follows.ON_DISRUPTION),
+        (replace(FAILED, reason="Terminated"), Follows.ON_DISRUPTION),
+        (replace(FAILED, reason="Preempting"), Follows.ON_DISRUPTION),
+        (replace(SUCCEEDED, disruption=Cause.EVICTED), Follows.ON_DISRUPTION),
+        (replace(RUNNING, terminating=True, disruption=Cause.NODE_LOST), Follows.ON_DISRUPTION),
+        (replace(REJECTED, had_run=True), Follows.ON_DISRUPTION),
+        (replace(REJECTED, reason="Evicted", had_run=True), Follows.ON_DISRUPTION),
+        (replace(RUNNING, terminating=True), Follows.ON_FAILURE),
+        (GONE, Follows.ON_FAILURE),
+    ],
+    ids=[
+        "failed",
+        "beyond its own limit",
+        "evicted for others",
+        "its node was shut down",
+        "preempted",
+        "evicted, and ended with 0",
+        "its node is lost",
+        "rejected after it had run",
+        "rejected by a node under pressure after it had run",
+        "deleted",
+        "gone",
+    ],
+)
+def test_what_kubernetes_takes_away_is_a_disruption_and_no_failure(pod: Pod, follows: Follows) -> None:
+    ending = conclude(situation(pod), 110)
+    assert ending is not None
+    assert ending.follows is follows
 
 
 # --- What follows ------------------------------------------------------------------------------------------------
@@ -263,6 +360,41 @@ def test_a_sandbox_is_made_while_the_lease_is_held_and_none_is_there(
     before: Situation, now: float, steps: tuple[Step, ...]
 ) -> None:
     assert decide(before, now).steps == steps
+
+
+def test_a_rejected_pod_is_made_again_under_the_same_attempt_once_it_is_gone() -> None:
+    made = situation(REJECTED, is_made=True)
+    (step,) = decide(made, 110).steps
+    assert step == AwaitAnother(Attempt(settled=frozenset({"pod1"}), rejections=1, again=112))
+    waiting = replace(made, attempt=step.attempt)
+    assert decide(waiting, 111).steps == (EndPod("pod1", "sandbox", None),)
+    asked = replace(waiting, deletions={"pod1": Asked(111)})
+    assert MakePod(0) not in decide(asked, 113).steps, "its name is taken while it is there"
+    gone = replace(asked, bound={"pod1": replace(REJECTED, gone=True)})
+    assert decide(gone, 111.9).steps == ()
+    assert decide(gone, 112).steps == (MakePod(0),)
+    kept = replace(gone, sandbox=Policy(is_made=True, keeps_failed=True), bound={"pod1": REJECTED}, deletions={})
+    assert decide(kept, 112).steps == (EndPod("pod1", "sandbox", None),), "it has no logs to keep"
+
+
+@pytest.mark.parametrize(("rejections", "wait"), [(0, 2), (1, 4), (4, 32), (5, 60), (900, 60)])
+def test_rejected_pods_are_made_again_slower_and_slower_up_to_a_minute(rejections: int, wait: float) -> None:
+    made = replace(situation(REJECTED, is_made=True), attempt=Attempt(rejections=rejections))
+    (step,) = decide(made, 110).steps
+    assert isinstance(step, AwaitAnother)
+    assert (step.attempt.rejections, step.attempt.again) == (rejections + 1, 110 + wait)
+
+
+def test_a_rejected_pod_that_somebody_labelled_has_another_one_awaited() -> None:
+    labelled = replace(REJECTED, controller="")
+    (step,) = decide(situation(labelled), 110).steps
+    assert isinstance(step, AwaitAnother)
+    waiting = replace(situation(replace(labelled, gone=True)), attempt=step.attempt)
+    assert decide(waiting, 200).steps == ()
+    ending = conclude(waiting, 700)
+    assert ending is not None
+    assert ending.cause is Cause.NOT_STARTED
+    assert "rejected by its node: OutOfcpu: Pod was rejected: no cpu" in ending.message
 
 
 def test_a_kept_pod_is_one_that_failed_and_runs_no_more() -> None:

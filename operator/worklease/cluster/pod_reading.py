@@ -1,0 +1,248 @@
+"""How a pod is read: which of its containers are the sandbox, how they are, and what the pod says of itself.
+
+Owns the reading of pods, as the API server returns them. Must not call anybody, and must not decide what became of a
+sandbox: ``rules.pods`` does.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from worklease.api.models import LONGEST_SANDBOX_MESSAGE
+from worklease.api.names import DEFAULT_CONTAINER, SANDBOX_CONTAINERS
+from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Cause, Pod, Result
+from worklease.rules.words import one_line
+
+DEFAULT_GRACE: Final = 30.0
+"""Seconds that Kubernetes gives a pod that does not name its own."""
+
+Part = Mapping[str, Any]
+"""A part of a pod, as JSON has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Containers:
+    """The statuses of a pod's containers, as far as there are any."""
+
+    sandbox: Sequence[Part]
+    """Of those that are the sandbox; of all but the initial ones, where nothing says which are."""
+    initial: Sequence[Part]
+    """Of the initial ones that end before the others begin."""
+    others: Sequence[Part]
+    """Of those that were injected, and of native sidecars."""
+    are_all_told: bool
+    """Whether the pod says which containers are the sandbox, and there is a status of each."""
+
+
+def read_pod(body: Part) -> Pod:
+    """Read a pod as the API server returned it; what is missing has its default."""
+    metadata, spec, status = (body.get(part) or {} for part in ("metadata", "spec", "status"))
+    conditions = {entry.get("type"): entry for entry in status.get("conditions") or ()}
+    containers = _containers(metadata, spec, status)
+    result = _result(containers, metadata, spec, status, conditions)
+    has_ended = result is not None or status.get("phase") in {"Succeeded", "Failed"}
+    has_started = containers.are_all_told and all(map(_has_run, containers.sandbox))
+    shown = _end(containers) if has_ended else _obstacle(containers, status, has_started=has_started)
+    shown = shown or _unscheduled(conditions)
+    disrupted = _disrupted(conditions)
+    message = one_line(status.get("message") or "") or _tail(one_line(shown.get("message") or ""))
+    return Pod(
+        uid=metadata["uid"],
+        name=metadata["name"],
+        phase=status.get("phase") or "Unknown",
+        reason=one_line(status.get("reason") or shown.get("reason") or ""),
+        message=message or one_line(disrupted.get("message") or ""),
+        ready=_is_ready(containers, conditions),
+        terminating=metadata.get("deletionTimestamp") is not None,
+        grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),
+        result=result,
+        has_started=has_started,
+        has_run=any(map(_has_run, (*containers.initial, *containers.sandbox, *containers.others))),
+        exit_code=shown.get("exitCode") if has_ended else None,
+        finish_time=_finish_time(containers) if has_ended else None,
+        restarts=sum(entry.get("restartCount") or 0 for entry in containers.sandbox),
+        controller=_controller(metadata.get("ownerReferences") or ()),
+        created=_time(metadata.get("creationTimestamp")),
+        ailment=None if has_ended else _ailment(containers, status, conditions, has_started=has_started),
+        disruption=DISRUPTIONS.get(disrupted.get("reason") or "", Cause.EVICTED) if disrupted else None,
+        disrupted_at=_time(disrupted.get("lastTransitionTime")),
+        deleted_at=_deletion(metadata),
+    )
+
+
+# --- Which containers are the sandbox ----------------------------------------------------------------------------
+
+
+def container_names(text: str) -> tuple[str, ...]:
+    """Return the names that the annotation ``worklease.dev/sandbox-containers`` lists."""
+    return tuple(name for part in text.split(",") if (name := part.strip()))
+
+
+def _containers(metadata: Part, spec: Part, status: Part) -> _Containers:
+    initial, regular = (list(status.get(kind) or ()) for kind in ("initContainerStatuses", "containerStatuses"))
+    told = _told(metadata, spec)
+    found = {entry.get("name"): entry for entry in (*initial, *regular)}
+    sandbox = [found[name] for name in told if name in found] if told else regular
+    sidecars = {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
+    before = [entry for entry in initial if entry.get("name") not in sidecars and entry not in sandbox]
+    others = [entry for entry in (*initial, *regular) if entry not in sandbox and entry not in before]
+    return _Containers(sandbox, before, others, bool(told) and len(sandbox) == len(told))
+
+
+def _told(metadata: Part, spec: Part) -> tuple[str, ...]:
+    """Return the names of the containers that are the sandbox, as the pod says; empty if it does not.
+
+    Nothing is guessed: the first container may be an injected one.
+    """
+    annotations = metadata.get("annotations") or {}
+    kinds = ("initContainers", "containers")
+    there = {each.get("name") for kind in kinds for each in spec.get(kind) or ()}
+    for annotation in (SANDBOX_CONTAINERS, DEFAULT_CONTAINER):
+        names = container_names(annotations.get(annotation) or "")
+        if found := tuple(dict.fromkeys(name for name in names if name in there)):
+            return found
+    return ()
+
+
+# --- How they ended ----------------------------------------------------------------------------------------------
+
+
+def _result(
+    containers: _Containers, metadata: Part, spec: Part, status: Part, conditions: Mapping[str, Part]
+) -> Result | None:
+    """Return how the sandbox's containers ended; None if not all have, or where that says nothing."""
+    if not containers.are_all_told:
+        return None
+    if status.get("phase") == "Failed" and status.get("reason") and not _disrupted(conditions):
+        return None  # something failed the pod as a whole, such as its own deadline
+    ends = [_state(entry, "terminated") for entry in containers.sandbox]
+    if not all(ends):
+        return None
+    is_final = status.get("phase") in {"Succeeded", "Failed"} or metadata.get("deletionTimestamp") is not None
+    if not is_final:
+        policies = {each.get("name"): each for kind in _KINDS for each in spec.get(kind) or ()}
+        for entry, end in zip(containers.sandbox, ends, strict=True):
+            if _starts_again(policies.get(entry.get("name")) or {}, spec, end.get("exitCode")):
+                return None
+    return Result.FAILED if any(end.get("exitCode") != 0 for end in ends) else Result.SUCCEEDED
+
+
+_KINDS: Final = ("initContainers", "containers")
+
+
+def _starts_again(container: Part, spec: Part, code: int | None) -> bool:
+    """Whether the kubelet starts a container again that ended with ``code`` (Kubernetes, Pod Lifecycle)."""
+    for rule in container.get("restartPolicyRules") or ():
+        asked = rule.get("exitCodes") or {}
+        is_listed = code in (asked.get("values") or ())
+        if is_listed if asked.get("operator") == "In" else asked.get("operator") == "NotIn" and not is_listed:
+            return True
+    policy = container.get("restartPolicy") or spec.get("restartPolicy") or "Always"
+    return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+def _end(containers: _Containers) -> Part:
+    """Return the end that says most: of the sandbox's containers the first that failed, else what kept them away.
+
+    A container that still waits says nothing: it waited for one that failed. Nor does one that was injected.
+    """
+    ended = [end for entry in containers.sandbox if (end := _state(entry, "terminated"))]
+    failed = sorted((end for end in ended if end.get("exitCode") != 0), key=lambda end: end.get("finishedAt") or "~")
+    before = [end for entry in containers.initial if (end := _state(entry, "terminated")) and end.get("exitCode") != 0]
+    waiting = [wait for entry in containers.sandbox if (wait := _state(entry, "waiting"))]
+    return next(iter([*failed, *ended, *before, *waiting]), {})
+
+
+def _finish_time(containers: _Containers) -> datetime | None:
+    """Return when the last of the sandbox's containers ended; None if that of one is not known."""
+    ended = [end for entry in containers.sandbox if (end := _state(entry, "terminated"))]
+    ended = ended or [end for entry in containers.initial if (end := _state(entry, "terminated"))]
+    times = [_time(end.get("finishedAt")) for end in ended]
+    known = [time for time in times if time is not None]
+    return max(known) if known and len(known) == len(times) else None
+
+
+# --- What keeps them from running --------------------------------------------------------------------------------
+
+
+def _watched(containers: _Containers, status: Part, *, has_started: bool) -> Sequence[Part]:
+    """Return the statuses that can say why the sandbox does not run: an injected container can keep it waiting."""
+    if has_started or (not containers.are_all_told and status.get("phase") != "Pending"):
+        return containers.sandbox
+    return (*containers.initial, *containers.sandbox, *containers.others)
+
+
+def _obstacle(containers: _Containers, status: Part, *, has_started: bool) -> Part:
+    """Return what a container waits for, else how one failed; an initial container that is done says nothing."""
+    watched = _watched(containers, status, has_started=has_started)
+    waiting = [wait for entry in watched if (wait := _state(entry, "waiting"))]
+    failed = [end for entry in watched if (end := _state(entry, "terminated")) and end.get("exitCode") != 0]
+    known = [wait for wait in waiting if wait.get("reason") in AILMENTS]
+    return next(iter(known + waiting + failed), {})
+
+
+def _ailment(
+    containers: _Containers, status: Part, conditions: Mapping[str, Part], *, has_started: bool
+) -> Ailment | None:
+    """Return what keeps a pod from running; None if nothing does."""
+    watched = _watched(containers, status, has_started=has_started)
+    waiting = (_state(entry, "waiting").get("reason") or "" for entry in watched)
+    found = next((AILMENTS[reason] for reason in waiting if reason in AILMENTS), None)
+    return Ailment.UNSCHEDULABLE if found is None and _unscheduled(conditions) else found
+
+
+def _unscheduled(conditions: Mapping[str, Part]) -> Part:
+    """Return the scheduler's condition of a pod that fits on no node; else an empty one."""
+    scheduled = conditions.get("PodScheduled") or {}
+    return scheduled if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable" else {}
+
+
+def _is_ready(containers: _Containers, conditions: Mapping[str, Part]) -> bool:
+    """Whether the pod is ready, or is not only because an injected container is not."""
+    if (conditions.get("Ready") or {}).get("status") == "True":
+        return True
+    is_other = (conditions.get("ContainersReady") or {}).get("status") == "False"
+    return is_other and containers.are_all_told and all(entry.get("ready") for entry in containers.sandbox)
+
+
+# --- What the pod says of itself ---------------------------------------------------------------------------------
+
+
+def _disrupted(conditions: Mapping[str, Part]) -> Part:
+    """Return the condition that says that something needs the pod's place or node; else an empty one."""
+    disrupted = conditions.get("DisruptionTarget") or {}
+    return disrupted if disrupted.get("status") == "True" else {}
+
+
+def _deletion(metadata: Part) -> datetime | None:
+    """Return when the pod's deletion was asked for: its mark is the time at which its grace ends."""
+    ends = _time(metadata.get("deletionTimestamp"))
+    return None if ends is None else ends - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+
+
+def _tail(message: str) -> str:
+    """Return the end of a long message: what went wrong is at the end of a termination message."""
+    return message if len(message) <= LONGEST_SANDBOX_MESSAGE else f"…{message[1 - LONGEST_SANDBOX_MESSAGE :]}"
+
+
+def _state(entry: Part, kind: str) -> Part:
+    """Return a container's state if it is of that kind; else an empty one."""
+    return (entry.get("state") or {}).get(kind) or {}
+
+
+def _has_run(entry: Part) -> bool:
+    """Whether a container runs, or ever did."""
+    last = entry.get("lastState") or {}
+    return any(_state(entry, kind) or last.get(kind) for kind in ("running", "terminated"))
+
+
+def _controller(owners: Iterable[Part]) -> str:
+    for owner in owners:
+        if owner.get("controller") and owner.get("kind") == "WorkLease":
+            return str(owner.get("uid"))
+    return ""
+
+
+def _time(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
