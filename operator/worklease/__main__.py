@@ -1,4 +1,4 @@
-"""The command line of ``worklease``: `run`, `simulate`, `status`, `explain` and `release-finalizers`.
+"""The command line of ``worklease``: `run`, `check`, `simulate`, `status`, `explain` and `release-finalizers`.
 
 Owns the options, their errors and the set-up of logging. Must not decide anything about leases.
 """
@@ -6,21 +6,24 @@ Owns the options, their errors and the set-up of logging. Must not decide anythi
 import asyncio
 import logging
 import sys
+from collections.abc import AsyncIterator
 from typing import Final
 
 import click
 
 from work_api_simulator.command import simulate
 from worklease.cli.command import explain, status
+from worklease.clocks import monotonic
 from worklease.cluster.checkpoint import NotReadable
 from worklease.cluster.client import KubernetesApi, NotConfigured
 from worklease.observability import logs
 from worklease.observability.server import AddressInUse
 from worklease.operate import operate
-from worklease.preflight import PreflightFailed
+from worklease.preflight import START_TIMEOUT, PreflightFailed, check, check_work_api
 from worklease.process import tune_gc
 from worklease.settings import InvalidSettings, Settings
 from worklease.uninstall import NotManagedByHelm, NotReleased, end_operator, prove_helm_manages, release
+from worklease.work_api.client import WorkApi
 
 SWITCH_INTERVAL: Final = 0.0005
 """Seconds after which a thread lets another one run. Kopf lists thousands of objects in another thread than the beats':
@@ -51,6 +54,71 @@ def run() -> None:
         asyncio.run(operate(settings))
     except (NotConfigured, PreflightFailed, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error
+
+
+@main.command("check")
+@click.option(
+    "--without-crd", is_flag=True, help="Do not look for the CRD: it is installed together with the operator."
+)
+@click.option("--without-work-api", is_flag=True, help="Do not call the Work API: it is not there yet.")
+@click.option(
+    "--patience",
+    "timeout",
+    type=click.FloatRange(min=0),
+    default=START_TIMEOUT,
+    show_default=True,
+    help="Seconds to wait for an API server that does not answer.",
+)
+def check_all(*, without_crd: bool, without_work_api: bool, timeout: float) -> None:
+    """Check what must be so before a start: settings, CRD, rights in each namespace, a Work API that answers.
+
+    Run it with the operator's settings and its account. It changes nothing and sends no heartbeat. It ends with 1 if
+    the operator could not start, or could not reach the Work API; what is missing in one of several namespaces is a
+    warning.
+    """
+    try:
+        settings = Settings.read()
+    except InvalidSettings as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("The settings are valid.")
+    _set_up_logging(settings)
+
+    async def failures() -> list[str]:
+        steps = [_check_cluster(settings, timeout, needs_crd=not without_crd)]
+        steps += [] if without_work_api else [_check_work_api(settings)]
+        failed: list[str] = []
+        for step in steps:
+            try:
+                async for line in step:
+                    click.echo(line)
+            except (NotConfigured, PreflightFailed) as error:
+                failed.append(str(error))
+        return failed
+
+    if failed := asyncio.run(failures()):
+        raise click.ClickException("; ".join(failed))
+
+
+async def _check_cluster(settings: Settings, timeout: float, *, needs_crd: bool) -> AsyncIterator[str]:  # noqa: ASYNC109 (all calls share it)
+    kubernetes = await KubernetesApi.connect()
+    try:
+        own = settings.namespace or kubernetes.namespace or "default"
+        warnings = await check(kubernetes, settings.namespaces, own, timeout=timeout, needs_crd=needs_crd)
+        if needs_crd:
+            yield f"The cluster at {kubernetes.server} has the WorkLease CRD."
+        for warning in warnings:
+            yield f"Warning: {warning}"
+        where = f"in {', '.join(settings.namespaces)}" if settings.namespaces else "in all namespaces"
+        but = ", except for what the warnings name" if warnings else ""
+        yield f"The operator has its rights {where}, and those for its checkpoint in {own}{but}."
+    finally:
+        await kubernetes.close()
+
+
+async def _check_work_api(settings: Settings) -> AsyncIterator[str]:
+    async with WorkApi(str(settings.api_url), monotonic) as work_api:
+        await check_work_api(work_api)
+    yield f"The Work API at {settings.api_url} answers."
 
 
 class _NamespacedName(click.ParamType[tuple[str, str]]):

@@ -27,7 +27,7 @@ from worklease.observability.event_recorder import EventRecorder
 from worklease.observability.health import Health, ProbeResult
 from worklease.observability.metrics import FleetCollector, Metrics
 from worklease.observability.server import Page, serve
-from worklease.preflight import check
+from worklease.preflight import PreflightFailed, check, check_work_api
 from worklease.process import notice_suspends
 from worklease.settings import Settings
 from worklease.telemetry import Publisher
@@ -82,6 +82,7 @@ async def operate(settings: Settings) -> None:
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")
             noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
+            looking = tasks.create_task(_look_for_work_api(clients.work_api), name="Work API")
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
@@ -92,8 +93,16 @@ async def operate(settings: Settings) -> None:
             _log.info("operator stopping: the next process takes the leases over")
             health.say("stopping")
             await _end(clients, keeper, watching)
-            for task in (noticing, writing, reporting, checkpointing):
+            for task in (looking, noticing, writing, reporting, checkpointing):
                 task.cancel()
+
+
+async def _look_for_work_api(work_api: WorkApi) -> None:
+    """Warn once if nobody answers at its address. It holds nothing up: beats are tried, whatever this finds."""
+    try:
+        await check_work_api(work_api)
+    except PreflightFailed as error:
+        _log.warning("%s", error)
 
 
 async def _write(status: StatusWriter, found: asyncio.Event) -> None:

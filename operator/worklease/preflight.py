@@ -1,4 +1,4 @@
-"""The checks before the start: the resource is installed, and the operator has its rights.
+"""The checks before the start: the resource is installed, the operator has its rights, the Work API answers.
 
 Owns these checks and their words. What is missing stops the process at start, with one clear line; what is missing in
 one of several namespaces is a warning.
@@ -13,9 +13,13 @@ from typing import Final, assert_never
 from worklease.api.names import GROUP, RESOURCE_PATH
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.polling import deadline_in, poll
+from worklease.work_api.client import WorkApi
 
 START_TIMEOUT: Final = 60.0
 """Seconds to wait for an API server that does not answer: it may be starting as well."""
+
+WORK_API_TIMEOUT: Final = 10.0
+"""Seconds that the Work API may take to answer: as long as a heartbeat may take."""
 
 RETRY: Final = 1.0
 """Seconds between two tries."""
@@ -68,6 +72,7 @@ async def check(
     own: str,
     *,
     timeout: float = START_TIMEOUT,  # noqa: ASYNC109 (all calls share it)
+    needs_crd: bool = True,
 ) -> tuple[str, ...]:
     """Check, within ``timeout`` seconds, that the cluster is ready for the operator, whose namespace is ``own``.
 
@@ -78,7 +83,8 @@ async def check(
         PreflightFailed: It is not ready; the message says what is missing.
     """
     deadline = deadline_in(timeout)
-    await _find_resource(api, deadline)
+    if needs_crd:
+        await _find_resource(api, deadline)
     wanted = [(right, namespace) for namespace in namespaces or (None,) for right in RIGHTS]
     wanted += [(right, own) for right in OWN_RIGHTS]
     granted = await asyncio.gather(*(_is_granted(api, deadline, right, namespace) for right, namespace in wanted))
@@ -104,6 +110,16 @@ def _listed(missing: Mapping[str | None, Sequence[Right]]) -> str:
         for namespace, rights in missing.items()
         for right in rights
     )
+
+
+async def check_work_api(work_api: WorkApi) -> None:
+    """Check that the Work API answers, without a key and without a heartbeat.
+
+    Raises:
+        PreflightFailed: It does not; the message says what to look at.
+    """
+    if (problem := await work_api.probe(timeout=WORK_API_TIMEOUT)) is not None:
+        raise PreflightFailed(problem)
 
 
 async def _find_resource(api: KubernetesApi, deadline: float) -> None:

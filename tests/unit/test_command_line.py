@@ -32,10 +32,10 @@ def test_the_version_is_the_packages() -> None:
 def test_help_names_the_commands(option: str) -> None:
     done = worklease(option)
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("run", "simulate", "release-finalizers"))
+    assert all(command in done.stdout for command in ("run", "check", "simulate", "release-finalizers"))
 
 
-@pytest.mark.parametrize("command", ["run", "simulate", "release-finalizers"])
+@pytest.mark.parametrize("command", ["run", "check", "simulate", "release-finalizers"])
 def test_every_command_has_its_help(command: str) -> None:
     done = worklease(command, "--help")
     assert done.returncode == 0
@@ -70,6 +70,22 @@ def test_no_cluster_ends_the_operator_with_one_line() -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "no Kubernetes credentials" in done.stderr
+
+
+def test_a_check_says_all_that_is_missing_and_fails() -> None:
+    done = worklease("check", WORKLEASE_API_URL="http://127.0.0.1:9", WORKLEASE_LOG_LEVEL="info")
+    assert (done.returncode, done.stdout) == (1, "The settings are valid.\n")
+    assert "no Kubernetes credentials" in done.stderr
+    assert "the Work API at http://127.0.0.1:9 cannot be reached" in done.stderr
+    done = worklease("check", WORKLEASE_API_URL="nowhere")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "WORKLEASE_API_URL: " in done.stderr
+
+
+def test_finalizers_of_a_namespace_are_not_released_together_with_the_whole_operator() -> None:
+    done = worklease("release-finalizers", "--deployment", "a/b", "--namespace", "c")
+    assert done.returncode == 2
+    assert "--namespace must not be added" in done.stderr
 
 
 def test_an_unknown_command_is_a_mistake_of_usage() -> None:

@@ -10,7 +10,8 @@ import pytest
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
-from worklease.preflight import CHECKPOINT, OWN_RIGHTS, RIGHTS, PreflightFailed, check
+from worklease.preflight import CHECKPOINT, OWN_RIGHTS, RIGHTS, PreflightFailed, check, check_work_api
+from worklease.work_api.client import WorkApi
 
 DISCOVERY = "/apis/worklease.dev/v1alpha1"
 RESOURCES = {"kind": "APIResourceList", "resources": [{"name": "workleases"}, {"name": "workleases/status"}]}
@@ -163,3 +164,33 @@ async def test_an_address_where_nobody_is_is_said(server: ScriptedServer) -> Non
     assert url in message
     assert "did not answer" in message
     assert time.monotonic() - started < 10
+
+
+async def test_a_crd_that_comes_later_is_not_looked_for(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
+    server.script = lambda seen: refused(404) if seen.target == DISCOVERY else GRANTED
+    await check(kubernetes, (), "home", needs_crd=False)
+    assert DISCOVERY not in {seen.target for seen in server.seen}
+
+
+@pytest.mark.parametrize("answer", [Answer(status=404), Answer(status=401), Answer(status=500), Answer(body={})])
+async def test_a_work_api_that_answers_is_there_and_is_asked_without_a_key(
+    server: ScriptedServer, answer: Answer
+) -> None:
+    server.script = always(answer)
+    async with WorkApi(server.url, time.monotonic) as work_api:
+        await check_work_api(work_api)
+    (seen,) = server.seen
+    assert (seen.method, seen.path) == ("GET", "/")
+    assert "authorization" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [(Answer(status=503), "a gateway answered 503"), (Answer(fault=Fault.RESET), "check WORKLEASE_API_URL")],
+)
+async def test_a_work_api_that_nobody_reaches_is_said(server: ScriptedServer, answer: Answer, said: str) -> None:
+    server.script = always(answer)
+    async with WorkApi(server.url, time.monotonic) as work_api:
+        with pytest.raises(PreflightFailed, match=server.url) as missing:
+            await check_work_api(work_api)
+    assert said in str(missing.value) or "broke off" in str(missing.value)

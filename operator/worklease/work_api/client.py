@@ -23,6 +23,7 @@ from yarl import URL
 
 from worklease.rules.beats import Beat
 from worklease.rules.outcomes import Exchange, ListedItem, ListNotRead, ListRefused, Outcome, Unanswered, Unsent
+from worklease.rules.words import one_line
 from worklease.telemetry import SILENT, CallRefused, Publisher, WorkApiCall
 from worklease.work_api import responses
 from worklease.work_api.responses import Response
@@ -226,6 +227,16 @@ class WorkApi:
         )
         return ListNotRead(said, is_worth_a_try=has_failed and responses.retry_after(response) is None)
 
+    async def probe(self, *, timeout: float) -> str | None:  # noqa: ASYNC109 (the caller knows how long it can wait)
+        """Ask for the address itself, without a key; return why nobody answers there, or None if somebody does."""
+        try:
+            async with asyncio.timeout(timeout), self._pool.get(self._url, allow_redirects=False) as response:
+                if response.status in _GATEWAYS:
+                    return f"the Work API at {self._url} cannot be reached: a gateway answered {response.status}"
+        except _FAILURES as error:
+            return one_line(self._in_words(error, timeout))
+        return None
+
     async def _beat(self, path: str, key: SecretStr) -> Response:
         """Send a beat through the pool directly."""
         headers = {"authorization": f"Bearer {key.get_secret_value()}"}
@@ -295,6 +306,9 @@ async def _read(chunks: AsyncIterator[bytes], longest: int) -> bytes:
             raise aiohttp.ClientPayloadError(f"the answer is longer than {longest} bytes")
     return content
 
+
+_GATEWAYS: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+"""What a gateway answers in place of a server that it does not reach."""
 
 _FAILURES: Final = (
     *(httpx.HTTPError, aiohttp.ClientError, TimeoutError, OSError),
