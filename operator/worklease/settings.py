@@ -38,7 +38,7 @@ def _bare(url: HttpUrl) -> HttpUrl:
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isdecimal() or int(port) > LAST_PORT:
-        raise ValueError("should be host:port, such as 0.0.0.0:8080")
+        raise ValueError("should be host:port, such as [::]:8080")
     return value
 
 
@@ -64,8 +64,9 @@ class Settings(BaseSettings):
     server; leases do not depend on it."""
     namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
     """The operator's own namespace, for its checkpoint; by default the service account's or the kubeconfig's."""
-    http_address: Annotated[str, AfterValidator(_address)] = "0.0.0.0:8080"
-    """The address of ``/metrics``, ``/healthz`` and ``/readyz``, as host:port; port 0 takes any free port."""
+    http_address: Annotated[str, AfterValidator(_address)] = "[::]:8080"
+    """The address of ``/metrics``, ``/healthz`` and ``/readyz``, as host:port; port 0 takes any free port. ``[::]`` is
+    every address, IPv4 and IPv6."""
     log_format: Literal["json", "text"] | None = None
     """The form of log lines; by default ``text`` on a terminal, else ``json``."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

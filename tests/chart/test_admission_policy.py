@@ -141,6 +141,11 @@ def test_an_edit_answers_for_what_it_changes_alone(policed: Installation, existi
     assert "may not delete pods" in patch(policed, "writer", existing, {"spec": {"ttlSeconds": 60}})
     assert patch(policed, "writer", existing, {"metadata": {"labels": {"a": "b"}}}) == ""
     assert patch(policed, "deleter", existing, {"spec": {"ttlSeconds": 60}}) == ""
+    # The garbage collector deletes what is owned by something that is not there.
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "11111111-2222-3333-4444-555555555555"}
+    owned = {"metadata": {"ownerReferences": [owner]}}
+    assert "may not delete pods" in patch(policed, "writer", existing, owned)
+    assert patch(policed, "deleter", existing, owned) == ""
     grace = {"spec": {"sandbox": {"template": {"spec": {"terminationGracePeriodSeconds": 5}}}}}
     assert "may not create pods" in patch(policed, "deleter", existing, grace)
     assert patch(policed, "editor", existing, grace) == ""

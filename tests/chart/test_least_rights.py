@@ -50,6 +50,15 @@ def test_what_the_program_checks_at_its_start_is_what_the_chart_grants(helm: Hel
     assert {as_grant(right) for right in OWN_RIGHTS} == grants(pick(rendered, "Role", f"{RELEASE}-checkpoint"))
 
 
+def test_the_check_before_an_upgrade_has_the_rights_that_it_checks_and_no_secret(helm: Helm) -> None:
+    rendered = helm.render()
+    checked = grants(pick(rendered, "ClusterRole", f"{RELEASE}-check"))
+    assert checked == {as_grant(right) for right in RIGHTS}
+    assert grants(pick(rendered, "Role", f"{RELEASE}-check-checkpoint")) == {as_grant(right) for right in OWN_RIGHTS}
+    narrow = helm.render({"watchNamespaces": ["team-a"]})
+    assert grants(pick(narrow, "Role", f"{RELEASE}-check", namespace="team-a")) == checked
+
+
 def test_a_namespaced_role_grants_what_the_clusters_does(helm: Helm) -> None:
     rendered = helm.render({"watchNamespaces": ["team-a", "team-b"]})
     wide = pick(helm.render(), "ClusterRole", RELEASE)["rules"]

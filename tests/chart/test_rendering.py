@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.chart import CHART, RELEASE, Helm, HelmError, environment, is_hook, pick, pod_spec
+from support.chart import CHART, RELEASE, Helm, HelmError, environment, is_hook, objects, pick, pod_spec
 from support.cluster import CUSTOM_RESOURCES
 from work_api_simulator.command import simulate
 from worklease import __main__ as program
@@ -141,6 +141,22 @@ def test_the_program_knows_every_command_that_the_chart_gives(helm: Helm) -> Non
     assert simulate in program.main.commands.values()
 
 
+def test_the_check_before_an_upgrade_has_the_settings_of_the_operator(helm: Helm) -> None:
+    rendered = helm.render(OTHER_SETTINGS | {"proxy.httpsProxy": "http://p:3128", "privateCA.configMapName": "ca"})
+    job, operator = pick(rendered, "Job", f"{RELEASE}-check"), pick(rendered, "Deployment", RELEASE)
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-upgrade"
+    checked, runs = (pod_spec(each)["containers"][0] for each in (job, operator))
+    assert {part: checked[part] for part in ("env", "image", "volumeMounts")} == {
+        part: runs[part] for part in ("env", "image", "volumeMounts")
+    }
+    assert pod_spec(job)["volumes"] == pod_spec(operator)["volumes"]
+    own = helm.render({"rbac.create": False, "uninstall.policy": "Keep"})
+    assert pod_spec(pick(own, "Job", f"{RELEASE}-check"))["serviceAccountName"] == RELEASE
+    assert "Job" not in {
+        each["kind"] for each in helm.render({"upgradeCheck.enabled": False, "uninstall.policy": "Keep"})
+    }
+
+
 def test_the_crd_of_the_chart_is_the_repositorys(each_helm: Helm) -> None:
     canonical = yaml.safe_load(CUSTOM_RESOURCES.read_text())
     kept = pick(each_helm.render(), "CustomResourceDefinition")
@@ -190,9 +206,9 @@ def test_a_private_authority_is_mounted_where_its_variable_says(helm: Helm) -> N
     assert spec["volumes"] == [{"name": container["volumeMounts"][0]["name"], "configMap": {"name": "ca"}}]
 
 
-def test_the_network_policy_holds_for_the_operator_and_for_the_uninstallations_hook(helm: Helm) -> None:
+def test_the_network_policy_holds_for_the_operator_and_for_the_hooks(helm: Helm) -> None:
     rendered = helm.render({"networkPolicy.enabled": True, "simulator.enabled": True})
-    selector = pick(rendered, "NetworkPolicy")["spec"]["podSelector"]
+    selector = pick(rendered, "NetworkPolicy", RELEASE)["spec"]["podSelector"]
     (among,) = selector["matchExpressions"]
     workloads = {each["metadata"]["name"]: each for each in rendered if each["kind"] in {"Deployment", "Job"}}
     labels = {name: each["spec"]["template"]["metadata"]["labels"] for name, each in workloads.items()}
@@ -201,7 +217,30 @@ def test_the_network_policy_holds_for_the_operator_and_for_the_uninstallations_h
         for name, has in labels.items()
         if selector["matchLabels"].items() <= has.items() and has[among["key"]] in among["values"]
     }
-    assert held == {RELEASE, f"{RELEASE}-uninstall"}
+    assert held == {RELEASE, f"{RELEASE}-check", f"{RELEASE}-uninstall"}
+
+
+def test_the_simulators_administration_is_closed_to_the_network(helm: Helm) -> None:
+    rendered = helm.render({"networkPolicy.enabled": True, "simulator.enabled": True})
+    policy = pick(rendered, "NetworkPolicy", f"{RELEASE}-simulator")["spec"]
+    simulator = pick(rendered, "Deployment", f"{RELEASE}-simulator")["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"].items() <= simulator["metadata"]["labels"].items()
+    assert policy["ingress"] == [{"ports": [{"port": "work-api"}]}]
+    assert (policy["policyTypes"], policy["egress"]) == (["Ingress", "Egress"], [])
+
+
+def test_openshift_chooses_the_users_and_its_name_servers_are_reached(each_helm: Helm) -> None:
+    file = f"--values={CHART / 'values-openshift.yaml'}"
+    enabled = ("--set=networkPolicy.enabled=true", "--set=simulator.enabled=true")
+    rendered = objects(each_helm.run("template", RELEASE, str(CHART), file, *enabled))
+    workloads = [each for each in rendered if each["kind"] in {"Deployment", "Job"}]
+    assert len(workloads) == 4
+    for workload in workloads:
+        context = pod_spec(workload)["securityContext"]
+        assert context == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        assert "runAsUser" not in pod_spec(workload)["containers"][0]["securityContext"]
+    dns = pick(rendered, "NetworkPolicy", RELEASE)["spec"]["egress"][0]["ports"]
+    assert {(each["port"], each["protocol"]) for each in dns} >= {(5353, "UDP"), (5353, "TCP")}
 
 
 def test_what_is_optional_is_off(helm: Helm) -> None:

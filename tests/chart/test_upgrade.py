@@ -1,6 +1,9 @@
 """An upgrade to a newer chart, and back: running leases and their pods are not interrupted."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +12,7 @@ import pytest
 import yaml
 
 from controlplane import ControlPlane, wait_for
-from support.chart import CHART, NAMESPACE, RELEASE, Helm
+from support.chart import CHART, NAMESPACE, RELEASE, Helm, HelmError, environment, pick, pod_spec
 from support.installation import Installation
 from support.judge import check_history, heartbeats
 from support.operator import Leases
@@ -18,6 +21,7 @@ from support.simulator import Simulator, accepted
 pytestmark = pytest.mark.journey
 
 TTL = 90
+CHECK = f"{RELEASE}-check"
 LONGEST_GAP = 45.0  # seconds between two accepted beats across an upgrade, half of the TTL
 CRD = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/workleases.worklease.dev"
 
@@ -91,6 +95,42 @@ def test_an_upgrade_and_a_rollback_touch_no_running_lease(
     assert [entry for entry in heartbeats(history) if entry["status"] == 412] == []
     assert max(later - earlier for earlier, later in pairwise(accepted(simulator, "work_a"))) < LONGEST_GAP
     assert columns(installation) == had
+
+
+def test_an_upgrade_that_could_not_start_touches_nothing(installation: Installation, simulator: Simulator) -> None:
+    plane, values = installation.plane, {"config.apiURL": simulator.url}
+    installation.install(values)
+    before = installation.deployment()
+    fails = {"controlplane.worklease.dev/exit-code": "1", "controlplane.worklease.dev/exit-after": "0s"}
+    with pytest.raises(HelmError, match=r"pre-upgrade hooks? failed"):
+        installation.install({"podAnnotations": fails, "config.logLevel": "debug"})
+    assert before is not None
+    assert (installation.deployment() or {})["spec"] == before["spec"]
+    # What would be left behind is said, before anybody looks for it.
+    narrowed = ("--dry-run=server", "--set=watchNamespaces={team-a,team-b}")
+    said = installation.helm.run("upgrade", RELEASE, str(CHART), f"--namespace={NAMESPACE}", *narrowed)
+    assert "does not watch the other namespaces any more" in said
+    assert "worklease release-finalizers --namespace NAMESPACE" in said
+    # What the hook's pod runs, with the hook's account.
+    hook = [each for each in installation.helm.render(values) if each["metadata"]["name"].startswith(CHECK)]
+    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(each for each in hook if each["kind"] != "Job"))
+    account = plane.service_account_kubeconfig(NAMESPACE, CHECK)
+    given = {"PATH": os.environ["PATH"], "KUBECONFIG": str(account), "NO_PROXY": "127.0.0.1"}
+    job = pick(hook, "Job")
+
+    def run(**changed: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "worklease", *pod_spec(job)["containers"][0]["args"]]
+        environ = given | environment(job) | changed
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert f"rights in all namespaces, and those for its checkpoint in {NAMESPACE}." in done.stdout
+    assert f"The Work API at {simulator.url}/ answers." in done.stdout
+    done = run(WORKLEASE_NAMESPACE="default")
+    assert done.returncode == 1
+    assert "the operator may not create configmaps in namespace default" in done.stderr
+    plane.kubectl("delete", "-f", "-", "--ignore-not-found", input=yaml.safe_dump_all(hook))
 
 
 def test_helm_3_goes_the_whole_way_and_helm_4_may_take_over(

@@ -72,13 +72,21 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "uninstall.policy=Keep",
     ),
     "simulator": ("simulator.enabled=true", "networkPolicy.enabled=true"),
+    "openshift": (
+        f"--values={CHART / 'values-openshift.yaml'}",
+        "simulator.enabled=true",
+        "networkPolicy.enabled=true",
+    ),
 }
 
 
 def render(case: str, helm: str = "helm") -> str:
     """Give what the chart renders for a case, without the CRD, which is a file of its own; `helm` is a pinned tool."""
     command = [str(ensure([helm])[helm]), "template", "worklease-operator", str(CHART)]
-    command += ["--namespace=worklease-system", *(f"--set={value}" for value in CASES[case])]
+    command += [
+        "--namespace=worklease-system",
+        *(each if each.startswith("--") else f"--set={each}" for each in CASES[case]),
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HELM_")}
     done = subprocess.run(
         command, env=environment | {"KUBECONFIG": os.devnull}, capture_output=True, text=True, check=False

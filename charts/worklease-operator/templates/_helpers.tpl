@@ -134,3 +134,69 @@ topologySpreadConstraints:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* The environment variables of the operator: all of its settings, and the way through a proxy. */}}
+{{- define "worklease.env" -}}
+- name: WORKLEASE_API_URL
+  value: {{ include "worklease.apiURL" . | quote }}
+{{- include "worklease.scopeEnv" . | nindent 0 }}
+- name: WORKLEASE_NAMESPACE
+  value: {{ include "worklease.checkpointNamespace" . | quote }}
+- name: WORKLEASE_CREDENTIALS_SECRET
+  value: {{ .Values.config.credentialsSecret | quote }}
+- name: WORKLEASE_MAX_HEARTBEAT_INTERVAL
+  value: {{ .Values.config.maxHeartbeatInterval | quote }}
+- name: WORKLEASE_REQUESTS_PER_MINUTE
+  value: {{ .Values.config.requestsPerMinute | int64 | quote }}
+- name: WORKLEASE_STATUS_WRITES_PER_SECOND
+  value: {{ .Values.config.statusWritesPerSecond | quote }}
+- name: WORKLEASE_HTTP_ADDRESS
+  value: {{ .Values.config.httpAddress | quote }}
+{{- if or .Values.proxy.httpsProxy .Values.proxy.httpProxy }}
+{{- with .Values.proxy.httpsProxy }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.proxy.httpProxy }}
+- name: HTTP_PROXY
+  value: {{ . | quote }}
+{{- end }}
+- name: NO_PROXY
+  value: {{ join "," (concat (list "$(KUBERNETES_SERVICE_HOST)" ".svc" ".cluster.local" "localhost" "127.0.0.1") .Values.proxy.noProxy) | quote }}
+{{- end }}
+{{- if .Values.privateCA.configMapName }}
+- name: SSL_CERT_FILE
+  value: /etc/worklease/authorities/{{ .Values.privateCA.key }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end -}}
+
+{{- define "worklease.volumeMounts" -}}
+{{- if or .Values.privateCA.configMapName .Values.extraVolumeMounts }}
+volumeMounts:
+  {{- if .Values.privateCA.configMapName }}
+  - name: authorities
+    mountPath: /etc/worklease/authorities
+    readOnly: true
+  {{- end }}
+  {{- with .Values.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "worklease.volumes" -}}
+{{- if or .Values.privateCA.configMapName .Values.extraVolumes }}
+volumes:
+  {{- with .Values.privateCA.configMapName }}
+  - name: authorities
+    configMap:
+      name: {{ . }}
+  {{- end }}
+  {{- with .Values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end -}}

@@ -6,6 +6,8 @@ keeper's loop stands still. Must not know what the pages contain: the caller giv
 
 import asyncio
 import concurrent.futures
+import errno
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +22,9 @@ PAGE_TIMEOUT: Final = 8.0
 
 SHUTDOWN_TIMEOUT: Final = 2.0
 """Seconds that running answers may take when the server ends: a probe takes far less."""
+
+ANY_ADDRESS: Final = "::"
+"""The host that stands for all addresses of the machine, of both families."""
 
 PLAIN: Final = "text/plain; charset=utf-8"
 
@@ -94,15 +99,32 @@ class _Serving:
         await runner.setup()
         try:
             try:
-                await web.TCPSite(runner, self._host, self._port).start()
+                await web.SockSite(runner, _listen(self._host, self._port)).start()
             except OSError as error:
                 raise AddressInUse(
                     f"cannot listen on {self._host}:{self._port}: {error.strerror or error}; set WORKLEASE_HTTP_ADDRESS"
                 ) from error
-            self.listening.set_result(f"{self._host}:{runner.addresses[0][1]}")
+            shown = f"[{self._host}]" if ":" in self._host else self._host
+            self.listening.set_result(f"{shown}:{runner.addresses[0][1]}")
             await asyncio.wrap_future(self._stop)
         finally:
             await runner.cleanup()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; on ``::`` it accepts IPv4 as well, and where there is no IPv6, IPv4 alone.
+
+    Nodes have the one, the other or both, and the kubelet's probes come to the address that the pod has.
+    """
+    if host == ANY_ADDRESS:
+        try:
+            return socket.create_server((host, port), family=socket.AF_INET6, dualstack_ipv6=True)
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                raise
+            host = "0.0.0.0"  # noqa: S104 (the same, without IPv6)
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(address, family=family)
 
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

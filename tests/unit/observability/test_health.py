@@ -1,6 +1,7 @@
 """A probe fails for a standstill and for nothing else, and says why."""
 
 import asyncio
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -102,6 +103,15 @@ async def test_a_probe_is_answered_while_the_loop_that_opened_the_server_stands_
         assert stuck.wait(10)  # in the loop: it stands still until the probe is answered
         asking.join()
     assert answers == [(503, "it stands still")]
+
+
+async def test_all_addresses_are_those_of_both_families() -> None:
+    async with serve("::", 0, {}, {"/metrics": a_page}) as address:
+        port = address.rpartition(":")[2]
+        assert address == f"[::]:{port}"
+        hosts = ["127.0.0.1", "[::1]"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
+        for host in hosts:
+            assert (await asyncio.to_thread(get, f"{host}:{port}", "/metrics"))[0] == 200
 
 
 async def test_a_report_is_made_in_the_loop_that_opened_the_server() -> None:
