@@ -148,12 +148,15 @@ class SimulatorServer:
 
 
 def _bind(address: Address) -> tuple[socket.socket, Address]:
-    """Return a bound socket that does not listen yet, and its address."""
+    """Return a bound socket that does not listen yet, and its address; `::` is all addresses, IPv4 and IPv6."""
+    host = "0.0.0.0" if address.host == "::" and not socket.has_dualstack_ipv6() else address.host  # noqa: S104
     family, kind, protocol, _, where = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     bound = socket.socket(family, kind, protocol)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if host == "::":
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     bound.setblocking(False)  # noqa: FBT003 - the standard library's own signature
     try:
         bound.bind(where)

@@ -139,6 +139,14 @@ def test_an_address_that_is_none_is_refused_with_the_form_it_should_have(address
     assert "host:port" in result.output
 
 
+def test_all_addresses_are_those_of_both_families() -> None:
+    with Simulator("--listen=[::]:0", "--admin=[::]:0") as simulator:
+        ports = [url.rpartition(":")[2] for url in (simulator.url, simulator.admin_url)]
+        hosts = ["127.0.0.1", "[::1]"] if socket.has_dualstack_ipv6() else ["127.0.0.1"]
+        answers = [httpx.get(f"http://{host}:{port}/", trust_env=False) for host in hosts for port in ports]
+        assert [answer.status_code for answer in answers] == [404, 200] * len(hosts)
+
+
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
     result = CliRunner().invoke(simulate, ["--profile", "imaginary"])
     assert result.exit_code == 2
