@@ -51,6 +51,34 @@ def test_another_worker_holds_the_item(leases: Leases, simulator: Simulator) -> 
     await_reasons(leases, "HeldByAnother")
 
 
+def test_one_key_is_asked_to_wait(leases: Leases, simulator: Simulator) -> None:
+    simulator.set_environment_keys(simulator.environment_id, simulator.environment_key, "another-key")
+    leases.put_key("another-key", secret="other")
+    for item in ("work_b", "work_c", "work_d"):
+        simulator.create_item(item)
+    simulator.inject("status", status=429, retry_after=3600, item="work_b", times=1)
+    other = {"name": "other"}
+    leases.create("work_b", credentialsSecretRef=other)
+    simulator.wait_for(lambda entries: any(e.get("status") == 429 for e in entries), timeout=20)
+    leases.create("work_c", credentialsSecretRef=other)
+    leases.create("work_d")
+    message = leases.await_condition("work_c", "LeaseHeld", "False", "Throttled")
+    assert "Retry-After" in message
+    leases.await_condition("work_d", "LeaseHeld", "True", "Renewed")
+    assert calls(simulator, "heartbeat", "work_c") == []
+
+
+def test_an_older_resource_cannot_claim_the_item(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, credentialsSecretRef={"name": "missing"})
+    leases.await_condition(ITEM, "LeaseHeld", "False", "CredentialsMissing")
+    body = leases.get(ITEM) or {}
+    spec = {key: value for key, value in body["spec"].items() if key != "credentialsSecretRef"}
+    leases.apply({"apiVersion": body["apiVersion"], "kind": body["kind"], "metadata": {"name": "young"}, "spec": spec})
+    leases.await_condition("young", "LeaseHeld", "True", "Renewed")
+    leases.await_condition(ITEM, "LeaseHeld", "False", "Duplicate")
+
+
 def test_the_item_is_claimed(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     simulator.create_item(ITEM)
     leases.create(ITEM, sandbox={"template": leases.template(waits=True)})

@@ -21,6 +21,10 @@ from worklease.work_api.client import WorkApi
 class Nobody:
     """A keeper that ignores what the census reports."""
 
+    def see(self, body: object) -> None: ...
+
+    def see_pod(self, body: object) -> None: ...
+
     def unsee(self, uid: str) -> None:
         del uid
 
@@ -98,7 +102,7 @@ async def test_a_status_is_published_as_written_coalesced_or_failed(
 def _listed(server: ScriptedServer, *uids: str) -> None:
     def answer(seen: Seen) -> Answer:
         names = () if ENVIRONMENT_LABEL in seen.target else uids
-        return Answer(body={"items": [{"metadata": {"uid": uid}} for uid in names]})
+        return Answer(body={"items": [{"metadata": {"uid": uid, "resourceVersion": "1"}} for uid in names]})
 
     server.script = answer
 

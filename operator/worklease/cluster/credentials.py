@@ -106,6 +106,12 @@ class Credentials:
         last = self._last.get((namespace, name))
         return last.other if last is not None and self._refused.get((namespace, name)) is last else last
 
+    def known_key(self, namespace: str, name: str) -> Key | None:
+        """Return the key that a Secret had when it was read last, without reading it."""
+        known = self._known.get((namespace, name))
+        found = None if known is None else self._chosen((namespace, name), known.found)
+        return found if isinstance(found, Key) else None
+
     def retain(self, names: Collection[Name]) -> None:
         """Forget the keys of all other Secrets: no resource names them any more."""
         for keys in (self._known, self._last, self._refused):

@@ -77,7 +77,7 @@ class Turns:
             named = kept.resource.spec.credentials_secret_ref
             return (kept.resource.namespace, named.name if named is not None else options.credentials_secret)
 
-        self._publisher, self._budget = clients.publisher, clients.budget
+        self._publisher = clients.publisher
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
         self._clock, self._wall, self._forget = clock, wall, forget
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
@@ -220,7 +220,7 @@ class Turns:
                 case BeatStep.CANCEL:
                     calls.under_way["beat"].cancel()  # it waits for a turn that it does not need any more
                 case BeatStep.NOTE_BUDGET_SHORT:
-                    kept.lease = note_budget_short(kept.lease, self._budget.shortage(now))
+                    kept.lease = note_budget_short(kept.lease, self._work.shortage(kept))
                 case BeatStep.ASK_DRY_RUN:
                     self._start(kept, "dry run", self._pods.dry_run(kept))
                 case BeatStep.ADD_FINALIZER:

@@ -35,7 +35,7 @@ from worklease.rules.outcomes import (
 )
 from worklease.rules.situation import Asked
 from worklease.telemetry import BeatEnded, LeaseAdopted, StopEnded
-from worklease.work_api.budget import BudgetRequest, Rank
+from worklease.work_api.budget import FIRST_PROBE, BudgetRequest, CallClass, Rank
 from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, StopOutcome, WorkItem
 
 _log = logging.getLogger(__name__)
@@ -103,17 +103,27 @@ class WorkCalls(KeptCalls):
         budget = self._clients.budget
         if budget.is_open:
             return
-        if budget.held(self._clock()):
+        request, now = self._request(kept, admitted.key), self._clock()
+        if admitted.is_last_attempt:
+            # Of the leases whose key is refused, many may send one: as a routine beat, like those of others.
+            request = replace(request, rank=Rank.ROUTINE)
+        if budget.held(now, request):
             kept.observed.append(beats.note_crowded)
+            if not kept.lease.held:
+                kept.observed.append(partial(beats.note_held_back, message=budget.shortage(now, request)))
+                kept.turn.add()
         kept.calls.is_waiting = True
         try:
-            # Of the leases whose key is refused, many may send a last attempt: as a routine beat, like those of others.
-            request = self._request(kept)
-            await budget.turn(replace(request, rank=Rank.ROUTINE) if admitted.is_last_attempt else request)
+            await budget.turn(request)
         finally:
             kept.calls.is_waiting = False
 
-    def _request(self, kept: Kept) -> BudgetRequest:
+    def shortage(self, kept: Kept) -> str:
+        """Return why the beat of a lease waits for its turn."""
+        key = self._clients.credentials.known_key(*self._secret(kept))
+        return self._clients.budget.shortage(self._clock(), self._request(kept, key))
+
+    def _request(self, kept: Kept, key: Key | None) -> BudgetRequest:
         fence, end = deadlines.fence(kept.lease), deadlines.giving_up(kept.lease)
         is_routine = kept.lease.held and kept.lease.failures == 0
         return BudgetRequest(
@@ -122,6 +132,7 @@ class WorkCalls(KeptCalls):
             fence=math.inf if fence is None else fence,
             end=math.inf if end is None else end,
             urgent=deadlines.latest(kept.lease),
+            payer="" if key is None else key.value.get_secret_value(),
         )
 
     async def _send(self, kept: Kept, key: Key, beat: Beat) -> None:
@@ -140,8 +151,6 @@ class WorkCalls(KeptCalls):
             rule = answers.adoption(before, outcome, kept.newest_lease())
             if rule is not None:
                 self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
-        if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
-            self._clients.budget.hold(outcome.retry_after)
         # A beat that waited for a probe of its key was held back on purpose.
         late = 0.0 if isinstance(outcome, Unauthorized) else max(0.0, sent - due)
         took = self._clock() - sent
@@ -156,7 +165,7 @@ class WorkCalls(KeptCalls):
             if isinstance(second, NoKey):
                 return CredentialsMissing(self._instant(), second.message)
             if second is not None:
-                await self._clients.budget.turn(self._request(kept))
+                await self._clients.budget.turn(self._request(kept, second))
                 if beats.lapse(kept.lease, self._clock()).end is not None:
                     return outcome
                 key, outcome = second, await self._clients.work_api.heartbeat(_item(kept, second), beat)
@@ -165,8 +174,13 @@ class WorkCalls(KeptCalls):
         if isinstance(outcome, Unauthorized):
             advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
             return replace(outcome, message=advice)
+        if isinstance(outcome, Throttled | Unanswered) and outcome.retry_after is not None:
+            self._clients.budget.hold(outcome.retry_after, key.value.get_secret_value())
+            # From the first probe on the lease waits in the budget, where it may be the one that probes.
+            return replace(outcome, retry_after=min(outcome.retry_after, FIRST_PROBE))
         if isinstance(outcome, Answered | Conflicted | NotReady | Rejected):
             self._keys.note_accepted(kept, key)
+            self._clients.budget.note_accepted(key.value.get_secret_value(), outcome.exchange.sent)
         return outcome
 
     async def _find_in_list(self, kept: Kept) -> ListAnswer | None:
@@ -179,7 +193,13 @@ class WorkCalls(KeptCalls):
         environment_id = kept.spec.environment_id
         try:
             async with timeout(deadlines.timeout(kept.lease)):
-                turn = replace(self._request(kept), key=f"list {environment_id}", rank=Rank.FIRST)
+                turn = replace(
+                    self._request(kept, key),
+                    key=f"list {environment_id}",
+                    rank=Rank.FIRST,
+                    payer=key.environment.get_secret_value(),
+                    kind=CallClass.READING,
+                )
                 return await self._clients.shared_list.ask(environment_id, key.environment, kept.spec.work_id, turn)
         except TimeoutError:
             _log.warning("the list did not come in time, so the windows alone decide %s", kept.about)
@@ -236,16 +256,29 @@ class WorkCalls(KeptCalls):
 
     async def _stop_once(self, kept: Kept, key: Key, *, force: bool) -> StopOutcome:
         """Wait for the stop's turn, and send it if the operator may still stop the item by then."""
-        turn = self._request(kept)
+        turn, now = self._request(kept, key), self._clock()
         until = min(turn.end, deadlines.may_stop_until(kept.lease))
+        if self._clients.budget.held(now, turn):
+            self._note_stop_held_back(kept, self._clients.budget.shortage(now, turn), force=force)
         await self._clients.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST, end=until))
         if kept.calls.is_done or not deadlines.may_stop(kept.newest_lease(), self._clock()):
             return StopNotAcknowledged("the lease ended before the stop could be sent")
-        seconds = deadlines.timeout(kept.lease)
+        seconds, sent = deadlines.timeout(kept.lease), self._clock()
         outcome = await self._clients.work_api.stop(_item(kept, key), force=force, timeout=seconds)
-        if isinstance(outcome, StopNotAcknowledged) and outcome.retry_after is not None:
-            self._clients.budget.hold(outcome.retry_after)
+        if isinstance(outcome, StopAcknowledged):
+            self._clients.budget.note_accepted(turn.payer, sent)
+        elif outcome.retry_after is not None:
+            self._clients.budget.hold(outcome.retry_after, turn.payer)
         return outcome
+
+    def _note_stop_held_back(self, kept: Kept, message: str, *, force: bool) -> None:
+        """Note that a stop waits because the server asked for that, so that the status says so."""
+        asked = Asked(self._clock(), 1, message)
+        if force:
+            kept.calls.forced_stop = kept.calls.forced_stop or asked
+        else:
+            kept.calls.graceful_stop = kept.calls.graceful_stop or asked
+        kept.turn.add()
 
 
 def _item(kept: Kept, key: Key) -> WorkItem:

@@ -79,6 +79,11 @@ def note_budget_short(lease: Lease, message: str) -> Lease:
     return replace(lease, trouble=Trouble.BUDGET_SHORT, message=message)
 
 
+def note_held_back(lease: Lease, message: str) -> Lease:
+    """Return the lease with a note that its claim waits because the server asked for that (``Retry-After``)."""
+    return lease if lease.held or lease.end is not None else replace(lease, trouble=Trouble.THROTTLED, message=message)
+
+
 def edit(lease: Lease, fresh: Lease) -> Lease:
     """Return the lease with what the spec says now, from a fresh lease made of the spec; running work is untouched."""
     return replace(

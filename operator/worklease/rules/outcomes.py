@@ -145,6 +145,8 @@ class ListNotRead:
     message: str
     is_worth_a_try: bool = False
     """Whether the same page may be had at once: its answer was lost, or a gateway failed."""
+    retry_after: float | None = None
+    """For how many seconds the server asks to wait, if it does."""
 
 
 @dataclass(frozen=True, slots=True)

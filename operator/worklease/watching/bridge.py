@@ -83,13 +83,13 @@ class Bridge:
     def see(self, body: Mapping[str, Any]) -> None:
         """Pass a resource on, unless it is known to be gone: a timer's body, or a list, may be older than that."""
         metadata = body["metadata"]
-        if self.census.saw(metadata["namespace"], metadata["name"], metadata["uid"]):
+        if self.census.saw(*_sighting(metadata)):
             self._keeper.see(body)
 
     def see_found(self, body: Mapping[str, Any]) -> None:
         """Pass a resource of the first list on."""
         metadata = body["metadata"]
-        if self.census.saw(metadata["namespace"], metadata["name"], metadata["uid"], by_watch=False):
+        if self.census.saw(*_sighting(metadata), by_watch=False):
             self._keeper.see(body)
 
     def see_listed(self, body: Mapping[str, Any]) -> None:
@@ -105,8 +105,7 @@ class Bridge:
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Pass a pod on."""
-        metadata = body["metadata"]
-        self.census.saw_pod(metadata["namespace"], metadata["name"], metadata["uid"])
+        self.census.saw_pod(*_sighting(body["metadata"]))
         self._keeper.see_pod(body)
 
     def see_listed_pod(self, body: Mapping[str, Any]) -> None:
@@ -119,3 +118,7 @@ class Bridge:
         """Pass on that a pod is gone, or its labels are."""
         self.census.lost_pod(body["metadata"]["uid"])
         self._keeper.unsee_pod(body)
+
+
+def _sighting(metadata: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    return (metadata["namespace"], metadata["name"], metadata["uid"], metadata["resourceVersion"])

@@ -10,10 +10,10 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Final, Protocol, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from worklease.api.names import ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
 from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, Refused
@@ -37,6 +37,12 @@ RETRY: Final = 5.0
 POLL_INTERVAL: Final = 3.0
 """Seconds between two checks whether the resource is served: it is one small call, and finds soon what Kopf missed."""
 
+SETTLE: Final = 3.0
+"""Seconds that a watch has to report what a list has in a newer version: as a rule it does within milliseconds."""
+
+MOST_READ: Final = 200
+"""Objects that one census reads because the watch lost their events: what is left comes with the next."""
+
 REMEMBERED: Final = 10_000
 """Uids of gone resources that are remembered: more than an old list can contain that is answered late."""
 
@@ -48,6 +54,12 @@ _log = logging.getLogger(__name__)
 
 class Listener(Protocol):
     """Takes note of what a census finds: the keeper."""
+
+    def see(self, body: Mapping[str, Any]) -> None:
+        """Take note of a resource as it is now."""
+
+    def see_pod(self, body: Mapping[str, Any]) -> None:
+        """Take note of a pod as it is now."""
 
     def unsee(self, uid: str) -> None:
         """Take note that a resource is gone."""
@@ -94,14 +106,14 @@ class Census:
 
     # --- What the watches report -------------------------------------------------------------------------------
 
-    def saw(self, namespace: str, name: str, uid: str, *, by_watch: bool = True) -> bool:
+    def saw(self, namespace: str, name: str, uid: str, version: str = "", *, by_watch: bool = True) -> bool:
         """Take note of a resource, and return whether it may exist: what is gone stays gone, whatever a list says."""
         if uid in self._gone:
             return False
         if self._names.get((namespace, name), uid) != uid:
             self.want()  # one of the two is gone, and a census finds out which
         self._names[namespace, name] = uid
-        self._resources.saw(namespace, name, uid, self._clock(), by_watch=by_watch)
+        self._resources.saw(namespace, name, uid, self._clock(), version=version, by_watch=by_watch)
         return True
 
     def gone(self, uid: str) -> None:
@@ -115,9 +127,9 @@ class Census:
             if len(self._gone_in_order) > REMEMBERED:
                 self._gone.remove(self._gone_in_order.popleft())
 
-    def saw_pod(self, namespace: str, name: str, uid: str) -> None:
+    def saw_pod(self, namespace: str, name: str, uid: str, version: str = "") -> None:
         """Take note of a pod."""
-        self._pods.saw(namespace, name, uid, self._clock())
+        self._pods.saw(namespace, name, uid, self._clock(), version=version)
 
     def lost_pod(self, uid: str) -> None:
         """Take note that the watches do not see a pod any more; it comes back if only its labels were gone."""
@@ -192,16 +204,46 @@ class Census:
     async def _take(self, known: KnownObjects, scope: Scope) -> set[str] | None:
         """Compare one kind in one scope; return the listed uids, or None if the comparison is incomplete."""
         began = self._clock()
-        listed: set[str] = set()
+        versions: dict[str, str] = {}
         async for page in self._pages(known, scope, LIST_OF_METADATA):
             if page is None:
                 # Nothing is known of a namespace that is left out, and nothing is waited for there.
                 return set() if self._is_left_out(known, scope) else None
-            listed.update(item["metadata"]["uid"] for item in page)
+            versions.update((item["metadata"]["uid"], item["metadata"]["resourceVersion"]) for item in page)
+        listed = set(versions)
         if known.is_blind(scope, listed - self._gone, began):
             self._blind.set()
+        await self._read_lost(known, versions, began)
         settled = [await self._settle(known, uid, seen) for uid, seen in known.missing(scope, listed, began).items()]
         return listed if all(settled) else None
+
+    async def _read_lost(self, known: KnownObjects, versions: Mapping[str, str], began: float) -> None:
+        """Read what a watch lost an event of: a pod's failure, an edit, a deletion mark. Its newest state makes up."""
+        if not known.outdated(versions, began):
+            return
+        await asyncio.sleep(SETTLE)
+        lost = list(known.outdated(versions, began).values())
+        if lost:
+            _log.warning("the watch lost events of %d objects, which are read path=%s", len(lost), known.path(None))
+        for sighting in lost[:MOST_READ]:
+            path = f"{known.path(sighting.namespace)}/{sighting.name}"
+            match await self._api.call("GET", path):
+                case Done(body):
+                    self._take_over(known, body)
+                case Refused() | NoAnswer():
+                    pass  # what is gone is found by its absence, and what is not answered by the next census
+                case reply:
+                    assert_never(reply)
+
+    def _take_over(self, known: KnownObjects, body: Mapping[str, Any]) -> None:
+        """Report an object as it was read."""
+        metadata = body["metadata"]
+        reported = (metadata["namespace"], metadata["name"], metadata["uid"], metadata["resourceVersion"])
+        if known is self._pods:
+            self.saw_pod(*reported)
+            self._listener.see_pod(body)
+        elif self.saw(*reported):
+            self._listener.see(body)
 
     async def _pages(self, known: KnownObjects, scope: Scope, accept: str) -> AsyncIterator[Page | None]:
         """List the objects of a scope, page by page; None, as the last, if the list is incomplete."""

@@ -5,6 +5,7 @@ Owns the knowledge that a list is compared with. Must not call anybody, nor deci
 
 import logging
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,6 +25,7 @@ class Sighting:
     namespace: str
     name: str
     at: float
+    version: str
     by_watch: bool
     """Whether a watch reported it, or the first list alone."""
 
@@ -45,9 +47,9 @@ class KnownObjects:
         """Return the path of a scope's list; that of a namespace is also where its objects are."""
         return f"{self._api}/{self._plural}" if scope is None else f"{self._api}/namespaces/{scope}/{self._plural}"
 
-    def saw(self, namespace: str, name: str, uid: str, now: float, *, by_watch: bool = True) -> None:
-        """Take note of an object."""
-        self._seen[uid] = Sighting(namespace, name, now, by_watch)
+    def saw(self, namespace: str, name: str, uid: str, now: float, *, version: str = "", by_watch: bool = True) -> None:
+        """Take note of an object, and of its resource version."""
+        self._seen[uid] = Sighting(namespace, name, now, version, by_watch)
         if by_watch:
             self._last_report[self._scope(namespace)] = now
 
@@ -66,7 +68,21 @@ class KnownObjects:
     def _scope(self, namespace: str) -> Scope:
         return namespace if namespace in self._scopes else None
 
-    def missing(self, scope: Scope, listed: set[str], began: float) -> dict[str, Sighting]:
+    def outdated(self, listed: Mapping[str, str], began: float) -> dict[str, Sighting]:
+        """Return what a list has in another version than the watch, which reported nothing of it since ``began``.
+
+        ``listed`` has the versions of a list that began then, by uid.
+        """
+        return {
+            uid: sighting
+            for uid, version in listed.items()
+            if (sighting := self._seen.get(uid)) is not None
+            and sighting.by_watch
+            and sighting.at < began
+            and version != sighting.version
+        }
+
+    def missing(self, scope: Scope, listed: Collection[str], began: float) -> dict[str, Sighting]:
         """Return what was seen before a complete list began, and is not in that list."""
         return {
             uid: sighting

@@ -1,8 +1,8 @@
 """One budget of calls to the Work API for the whole process: which call goes next.
 
-Owns the rate and the order. The earliest deadline goes first. Stops and first claims go ahead of routine beats, which
-use at most four fifths of the rate, so that there is always a part left for the others. Must not know what a call is
-for, beyond its rank and its deadline.
+Owns the rate and the order, and the holds that a server asked for. The earliest deadline goes first. Stops and first
+claims go ahead of routine beats, which use at most four fifths of the rate, so that there is always a part left for the
+others. Must not know what a call is for, beyond its rank, its deadline, its key and its class.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from enum import Enum, auto
 from typing import Final, Literal
 
 from worklease.pace import TokenBucket
+from worklease.rules.backoff import backoff
 from worklease.telemetry import SILENT, Publisher, TurnGiven
 
 ROUTINE_SHARE: Final = 0.8
@@ -40,6 +41,28 @@ CALL_TIME: Final = 0.25
 """Seconds that a call needs to save anything: with less time left, another call gets the turn."""
 
 
+FIRST_PROBE: Final = 60.0
+"""Seconds after which a held key is probed, if the server asked for more: it may have recovered, or meant one call."""
+
+SECOND_PROBE: Final = 120.0
+"""Seconds between the first probe of a held key and the next; they double from then on."""
+
+LONGEST_PROBE: Final = 480.0
+"""Seconds between two probes of a held key at most."""
+
+TOGETHER: Final = 60.0
+"""Seconds within which the holds of two keys mean that the limit is the organization's, and not one key's."""
+
+
+class CallClass(Enum):
+    """The class of a call, by which the remote side counts: each has a limit of its own."""
+
+    CREATING = auto()
+    """A heartbeat or a stop."""
+    READING = auto()
+    """A list."""
+
+
 class Rank(Enum):
     """The rank of a call in the order of turns."""
 
@@ -62,6 +85,9 @@ class BudgetRequest:
     """When it must have gone at the latest to save the lease."""
     urgent: float
     """From when on it goes before all that is less urgent, and the routine share does not bind it."""
+    payer: str = field(default="", repr=False)
+    """The key that authenticates the call: a server's request to wait is to that key."""
+    kind: CallClass = CallClass.CREATING
 
     def deadline(self, now: float) -> float:
         """Return when it must go at the latest to save anything; infinite if nothing is at stake, or not any more."""
@@ -77,6 +103,58 @@ class _Waiting:
     asked: float = field(compare=False)
 
 
+@dataclass(slots=True)
+class _Hold:
+    """The calls of one key and class, which the server asked to wait, or those of a class by all keys."""
+
+    noted: float
+    """When the server asked for it last."""
+    until: float
+    probe_at: float
+    probes: int = 0
+    waiting: list[_Waiting] = field(default_factory=list)
+    later: list[tuple[float, int, _Waiting]] = field(default_factory=list)
+    """The calls that wait, by when they become urgent."""
+    urgent: list[_Waiting] = field(default_factory=list)
+    """The calls that have become urgent, by the fence."""
+    let_through: set[tuple[str, float]] = field(default_factory=set)
+
+    def add(self, entry: _Waiting) -> None:
+        """Have a call wait."""
+        self.waiting.append(entry)
+        heapq.heappush(self.later, _by_urgency(entry))
+
+    def next_attempt(self, now: float) -> _Waiting | None:
+        """Return a call whose lease would not outlive the hold: one attempt for each lease and fence.
+
+        A beat that is accepted moves the fence, and in a long hold a lease that was renewed may need another beat.
+        """
+        while self.later and self.later[0][0] <= now:
+            *_, entry = heapq.heappop(self.later)
+            heapq.heappush(self.urgent, replace(entry, deadline=entry.request.fence))
+        while self.urgent and self.urgent[0].deadline <= self.until:
+            entry = heapq.heappop(self.urgent)
+            attempt = (entry.request.key, entry.request.fence)
+            if not entry.turn.done() and attempt not in self.let_through:
+                self.let_through.add(attempt)
+                return entry
+        return None
+
+    def next_probe(self, now: float) -> _Waiting | None:
+        """Return the call that shows whether the server lets the key's calls through again; None before its time."""
+        self.waiting = [entry for entry in self.waiting if not entry.turn.done()]
+        if now < self.probe_at or not self.waiting:
+            return None
+        self.probe_at = now + backoff(self.probes, SECOND_PROBE, LONGEST_PROBE)
+        self.probes += 1
+        return min(self.waiting)
+
+    def next_look(self) -> float:
+        """Return when something changes in the hold by itself."""
+        probe = self.probe_at if self.waiting else math.inf
+        return min(self.until, probe, self.later[0][0] if self.later else math.inf)
+
+
 class Budget:
     """The turns of all calls; 0 calls a minute mean no limit, but a hold counts even then."""
 
@@ -87,12 +165,8 @@ class Budget:
         self._first: list[_Waiting] = []
         self._routine: list[_Waiting] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._held_until = 0.0
-        self._later: list[tuple[float, int, _Waiting]] = []
-        """The calls that wait in a hold, by when they become urgent."""
-        self._urgent: list[_Waiting] = []
-        """The calls that have become urgent in the hold, by the fence. They are in the other queues as well."""
-        self._let_through: set[tuple[str, float]] = set()
+        self._holds: dict[tuple[str | None, CallClass], _Hold] = {}
+        """The holds by key and class; by None where all keys wait."""
         self.waiting = 0
         """The number of calls that wait for their turn."""
         self.per_minute = per_minute
@@ -107,7 +181,12 @@ class Budget:
     @property
     def is_open(self) -> bool:
         """Whether no call needs a turn: there is no limit, and the server has not asked to wait."""
-        return not self.per_minute and not (self._first or self._routine or self.held(self._clock()))
+        return not (self.per_minute or self._first or self._routine or self._holds)
+
+    @property
+    def now(self) -> float:
+        """The time, in monotonic seconds."""
+        return self._clock()
 
     async def turn(self, request: BudgetRequest) -> None:
         """Wait for this call's turn."""
@@ -116,9 +195,7 @@ class Budget:
         turn = asyncio.get_running_loop().create_future()
         now = self._clock()
         entry = _Waiting(request.deadline(now), next(self._numbers), request, turn, now)
-        heapq.heappush(self._first if request.rank is Rank.FIRST else self._routine, entry)
-        if self.held(entry.asked):
-            heapq.heappush(self._later, _by_urgency(entry))
+        self._add(entry, now)
         self.waiting += 1
         try:
             self._pump()
@@ -133,28 +210,88 @@ class Budget:
         """Return when the call must go at the latest to save anything; infinite if nothing is at stake."""
         return request.deadline(self._clock())
 
-    def hold(self, seconds: float) -> None:
-        """Hold all calls back: the server asked for it (429 or 503 with ``Retry-After``)."""
-        until = self._clock() + seconds
-        if until > self._held_until:
-            if not self.held(self._clock()):
-                self._let_through.clear()
-                self._urgent = []
-                waiting = (entry for entry in (*self._first, *self._routine) if not entry.turn.done())
-                self._later = [_by_urgency(entry) for entry in waiting]
-                heapq.heapify(self._later)
-            self._held_until = until
+    def _add(self, entry: _Waiting, now: float) -> None:
+        hold = self._hold_of(entry.request, now)
+        if hold is not None:
+            hold.add(entry)
+        else:
+            heapq.heappush(self._first if entry.request.rank is Rank.FIRST else self._routine, entry)
+
+    # --- Holds -------------------------------------------------------------------------------------------------
+
+    def hold(self, seconds: float, payer: str | None = None, kind: CallClass = CallClass.CREATING) -> None:
+        """Hold the calls of a key and class back: the server asked for it (429 or 503 with ``Retry-After``).
+
+        Without a ``payer``, or when another key was held within a minute, the calls of all keys wait: then the limit is
+        the organization's.
+        """
+        now = self._clock()
+        self._release_over(now)
+        others = [
+            each.until
+            for (other, of), each in self._holds.items()
+            if of is kind and other not in (None, payer) and now - each.noted <= TOGETHER
+        ]
+        until = self._extend(payer, kind, now + seconds, now)
+        if payer is not None and others:
+            self._extend(None, kind, min(until, *others), now)
+        self._pump()
+
+    def _extend(self, payer: str | None, kind: CallClass, until: float, now: float) -> float:
+        """Hold until ``until``, or longer if that was asked for before; return until when."""
+        hold = self._holds.get((payer, kind))
+        if hold is None:
+            probe_at = math.inf if payer is None else min(until, now + FIRST_PROBE)
+            hold = self._holds[payer, kind] = _Hold(now, until, probe_at)
+            for queue in (self._first, self._routine):
+                entries, queue[:] = tuple(queue), []
+                for each in entries:
+                    is_held = each.request.kind is kind and payer in (None, each.request.payer)
+                    if not is_held:
+                        heapq.heappush(queue, each)
+                    elif not each.turn.done():
+                        hold.add(each)
+        hold.noted, hold.until = now, max(hold.until, until)
+        return hold.until
+
+    def note_accepted(self, payer: str, sent: float, kind: CallClass = CallClass.CREATING) -> None:
+        """Lift the hold of a key and class: a call that was sent since the server asked for it was accepted."""
+        hold = self._holds.get((payer, kind))
+        if hold is not None and sent > hold.noted:
+            hold.until = -math.inf
+            if (None, kind) in self._holds:
+                self._holds[None, kind].until = -math.inf
+            self._release_over(self._clock())
             self._pump()
 
-    def held(self, now: float) -> bool:
-        """Whether the server's request to wait still holds."""
-        return now < self._held_until
+    def _release_over(self, now: float) -> None:
+        """Let the calls of holds that are over wait for an ordinary turn."""
+        for place in [place for place, hold in self._holds.items() if now >= hold.until]:
+            for entry in self._holds.pop(place).waiting:
+                if not entry.turn.done():
+                    self._add(entry, now)
 
-    def shortage(self, now: float) -> str:
+    def _hold_of(self, request: BudgetRequest, now: float) -> _Hold | None:
+        for payer in (request.payer, None):
+            hold = self._holds.get((payer, request.kind))
+            if hold is not None and now < hold.until:
+                return hold
+        return None
+
+    def held(self, now: float, request: BudgetRequest | None = None) -> bool:
+        """Whether the server's request to wait holds a call back; any call, if none is named."""
+        if request is not None:
+            return self._hold_of(request, now) is not None
+        return any(now < hold.until for hold in self._holds.values())
+
+    def shortage(self, now: float, request: BudgetRequest) -> str:
         """Return why a call waits, and what to do."""
-        if self.held(now):
-            left = self._held_until - now
-            return f"the server asked the operator to wait {left:.0f} s more (Retry-After); {self.waiting} calls wait"
+        hold = self._hold_of(request, now)
+        if hold is not None:
+            left, whose = hold.until - now, "this key's calls" if request.payer else "the operator"
+            if (None, request.kind) in self._holds:
+                whose = "the operator, with all keys,"
+            return f"the server asked {whose} to wait {left:.0f} s more (Retry-After); {len(hold.waiting)} calls wait"
         if not self.per_minute:
             return f"{self.waiting} calls go one after the other, now that the server may be asked again"
         return (
@@ -162,14 +299,21 @@ class Budget:
             "raise WORKLEASE_REQUESTS_PER_MINUTE, or keep fewer leases"
         )
 
+    # --- Turns -------------------------------------------------------------------------------------------------
+
     def _pump(self) -> None:
         """Grant all turns that can be granted now, and set an alarm for the next one."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
         now = self._clock()
+        self._release_over(now)
+        for hold in self._holds.values():
+            while (entry := hold.next_attempt(now) or hold.next_probe(now)) is not None:
+                self._grant(entry)
         while (wait := self._give_one(now)) is None:
             pass
+        wait = min(wait, *(hold.next_look() - now for hold in self._holds.values()), math.inf)
         if wait != math.inf:
             self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.001), self._pump)
 
@@ -178,8 +322,6 @@ class Budget:
         first, routine = _top(self._first, now), _top(self._routine, now)
         if first is None and routine is None:
             return math.inf
-        if self.held(now):
-            return self._let_one_through(now)
         if (wait := self._all.wait(now)) > 0:
             return wait
         urgent = routine is not None and routine.request.urgent <= now and routine.deadline < math.inf
@@ -190,23 +332,6 @@ class Budget:
             return None
         self._give(self._first)
         return None
-
-    def _let_one_through(self, now: float) -> float | None:
-        """Let a call through whose lease would not outlive the hold: one attempt for each lease and fence.
-
-        A beat that is accepted moves the fence, and in a long hold a lease that was renewed may need another beat.
-        """
-        while self._later and self._later[0][0] <= now:
-            *_, entry = heapq.heappop(self._later)
-            heapq.heappush(self._urgent, replace(entry, deadline=entry.request.fence))
-        while self._urgent and self._urgent[0].deadline <= self._held_until:
-            entry = heapq.heappop(self._urgent)
-            attempt = (entry.request.key, entry.request.fence)
-            if not entry.turn.done() and attempt not in self._let_through:
-                self._let_through.add(attempt)
-                self._grant(entry)
-                return None
-        return min(self._held_until, self._later[0][0] if self._later else math.inf) - now
 
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
@@ -219,7 +344,7 @@ class Budget:
         entry.turn.set_result(None)
         now = self._clock()
         self._publish(entry.request.rank, max(0.0, now - entry.asked))
-        if self.per_minute or not self.held(now):
+        if self.per_minute or not self.held(now, entry.request):
             self._all.take()
             if entry.request.rank is Rank.ROUTINE:
                 self._share.take()

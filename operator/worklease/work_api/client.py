@@ -225,7 +225,8 @@ class WorkApi:
         has_failed = (
             response.status >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status == HTTPStatus.REQUEST_TIMEOUT
         )
-        return ListNotRead(said, is_worth_a_try=has_failed and responses.retry_after(response) is None)
+        after = responses.retry_after(response)
+        return ListNotRead(said, is_worth_a_try=has_failed and after is None, retry_after=after)
 
     async def probe(self, *, timeout: float) -> str | None:  # noqa: ASYNC109 (the caller knows how long it can wait)
         """Ask for the address itself, without a key; return why nobody answers there, or None if somebody does."""

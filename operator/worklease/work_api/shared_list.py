@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from worklease.rules.outcomes import ListAnswer, ListNotRead, ListRefused, NotListed
-from worklease.work_api.budget import Budget, BudgetRequest
+from worklease.work_api.budget import Budget, BudgetRequest, CallClass
 from worklease.work_api.client import ListPage, WorkApi
 
 PAGE_TIMEOUT: Final = 10.0
@@ -157,7 +157,12 @@ class _Reader:
     async def _read(self, place: str | None, asked: Iterable[_Question]) -> str | None:
         """Read a page, and return the place of the next one; None if all ``asked`` are answered by now."""
         earlier = tuple(self._open)
+        began, payer = self._budget.now, self._key.get_secret_value()
         page = await self._ask(place, asked)
+        if isinstance(page, ListPage):
+            self._budget.note_accepted(payer, began, CallClass.READING)
+        elif isinstance(page, ListNotRead) and page.retry_after is not None:
+            self._budget.hold(page.retry_after, payer, CallClass.READING)
         if not isinstance(page, ListPage):
             _log.warning("list not read environment=%s: %s", self._environment_id, page.message)
             _answer(asked, page)

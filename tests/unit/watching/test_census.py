@@ -1,5 +1,6 @@
 """What a census finds: in namespaces that grant no rights any more, and of what a watch did not report."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -25,7 +26,14 @@ class Listener:
     """Notes what a census finds, in place of the keeper."""
 
     gone: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
     counted: list[set[str]] = field(default_factory=list)
+
+    def see(self, body: Mapping[str, Any]) -> None:
+        self.seen.append(f"{body['metadata']['name']} {body['metadata']['resourceVersion']}")
+
+    def see_pod(self, body: Mapping[str, Any]) -> None:
+        self.see(body)
 
     def unsee(self, uid: str) -> None:
         self.gone.append(uid)
@@ -102,3 +110,38 @@ async def test_where_no_other_namespace_is_watched_the_census_is_not_taken() -> 
         assert await first(there.census) == []
         assert there.census.awaited() is None
         assert not await there.census.take()
+
+
+def one(name: str, *, version: str) -> Answer:
+    metadata = {"namespace": "here", "name": name, "uid": f"uid-{name}", "resourceVersion": version}
+    return Answer(body={"metadata": metadata})
+
+
+async def test_an_event_that_a_watch_lost_is_made_good() -> None:
+    async with setting("here") as there:
+        there.census.saw("here", "edited", "uid-edited", "5")
+        there.census.saw("here", "same", "uid-same", "7")
+        there.census.saw_pod("here", "failed", "uid-failed", "5")
+        there.serve(
+            {
+                "/here/workleases": listed("edited", "same"),
+                "/here/pods": listed("failed"),
+                "/workleases/edited": one("edited", version="7"),
+                "/pods/failed": one("failed", version="7"),
+            }
+        )
+        assert await there.census.take()
+        assert there.listener.seen == ["edited 7", "failed 7"]
+        assert await there.census.take()
+        assert there.listener.seen == ["edited 7", "failed 7"], "once"
+
+
+async def test_what_the_watch_reports_meanwhile_is_not_read() -> None:
+    async with setting("here") as there:
+        there.census.saw("here", "edited", "uid-edited", "5")
+        there.serve({"/here/workleases": listed("edited")})
+        taking = asyncio.create_task(there.census.take())
+        await there.server.until_seen(1)
+        there.census.saw("here", "edited", "uid-edited", "7")
+        assert await taking
+        assert there.listener.seen == []

@@ -1,10 +1,19 @@
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from worklease.work_api.budget import AFTER_HOLD_BURST, AFTER_HOLD_RATE, CALL_TIME, Budget, BudgetRequest, Rank
+from worklease.work_api.budget import (
+    AFTER_HOLD_BURST,
+    AFTER_HOLD_RATE,
+    CALL_TIME,
+    Budget,
+    BudgetRequest,
+    CallClass,
+    Rank,
+)
 
 
 class Clock:
@@ -269,7 +278,9 @@ async def test_after_a_hold_thousands_are_let_go_by_their_deadlines_and_not_in_o
     queue.budget._pump()
     await queue.ask(routine("late", fence=4999.0))
     assert len(queue.order) == burst
-    assert queue.budget.shortage(queue.clock.now).startswith(f"{number + 1 - burst} calls go one after the other")
+    assert queue.budget.shortage(queue.clock.now, routine("any", fence=9000.0)).startswith(
+        f"{number + 1 - burst} calls go one after the other"
+    )
     await queue.pass_time(2.5)
     in_order = [f"{fence}" for fence in sorted(fences)]
     assert queue.order == [*in_order[:burst], "late", *in_order[burst:]]
@@ -296,3 +307,85 @@ async def test_a_hold_that_is_made_longer_lets_those_through_that_would_not_outl
     queue.budget.hold(30)
     await queue.settle()
     assert queue.order == ["outlives it"]
+
+
+def of(payer: str, key: str, *, kind: CallClass = CallClass.CREATING, fence: float = math.inf) -> BudgetRequest:
+    """Return a call with a key of its own."""
+    return replace(first(key, fence=fence), payer=payer, kind=kind)
+
+
+async def test_a_hold_is_for_the_key_and_the_class_that_the_server_answered_so(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(3600, "a")
+    await queue.ask(of("a", "held"), of("b", "another key"), of("a", "another class", kind=CallClass.READING))
+    await queue.pass_time(1)
+    assert sorted(queue.order) == ["another class", "another key"]
+    assert "this key's calls to wait 3599 s more" in queue.budget.shortage(queue.clock.now, of("a", "held"))
+
+
+async def test_a_held_key_is_probed_after_a_minute_and_then_more_and_more_rarely(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(3600, "a")
+    await queue.ask(*(of("a", f"{number}") for number in range(9)))
+    times: list[float] = []
+    for _ in range(3500):
+        await queue.pass_time(1, step=1)
+        times += [queue.clock.now - 1000] * (len(queue.order) - len(times))
+    assert times == pytest.approx([60, 180, 420, 900, 1380, 1860, 2340, 2820, 3300], abs=2)
+
+
+async def test_a_short_hold_is_over_when_the_server_said_so(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(5, "a")
+    await queue.ask(*(of("a", f"{number}") for number in range(9)))
+    await queue.pass_time(4.5)
+    assert queue.order == []
+    await queue.pass_time(1)
+    assert len(queue.order) == 9
+
+
+async def test_an_accepted_call_of_the_same_key_and_class_lifts_a_hold(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(3600, "a")
+    await queue.ask(*(of("a", f"{number}") for number in range(9)))
+    queue.clock.now += 1
+    queue.budget.note_accepted("a", queue.clock.now - 2)
+    queue.budget.note_accepted("b", queue.clock.now)
+    queue.budget.note_accepted("a", queue.clock.now, CallClass.READING)
+    await queue.settle()
+    assert queue.order == [], "sent before the hold, with another key, of another class"
+    queue.budget.note_accepted("a", queue.clock.now)
+    await queue.settle()
+    assert len(queue.order) == 9
+
+
+async def test_two_keys_that_are_held_within_a_minute_hold_everybody(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(3600, "a")
+    await queue.pass_time(30, step=1)
+    queue.budget.hold(100, "b")
+    await queue.ask(of("c", "a third key"), of("c", "another class", kind=CallClass.READING))
+    await queue.pass_time(90, step=1)
+    assert queue.order == ["another class"]
+    assert "with all keys" in queue.budget.shortage(queue.clock.now, of("c", "a third key"))
+    await queue.pass_time(20, step=1)
+    assert queue.order == ["another class", "a third key"]
+
+
+async def test_two_keys_that_are_held_one_long_after_the_other_hold_nobody_else(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(3600, "a")
+    await queue.pass_time(61, step=1)
+    queue.budget.hold(3600, "b")
+    await queue.ask(of("c", "a third key"))
+    await queue.pass_time(1)
+    assert queue.order == ["a third key"]
+
+
+async def test_a_call_that_waits_already_is_held_with_its_key(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(of("a", "held"), of("b", "not held"))
+    queue.budget.hold(10, "a")
+    await queue.pass_time(5)
+    assert queue.order == ["spends the burst", "not held"]
