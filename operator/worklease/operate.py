@@ -75,6 +75,7 @@ async def operate(settings: Settings) -> None:
         options = LeaseOptions(
             interval=settings.max_heartbeat_interval,
             credentials_secret=settings.credentials_secret,
+            sandbox_annotations=settings.sandbox_annotations,
         )
         keeper = Keeper(clients, options, monotonic, wall)
         metrics.watch(FleetCollector(keeper, clients.budget, monotonic))

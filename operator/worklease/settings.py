@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, ValidationError, field_validator
+from pydantic_core import from_json
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX: Final = "WORKLEASE_"
@@ -42,6 +43,19 @@ def _address(value: str) -> str:
     return value
 
 
+def _annotations(value: object) -> object:
+    """Read a JSON object of annotations, as the chart writes it."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = from_json(value)
+    except ValueError:
+        read = None
+    if not isinstance(read, dict) or not all(isinstance(each, str) for each in read.values()):
+        raise ValueError('should be a JSON object of strings, such as {"karpenter.sh/do-not-disrupt":"true"}')
+    return read
+
+
 class Settings(BaseSettings):
     """The settings of the operator, as its environment has them."""
 
@@ -53,6 +67,12 @@ class Settings(BaseSettings):
     """The namespaces to watch; none: all."""
     credentials_secret: Annotated[str, Field(pattern=_NAME, max_length=253)] = "worklease-credentials"  # noqa: S105 (the name of a Secret)
     """The Secret for resources that do not name one."""
+    sandbox_annotations: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_annotations)] = {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+    """Annotations of each sandbox pod that the operator creates, as a JSON object; those of a template take precedence.
+    By default, two that keep the autoscalers of nodes from evicting it."""
     max_heartbeat_interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 30.0
     """The longest time between two routine beats, in seconds; a beat is due after a third of the TTL if that is
     sooner."""

@@ -9,6 +9,7 @@ from controlplane import wait_for
 from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
 from support.installation import Installation
 from support.operator import Leases
+from support.sandboxes import disrupt
 from support.simulator import Simulator, accepted
 from worklease.preflight import OWN_RIGHTS, RIGHTS, Right
 
@@ -46,7 +47,8 @@ def test_what_the_program_checks_at_its_start_is_what_the_chart_grants(helm: Hel
     rendered = helm.render()
     watched = grants(pick(rendered, "ClusterRole", RELEASE))
     # Secrets are granted by name: a missing right shows on the resource that names one.
-    assert {as_grant(right) for right in RIGHTS} | {("get", "", "secrets")} == watched
+    # Without the right to read nodes, the operator waits for the end of a lost pod in another way.
+    assert {as_grant(right) for right in RIGHTS} | {("get", "", "secrets"), ("get", "", "nodes")} == watched
     assert {as_grant(right) for right in OWN_RIGHTS} == grants(pick(rendered, "Role", f"{RELEASE}-checkpoint"))
 
 
@@ -61,7 +63,7 @@ def test_the_check_before_an_upgrade_has_the_rights_that_it_checks_and_no_secret
 
 def test_a_namespaced_role_grants_what_the_clusters_does(helm: Helm) -> None:
     rendered = helm.render({"watchNamespaces": ["team-a", "team-b"]})
-    wide = pick(helm.render(), "ClusterRole", RELEASE)["rules"]
+    wide = [rule for rule in pick(helm.render(), "ClusterRole", RELEASE)["rules"] if rule["resources"] != ["nodes"]]
     for namespace in ("team-a", "team-b"):
         assert pick(rendered, "Role", RELEASE, namespace=namespace)["rules"] == wide
     bound = [each for each in rendered if each["kind"] == "ClusterRoleBinding"]
@@ -116,4 +118,16 @@ def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator
     leases.await_condition("work_templated", "SandboxReady", "True")
     simulator.stop_item("work_templated")
     wait_for(lambda: leases.get("work_templated") is None, seconds=60, what="its deletion after it has finished")
+    lose_a_node(leases, simulator)
     wait_for(lambda: simulator.item("work_deleted")["state"] == "stopped", seconds=30, what="the item's stop")
+
+
+def lose_a_node(leases: Leases, simulator: Simulator) -> None:
+    """Take a pod away as the controller of lost nodes does: the operator looks at the node."""
+    simulator.create_item("work_lost")
+    before = set(leases.pods())
+    leases.create("work_lost", sandbox={"template": leases.template(termination="Never")})
+    leases.await_condition("work_lost", "SandboxReady", "True")
+    disrupt(leases, leases.await_pod(besides=before), "DeletionByTaintManager", "Taint manager: deleting")
+    message = leases.await_condition("work_lost", "SandboxReady", "False", "Ending")
+    assert "node.kubernetes.io/out-of-service" in message

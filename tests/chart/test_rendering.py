@@ -30,6 +30,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "config.logFormat": "text",
     "config.logLevel": "debug",
     "watchNamespaces": ["team-a", "team-b"],
+    "sandboxAnnotations": {"team": "agents"},
 }
 
 
@@ -73,6 +74,7 @@ def test_every_setting_follows_its_value(helm: Helm, monkeypatch: pytest.MonkeyP
         "api_url": "https://work.example.com/",
         "namespaces": ["team-a", "team-b"],
         "credentials_secret": "other-credentials",
+        "sandbox_annotations": {"team": "agents"},
         "max_heartbeat_interval": 12.5,
         "requests_per_minute": 1_000_000,
         "status_writes_per_second": 2.5,
@@ -83,6 +85,12 @@ def test_every_setting_follows_its_value(helm: Helm, monkeypatch: pytest.MonkeyP
     }
     container = pod_spec(pick(helm.render(OTHER_SETTINGS), "Deployment", RELEASE))["containers"][0]
     assert container["ports"] == [{"name": "http", "containerPort": 9090}]
+
+
+def test_an_empty_map_of_annotations_is_none_though_there_is_a_default(
+    helm: Helm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings_of(helm, monkeypatch, {"sandboxAnnotations": {}}).sandbox_annotations == {}
 
 
 def test_one_operator_ends_before_the_next_begins(helm: Helm) -> None:

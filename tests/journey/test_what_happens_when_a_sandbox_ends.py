@@ -1,12 +1,14 @@
 """docs/what-happens-when.md, "The sandbox ends": each test is the row of its name."""
 
+import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from controlplane import ControlPlane, wait_for
+from controlplane import ControlPlane, components, wait_for
 from support.judge import check_history
 from support.kube_proxy import Hold, KubeProxy
 from support.operator import Leases
@@ -20,6 +22,7 @@ from support.sandboxes import (
     calls,
     current,
     deletions,
+    disrupt,
     end_containers,
     first_written,
     hold,
@@ -118,36 +121,68 @@ def test_the_sandbox_runs_out_of_memory(leases: Leases, simulator: Simulator, pr
     ends_in_order(simulator, proxy, pod, '"exitCode": 137')
 
 
-def test_the_pod_is_evicted(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+def test_the_pod_exceeds_a_limit_of_its_own(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     pod = hold(leases, simulator)
-    leases.play(pod, phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    leases.play(pod, phase="Failed", reason="Evicted", message="Usage of EmptyDir volume exceeds the limit.")
     message = has_failed(leases, simulator, proxy, pod, "Evicted")
-    assert "was evicted: The node was low on resource: memory." in message
+    assert "was evicted: Usage of EmptyDir volume exceeds the limit." in message
     assert stops(simulator) == ["stopped"]
-    ends_in_order(simulator, proxy, pod, "The node was low on resource: memory.")
+    ends_in_order(simulator, proxy, pod, "Usage of EmptyDir volume exceeds the limit.")
 
 
-def disrupt(leases: Leases, pod: str, reason: str, message: str) -> None:
-    """Disrupt a pod as a controller does: write the condition, then delete the pod.
+def is_replaced(leases: Leases, simulator: Simulator, pod: str, reason: str) -> None:
+    """Check that a disrupted pod is replaced under the same lease, and that no restart is counted."""
+    second = leases.await_pod(besides=[pod], seconds=60)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+    assert set(leases.pods()) == {second}
+    status = leases.status(ITEM)
+    assert (status["attempt"], status["disruptions"], status["restarts"]) == (1, 1, 0)
+    assert [entry["podName"] for entry in status["sandboxes"]] == [second, pod]
+    assert stops(simulator) == []
+    failed = await_event(leases, "SandboxFailed")
+    assert f"({reason})" in failed["note"] or reason.lower() in failed["note"]
+    assert check_history(simulator.history()) == []
 
-    The condition has a time, because the disruption controller removes a condition that seems out of date.
-    """
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
-    leases.play(pod, conditions=[disrupted | {"lastTransitionTime": now}])
-    leases.delete_pod(pod)
+
+def test_the_pod_is_evicted(leases: Leases, simulator: Simulator, control_plane: ControlPlane) -> None:
+    """The program ends with 0 when it is told to, as those of our examples do."""
+    pod = hold(leases, simulator, template=leases.template(termination="Never"))
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+    path = f"/api/v1/namespaces/{leases.namespace}/pods/{pod}/eviction"
+    control_plane.kubectl("create", "--raw", path, "-f", "-", input=json.dumps(eviction))
+    end_containers(leases, pod, exit_code=0, reason="Completed", at=datetime.now(UTC))
+    remove_pod(control_plane, leases, pod)
+    is_replaced(leases, simulator, pod, "Evicted")
 
 
-def test_the_pod_is_preempted(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
-    pod = hold(leases, simulator, template=leases.template(grace=4, termination="Stubborn"))
-    disrupt(leases, pod, "PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod")
-    message = leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
-    assert "was preempted by a pod of higher priority" in message
-    assert "preempting to accommodate" in message
-    assert ("False", "Preempted") in written(proxy, "SandboxReady")
+def test_the_disruptions_are_used_up(leases: Leases, simulator: Simulator) -> None:
+    first = hold(leases, simulator, sandbox={"maxDisruptions": 1, "onFailure": "Release"})
+    disrupt(leases, first, "EvictionByEvictionAPI", "Eviction API: evicting")
+    second = leases.await_pod(besides=[first], seconds=60)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+    disrupt(leases, second, "EvictionByEvictionAPI", "Eviction API: evicting")
+    leases.await_condition(ITEM, "Finished", "True", "Stopped", seconds=60)
+    assert leases.status(ITEM)["disruptions"] == 1
     assert stops(simulator)[-1] == "stopped"
     assert leases.pods() == {}
-    assert await_event(leases, "SandboxFailed")["note"].startswith(f"Pod {pod} was preempted")
+
+
+def test_a_disrupted_sandbox_is_to_be_stopped(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    template = leases.template(grace=4, termination="Stubborn")
+    pod = hold(leases, simulator, template=template, sandbox={"onDisruption": "Stop", "onFailure": "Restart"})
+    disrupt(leases, pod, "EvictionByEvictionAPI", "Eviction API: evicting")
+    message = has_failed(leases, simulator, proxy, pod, "Evicted")
+    assert "was evicted: Eviction API: evicting" in message
+    assert stops(simulator)[-1] == "stopped"
+
+
+def test_the_pod_is_preempted(leases: Leases, simulator: Simulator) -> None:
+    pod = hold(leases, simulator)
+    disrupt(leases, pod, "PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod")
+    is_replaced(leases, simulator, pod, "Preempted")
+    note = await_event(leases, "SandboxFailed")["note"]
+    assert note.startswith(f"Pod {pod} was preempted by a pod of higher priority")
+    assert "preempting to accommodate" in note
 
 
 def test_the_pod_is_deleted_by_somebody(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
@@ -160,8 +195,40 @@ def test_the_pod_is_deleted_by_somebody(leases: Leases, simulator: Simulator, pr
     assert stops(simulator) == ["stopping", "stopped"]
 
 
-def test_the_node_is_lost(leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane) -> None:
-    pod = hold(leases, simulator, template=leases.template(termination="Never"))
+@pytest.fixture
+def node(control_plane: ControlPlane, namespace: str) -> Iterator[str]:
+    """A node of the test's own, to which no scheduler brings other pods."""
+    name = f"z-{namespace}"
+    taint = {"key": "tests.worklease.dev/own", "effect": "NoSchedule"}
+    body = components.node(name)
+    control_plane.kubectl("create", "-f", "-", input=json.dumps(body | {"spec": {"taints": [taint]}}))
+    yield name
+    control_plane.kubectl("delete", "node", name, "--ignore-not-found", "--wait=false")
+
+
+def test_the_node_is_lost(leases: Leases, simulator: Simulator, control_plane: ControlPlane, node: str) -> None:
+    template = leases.template(termination="Never")
+    template["spec"]["nodeName"] = node
+    pod = hold(leases, simulator, template=template)
+    disrupt(leases, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+    remove_pod(control_plane, leases, pod)
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "Restarting")
+    assert "was lost with its node" in message
+    assert f"Node {node} is lost, and the earlier pod may still run there" in message
+    assert leases.pods() == {}
+    control_plane.kubectl("taint", "node", node, "node.kubernetes.io/out-of-service=nodeshutdown:NoSchedule")
+    second = leases.await_pod(besides=[pod], seconds=60)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+    assert second != pod
+    assert stops(simulator) == []
+    assert check_history(simulator.history()) == []
+
+
+def test_the_node_is_lost_and_the_item_is_to_be_stopped(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
+) -> None:
+    template = leases.template(termination="Never")
+    pod = hold(leases, simulator, template=template, sandbox={"onDisruption": "Stop"})
     disrupt(leases, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
     await_state(simulator, "stopped")
     assert ("False", "NodeLost") in written(proxy, "SandboxReady")

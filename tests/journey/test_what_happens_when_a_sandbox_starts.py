@@ -1,6 +1,9 @@
 """docs/what-happens-when.md, "Before the sandbox runs": each test is the row of its name."""
 
+import json
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -137,29 +140,130 @@ def test_the_pod_s_creation_is_refused(
     leases.create("work_patient", sandbox={"template": leases.template()})
     for item in (ITEM, "work_patient"):  # the template is checked before
         leases.await_condition(item, "LeaseHeld", "False", "CredentialsMissing")
-    forbid_pods(control_plane, leases)
+    label = ("--namespace", leases.namespace, "label", "namespace", leases.namespace, "--overwrite")
+    control_plane.kubectl(*label, "pod-security.kubernetes.io/enforce=restricted")
     rehearsed = len(proxy.requests("create", "pods"))
     leases.put_key(simulator.environment_key)
     for item in (ITEM, "work_patient"):
         message = leases.await_condition(item, "SandboxReady", "False", "CreationRefused", seconds=60)
-        assert "exceeded quota: no-pods" in message
-    fails_at_the_deadline(leases, simulator, "exceeded quota: no-pods")
+        assert "violates PodSecurity" in message
+    fails_at_the_deadline(leases, simulator, "violates PodSecurity")
     assert len(proxy.requests("create", "pods")) > rehearsed + 3
-    control_plane.kubectl("--namespace", leases.namespace, "delete", "resourcequota", "no-pods")
+    control_plane.kubectl(*label, "pod-security.kubernetes.io/enforce=privileged")
     leases.await_condition("work_patient", "SandboxReady", "True", "Running")
 
 
-def forbid_pods(plane: ControlPlane, leases: Leases) -> None:
-    """Set a quota of no pods, and wait until it is in force."""
+def test_the_quota_has_no_room(leases: Leases, simulator: Simulator, control_plane: ControlPlane) -> None:
+    allow_pods(control_plane, leases, 0)
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template()})
+    message = leases.await_condition(ITEM, "LeaseHeld", "False", "QuotaExceeded")
+    assert "exceeded quota: some-pods" in message
+    assert "the item is not claimed" in message
+    assert calls(simulator, "heartbeat") == []
+    control_plane.kubectl("--namespace", leases.namespace, "delete", "resourcequota", "some-pods")
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+
+
+def test_the_quota_is_used_up_after_the_claim(
+    leases: Leases, simulator: Simulator, control_plane: ControlPlane
+) -> None:
+    """Two leases claim where one pod fits: a dry run reserves nothing."""
+    both = {ITEM, "work_b"}
+    leases.drop_key()
+    for item in both:
+        simulator.create_item(item)
+        leases.create(item, sandbox={"template": leases.template(), "startDeadlineSeconds": 6, "onFailure": "Stop"})
+        leases.await_condition(item, "LeaseHeld", "False", "CredentialsMissing")
+    allow_pods(control_plane, leases, 1)
+    leases.put_key(simulator.environment_key)
+
+    def shown() -> list[str]:
+        return [leases.condition(item, "SandboxReady")[1] for item in both]
+
+    wait_for(lambda: "QuotaExceeded" in shown(), seconds=60, what="a refusal")
+    (late,) = [item for item in both if leases.condition(item, "SandboxReady")[1] == "QuotaExceeded"]
+    (first,) = both - {late}
+    assert leases.condition(late, "LeaseHeld")[:2] == ("True", "Renewed")
+    message = leases.await_condition(late, "Finished", "True", "Released", seconds=60)
+    assert "exceeded quota: some-pods" in message
+    assert stops(simulator, late) == []
+    leases.await_condition(first, "SandboxReady", "True", "Running")
+    assert check_history(simulator.history(), released=[late]) == []
+
+
+def allow_pods(plane: ControlPlane, leases: Leases, count: int) -> None:
+    """Set a quota of pods, and wait until it is in force."""
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
-        "metadata": {"name": "no-pods"},
-        "spec": {"hard": {"pods": "0"}},
+        "metadata": {"name": "some-pods"},
+        "spec": {"hard": {"pods": str(count)}},
     }
     leases.apply(quota)
-    path = f"/api/v1/namespaces/{leases.namespace}/resourcequotas/no-pods"
+    path = f"/api/v1/namespaces/{leases.namespace}/resourcequotas/some-pods"
     wait_for(lambda: (plane.get(path) or {}).get("status", {}).get("used"), seconds=60, what="the quota's first count")
+
+
+@pytest.fixture
+def webhook(control_plane: ControlPlane, namespace: str) -> Iterator[str]:
+    """A webhook for the namespace's pods that nobody answers: its port is closed."""
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    body = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": namespace},
+        "webhooks": [
+            {
+                "name": "pods.tests.worklease.dev",
+                "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                "failurePolicy": "Fail",
+                "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+            }
+        ],
+    }
+    control_plane.kubectl("create", "-f", "-", input=json.dumps(body))
+    yield namespace
+    control_plane.kubectl("delete", "validatingwebhookconfiguration", namespace, "--ignore-not-found")
+
+
+def test_an_admission_webhook_does_not_answer(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane, webhook: str
+) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template()})
+    message = leases.await_condition(ITEM, "LeaseHeld", "False", "AdmissionUnavailable")
+    assert 'failed calling webhook "pods.tests.worklease.dev"' in message
+    assert calls(simulator, "heartbeat") == []
+    wait_for(lambda: len(proxy.requests("create", "pods")) >= 3, seconds=30, what="three dry runs")
+    first, second, third = [asked.at for asked in proxy.requests("create", "pods")][:3]
+    assert second - first > 0.9
+    assert third - second > 1.9
+    control_plane.kubectl("delete", "validatingwebhookconfiguration", webhook)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+
+
+def test_a_scheduling_gate_holds_the_pod_back(
+    leases: Leases, simulator: Simulator, control_plane: ControlPlane
+) -> None:
+    simulator.create_item(ITEM)
+    template = leases.template()
+    template["spec"]["schedulingGates"] = [{"name": "tests.worklease.dev/admission"}]
+    leases.create(ITEM, sandbox={"template": template, "startDeadlineSeconds": 3})
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "SchedulingGated")
+    assert "tests.worklease.dev/admission" in message
+    made = time.monotonic()
+    wait_for(lambda: time.monotonic() > made + 4, seconds=30, what="what would be the start deadline")
+    assert leases.condition(ITEM, "SandboxReady")[1] == "SchedulingGated"
+    assert leases.condition(ITEM, "LeaseHeld")[:2] == ("True", "Renewed")
+    ungated = ("patch", "pod", leases.await_pod(), "--type=merge", "-p", '{"spec":{"schedulingGates":[]}}')
+    control_plane.kubectl("--namespace", leases.namespace, *ungated)
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
+    assert stops(simulator) == []
 
 
 def test_an_image_cannot_be_pulled(leases: Leases, simulator: Simulator) -> None:

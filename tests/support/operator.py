@@ -218,7 +218,7 @@ class Leases:
 
     def _a_node(self) -> str:
         found = self._plane.get("/api/v1/nodes") or {"items": []}
-        return str(found["items"][0]["metadata"]["name"])
+        return next(str(each["metadata"]["name"]) for each in found["items"] if each["metadata"]["name"] == "node-1")
 
     def delete_pod(self, pod: str) -> None:
         """Delete a pod, as any user may."""

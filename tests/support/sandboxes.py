@@ -5,6 +5,7 @@ not assert: the tests say what they expect.
 """
 
 import json
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
@@ -56,9 +57,15 @@ def current(leases: Leases, item: str = ITEM) -> dict[str, Any]:
     return dict((leases.status(item).get("sandboxes") or [{}])[0])
 
 
-def end_containers(leases: Leases, pod: str, *, exit_code: int, reason: str = "Error", message: str = "") -> None:
+PAST = datetime(2026, 11, 24, 20, tzinfo=UTC)
+
+
+def end_containers(
+    leases: Leases, pod: str, *, exit_code: int, reason: str = "Error", message: str = "", at: datetime = PAST
+) -> None:
     """End the pod's only container, as the kubelet reports it."""
-    ended = {"exitCode": exit_code, "reason": reason, "message": message, "finishedAt": "2026-11-24T20:00:00Z"}
+    finished = at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    ended = {"exitCode": exit_code, "reason": reason, "message": message, "finishedAt": finished}
     container = {"name": "sandbox", "image": "busybox", "imageID": "", "ready": False, "restartCount": 0}
     phase = "Failed" if exit_code else "Succeeded"
     leases.play(pod, phase=phase, containerStatuses=[container | {"state": {"terminated": ended}}])
@@ -114,6 +121,17 @@ def drop_finalizers(plane: ControlPlane, leases: Leases, pod: str) -> None:
 def remove_pod(plane: ControlPlane, leases: Leases, pod: str) -> None:
     """Remove a pod's object at once, even if its containers run."""
     plane.kubectl("--namespace", leases.namespace, "delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+
+def disrupt(leases: Leases, pod: str, reason: str, message: str) -> None:
+    """Disrupt a pod as a controller does: write the condition, then delete the pod.
+
+    The condition has a time, because the disruption controller removes a condition that seems out of date.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    disrupted = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}
+    leases.play(pod, conditions=[disrupted | {"lastTransitionTime": now}])
+    leases.delete_pod(pod)
 
 
 # --- Through the proxy -------------------------------------------------------------------------------------------

@@ -140,6 +140,8 @@ def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
         "drainSeconds": st.integers(0, A_DAY),
         "onFailure": st.sampled_from(["Stop", "Release", "Restart"]),
         "maxRestarts": st.integers(1, 1000),
+        "onDisruption": st.sampled_from(["Restart", "Stop", "Release"]),
+        "maxDisruptions": st.integers(1, 1000),
         "keepFailedPod": st.booleans(),
     }
     return _optional({}, fields)
@@ -326,7 +328,9 @@ def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
             "lease_expiry_time": _maybe(times()),
             "claim_time": _maybe(times()),
             "sandboxes": st.one_of(pods, pods, many_pods),
+            "attempt": _maybe(st.integers(0, 2**31 - 1)),
             "restarts": _maybe(st.integers(0, 2**31 - 1)),
+            "disruptions": _maybe(st.integers(0, 2**31 - 1)),
             "conditions": conditions(),
             "observed_generation": _maybe(st.integers(0, LARGEST_INTEGER)),
         }

@@ -53,6 +53,8 @@ def test_every_setting_has_its_default() -> None:
         ("LOG_FORMAT", "text", "log_format", "text"),
         ("LOG_LEVEL", "debug", "log_level", "debug"),
         ("LOG_LEVEL", "", "log_level", "info"),
+        ("SANDBOX_ANNOTATIONS", "{}", "sandbox_annotations", {}),
+        ("SANDBOX_ANNOTATIONS", '{"a/b": "c"}', "sandbox_annotations", {"a/b": "c"}),
     ],
 )
 def test_a_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str, read: object) -> None:
@@ -168,3 +170,9 @@ def test_logs_are_json_where_nobody_reads_them(
     if said is not None:
         monkeypatch.setenv("WORKLEASE_LOG_FORMAT", said)
     assert Settings.read().logs_json is json
+
+
+@pytest.mark.parametrize("value", ["a=b", "[]", '{"a": true}'])
+def test_annotations_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    message = problem(monkeypatch, WORKLEASE_SANDBOX_ANNOTATIONS=value)
+    assert message.startswith("WORKLEASE_SANDBOX_ANNOTATIONS: should be a JSON object of strings")

@@ -31,6 +31,7 @@ from worklease.rules.outcomes import (
     Unauthorized,
     Unsent,
 )
+from worklease.rules.pods import Obstacle
 from worklease.rules.reasons import Kind, Reason, Verdict
 from worklease.rules.situation import Situation
 
@@ -58,6 +59,7 @@ class Moment:
     now: float = 0.0
     rival: str | None = None
     problem: str = ""
+    obstacle: Obstacle = Obstacle.SPEC
     lost: float | None = None
     """When the last beat was applied whose answer was lost."""
 
@@ -76,7 +78,7 @@ class Moment:
     @property
     def shown(self) -> tuple[Verdict, Reason]:
         """Return what the condition LeaseHeld says."""
-        subject = Subject(item="it", show=str, rival=self.rival, problem=self.problem)
+        subject = Subject(item="it", show=str, rival=self.rival, problem=self.problem, obstacle=self.obstacle)
         conditions = imply(Situation(uid="", lease=self.lease), subject, self.now)
         (held,) = (each for each in conditions if each.kind is Kind.LEASE_HELD)
         return held.verdict, held.reason
@@ -180,6 +182,10 @@ def _process_starts(moment: Moment) -> Moment | None:
     return replace(moment, lease=kept, now=now)
 
 
+def _not_admitted(obstacle: Obstacle) -> Event:
+    return lambda moment: None if moment.lease.held else replace(moment, problem="why", obstacle=obstacle)
+
+
 EVENTS: Final[Mapping[str, Event]] = {
     "a beat is accepted": _answer("active", extended=True),
     "the item is stopping": _answer("stopping"),
@@ -202,7 +208,9 @@ EVENTS: Final[Mapping[str, Event]] = {
     "onFailure releases it": lambda moment: (
         replace(moment, lease=release(moment.lease, "why")) if moment.lease.held else None
     ),
-    "the template is refused": lambda moment: None if moment.lease.held else replace(moment, problem="why"),
+    "the template is refused": _not_admitted(Obstacle.SPEC),
+    "the quota has no room": _not_admitted(Obstacle.QUOTA),
+    "a webhook is down": _not_admitted(Obstacle.ADMISSION),
     "another resource has it": lambda moment: None if moment.lease.held else replace(moment, rival="other"),
     "the fence passes": _fence_passes,
     "the end passes": _end_passes,

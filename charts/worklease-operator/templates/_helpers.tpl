@@ -144,6 +144,8 @@ topologySpreadConstraints:
   value: {{ include "worklease.checkpointNamespace" . | quote }}
 - name: WORKLEASE_CREDENTIALS_SECRET
   value: {{ .Values.config.credentialsSecret | quote }}
+- name: WORKLEASE_SANDBOX_ANNOTATIONS
+  value: {{ include "worklease.sandboxAnnotations" . | quote }}
 - name: WORKLEASE_MAX_HEARTBEAT_INTERVAL
   value: {{ .Values.config.maxHeartbeatInterval | quote }}
 - name: WORKLEASE_REQUESTS_PER_MINUTE
@@ -199,4 +201,13 @@ volumes:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- /* The annotations of sandbox pods, as JSON. An empty map is none: the default applies only where there is no map. */ -}}
+{{- define "worklease.sandboxAnnotations" -}}
+{{- if kindIs "map" .Values.sandboxAnnotations -}}
+{{- toJson .Values.sandboxAnnotations -}}
+{{- else -}}
+{{- dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true" | toJson -}}
+{{- end -}}
 {{- end -}}

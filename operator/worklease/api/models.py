@@ -139,6 +139,9 @@ class SandboxSpec(SpecPart):
     drain_seconds: Annotated[int, Field(strict=True, ge=0, le=A_DAY), INTEGRAL] = 30
     on_failure: OnFailure = OnFailure.STOP
     max_restarts: Annotated[int, Field(strict=True, ge=1, le=1000), INTEGRAL] = 3
+    # No default: unset, it depends on the template and on ``on_failure``.
+    on_disruption: OnFailure | None = None
+    max_disruptions: Annotated[int, Field(strict=True, ge=1, le=1000), INTEGRAL] = 10
     keep_failed_pod: StrictBool = False
 
     def policy(self) -> Policy:
@@ -149,6 +152,8 @@ class SandboxSpec(SpecPart):
             drain=float(self.drain_seconds),
             on_failure=self.on_failure,
             max_restarts=self.max_restarts,
+            asked_on_disruption=self.on_disruption,
+            max_disruptions=self.max_disruptions,
             keeps_failed=self.keep_failed_pod,
         )
 
@@ -252,7 +257,9 @@ class WorkLeaseStatus(StatusPart):
         BeforeValidator(_the_latest_pods),
         AfterValidator(_each_pod_once),
     ] = ()
+    attempt: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
     restarts: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
+    disruptions: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
     conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=16), AfterValidator(_each_type_once)] = ()
     observed_generation: Annotated[int, Field(strict=True, ge=0, le=LARGEST_INTEGER), INTEGRAL] | None = None
 

@@ -60,6 +60,7 @@ class LeaseView:
     observed: datetime | None
     claimed: datetime | None
     restarts: int
+    disruptions: int
     sandboxes: tuple[Sandbox, ...]
     conditions: Mapping[str, Shown] = field(default_factory=dict)
 
@@ -172,6 +173,7 @@ def read(body: Mapping[str, Any]) -> LeaseView:
         observed=_time(status.get("observedTime")),
         claimed=_time(status.get("claimTime")),
         restarts=status.get("restarts") or 0,
+        disruptions=status.get("disruptions") or 0,
         sandboxes=tuple(_sandbox(entry) for entry in status.get("sandboxes") or ()),
         conditions={
             entry["type"]: Shown(

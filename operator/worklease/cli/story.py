@@ -103,6 +103,13 @@ NEXT: Final[Mapping[str, str]] = {
     ),
     Reason.DUPLICATE: "This resource does nothing while the other one keeps the lease. Delete one of the two.",
     Reason.INVALID_SPEC: "The operator does nothing until the spec is fixed.",
+    Reason.QUOTA_EXCEEDED: (
+        "The operator tries the template again within a minute, and claims the item when the quota has room for the "
+        "pod."
+    ),
+    Reason.ADMISSION_UNAVAILABLE: (
+        "The operator tries the template again within a minute, and claims the item when the webhook answers."
+    ),
     # It is over.
     Reason.STOPPED: "Nothing: the work item is stopped. A new delivery of it needs a new resource.",
     Reason.RELEASED: (
@@ -133,6 +140,15 @@ _DEADLINE: Final = (
     "The sandbox has {deadline} from the claim to run; then it counts as failed (onFailure: {on_failure})."
 )
 _FAILED: Final = "The sandbox failed, so {consequence} (onFailure: {on_failure})."
+_TAKEN: Final = "Kubernetes took the sandbox away, so {taken} (onDisruption: {on_disruption})."
+_EVICTED: Final = (
+    "If the room was needed for others, {taken} (onDisruption: {on_disruption}). If the pod exceeded a limit of its "
+    "own, {consequence} (onFailure: {on_failure})."
+)
+_NO_ROOM: Final = (
+    "The operator goes on trying to create the pod. If it cannot within {deadline} of the claim, it releases the work "
+    "item, whatever onFailure says: there never was a sandbox."
+)
 _CREATING: Final = "The operator creates the pod, and retries if that is refused."
 _DELETING: Final = "The operator repeats the deletion every few seconds until the pod is gone: check its node."
 _ENDED: Final = "When the sandbox has ended, onFailure: {on_failure} decides about its item."
@@ -145,6 +161,8 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
     Reason.NO_POD: _DEADLINE,
     Reason.CREATING: _CREATING,
     Reason.CREATION_REFUSED: _DEADLINE,
+    Reason.QUOTA_EXCEEDED: _NO_ROOM,
+    Reason.ADMISSION_UNAVAILABLE: _NO_ROOM,
     Reason.RESTARTING: _CREATING,
     Reason.POD_REJECTED: (
         "Another pod is awaited, and created if there is a template, under the same attempt: no restart is counted. "
@@ -152,16 +170,17 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
     ),
     Reason.IMAGE_PULL_FAILED: _DEADLINE,
     Reason.UNSCHEDULABLE: _DEADLINE,
+    Reason.SCHEDULING_GATED: "The pod waits until whoever set its scheduling gates removes them; heartbeats go on.",
     Reason.CRASH_LOOP: _DEADLINE,
     Reason.CONFIG_ERROR: _DEADLINE,
     # It ended.
     Reason.SUCCEEDED: "The sandbox has finished, so the work item is stopped.",
     Reason.FAILED: _FAILED,
     Reason.OOM_KILLED: _FAILED,
-    Reason.EVICTED: _FAILED,
-    Reason.PREEMPTED: _FAILED,
+    Reason.EVICTED: _EVICTED,
+    Reason.PREEMPTED: _TAKEN,
     Reason.DELETED: _FAILED,
-    Reason.NODE_LOST: _FAILED,
+    Reason.NODE_LOST: _TAKEN,
     Reason.START_DEADLINE_EXCEEDED: _FAILED,
     Reason.FENCED: _FAILED,
     Reason.ENDING: _ENDED,
@@ -298,8 +317,17 @@ _ON_FAILURE: Final = {
 def _consequence(seen: LeaseView) -> str:
     """Return what a failed sandbox leads to, by the spec."""
     spec = seen.spec.get("sandbox") or {}
-    policy = spec.get("onFailure", "Stop")
-    often = f", {seen.restarts} of {spec.get('maxRestarts', 3)} times so far" if policy == "Restart" else ""
+    return _bounded(spec.get("onFailure", "Stop"), seen.restarts, spec.get("maxRestarts", 3))
+
+
+def _on_disruption(spec: Mapping[str, Any]) -> str:
+    """Return the policy for a sandbox that Kubernetes takes away: unset, it depends on the others."""
+    policy = "Restart" if spec.get("template") else spec.get("onFailure", "Stop")
+    return str(spec.get("onDisruption") or policy)
+
+
+def _bounded(policy: str, count: int, most: int) -> str:
+    often = f", {count} of {most} times so far" if policy == "Restart" else ""
     return f"{_ON_FAILURE.get(policy, 'its policy applies')}{often}"
 
 
@@ -334,6 +362,8 @@ def _words(seen: LeaseView, now: datetime, default: str) -> dict[str, str]:
         "deadline": duration(spec.get("startDeadlineSeconds", 600)),
         "on_failure": str(spec.get("onFailure", "Stop")),
         "consequence": _consequence(seen),
+        "on_disruption": _on_disruption(spec),
+        "taken": _bounded(_on_disruption(spec), seen.disruptions, spec.get("maxDisruptions", 10)),
         "secret": f"Secret {seen.namespace}/{secret}",
     }
 

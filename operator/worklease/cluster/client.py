@@ -182,8 +182,12 @@ class KubernetesApi:
         body: object = None,
         patch: PatchType | None = None,
         accept: str = "application/json",
+        timeout: float | None = None,  # noqa: ASYNC109 (the client's own, which tells it from a cancellation)
     ) -> Reply:
-        """Make one call and return its reply; ``path`` is absolute, and its parts need no escaping."""
+        """Make one call and return its reply; ``path`` is absolute, and its parts need no escaping.
+
+        ``timeout`` is in seconds, for a call that may take longer than others.
+        """
         headers = dict(self._client.default_headers) | {"Accept": accept}
         if patch is not None:
             headers["Content-Type"] = patch.value
@@ -200,7 +204,7 @@ class KubernetesApi:
                 url,
                 header_params=headers,
                 body=body,
-                _request_timeout=aiohttp.ClientTimeout(self._call_timeout),
+                _request_timeout=aiohttp.ClientTimeout(self._call_timeout if timeout is None else timeout),
             )
             raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -4,15 +4,19 @@ Owns the pod API. A deletion names the pod and has its uid as precondition: name
 be deleted in its place. Must not decide which pod is made or deleted, or when.
 """
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused, Reply
 from worklease.cluster.paging import Page, list_pages
 from worklease.cluster.pod_reading import read_pod
-from worklease.rules.pods import Pod
+from worklease.rules.pods import OUT_OF_SERVICE, Obstacle, Pod
+
+ADMISSION_TIMEOUT: Final = 35.0
+"""Seconds that the creation of a pod may take: a webhook may take 30, and the API server then says which one it was."""
 
 PAGE_TRIES: Final = 3
 """How often a page after the first is asked for before a long list is given up."""
@@ -29,9 +33,10 @@ class DryRunAccepted:
 
 
 @dataclass(frozen=True, slots=True)
-class DryRunRejected:
-    """The API server refuses such a pod; ``message`` is its own."""
+class NotAdmitted:
+    """The API server does not make such a pod, or would not; ``message`` is its own."""
 
+    obstacle: Obstacle
     message: str
 
 
@@ -56,44 +61,47 @@ class Pods:
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
 
-    async def dry_run(self, namespace: str, body: Mapping[str, Any]) -> DryRunAccepted | DryRunRejected | NotDone:
+    async def dry_run(self, namespace: str, body: Mapping[str, Any]) -> DryRunAccepted | NotAdmitted:
         """Ask the API server whether it would accept a pod, admission included, and make none (``dryRun=All``)."""
-        match await self._api.call("POST", _path(namespace), query={"dryRun": "All"}, body=body):
+        match await self._create(namespace, body, {"dryRun": "All"}):
             case Done():
                 return DryRunAccepted()
             case Refused() as refused if refused.is_by_name:
                 # The pod has passed all checks before its name was found to be taken.
                 return DryRunAccepted()
-            case Refused(status, message) if _is_verdict(status):
-                return DryRunRejected(message)
-            case Refused(_, message) | NoAnswer(message):
-                return NotDone(message)
+            case Refused() as refused:
+                return NotAdmitted(_obstacle(refused), refused.message)
+            case NoAnswer(message):
+                return NotAdmitted(Obstacle.ADMISSION, message)
             case reply:
                 assert_never(reply)
 
-    async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | MaybeMade | NotDone:
+    async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | MaybeMade | NotAdmitted:
         """Make a pod; if one of its name exists already, return that, whatever made it."""
         name = body["metadata"]["name"]
-        match await self._api.call("POST", _path(namespace), body=body):
+        match await self._create(namespace, body):
             case Done(made):
                 return Made(read_pod(made), is_new=True)
             case Refused() as refused if refused.is_by_name:
                 return await self._find(namespace, name, "")
-            case Refused(_, message):
-                return NotDone(message)
+            case Refused() as refused:
+                return NotAdmitted(_obstacle(refused), refused.message)
             case NoAnswer(message):
                 # It may have been made nevertheless, or may be made a moment later.
                 found = await self._find(namespace, name, message)
-                return MaybeMade(found.message) if isinstance(found, NotDone) else found
+                return MaybeMade(found.message) if isinstance(found, NotAdmitted) else found
             case reply:
                 assert_never(reply)
 
-    async def _find(self, namespace: str, name: str, problem: str) -> Made | NotDone:
+    async def _create(self, namespace: str, body: Mapping[str, Any], query: Mapping[str, str] | None = None) -> Reply:
+        return await self._api.call("POST", _path(namespace), query=query, body=body, timeout=ADMISSION_TIMEOUT)
+
+    async def _find(self, namespace: str, name: str, problem: str) -> Made | NotAdmitted:
         match await self._api.call("GET", _path(namespace, name)):
             case Done(body):
                 return Made(read_pod(body), is_new=False)
             case Refused(_, message) | NoAnswer(message):
-                return NotDone(problem or message)
+                return NotAdmitted(Obstacle.ADMISSION, problem or message)
             case reply:
                 assert_never(reply)
 
@@ -135,18 +143,53 @@ class Pods:
             case reply:
                 assert_never(reply)
 
+    async def is_node_off(self, name: str) -> bool:
+        """Whether a node surely runs nothing: it was deleted, or somebody gave it the taint that says so.
+
+        Without the right to read nodes, nothing is sure.
+        """
+        match await self._api.call("GET", f"/api/v1/nodes/{name}"):
+            case Done(body):
+                taints = (body.get("spec") or {}).get("taints") or ()
+                return any(taint.get("key") == OUT_OF_SERVICE for taint in taints)
+            case Refused() as refused:
+                return refused.is_absence
+            case NoAnswer():
+                return False
+            case reply:
+                assert_never(reply)
+
 
 def _path(namespace: str, name: str = "") -> str:
     pods = f"/api/v1/namespaces/{namespace}/pods"
     return f"{pods}/{name}" if name else pods
 
 
-def _is_verdict(status: int) -> bool:
-    """Whether a refusal is about the pod, not about the API server's own state."""
-    return status in {
+def _obstacle(refused: Refused) -> Obstacle:
+    """Return why the API server made no pod: because of the pod, of the namespace's quota, or of its own state.
+
+    A webhook that answers denies with whatever status it likes.
+    """
+    if refused.status == HTTPStatus.FORBIDDEN and any(words in refused.message for words in _QUOTA):
+        return Obstacle.QUOTA
+    if refused.status in _VERDICTS or _DENIED.search(refused.message):
+        return Obstacle.SPEC
+    return Obstacle.ADMISSION
+
+
+_QUOTA: Final = ("exceeded quota: ", "status unknown for quota: ")
+"""The API server's words for a quota that has no room, or that it has not counted yet (plugin resourcequota)."""
+
+_DENIED: Final = re.compile(r"^admission webhook .* denied the request")
+"""The API server's words for a webhook that answered, and does not want the pod."""
+
+_VERDICTS: Final = frozenset(
+    {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
     }
+)
+"""Refusals that are about the pod, not about the API server's own state."""

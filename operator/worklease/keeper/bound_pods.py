@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from worklease.api.models import MOST_SANDBOXES
 from worklease.rules.pods import Ending, Pod
-from worklease.rules.situation import Ailing, Asked, Attempt, ail
+from worklease.rules.situation import Ailing, Asked, Attempt, NotMade, admit, ail, forgive, run
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 """One empty map, which thousands of resources without a pod share."""
@@ -29,7 +29,7 @@ class BoundPods:
     deletions: Mapping[str, Asked] = field(default_factory=_none)
     ailing: Mapping[str, Ailing] = field(default_factory=_none)
     attempt: Attempt = field(default_factory=Attempt)
-    making: Asked | None = None
+    making: NotMade | None = None
     """A pod that was asked for and refused."""
     ending: Ending | None = None
     """How this attempt's sandbox ended, once that was concluded."""
@@ -62,6 +62,7 @@ class BoundPods:
         if known is not None and (known.has_run or known.had_run):
             pod = replace(pod, had_run=True)
         self.bound = {**self.bound, pod.uid: pod}
+        self.attempt = run(admit(self.attempt, known, pod, now), pod, now)
         if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
             self.ailing = {**self.ailing, pod.uid: ailing}
 
@@ -79,6 +80,15 @@ class BoundPods:
         """Wait for another kind of sandbox from now on; what is at work goes on."""
         taken = frozenset(pod.uid for pod in self.bound.values() if pod.is_at_work)
         self.attempt = replace(self.attempt, begins=now, taken=taken)
+
+    def forgive(self, now: float) -> None:
+        """Forget the restarts and disruptions of long ago."""
+        self.attempt = forgive(self.attempt, now)
+
+    def clear(self, uid: str) -> None:
+        """Note that a pod on a lost node cannot run any more."""
+        rest = frozenset(each for each in self.attempt.lost if each[0] != uid)
+        self.attempt = replace(self.attempt, lost=rest)
 
     def begin(self, attempt: Attempt) -> None:
         """Begin another attempt: the operator has acted on the end of the one before.
@@ -99,5 +109,5 @@ def current_first(bound: Mapping[str, Pod], settled: Collection[str]) -> list[Po
 
 def _gone(pod: Pod) -> Pod:
     """Return the pod in its last known state, marked as gone."""
-    reason = pod.reason or "Deleted"
+    reason = pod.reason or ("Deleted" if pod.disruption is None else pod.disruption.value)
     return replace(pod, gone=True, ready=False, is_remembered=False, ailment=None, reason=reason)

@@ -24,7 +24,7 @@ from worklease.rules.claims import Claimant, DryRun, can_claim
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
 from worklease.rules.ownership import is_bindable
-from worklease.rules.pods import Pod
+from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.reasons import Kind, Verdict
 from worklease.rules.situation import Asked, Policy, Situation, alive
 from worklease.telemetry import About
@@ -41,6 +41,8 @@ class LeaseOptions:
     """Seconds between routine beats at most."""
     credentials_secret: str
     """The Secret where a resource names none."""
+    sandbox_annotations: Mapping[str, str] = field(default_factory=dict)
+    """Annotations of each pod that is made from a template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +273,7 @@ class Kept:
             generation=self.resource.generation,
             rival=self.rival,
             problem=calls.dry_run.problem if calls.dry_run is not None else "",
+            obstacle=calls.dry_run.obstacle if calls.dry_run is not None else Obstacle.SPEC,
             bound=pods.bound,
             deletions=pods.deletions,
             graceful_stop=calls.graceful_stop,

@@ -9,24 +9,22 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, assert_never
+from typing import Any, assert_never
 
+from worklease.clocks import ClockPair
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_template import pod_body, pod_name, template_problem
-from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, DryRunRejected, Made, MaybeMade
-from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, KeptCalls, cancellable
-from worklease.keeper.kept import Kept
+from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, Made, MaybeMade, NotAdmitted
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
+from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.rules.backoff import backoff
-from worklease.rules.claims import DryRun
+from worklease.rules.claims import DryRun, refused_dry_run
 from worklease.rules.lease import End
 from worklease.rules.lifecycle import EndPod, fence_grace, why_it_must_go
 from worklease.rules.ownership import is_left_of_stopped
-from worklease.rules.pods import Pod
-from worklease.rules.situation import Asked, Attempt, is_running
+from worklease.rules.pods import Obstacle, Pod
+from worklease.rules.situation import Asked, Attempt, NotMade, is_running
 from worklease.telemetry import DeletionAsked, DeletionRefused, SandboxGone, SandboxMade
-
-DRY_RUN_RETRY: Final = 60.0
-"""Seconds before a template that was refused is tried again unedited: a quota or a policy may have changed."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,25 +32,34 @@ _log = logging.getLogger(__name__)
 class PodCalls(KeptCalls):
     """The calls about pods."""
 
+    def __init__(
+        self,
+        clients: Clients,
+        clock: Callable[[], float],
+        wall: Callable[[], ClockPair],
+        secret: Callable[[Kept], tuple[str, str]],
+        options: LeaseOptions,
+    ) -> None:
+        super().__init__(clients, clock, wall, secret)
+        self._annotations = options.sandbox_annotations
+
+    def _body(self, kept: Kept, attempt: int) -> dict[str, Any]:
+        return pod_body(kept.resource, attempt, self._secret(kept)[1], self._annotations)
+
     async def dry_run(self, kept: Kept) -> None:
         """Ask whether the template's pod would be made, before anything is claimed for it."""
         generation = kept.resource.generation
         if problem := template_problem(kept.resource):
             kept.calls.dry_run = DryRun(generation, problem, math.inf)
             return
-        body = pod_body(kept.resource, kept.pods.attempt.number, self._secret(kept)[1])
-        while not kept.calls.is_done:
-            match await self._clients.pods.dry_run(kept.resource.namespace, body):
-                case DryRunAccepted():
-                    kept.calls.dry_run = DryRun(generation, "", math.inf)
-                    return
-                case DryRunRejected(message):
-                    kept.calls.dry_run = DryRun(generation, message, self._clock() + DRY_RUN_RETRY)
-                    _log.warning("template refused, so nothing is claimed %s: %s", kept.about, message)
-                    return
-                case NotDone(message):
-                    _log.warning("template not tried yet, retrying %s: %s", kept.about, message)
-                    await asyncio.sleep(RETRY)
+        body = self._body(kept, kept.pods.attempt.number)
+        match await self._clients.pods.dry_run(kept.resource.namespace, body):
+            case DryRunAccepted():
+                kept.calls.dry_run = DryRun(generation, "", math.inf)
+            case NotAdmitted(obstacle, message):
+                before = kept.calls.dry_run
+                kept.calls.dry_run = refused_dry_run(before, generation, message, obstacle, self._clock())
+                _log.warning("template not accepted, so nothing is claimed %s: %s", kept.about, message)
 
     # --- Making ------------------------------------------------------------------------------------------------
 
@@ -73,7 +80,7 @@ class PodCalls(KeptCalls):
         if problem := template_problem(kept.resource):
             self._note_not_made(kept, problem)  # the template was edited since the claim
             return
-        body = pod_body(kept.resource, attempt, self._secret(kept)[1])
+        body = self._body(kept, attempt)
         before = kept.pods.bound
         outcome = await self._clients.pods.make(kept.resource.namespace, body)
         match outcome:
@@ -91,9 +98,9 @@ class PodCalls(KeptCalls):
                 )
             case MaybeMade(message):
                 kept.pods.are_listed = False  # so it is looked for before an end is told
-                self._note_not_made(kept, message)
-            case NotDone(message):
-                self._note_not_made(kept, message)
+                self._note_not_made(kept, message, Obstacle.ADMISSION)
+            case NotAdmitted(obstacle, message):
+                self._note_not_made(kept, message, obstacle)
             case _:
                 assert_never(outcome)
 
@@ -103,10 +110,10 @@ class PodCalls(KeptCalls):
         if "make" in calls.under_way and "make" not in calls.unsent and pod.controller == kept.resource.uid:
             self._clients.publisher.publish(SandboxMade(kept.about, pod.name, kept.pods.attempt.number))
 
-    def _note_not_made(self, kept: Kept, message: str) -> None:
+    def _note_not_made(self, kept: Kept, message: str, obstacle: Obstacle = Obstacle.SPEC) -> None:
         pods = kept.pods
         refusals = (pods.making.refusals if pods.making is not None else 0) + 1
-        pods.making = Asked(self._clock(), refusals, message)
+        pods.making = NotMade(self._clock(), refusals, message, obstacle=obstacle)
         name = pod_name(kept.resource, pods.attempt.number)
         _log.warning("pod not made, retrying %s pod=%s: %s", kept.about, name, message)
 
@@ -122,6 +129,15 @@ class PodCalls(KeptCalls):
         kept.turn.add()
         number, count = attempt.number, attempt.rejections
         _log.info("pod rejected by its node %s attempt=%d rejections=%d", kept.about, number, count)
+
+    async def await_node(self, kept: Kept, uid: str, node: str) -> None:
+        """Look at the lost node of an earlier attempt's pod until it cannot run that pod any more."""
+        while not kept.calls.is_done and (uid, node) in kept.pods.attempt.lost:
+            if await self._clients.pods.is_node_off(node):
+                _log.info("lost node runs nothing any more %s node=%s", kept.about, node)
+                kept.pods.clear(uid)
+                return
+            await asyncio.sleep(LONGEST_RETRY)
 
     # --- Finding -----------------------------------------------------------------------------------------------
 

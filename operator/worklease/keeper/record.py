@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from worklease.rules.beats import restore
 from worklease.rules.deadlines import timeout
 from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words
-from worklease.rules.pods import Cause, Ending
+from worklease.rules.pods import Cause, Ending, Follows
 from worklease.rules.situation import Attempt
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -59,14 +59,21 @@ class Record(BaseModel):
     bound: tuple[tuple[str, str], ...] = ()
     """The bound pods: uid and name."""
     attempt: int = 0
+    restarts: int | None = None
+    """How many restarts count; None in the record of an earlier version: all."""
+    disruptions: int = 0
+    runs: float | None = None
+    """Since when the attempt's sandbox runs; monotonic."""
+    lost: tuple[tuple[str, str], ...] = ()
+    """Uid and node of pods that may still run on lost nodes."""
     begins: float | None = None
     """From when on the attempt's sandbox may be made; monotonic."""
     settled: tuple[str, ...] = ()
     """The uids of earlier attempts' pods, as far as the status may show them."""
     taken: tuple[str, ...] = ()
     """The uids of pods that were at work when another kind of sandbox was asked for."""
-    ending: tuple[Cause, str, str] | None = None
-    """How the attempt's sandbox ended: cause, message and pod."""
+    ending: tuple[Cause, str, str] | tuple[Cause, str, str, Follows] | None = None
+    """How the attempt's sandbox ended: cause, message, pod, and what decides about its item."""
     fell: bool = False
     """Whether a sandbox was ended at the fence."""
 
@@ -108,10 +115,14 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         "found": lease.refused_value,
         "bound": sandboxes.bound,
         "attempt": sandboxes.attempt.number or None,
+        "restarts": sandboxes.attempt.restarts if sandboxes.attempt.number else None,
+        "disruptions": sandboxes.attempt.disruptions or None,
+        "runs": sandboxes.attempt.runs_since,
+        "lost": tuple(sorted(sandboxes.attempt.lost)),
         "begins": sandboxes.attempt.begins,
         "settled": tuple(sorted(sandboxes.attempt.settled)),
         "taken": tuple(sorted(sandboxes.attempt.taken)),
-        "ending": None if ending is None else (ending.cause, ending.message, ending.pod),
+        "ending": None if ending is None else (ending.cause, ending.message, ending.pod, ending.follows),
         "fell": sandboxes.fell,
     }
     return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
@@ -134,11 +145,20 @@ def read(text: str | None) -> Record | None:
 
 def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> RecordedSandboxes:
     """Return the sandboxes of a recorded lease; ``moment`` as in :func:`resume`."""
-    begins = None if record.begins is None else record.begins + _shift(record, moment)
-    settled, taken = frozenset(record.settled), frozenset(record.taken)
+    shift = _shift(record, moment)
+    attempt = Attempt(
+        number=record.attempt,
+        restarts=record.attempt if record.restarts is None else record.restarts,
+        disruptions=record.disruptions,
+        runs_since=None if record.runs is None else record.runs + shift,
+        lost=frozenset(record.lost),
+        begins=None if record.begins is None else record.begins + shift,
+        settled=frozenset(record.settled),
+        taken=frozenset(record.taken),
+    )
     return RecordedSandboxes(
         bound=record.bound,
-        attempt=Attempt(number=record.attempt, begins=begins, settled=settled, taken=taken),
+        attempt=attempt,
         ending=None if record.ending is None else Ending(*record.ending),
         fell=record.fell,
     )

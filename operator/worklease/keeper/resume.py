@@ -22,7 +22,7 @@ from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.rules.beats import restore
 from worklease.rules.lease import End, Lease, Words
 from worklease.rules.pods import Pod
-from worklease.rules.reasons import Kind, Verdict
+from worklease.rules.reasons import Kind, Reason, Verdict
 from worklease.rules.situation import RECHECK, Asked, Attempt
 
 SAME_BEAT: Final = 0.5
@@ -40,7 +40,9 @@ def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wal
     ready = reasons.get(Kind.SANDBOX_READY.value)
     is_ready = ready is not None and ready.status is ConditionStatus.TRUE
     shown = (entry for entry in reversed(status.sandboxes) if entry.pod_name)
-    kept.pods.bound = {entry.pod_uid: replace(_remembered_pod(entry), ready=is_ready) for entry in shown}
+    # Which gates a pod was behind is not shown; that it was is what counts.
+    gates = (ready.reason,) if ready is not None and ready.reason == Reason.SCHEDULING_GATED else ()
+    kept.pods.bound = {entry.pod_uid: replace(_remembered_pod(entry), ready=is_ready, gates=gates) for entry in shown}
     words, found = _words(status, wall), record.read(recorded)
     ended = _ended(status, reasons)
     if ended is not None:
@@ -49,7 +51,7 @@ def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wal
         kept.lease = replace(fresh, words=words, end=end, message=ended.message)
         if ended.type == Kind.FINISHED.value:
             kept.pods.bound = {uid: replace(pod, gone=True) for uid, pod in kept.pods.bound.items()}
-            kept.pods.attempt = Attempt(number=status.restarts or 0)
+            kept.pods.attempt = _shown_attempt(status)
             kept.published.final = status.conditions
             return kept
     else:
@@ -87,10 +89,10 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: ClockPair, 
         pods.attempt, pods.ending, pods.fence_fell = known.attempt, known.ending, known.fell
         for uid, name in known.bound:
             bound.setdefault(uid, Pod(uid=uid, name=name, is_remembered=True))
-    elif status.restarts:
+    elif status.attempt or status.restarts:
         # The current attempt's pod comes first; only on its end the operator has not acted yet.
         earlier = frozenset(entry.pod_uid for entry in status.sandboxes[1:] if entry.finish_time is not None)
-        pods.attempt = Attempt(number=status.restarts, begins=now, settled=earlier)
+        pods.attempt = replace(_shown_attempt(status), begins=now, settled=earlier)
     # A pod's controller is not remembered, but pods that the operator made are known by their names, gone or not.
     number = pods.attempt.number
     made = {pod_name(kept.resource, attempt) for attempt in range(max(0, number - MOST_SANDBOXES), number + 1)}
@@ -102,6 +104,13 @@ def _resume_sandboxes(kept: Kept, found: record.Record | None, wall: ClockPair, 
         kept.calls.graceful_stop = kept.calls.forced_stop = Asked(now - RECHECK, in_doubt=now)
     # A lease that was held before the start may have pods that no watch has reported to this process.
     pods.are_listed = claimed is None and status.claim_time is None
+
+
+def _shown_attempt(status: WorkLeaseStatus) -> Attempt:
+    """Return the attempt that a status shows. One of an earlier version shows only its number, as the restarts."""
+    restarts = status.restarts or 0
+    number = restarts if status.attempt is None else status.attempt
+    return Attempt(number=number, restarts=restarts, disruptions=status.disruptions or 0)
 
 
 def _newest(

@@ -25,7 +25,9 @@ def status(kept: Kept, wall: ClockPair, now: float) -> WorkLeaseStatus:
         lease_expiry_time=wall.time(ends) if ends is not None else None,
         claim_time=kept.claim_time,
         sandboxes=tuple(_sandbox(pod) for pod in current_first(pods.bound, pods.attempt.settled)),
-        restarts=pods.attempt.number if pods.bound or pods.attempt.number else None,
+        attempt=pods.attempt.number or None,
+        restarts=pods.attempt.restarts if pods.bound or pods.attempt.number else None,
+        disruptions=pods.attempt.disruptions or None,
         conditions=_conditions(kept, wall, now),
         observed_generation=kept.resource.generation,
     )
@@ -41,6 +43,7 @@ def _conditions(kept: Kept, wall: ClockPair, now: float) -> tuple[StatusConditio
         item=f"work item {kept.spec.work_id} of environment {kept.spec.environment_id}",
         rival=situation.rival,
         problem=situation.problem,
+        obstacle=situation.obstacle,
         show=lambda moment: wall.time(moment).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     return tuple(_condition(kept, condition, wall, now) for condition in imply(situation, subject, now))

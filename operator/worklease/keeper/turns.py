@@ -30,6 +30,7 @@ from worklease.rules.claims import BeatStep, plan_beat
 from worklease.rules.deadlines import is_fenced
 from worklease.rules.lifecycle import (
     AwaitAnother,
+    AwaitNode,
     BeatNow,
     DeleteResource,
     EndPod,
@@ -81,7 +82,7 @@ class Turns:
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
         self._clock, self._wall, self._forget = clock, wall, forget
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
-        self._pods = PodCalls(clients, clock, wall, secret)
+        self._pods = PodCalls(clients, clock, wall, secret, options)
         self._resources = ResourceCalls(clients)
         self._status = StatusPublisher(clients.status, clients.checkpoint, clients.publisher, wall)
         self._queue = TurnQueue()
@@ -167,6 +168,7 @@ class Turns:
             kept.note_claim(self._wall())
         self._bind_pods(kept, now)
         kept.follow_pods()
+        kept.pods.forgive(now)
         self._find_rival(kept)
         if is_fenced(kept.lease, now) and kept.lease.held and kept.pods.is_any_at_work:
             kept.pods.fence_fell = True
@@ -283,6 +285,8 @@ class Turns:
                 self._start(kept, "restart", self._pods.restart(kept, attempt))
             case AwaitAnother(attempt):
                 self._pods.await_another(kept, attempt)
+            case AwaitNode(uid, node):
+                self._start(kept, f"node {uid}", self._pods.await_node(kept, uid, node))
             case Release(message):
                 kept.lease = release(kept.lease, message)
                 kept.turn.add()

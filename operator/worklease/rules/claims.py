@@ -11,9 +11,11 @@ from enum import Enum, auto
 from math import inf
 from typing import Final, assert_never
 
+from worklease.rules.backoff import backoff
 from worklease.rules.beats import Beat, Rest, Wait, decide
 from worklease.rules.deadlines import latest
 from worklease.rules.lease import Lease, Trouble
+from worklease.rules.pods import Obstacle
 
 # --- Several resources for one item ------------------------------------------------------------------------------
 
@@ -91,6 +93,25 @@ class DryRun:
     """Empty: the pod would be made."""
     again: float
     """When a refused template is tried again unedited: a quota or a policy may have changed."""
+    obstacle: Obstacle = Obstacle.SPEC
+    refusals: int = 0
+    """How many such answers in a row there were."""
+
+
+_TRIES: Final = {Obstacle.SPEC: (60.0, 60.0), Obstacle.QUOTA: (10.0, 60.0), Obstacle.ADMISSION: (1.0, 60.0)}
+"""Seconds before a template is tried again for the first time, and at most.
+
+An edit is tried at once; without one, only a policy can have changed. Room in a quota comes with each sandbox that
+ends. A webhook is back within seconds as a rule.
+"""
+
+
+def refused_dry_run(before: DryRun | None, generation: int, problem: str, obstacle: Obstacle, now: float) -> DryRun:
+    """Return the note of a dry run that was refused: each further one of its kind is made later."""
+    is_same = before is not None and (before.generation, before.obstacle) == (generation, obstacle) and before.problem
+    refusals = before.refusals if before is not None and is_same else 0
+    first, longest = _TRIES[obstacle]
+    return DryRun(generation, problem, now + backoff(refusals, first, longest), obstacle, refusals + 1)
 
 
 class BeatStep(Enum):

@@ -7,22 +7,25 @@ logs, events and metrics is in ``reasons``.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, assert_never
+from typing import Final
 
 from worklease.rules.deadlines import expiry, is_fenced
 from worklease.rules.lease import Lease, Trouble
-from worklease.rules.pods import Cause, Ending, Pod, cause_of, ending_of, latest
+from worklease.rules.pods import OUT_OF_SERVICE, Cause, Ending, Follows, Obstacle, Pod, cause_of, ending_of, latest
 from worklease.rules.reasons import TABLE, Kind, Reason, Verdict, reason_of
 from worklease.rules.situation import (
     OnFailure,
+    Policy,
     Situation,
     alive,
     begins,
+    consequence,
     current,
     deadline,
     is_finished,
     is_kept,
     leaving,
+    lost_node,
     rejected,
 )
 
@@ -52,6 +55,8 @@ class Subject:
     """The resource that already keeps this item's lease, as namespace/name."""
     problem: str = ""
     """Why the API server refused the template's pod; empty if it did not."""
+    obstacle: Obstacle = Obstacle.SPEC
+    """What kind of problem that is."""
 
 
 def imply(situation: Situation, subject: Subject, now: float) -> tuple[Condition, ...]:
@@ -107,6 +112,14 @@ def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition
     return Condition(Kind.LEASE_HELD, Verdict.TRUE, Reason.RENEWED, _with(f"{until} and is being renewed.", refusal))
 
 
+_NOT_ADMITTED: Final = {
+    Obstacle.SPEC: "The template's pod was refused",
+    Obstacle.QUOTA: "The namespace's quota has no room for the template's pod",
+    Obstacle.ADMISSION: "The API server could not say whether it would make the template's pod",
+}
+"""How a dry run ended that was not accepted."""
+
+
 def _refused_stop(situation: Situation) -> str:
     """Return what to say of a stop that the server has not acknowledged: a deletion or a drain waits for it."""
     for asked in (situation.forced_stop, situation.graceful_stop):
@@ -120,8 +133,8 @@ def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
         message = f"WorkLease {subject.rival} keeps the lease of {subject.item}; meanwhile this one does nothing."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.DUPLICATE, message)
     if subject.problem:
-        message = f"The template's pod was refused, so the item is not claimed: {_sentence(subject.problem)}"
-        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.INVALID_SPEC, message)
+        message = f"{_NOT_ADMITTED[subject.obstacle]}, so the item is not claimed: {_sentence(subject.problem)}"
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, reason_of(subject.obstacle), message)
     if lease.suspended:
         message = f"{_capital(subject.item)} is not claimed: heartbeats are suspended by request."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.SUSPENDED, message)
@@ -182,7 +195,8 @@ def _leaving(situation: Situation, pod: Pod, now: float) -> Condition | None:
     if refusal:
         return _not_ready(Reason.DELETION_REFUSED, _with(f"Deleting pod {pod.name} was refused; retrying.", refusal))
     if asked is not None or (pod.terminating and situation.ending is None):
-        return _not_ready(Reason.ENDING, _with(f"Pod {pod.name} is being deleted.", _why_it_ended(situation)))
+        why = _why_it_ended(situation) or _awaited(situation)
+        return _not_ready(Reason.ENDING, _with(f"Pod {pod.name} is being deleted.", why))
     return None
 
 
@@ -206,22 +220,25 @@ def _last_words(situation: Situation) -> str:
 
 def _with_consequence(situation: Situation) -> str:
     """Return how a sandbox ended, and what follows."""
-    ending, policy = situation.ending, situation.sandbox
+    ending, policy = situation.ending, situation.sandbox or Policy()
     assert ending is not None  # noqa: S101 (the caller has checked)
-    consequence = "The work item is being stopped."
-    if ending.cause is not Cause.SUCCEEDED and policy is not None:
-        match policy.on_failure:
+    follows = "The work item is being stopped."
+    if ending.cause is not Cause.SUCCEEDED:
+        is_disruption = ending.follows is Follows.ON_DISRUPTION
+        asked = policy.on_disruption if is_disruption else policy.on_failure
+        match consequence(situation, ending):
+            case OnFailure.STOP if asked is OnFailure.RESTART and ending.follows is not Follows.STOP:
+                times = _times(policy.max_disruptions if is_disruption else policy.max_restarts)
+                follows = (
+                    f"It was {'disrupted' if is_disruption else 'restarted'} {times}; the work item is being stopped."
+                )
             case OnFailure.STOP:
                 pass
             case OnFailure.RELEASE:
-                consequence = "The work item is being released."
-            case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
-                consequence = "A new sandbox follows under the same lease."
+                follows = "The work item is being released."
             case OnFailure.RESTART:
-                consequence = f"It was restarted {_times(policy.max_restarts)}; the work item is being stopped."
-            case _:
-                assert_never(policy.on_failure)
-    return f"{_sentence(ending.message)} {consequence}"
+                follows = "A new sandbox follows under the same lease."
+    return f"{_sentence(ending.message)} {follows}"
 
 
 def _times(count: int) -> str:
@@ -235,8 +252,13 @@ def _without_pod(situation: Situation, subject: Subject, now: float) -> Conditio
     until = deadline(situation, None)
     by = f" Without a pod it counts as failed at {subject.show(until)}." if until < math.inf else ""
     if situation.making is not None:
-        message = f"Creating the sandbox pod was refused; retrying: {_sentence(situation.making.message)}{by}"
-        return _not_ready(Reason.CREATION_REFUSED, message)
+        message, obstacle = situation.making.message, situation.making.obstacle
+        if obstacle is Obstacle.SPEC:
+            refused = f"Creating the sandbox pod was refused; retrying: {_sentence(message)}{by}"
+            return _not_ready(Reason.CREATION_REFUSED, refused)
+        released = f" Without a pod the work item is released at {subject.show(until)}." if until < math.inf else ""
+        refused = f"The sandbox pod could not be created; retrying: {_sentence(message)}{released}"
+        return _not_ready(reason_of(obstacle), refused)
     at, how = begins(situation), "is created" if policy.is_made else "is expected"
     if (pod := rejected(situation)) is not None:
         again = situation.attempt.again
@@ -247,17 +269,40 @@ def _without_pod(situation: Situation, subject: Subject, now: float) -> Conditio
         when = f"at {subject.show(at)}" if now < at else "now"
         last = latest(situation.bound.values())
         former = _ending_of(situation, last).message if last is not None else ""
-        count = f"restart {situation.attempt.number} of {policy.max_restarts}"
-        return _not_ready(Reason.RESTARTING, _with(f"Another sandbox {how} {when} ({count}).", former) + by)
+        message = _with(f"Another sandbox {how} {when} ({_count(situation, policy)}).", former)
+        return _not_ready(Reason.RESTARTING, _with(message, _awaited(situation)) + by)
     if policy.is_made:
         when = "as soon as it holds the lease" if at is None else "now"
         return _not_ready(Reason.CREATING, f"The operator creates the sandbox pod {when}.")
     return _not_ready(Reason.NO_POD, f"No pod in this namespace carries both labels of the work item yet.{by}")
 
 
+def _count(situation: Situation, policy: Policy) -> str:
+    """Return how many restarts and disruptions count, of how many that are allowed."""
+    attempt = situation.attempt
+    restarts = f"restart {attempt.restarts} of {policy.max_restarts}" if attempt.restarts else ""
+    disruptions = f"disruption {attempt.disruptions} of {policy.max_disruptions}" if attempt.disruptions else ""
+    return ", ".join(part for part in (restarts, disruptions) if part) or f"attempt {attempt.number}"
+
+
+def _awaited(situation: Situation) -> str:
+    """Return what must be known of a lost node before another pod is made; empty if nothing."""
+    node = lost_node(situation)
+    if node is None:
+        return ""
+    return (
+        f"Node {node} is lost, and the earlier pod may still run there: another one is created once its containers are "
+        f"reported terminated, or the node is deleted or has the taint {OUT_OF_SERVICE}."
+    )
+
+
 def _of_pod(situation: Situation, subject: Subject, pod: Pod) -> Condition:
     if pod.ready:
         return Condition(Kind.SANDBOX_READY, Verdict.TRUE, Reason.RUNNING, f"Pod {pod.name} is ready.")
+    if pod.gates and pod.phase == "Pending":
+        gates = ", ".join(pod.gates)
+        message = f"Pod {pod.name} waits for its scheduling gates: {gates}. Its time to start has not begun."
+        return _not_ready(Reason.SCHEDULING_GATED, message)
     why = ": ".join(part for part in (pod.reason, pod.message) if part)
     message = _with(f"Pod {pod.name} is {pod.phase.lower() or 'unknown'}.", why)
     if pod.restarts:

@@ -12,20 +12,24 @@ from typing import Final, assert_never
 from worklease.rules.backoff import backoff
 from worklease.rules.deadlines import expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
 from worklease.rules.lease import End, Lease
-from worklease.rules.pods import Cause, Ending, Pod, cause_of
+from worklease.rules.pods import Cause, Ending, Follows, Pod, cause_of
 from worklease.rules.situation import (
     Asked,
     Attempt,
     DeletionPolicy,
     OnFailure,
-    Policy,
     Situation,
     alive,
     begins,
+    consequence,
     current,
     deadline,
+    forgive,
+    forgiven_at,
     is_running,
     leaving,
+    lost,
+    may_run,
 )
 
 FIRST_RESTART: Final = 2.0
@@ -69,6 +73,14 @@ class MakePod:
     """Make the sandbox of this attempt from the template."""
 
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitNode:
+    """Find out whether the lost node of an earlier pod can still run it, until that is known."""
+
+    uid: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,7 @@ Step = (
     | MakePod
     | Restart
     | AwaitAnother
+    | AwaitNode
     | Release
     | ListPods
     | RemoveFinalizer
@@ -186,11 +199,15 @@ def _go_on(situation: Situation, now: float) -> Plan:
     if rejects:
         return Plan((AwaitAnother(_without(situation.attempt, rejects, now)),))
     former = [pod for pod in leaving(situation) if pod.uid in situation.attempt.settled]
-    if former:
-        return _tear_down(situation, former, now, None)
+    runs_on = tuple(AwaitNode(uid, node) for uid, node in lost(situation)) if policy.is_made else ()
+    if former or runs_on:
+        plan = _tear_down(situation, former, now, None)
+        ends = deadline(situation, None)
+        look_at = ends if plan.look_at is None or now < ends < plan.look_at else plan.look_at
+        return Plan((*plan.steps, *runs_on), look_at)
     pods, at = current(situation), begins(situation)
-    looks = [deadline(situation, pod) for pod in pods or (None,)]
-    if not pods and not situation.are_pods_listed and now >= looks[0]:
+    looks = [forgiven_at(situation.attempt), *(deadline(situation, pod) for pod in pods or (None,))]
+    if not pods and not situation.are_pods_listed and now >= looks[-1]:
         return _look_again(situation.lease, now, steps=(ListPods(),))
     if policy.is_made and not pods and at is not None:
         again = max(at, situation.attempt.again or at, at if situation.making is None else situation.making.again)
@@ -214,25 +231,43 @@ def _wait(lease: Lease, now: float, *looks: float) -> Plan:
 
 def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
     """Do what the resource asks for when a sandbox has ended: stop its item, release it, or restart the sandbox."""
-    policy = situation.sandbox or Policy()
     if ending.cause is Cause.SUCCEEDED:
         return _stop_sandbox(situation, now)
-    match policy.on_failure:
-        case OnFailure.RESTART if situation.attempt.number < policy.max_restarts:
-            return Plan((Restart(_next_attempt(situation, now)),))
+    match follows := consequence(situation, ending):
+        case OnFailure.RESTART:
+            return Plan((Restart(_next_attempt(situation, ending, now)),))
         case OnFailure.RELEASE:
-            return Plan((Release("heartbeats stop, as onFailure asks; the lease lapses"),))
-        case OnFailure.STOP | OnFailure.RESTART:
+            return Plan((Release(f"heartbeats stop, as {_ASKED_BY[ending.follows]}; the lease lapses"),))
+        case OnFailure.STOP:
             return _stop_sandbox(situation, now)
         case _:
-            assert_never(policy.on_failure)
+            assert_never(follows)
 
 
-def _next_attempt(situation: Situation, now: float) -> Attempt:
-    number = situation.attempt.number
-    wait = backoff(number, FIRST_RESTART, LONGEST_RESTART)
-    settled = situation.attempt.settled | {pod.uid for pod in current(situation)}
-    return Attempt(number=number + 1, begins=now + wait, settled=settled)
+_ASKED_BY: Final = {
+    Follows.ON_FAILURE: "onFailure asks",
+    Follows.ON_DISRUPTION: "onDisruption asks",
+    Follows.RELEASE: "there never was a sandbox",
+    Follows.STOP: "the sandbox ended",
+}
+"""Why an item is released, by what decides about it."""
+
+
+def _next_attempt(situation: Situation, ending: Ending, now: float) -> Attempt:
+    """Return the attempt after one that ended; of a pod on a lost node nobody knows whether it runs on."""
+    attempt = forgive(situation.attempt, now)
+    pods = current(situation)
+    is_disruption = ending.follows is Follows.ON_DISRUPTION
+    wait = backoff(attempt.disruptions if is_disruption else attempt.restarts, FIRST_RESTART, LONGEST_RESTART)
+    runs_on = {(pod.uid, pod.node) for pod in pods if pod.node and may_run(pod) and cause_of(pod) is Cause.NODE_LOST}
+    return Attempt(
+        number=attempt.number + 1,
+        restarts=attempt.restarts + (not is_disruption),
+        disruptions=attempt.disruptions + is_disruption,
+        lost=frozenset((*lost(situation), *runs_on)),
+        begins=now + wait,
+        settled=attempt.settled | {pod.uid for pod in pods},
+    )
 
 
 def _stop_sandbox(situation: Situation, now: float) -> Plan:

@@ -32,8 +32,23 @@ class Cause(StrEnum):
     NODE_LOST = "NodeLost"
     REJECTED = "PodRejected"
     """Its node refused it before any container ran: it never was a sandbox."""
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    """It was never made: the namespace has no room for it."""
+    ADMISSION_UNAVAILABLE = "AdmissionUnavailable"
+    """It was never made: something that has to admit it does not answer."""
     NOT_STARTED = "StartDeadlineExceeded"
     FENCED = "Fenced"
+
+
+class Obstacle(Enum):
+    """Why the API server does not make a pod."""
+
+    SPEC = auto()
+    """The pod itself: a retry alone does not fix it."""
+    QUOTA = auto()
+    """The namespace has no room for it now."""
+    ADMISSION = auto()
+    """Something that has to admit it, such as a webhook, does not answer."""
 
 
 class Result(Enum):
@@ -74,7 +89,11 @@ class Pod:
     """How often its containers were started again in place."""
     controller: str = ""
     """The uid of the WorkLease that controls it; empty where something else does, or nothing."""
+    node: str = ""
+    """The node that it was bound to."""
     created: datetime | None = None
+    gates: tuple[str, ...] = ()
+    """What keeps it from being scheduled, for as long as it is there: the scheduler does not look at it."""
     ailment: Ailment | None = None
     disruption: Cause | None = None
     """What takes it away, where Kubernetes says so (condition ``DisruptionTarget``)."""
@@ -190,6 +209,9 @@ REJECTIONS: Final = frozenset(
 )
 """Why a kubelet refuses a pod that was bound to its node (pkg/kubelet: kubelet.go, ``rejectPod`` and what it calls)."""
 
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
+"""The taint by which people say that a node is off, and runs nothing (Kubernetes, Non-graceful node shutdown)."""
+
 OUT_OF: Final = "OutOf"
 """So such a reason begins where a resource is used up, such as ``OutOfcpu`` (pkg/kubelet/lifecycle/predicate.go)."""
 
@@ -202,6 +224,8 @@ _WORDS: Final = {
     Cause.DELETED: "was deleted by somebody else",
     Cause.NODE_LOST: "was lost with its node",
     Cause.REJECTED: "was rejected by its node",
+    Cause.QUOTA_EXCEEDED: "was not made because the quota is used up",
+    Cause.ADMISSION_UNAVAILABLE: "was not made because its admission was not available",
     Cause.NOT_STARTED: "did not start in time",
     Cause.FENCED: "was ended because no heartbeat was accepted in time",
 }
@@ -269,10 +293,25 @@ def ending_of(pod: Pod, cause: Cause) -> Ending:
     return Ending(cause, f"Pod {pod.name} {_WORDS[cause]}{code}" + (f": {why}" if why else ""), pod.name, follows)
 
 
-def ending_without_pod(seconds: float, problem: str) -> Ending:
+_INFRASTRUCTURE: Final = {
+    Obstacle.QUOTA: Cause.QUOTA_EXCEEDED,
+    Obstacle.ADMISSION: Cause.ADMISSION_UNAVAILABLE,
+}
+"""What prevents a pod and is not the sandbox's failure: there never was one, so nothing is stopped for it."""
+
+
+def ending_without_pod(seconds: float, problem: str, obstacle: Obstacle = Obstacle.SPEC) -> Ending:
     """Return the ending of an attempt whose pod did not come within ``seconds``; ``problem`` is what prevented it."""
     sentence = f"No sandbox pod appeared within {seconds:.0f} s"
-    return Ending(Cause.NOT_STARTED, f"{sentence}: {problem}" if problem else sentence)
+    cause = _INFRASTRUCTURE.get(obstacle, Cause.NOT_STARTED)
+    follows = Follows.RELEASE if obstacle in _INFRASTRUCTURE else Follows.ON_FAILURE
+    return Ending(cause, f"{sentence}: {problem}" if problem else sentence, follows=follows)
+
+
+def ending_of_lost(seconds: float, node: str) -> Ending:
+    """Return the ending of an attempt that waited ``seconds`` in vain for the end of a pod on a lost node."""
+    sentence = f"Node {node} is lost, and within {seconds:.0f} s nothing showed that the pod on it has ended"
+    return Ending(Cause.NODE_LOST, sentence, follows=Follows.STOP)
 
 
 def latest(pods: Iterable[Pod]) -> Pod | None:

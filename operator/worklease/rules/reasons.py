@@ -13,7 +13,7 @@ from enum import Enum, IntEnum, StrEnum, auto
 from typing import Final
 
 from worklease.rules.lease import End, Trouble
-from worklease.rules.pods import Ailment, Cause
+from worklease.rules.pods import Ailment, Cause, Obstacle
 
 
 class Verdict(StrEnum):
@@ -73,6 +73,8 @@ class Reason(StrEnum):
     REJECTED = "Rejected"
     HELD_BY_ANOTHER = "HeldByAnother"
     INVALID_SPEC = "InvalidSpec"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    ADMISSION_UNAVAILABLE = "AdmissionUnavailable"
     SUSPENDED = "Suspended"
     BUDGET_SHORT = "BudgetShort"
     DUPLICATE = "Duplicate"
@@ -94,6 +96,7 @@ class Reason(StrEnum):
     POD_REJECTED = "PodRejected"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     UNSCHEDULABLE = "Unschedulable"
+    SCHEDULING_GATED = "SchedulingGated"
     CRASH_LOOP = "CrashLoop"
     CONFIG_ERROR = "ConfigError"
     # SandboxReady, once the sandbox ended
@@ -117,7 +120,7 @@ class Reason(StrEnum):
     HEALTHY = "Healthy"
 
 
-Source = Trouble | End | Cause | Ailment
+Source = Trouble | End | Cause | Ailment | Obstacle
 """What a reason may mirror."""
 
 
@@ -182,7 +185,13 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     ),
     Reason.REJECTED: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.REJECTED,), is_shown_at_once=True),
     Reason.HELD_BY_ANOTHER: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.HELD_BY_ANOTHER,)),
-    Reason.INVALID_SPEC: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _TROUBLE),
+    Reason.INVALID_SPEC: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _TROUBLE, (Obstacle.SPEC,)),
+    Reason.QUOTA_EXCEEDED: ReasonRow(
+        _LEASE_AND_SANDBOX, _WARNING, _WARNING, _TROUBLE, (Obstacle.QUOTA, Cause.QUOTA_EXCEEDED)
+    ),
+    Reason.ADMISSION_UNAVAILABLE: ReasonRow(
+        _LEASE_AND_SANDBOX, _WARNING, _WARNING, _TROUBLE, (Obstacle.ADMISSION, Cause.ADMISSION_UNAVAILABLE)
+    ),
     Reason.SUSPENDED: ReasonRow(_LEASE, _INFO, _INFO, _UNDER_WAY),
     Reason.BUDGET_SHORT: ReasonRow(
         _LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.BUDGET_SHORT,), is_shown_at_once=True
@@ -208,6 +217,7 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.POD_REJECTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.REJECTED,)),
     Reason.IMAGE_PULL_FAILED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.IMAGE_PULL_FAILED,)),
     Reason.UNSCHEDULABLE: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.UNSCHEDULABLE,)),
+    Reason.SCHEDULING_GATED: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.CRASH_LOOP: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CRASH_LOOP,)),
     Reason.CONFIG_ERROR: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Ailment.CONFIG_ERROR,)),
     # SandboxReady, once the sandbox ended

@@ -5,15 +5,26 @@ how a sandbox ended. Pure: no clock, no socket; ``now`` is passed in. Must not s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import inf
-from typing import Final
+from typing import Final, assert_never
 
 from worklease.rules.backoff import backoff
 from worklease.rules.deadlines import expiry, is_fenced
 from worklease.rules.lease import Lease
-from worklease.rules.pods import Cause, Ending, Pod, cause_of, ending_of, ending_without_pod, latest
+from worklease.rules.pods import (
+    Cause,
+    Ending,
+    Follows,
+    Obstacle,
+    Pod,
+    cause_of,
+    ending_of,
+    ending_of_lost,
+    ending_without_pod,
+    latest,
+)
 
 RECHECK: Final = 5.0
 """Seconds after which a deletion that was asked for is asked for again: its event may have been missed."""
@@ -26,6 +37,10 @@ LONGEST_RETRY: Final = 10.0
 
 RECOVERED: Final = 600.0
 """Seconds without an ailment after which an earlier one is forgotten, as the kubelet forgets a crash."""
+
+
+FORGIVEN: Final = 3600.0
+"""Seconds of running after which earlier restarts and disruptions are forgotten: what comes later has its own cause."""
 
 
 class DeletionPolicy(StrEnum):
@@ -53,7 +68,17 @@ class Policy:
     drain: float = 30.0
     on_failure: OnFailure = OnFailure.STOP
     max_restarts: int = 3
+    asked_on_disruption: OnFailure | None = None
+    """None: the resource does not say."""
+    max_disruptions: int = 10
     keeps_failed: bool = False
+
+    @property
+    def on_disruption(self) -> OnFailure:
+        """What follows when Kubernetes takes a sandbox away: one that the operator can make again is made again."""
+        if self.asked_on_disruption is not None:
+            return self.asked_on_disruption
+        return OnFailure.RESTART if self.is_made else self.on_failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +86,15 @@ class Attempt:
     """Which sandbox is the lease's: the first, or a later one that replaces it; times are monotonic."""
 
     number: int = 0
+    """It names the pod, and never falls."""
+    restarts: int = 0
+    """How many failures before it count towards ``max_restarts``."""
+    disruptions: int = 0
+    """How many disruptions before it count towards ``max_disruptions``."""
+    runs_since: float | None = None
+    """Since when its sandbox runs."""
+    lost: frozenset[tuple[str, str]] = frozenset()
+    """The uids and nodes of earlier attempts' pods that may still run: their nodes do not answer."""
     begins: float | None = None
     """From when on it may begin; None: from the claim."""
     settled: frozenset[str] = frozenset()
@@ -107,6 +141,13 @@ class Asked:
         return self.at + backoff(self.refusals - 1, FIRST_RETRY, LONGEST_RETRY)
 
 
+@dataclass(frozen=True, slots=True)
+class NotMade(Asked):
+    """A pod that was asked for, and not made: when, how often in a row, and why."""
+
+    obstacle: Obstacle = Obstacle.SPEC
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """All that a decision, and a status, is made from; times are monotonic.
@@ -122,6 +163,8 @@ class Situation:
     """The resource that keeps this item's lease already, as namespace/name: this one does nothing."""
     problem: str = ""
     """Why the API server would not make the template's pod; empty if it would, or was not asked."""
+    obstacle: Obstacle = Obstacle.SPEC
+    """What kind of problem that is."""
     bound: Mapping[str, Pod] = field(default_factory=dict)
     """The pods that were found to be this item's while its lease was held, by uid."""
     deletions: Mapping[str, Asked] = field(default_factory=dict)
@@ -130,7 +173,7 @@ class Situation:
     sandbox: Policy | None = None
     """None: the lease alone counts, whatever becomes of its pods."""
     attempt: Attempt = field(default_factory=Attempt)
-    making: Asked | None = None
+    making: NotMade | None = None
     """A pod that was asked for and refused."""
     ailing: Mapping[str, Ailing] = field(default_factory=dict)
     is_restarting: bool = False
@@ -201,6 +244,38 @@ def ail(before: Ailing | None, pod: Pod, now: float) -> Ailing | None:
     return Ailing(before.since, now)
 
 
+def run(attempt: Attempt, pod: Pod, now: float) -> Attempt:
+    """Return the attempt as it is now that ``pod`` was seen: its sandbox runs, or it does not."""
+    if pod.uid in attempt.settled:
+        return attempt
+    attempt = forgive(attempt, now)
+    has_begun = pod.has_started or pod.phase == "Running"
+    runs = has_begun and pod.is_at_work and not pod.terminating and pod.result is None and pod.ailment is None
+    since = (now if attempt.runs_since is None else attempt.runs_since) if runs else None
+    return attempt if since == attempt.runs_since else replace(attempt, runs_since=since)
+
+
+def admit(attempt: Attempt, before: Pod | None, pod: Pod, now: float) -> Attempt:
+    """Return the attempt with its time to start counted from now on if the last scheduling gate of its pod is gone."""
+    if before is None or not before.gates or pod.gates or pod.uid in attempt.settled:
+        return attempt
+    return replace(attempt, begins=now)
+
+
+def forgive(attempt: Attempt, now: float) -> Attempt:
+    """Return the attempt without what is forgotten because its sandbox has run for long enough."""
+    if now < forgiven_at(attempt):
+        return attempt
+    return replace(attempt, restarts=0, disruptions=0)
+
+
+def forgiven_at(attempt: Attempt) -> float:
+    """Return when earlier restarts and disruptions are forgotten; infinite if there are none, or nothing runs."""
+    if attempt.runs_since is None or attempt.restarts + attempt.disruptions == 0:
+        return inf
+    return attempt.runs_since + FORGIVEN
+
+
 # --- What became of the sandbox ----------------------------------------------------------------------------------
 
 
@@ -213,6 +288,42 @@ def current(situation: Situation) -> tuple[Pod, ...]:
         for pod in situation.bound.values()
         if pod.uid not in attempt.settled and (is_any or pod.controller == situation.uid or pod.uid in attempt.taken)
     )
+
+
+def consequence(situation: Situation, ending: Ending) -> OnFailure:
+    """Return what happens to the item of a sandbox that ended: no more restarts than the resource allows."""
+    policy, attempt = situation.sandbox or Policy(), situation.attempt
+    match ending.follows:
+        case Follows.ON_FAILURE:
+            return _bounded(policy.on_failure, attempt.restarts, policy.max_restarts)
+        case Follows.ON_DISRUPTION:
+            return _bounded(policy.on_disruption, attempt.disruptions, policy.max_disruptions)
+        case Follows.STOP:
+            return OnFailure.STOP
+        case Follows.RELEASE:
+            return OnFailure.RELEASE
+        case _:
+            assert_never(ending.follows)
+
+
+def _bounded(asked: OnFailure, count: int, most: int) -> OnFailure:
+    return OnFailure.STOP if asked is OnFailure.RESTART and count >= most else asked
+
+
+def lost(situation: Situation) -> tuple[tuple[str, str], ...]:
+    """Return uid and node of each earlier pod that may still run on a lost node."""
+    bound = situation.bound
+    return tuple((uid, node) for uid, node in sorted(situation.attempt.lost) if uid not in bound or may_run(bound[uid]))
+
+
+def may_run(pod: Pod) -> bool:
+    """Whether a pod may still run on a node that does not answer: nothing has reported the end of its containers."""
+    return not pod.is_over and pod.result is None
+
+
+def lost_node(situation: Situation) -> str | None:
+    """Return the lost node on which an earlier pod may still run; None if there is none."""
+    return next((node for _, node in lost(situation)), None)
 
 
 def rejected(situation: Situation) -> Pod | None:
@@ -234,7 +345,7 @@ def deadline(situation: Situation, pod: Pod | None) -> float:
     if at is None or policy is None:
         return inf
     if pod is None or (pod.phase == "Pending" and not pod.has_started and not pod.is_remembered):
-        return at + policy.start_deadline
+        return inf if pod is not None and pod.gates else at + policy.start_deadline
     ailing = situation.ailing.get(pod.uid)
     if pod.ailment is None or ailing is None:
         return inf
@@ -264,7 +375,10 @@ def conclude(situation: Situation, now: float) -> Ending | None:
         return ending_of(last, cause)
     if now < deadline(situation, None) or not situation.are_pods_listed:
         return None
-    return ending_without_pod(policy.start_deadline, _in_the_way(situation))
+    if (node := lost_node(situation)) is not None:
+        return ending_of_lost(policy.start_deadline, node)
+    obstacle = Obstacle.SPEC if situation.making is None else situation.making.obstacle
+    return ending_without_pod(policy.start_deadline, _in_the_way(situation), obstacle)
 
 
 def _in_the_way(situation: Situation) -> str:

@@ -194,6 +194,12 @@ def test_restarts_of_other_containers_are_not_counted() -> None:
     assert pod(runs("sandbox", restartCount=2), runs("mesh", restartCount=40)).restarts == 2
 
 
+def test_a_pod_names_the_gates_that_keep_it_from_its_scheduler() -> None:
+    gates = {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}, {"name": "example.com/other"}]}
+    assert pod(phase="Pending", spec=gates).gates == ("kueue.x-k8s.io/admission", "example.com/other")
+    assert pod(phase="Pending").gates == ()
+
+
 # --- What takes it away ------------------------------------------------------------------------------------------
 
 

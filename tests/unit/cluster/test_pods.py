@@ -9,8 +9,8 @@ import pytest
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_reading import read_pod
-from worklease.cluster.pods import DeletionAccepted, Pods
-from worklease.rules.pods import Pod
+from worklease.cluster.pods import DeletionAccepted, NotAdmitted, Pods
+from worklease.rules.pods import Obstacle, Pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
 NAMED = ("sandboxes", "sandbox-1", UID)
@@ -233,3 +233,59 @@ async def test_a_deletion_that_was_not_done_says_why(server: ScriptedServer, san
     assert isinstance(outcome, NotDone)
     words = ("in the server's words", "did not answer", "not the Kubernetes API", "could not find")
     assert any(part in outcome.message for part in words)
+
+
+# --- Making --------------------------------------------------------------------------------------------------------
+
+FORBIDDEN = 'pods "sandbox-1" is forbidden: '
+WEBHOOK = 'failed calling webhook "w.example.com": failed to call webhook: Post "https://w": connection refused'
+
+
+@pytest.mark.parametrize(
+    ("answer", "obstacle"),
+    [
+        (refused(403, f"{FORBIDDEN}exceeded quota: pods, requested: pods=1, used: pods=3"), Obstacle.QUOTA),
+        (refused(403, f"{FORBIDDEN}status unknown for quota: pods, resources: pods"), Obstacle.QUOTA),
+        (refused(403, f"{FORBIDDEN}failed quota: cpu: must specify cpu"), Obstacle.SPEC),
+        (refused(403, f"{FORBIDDEN}violates PodSecurity"), Obstacle.SPEC),
+        (refused(422), Obstacle.SPEC),
+        (refused(500, f"Internal error occurred: {WEBHOOK}"), Obstacle.ADMISSION),
+        (refused(500, 'admission webhook "w.example.com" denied the request: no'), Obstacle.SPEC),
+        (refused(429), Obstacle.ADMISSION),
+        (refused(504), Obstacle.ADMISSION),
+        (Answer(fault=Fault.RESET), Obstacle.ADMISSION),
+    ],
+)
+async def test_a_pod_that_is_not_made_says_whether_it_is_the_pods_own_fault(
+    server: ScriptedServer, sandboxes: Pods, answer: Answer, obstacle: Obstacle
+) -> None:
+    server.script = lambda seen: answer if seen.method == "POST" else refused(404)
+    for outcome in (await sandboxes.dry_run("sandboxes", body()), await sandboxes.make("sandboxes", body())):
+        assert isinstance(outcome, NotAdmitted)
+        assert outcome.obstacle is obstacle
+        assert outcome.message
+
+
+# --- Nodes ---------------------------------------------------------------------------------------------------------
+
+
+def tainted(*keys: str) -> Answer:
+    return Answer(body={"spec": {"taints": [{"key": key, "effect": "NoExecute"} for key in keys]}})
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_off"),
+    [
+        (Answer(body={"spec": {}}), False),
+        (tainted("node.kubernetes.io/unreachable"), False),
+        (tainted("node.kubernetes.io/unreachable", "node.kubernetes.io/out-of-service"), True),
+        (refused(404), True),
+        *((answer, False) for answer in TROUBLE),
+    ],
+)
+async def test_a_node_is_off_if_it_is_gone_or_somebody_says_so_and_nothing_else_shows_it(
+    server: ScriptedServer, sandboxes: Pods, answer: Answer, *, is_off: bool
+) -> None:
+    server.script = always(answer)
+    assert await sandboxes.is_node_off("node-1") is is_off
+    assert server.seen[0].target == "/api/v1/nodes/node-1"

@@ -120,3 +120,14 @@ def test_a_pod_that_was_seen_to_run_has_run_though_its_status_no_longer_shows_it
     ending = conclude(kept.gather(), 101.0)
     assert ending is not None, "the status of an earlier process shows that it ran"
     assert ending.cause is Cause.EVICTED
+
+
+def test_a_pod_that_was_gated_when_an_earlier_process_ended_has_its_time_from_now_on() -> None:
+    resource = body()
+    shown = {"type": "SandboxReady", "status": "False", "reason": "SchedulingGated", "message": ""}
+    resource["status"]["conditions"] = [shown | {"lastTransitionTime": told(-30)}]
+    resource["status"]["sandboxes"] = [{"podUID": "pod1", "podName": made(), "phase": "Pending"}]
+    options = LeaseOptions(interval=30.0, credentials_secret="worklease-credentials")
+    kept = resume(WorkLease.parse(resource), options, None, WALL, 100.0)
+    kept.bind(Pod(uid="pod1", name=made(), phase="Pending", controller="resource"), 101.0)
+    assert kept.pods.attempt.begins == 101.0

@@ -15,7 +15,6 @@ from support.keeping import clients, wall
 from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving, until
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
-from worklease.keeper.pod_calls import DRY_RUN_RETRY
 from worklease.rules.lease import Lease
 from worklease.telemetry import Orphaned, Publisher, TelemetryEvent
 from worklease.work_api.budget import Budget
@@ -114,7 +113,7 @@ async def test_a_template_that_is_being_tried_again_takes_no_turns() -> None:
         there.keeper.carry("uid-1")
         await until(lambda: "Exceeded quota" in repr(there.asked("PATCH", "/status")), "the refusal, in the status")
         there.kubernetes.script = kubernetes(configmaps=Answer(), pods=away)
-        there.ahead.append(DRY_RUN_RETRY + 1)
+        there.ahead.append(61.0)  # a template that was refused is tried again each minute
         looked = body(sandbox=TEMPLATE)
         looked["metadata"]["finalizers"] = []
         there.keeper.see(looked)  # the same generation, so the same template; it only wakes the turn

@@ -20,7 +20,7 @@ from worklease.rules.answers import is_adopted, observe
 from worklease.rules.beats import edit
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
-from worklease.rules.pods import Cause, Ending, Pod
+from worklease.rules.pods import Cause, Ending, Obstacle, Pod
 from worklease.rules.situation import Ailing, Asked, Attempt, DeletionPolicy, Policy, Situation
 from worklease.telemetry import Publisher
 
@@ -154,6 +154,7 @@ NEWS: dict[str, Any] = {
     "generation": 2,
     "rival": "sandboxes/lease-2",
     "problem": "exceeded quota",
+    "obstacle": Obstacle.QUOTA,
     "bound": {"pod-1": Pod(uid="pod-1", name="sandbox")},
     "deletions": {"pod-1": Asked(START)},
     "graceful_stop": Asked(START, 1, "refused"),

@@ -8,9 +8,20 @@ from typing import Any
 import pytest
 
 from support.lease_samples import held
-from worklease.rules.claims import NOTHING, BeatPlan, BeatStep, Claimant, DryRun, can_claim, plan_beat, rival_of
+from worklease.rules.claims import (
+    NOTHING,
+    BeatPlan,
+    BeatStep,
+    Claimant,
+    DryRun,
+    can_claim,
+    plan_beat,
+    refused_dry_run,
+    rival_of,
+)
 from worklease.rules.deadlines import latest
 from worklease.rules.lease import End, Lease, Trouble
+from worklease.rules.pods import Obstacle
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 FRESH = Lease()
@@ -184,3 +195,23 @@ def test_a_beat_that_waits_too_long_says_so_once() -> None:
     assert plan(DUE, AT_130, **waiting).steps == (BeatStep.NOTE_BUDGET_SHORT,)
     short = replace(DUE, trouble=Trouble.BUDGET_SHORT)
     assert plan(short, AT_130, **waiting) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "waits"),
+    [
+        (Obstacle.SPEC, [60, 60, 60]),
+        (Obstacle.QUOTA, [10, 20, 40, 60, 60]),
+        (Obstacle.ADMISSION, [1, 2, 4, 8, 16, 32, 60, 60]),
+    ],
+)
+def test_a_template_that_was_not_accepted_is_tried_again_slower_and_slower(
+    obstacle: Obstacle, waits: list[float]
+) -> None:
+    note: DryRun | None = None
+    for wait in waits:
+        note = refused_dry_run(note, 1, "no", obstacle, 100.0)
+        assert note.again == 100 + wait
+    assert refused_dry_run(note, 2, "no", obstacle, 100.0).again == 100 + waits[0], "an edit begins again"
+    accepted = DryRun(1, "", inf, obstacle, 5)
+    assert refused_dry_run(accepted, 1, "no", obstacle, 100.0).again == 100 + waits[0]

@@ -11,9 +11,9 @@ from worklease.rules.beats import edit, lapse, note_budget_short, release, stopp
 from worklease.rules.conditions import Condition, Subject, imply, invalid
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
-from worklease.rules.pods import Ailment, Cause, Ending, Pod
+from worklease.rules.pods import Ailment, Cause, Ending, Obstacle, Pod
 from worklease.rules.reasons import TABLE, Kind, Reason, Verdict
-from worklease.rules.situation import Asked, Attempt, Policy, Situation
+from worklease.rules.situation import Asked, Attempt, NotMade, Policy, Situation
 
 POD = Pod(uid="pod1", name="sandbox-1", phase="Running", ready=True)
 ITEM = "work item work_1 of environment env_1"
@@ -74,6 +74,34 @@ CASES = {
     ),
     "a rival keeps the lease": Case(
         situation(Lease()), HELD, NO, Reason.DUPLICATE, subject=subject(rival="other/first")
+    ),
+    "no room in the quota": Case(
+        situation(Lease()), HELD, NO, Reason.QUOTA_EXCEEDED, subject=subject(problem="no room", obstacle=Obstacle.QUOTA)
+    ),
+    "a webhook is down": Case(
+        situation(Lease()),
+        HELD,
+        NO,
+        Reason.ADMISSION_UNAVAILABLE,
+        subject=subject(problem="failed calling webhook", obstacle=Obstacle.ADMISSION),
+    ),
+    "no room in the quota after the claim": Case(
+        situation(held(), sandbox=MADE, making=NotMade(101.0, 1, "exceeded quota: pods", obstacle=Obstacle.QUOTA)),
+        SANDBOX,
+        NO,
+        Reason.QUOTA_EXCEEDED,
+    ),
+    "a webhook is down after the claim": Case(
+        situation(held(), sandbox=MADE, making=NotMade(101.0, 1, "failed calling", obstacle=Obstacle.ADMISSION)),
+        SANDBOX,
+        NO,
+        Reason.ADMISSION_UNAVAILABLE,
+    ),
+    "a pod behind a scheduling gate": Case(
+        situation(held(), replace(waiting(), gates=("kueue.x-k8s.io/admission",))),
+        SANDBOX,
+        NO,
+        Reason.SCHEDULING_GATED,
     ),
     "suspended before the claim": Case(situation(Lease(suspended=True)), HELD, NO, Reason.SUSPENDED),
     "a held lease is renewed": Case(situation(held()), HELD, YES, Reason.RENEWED),
@@ -176,7 +204,7 @@ CASES = {
     "a pod is to be made": Case(situation(held(), sandbox=MADE), SANDBOX, NO, Reason.CREATING),
     "a pod is to be made once the lease is held": Case(situation(Lease(), sandbox=MADE), SANDBOX, NO, Reason.CREATING),
     "a pod is refused": Case(
-        situation(held(), sandbox=MADE, making=Asked(101.0, 1, "exceeded quota")),
+        situation(held(), sandbox=MADE, making=NotMade(101.0, 1, "no such priority class")),
         *(SANDBOX, NO, Reason.CREATION_REFUSED),
     ),
     "another one follows": Case(

@@ -13,6 +13,7 @@ from worklease.rules.beats import edit, release
 from worklease.rules.lease import End, Lease
 from worklease.rules.lifecycle import (
     AwaitAnother,
+    AwaitNode,
     BeatNow,
     DeleteResource,
     EndPod,
@@ -26,18 +27,22 @@ from worklease.rules.lifecycle import (
     decide,
 )
 from worklease.rules.ownership import is_bindable
-from worklease.rules.pods import Ailment, Cause, Ending, Follows, Pod, Result, cause_of, ending_of
+from worklease.rules.pods import Ailment, Cause, Ending, Follows, Obstacle, Pod, Result, cause_of, ending_of
 from worklease.rules.situation import (
     Ailing,
     Asked,
     Attempt,
+    NotMade,
     OnFailure,
     Policy,
     Situation,
+    admit,
     ail,
     conclude,
     deadline,
+    forgive,
     is_finished,
+    run,
 )
 
 UID = "resource"
@@ -210,7 +215,7 @@ def test_a_sandbox_has_ended_or_goes_on(row: Row) -> None:
 
 
 def test_a_pod_that_never_came_says_what_stood_in_its_way() -> None:
-    refused = replace(situation(is_made=True, start_deadline=5), making=Asked(104, 3, "exceeded quota: pods"))
+    refused = replace(situation(is_made=True, start_deadline=5), making=NotMade(104, 3, "exceeded quota: pods"))
     ending = conclude(refused, 106)
     assert ending is not None
     assert "exceeded quota: pods" in ending.message
@@ -221,6 +226,29 @@ def test_a_pod_that_never_came_says_what_stood_in_its_way() -> None:
     assert "pod sandbox of an earlier attempt is still there" in ending.message
 
 
+@pytest.mark.parametrize(
+    ("obstacle", "cause", "step"),
+    [
+        (Obstacle.SPEC, Cause.NOT_STARTED, StopItem),
+        (Obstacle.QUOTA, Cause.QUOTA_EXCEEDED, Release),
+        (Obstacle.ADMISSION, Cause.ADMISSION_UNAVAILABLE, Release),
+    ],
+)
+@pytest.mark.parametrize("policy", list(OnFailure))
+def test_an_item_whose_pod_had_no_room_is_released_whatever_a_failure_leads_to(
+    obstacle: Obstacle, cause: Cause, step: type[Step], policy: OnFailure
+) -> None:
+    refused = replace(
+        situation(is_made=True, start_deadline=5, on_failure=policy),
+        making=NotMade(104, 3, "exceeded quota: pods", obstacle=obstacle),
+    )
+    ending = conclude(refused, 106)
+    assert ending is not None
+    assert ending.cause is cause
+    (planned,) = decide(replace(refused, ending=ending), 106).steps
+    assert isinstance(planned, step) or (obstacle is Obstacle.SPEC and policy is not OnFailure.STOP)
+
+
 def test_a_crash_loop_ails_on_while_it_runs_a_little_in_between() -> None:
     ails = ail(None, AILS, 100)
     assert ails == Ailing(100)
@@ -228,6 +256,17 @@ def test_a_crash_loop_ails_on_while_it_runs_a_little_in_between() -> None:
     assert ail(Ailing(100, 130), AILS, 140) == Ailing(100)
     assert ail(Ailing(100, 130), AILS, 731) == Ailing(731), "ten minutes in health"
     assert ail(None, RUNNING, 100) is None
+
+
+def test_a_gated_pod_has_no_deadline_and_its_wait_does_not_count() -> None:
+    gated = replace(PENDING, gates=("kueue.x-k8s.io/admission",))
+    assert deadline(situation(gated), gated) == inf
+    attempt = admit(Attempt(), gated, PENDING, 5000)
+    assert attempt.begins == 5000
+    assert deadline(replace(situation(PENDING), attempt=attempt), PENDING) == 5600
+    assert admit(Attempt(begins=7.0), PENDING, PENDING, 5000).begins == 7, "it was never gated"
+    assert admit(Attempt(begins=7.0), gated, gated, 5000).begins == 7, "it still is"
+    assert admit(Attempt(begins=7.0, settled=frozenset({"pod1"})), gated, PENDING, 5000).begins == 7
 
 
 def test_the_start_deadline_counts_from_the_claim_and_again_for_each_attempt() -> None:
@@ -277,7 +316,7 @@ def test_what_kubernetes_takes_away_is_a_disruption_and_no_failure(pod: Pod, fol
 
 
 def concluded(*pods: Pod, ending: Ending = ENDED, number: int = 0, **policy: Any) -> Situation:
-    return replace(situation(*pods, **policy), ending=ending, attempt=Attempt(number=number))
+    return replace(situation(*pods, **policy), ending=ending, attempt=Attempt(number=number, restarts=number))
 
 
 @pytest.mark.parametrize(
@@ -296,11 +335,11 @@ def concluded(*pods: Pod, ending: Ending = ENDED, number: int = 0, **policy: Any
         ),
         (
             concluded(FAILED, on_failure=OnFailure.RESTART),
-            (Restart(Attempt(number=1, begins=112.0, settled=frozenset({"pod1"}))),),
+            (Restart(Attempt(number=1, restarts=1, begins=112.0, settled=frozenset({"pod1"}))),),
         ),
         (
             concluded(FAILED, on_failure=OnFailure.RESTART, number=2),
-            (Restart(Attempt(number=3, begins=118.0, settled=frozenset({"pod1"}))),),
+            (Restart(Attempt(number=3, restarts=3, begins=118.0, settled=frozenset({"pod1"}))),),
         ),
         (concluded(FAILED, on_failure=OnFailure.RESTART, number=3), (StopItem(force=True),)),
         (concluded(FAILED, on_failure=OnFailure.RESTART, max_restarts=1, number=1), (StopItem(force=True),)),
@@ -345,8 +384,8 @@ def restarted(*pods: Pod, begins: float = 112.0, **more: Any) -> Situation:
         (situation(is_made=True, lease=edit(held(), Lease(suspended=True))), 101, ()),
         (situation(is_made=True, lease=STOPPING), 110, (StopItem(force=True),)),
         (replace(situation(is_made=True), deleting=True), 110, (StopItem(force=True),)),
-        (replace(situation(is_made=True), making=Asked(101, 1, "no")), 101.4, ()),
-        (replace(situation(is_made=True), making=Asked(101, 1, "no")), 101.5, (MakePod(0),)),
+        (replace(situation(is_made=True), making=NotMade(101, 1, "no")), 101.4, ()),
+        (replace(situation(is_made=True), making=NotMade(101, 1, "no")), 101.5, (MakePod(0),)),
         (restarted(FAILED), 111, (EndPod("pod1", "sandbox", None),)),
         (restarted(FAILED, is_restarting=True), 113, ()),
         (restarted(replace(FAILED, gone=True)), 111, ()),
@@ -360,6 +399,134 @@ def test_a_sandbox_is_made_while_the_lease_is_held_and_none_is_there(
     before: Situation, now: float, steps: tuple[Step, ...]
 ) -> None:
     assert decide(before, now).steps == steps
+
+
+TAKEN = Ending(Cause.EVICTED, "Pod sandbox was evicted", "sandbox", Follows.ON_DISRUPTION)
+STOP, RELEASE, RESTART = OnFailure.STOP, OnFailure.RELEASE, OnFailure.RESTART
+
+
+@pytest.mark.parametrize(
+    ("policy", "attempt", "step"),
+    [
+        ({"is_made": True}, Attempt(), Restart),
+        ({"is_made": True, "on_failure": RELEASE}, Attempt(), Restart),
+        ({"is_made": False}, Attempt(), StopItem),
+        ({"is_made": False, "on_failure": RELEASE}, Attempt(), Release),
+        ({"is_made": False, "on_failure": RESTART}, Attempt(), Restart),
+        ({"is_made": True, "asked_on_disruption": STOP}, Attempt(), StopItem),
+        ({"is_made": True, "asked_on_disruption": RELEASE}, Attempt(), Release),
+        ({"is_made": False, "asked_on_disruption": RESTART}, Attempt(), Restart),
+        ({"is_made": True}, Attempt(number=12, restarts=3, disruptions=9), Restart),
+        ({"is_made": True}, Attempt(number=12, restarts=3, disruptions=10), StopItem),
+        ({"is_made": True, "max_disruptions": 1}, Attempt(number=1, disruptions=1), StopItem),
+    ],
+    ids=[
+        "from a template it is made again",
+        "whatever a failure leads to",
+        "without a template, what a failure leads to",
+        "such as a release",
+        "or another one that is awaited",
+        "stopped, as asked",
+        "released, as asked",
+        "another one is awaited, as asked",
+        "restarts after failures do not count",
+        "all of them are used up",
+        "the only one is used up",
+    ],
+)
+def test_a_disruption_has_the_consequence_that_the_spec_asks_for(
+    policy: dict[str, Any], attempt: Attempt, step: type[Step]
+) -> None:
+    (planned,) = decide(replace(concluded(FAILED, ending=TAKEN, **policy), attempt=attempt), 110).steps
+    assert isinstance(planned, step)
+
+
+def test_disruptions_and_failures_are_counted_apart_and_the_attempts_number_grows_with_both() -> None:
+    before = replace(concluded(FAILED, ending=TAKEN, is_made=True), attempt=Attempt(number=3, restarts=3))
+    (step,) = decide(before, 110).steps
+    assert isinstance(step, Restart)
+    assert (step.attempt.number, step.attempt.restarts, step.attempt.disruptions) == (4, 3, 1)
+    assert step.attempt.begins == 112, "the wait grows with disruptions only"
+
+
+def test_restarts_and_disruptions_are_forgotten_after_an_hour_of_running() -> None:
+    counted = Attempt(number=5, restarts=3, disruptions=2)
+    runs = run(counted, RUNNING, 1000)
+    assert runs.runs_since == 1000
+    assert run(runs, RUNNING, 2000).runs_since == 1000
+    assert run(runs, replace(RUNNING, ailment=Ailment.CRASH_LOOP), 2000).runs_since is None
+    assert forgive(runs, 4599) == runs
+    assert forgive(runs, 4600) == replace(runs, restarts=0, disruptions=0), "the number names pods, and stays"
+    failing = replace(concluded(FAILED, is_made=True, on_failure=RESTART), attempt=run(runs, FAILED, 4700))
+    (step,) = decide(failing, 110).steps
+    assert isinstance(step, Restart)
+    assert (step.attempt.number, step.attempt.restarts, step.attempt.disruptions) == (6, 1, 0)
+
+
+def test_the_hour_of_running_is_looked_at_when_it_is_over() -> None:
+    attempt = Attempt(number=1, restarts=1, begins=100, runs_since=120.0)
+    long = held(100, ttl=9000, pod_grace=10.0)
+    assert decide(replace(situation(RUNNING, lease=long, is_made=True), attempt=attempt), 130).look_at == 3720
+
+
+def test_while_the_item_is_stopping_or_the_resource_is_deleted_nothing_is_restarted() -> None:
+    taken = replace(RUNNING, terminating=True, disruption=Cause.EVICTED)
+    for before in (
+        situation(taken, lease=STOPPING, is_made=True),
+        replace(situation(taken, is_made=True), deleting=True),
+    ):
+        assert conclude(before, 110) is None
+        for ending in (None, TAKEN):
+            steps = decide(replace(before, ending=ending), 110).steps
+            assert not [step for step in steps if isinstance(step, Restart | MakePod | AwaitAnother)]
+
+
+# --- A lost node -------------------------------------------------------------------------------------------------
+
+LOST = replace(RUNNING, terminating=True, disruption=Cause.NODE_LOST, node="node-1")
+
+
+def after_the_loss(*pods: Pod) -> Situation:
+    before = situation(LOST, is_made=True)
+    ending = conclude(before, 110)
+    assert ending is not None
+    (step,) = decide(replace(before, ending=ending), 110).steps
+    assert isinstance(step, Restart)
+    return replace(before, attempt=step.attempt, bound={pod.uid: pod for pod in pods})
+
+
+def test_after_the_loss_of_a_node_no_pod_is_made_while_the_old_one_may_run() -> None:
+    waiting = after_the_loss(LOST)
+    assert waiting.attempt.lost == frozenset({("pod1", "node-1")})
+    assert decide(waiting, 113).steps == (EndPod("pod1", "sandbox", None), AwaitNode("pod1", "node-1"))
+    removed = after_the_loss(replace(LOST, gone=True))
+    assert decide(removed, 113).steps == (AwaitNode("pod1", "node-1"),), "its object is gone, which says nothing"
+    cleared = replace(removed, attempt=replace(removed.attempt, lost=frozenset()))
+    assert decide(cleared, 113).steps == (MakePod(1),)
+
+
+@pytest.mark.parametrize("end", [{"phase": "Failed"}, {"phase": "Succeeded"}, {"result": Result.FAILED}], ids=str)
+def test_a_pod_on_a_lost_node_whose_containers_are_reported_terminated_runs_no_more(end: dict[str, Any]) -> None:
+    ended = after_the_loss(replace(LOST, gone=True, **end))
+    assert decide(ended, 113).steps == (MakePod(1),)
+
+
+def test_a_pod_on_a_lost_node_whose_end_is_not_known_by_the_start_deadline_stops_the_item() -> None:
+    waiting = after_the_loss(replace(LOST, gone=True))
+    assert conclude(waiting, 711) is None
+    ending = conclude(waiting, 712)
+    assert ending is not None
+    assert (ending.cause, ending.follows) == (Cause.NODE_LOST, Follows.STOP)
+    assert "node-1" in ending.message
+    assert decide(replace(waiting, ending=ending), 712).steps == (StopItem(force=True),)
+
+
+def test_a_pod_that_was_on_no_node_is_lost_on_none() -> None:
+    nowhere = replace(LOST, node="")
+    ending = Ending(Cause.NODE_LOST, "", "sandbox", Follows.ON_DISRUPTION)
+    (step,) = decide(concluded(nowhere, ending=ending, is_made=True), 110).steps
+    assert isinstance(step, Restart)
+    assert step.attempt.lost == frozenset()
 
 
 def test_a_rejected_pod_is_made_again_under_the_same_attempt_once_it_is_gone() -> None:

@@ -61,7 +61,8 @@ def test_what_a_lease_may_end_with_is_final() -> None:
 def test_these_reasons_are_logged_as_warnings() -> None:
     assert {reason.value for reason in Reason if TABLE[reason].log is Severity.WARNING} == words(
         "Fenced Expired TakenOver Requeued NotFound Unauthorized CredentialsMissing Rejected InvalidSpec InDoubt"
-        " Unreachable BudgetShort HeldByAnother Duplicate FencePending DeletionRefused"
+        " QuotaExceeded AdmissionUnavailable Unreachable BudgetShort HeldByAnother Duplicate"
+        " FencePending DeletionRefused"
     )
 
 
@@ -91,7 +92,7 @@ def test_with_these_reasons_a_lease_is_in_no_trouble(status: str, calm: str) -> 
 def test_with_these_reasons_a_sandbox_is_in_no_trouble() -> None:
     levels = {reason: level_of(Kind.SANDBOX_READY, Verdict.FALSE, reason) for reason in (*Reason, TOMORROW)}
     assert {str(reason) for reason, level in levels.items() if level is not Level.TROUBLE} == words(
-        "NoPod Creating Restarting Pending NotReady Running Succeeded Ending Ended"
+        "NoPod Creating Restarting SchedulingGated Pending NotReady Running Succeeded Ending Ended"
     )
 
 
