@@ -117,13 +117,13 @@ async def test_the_first_list_is_awaited_until_a_watch_has_reported_all_of_it() 
         _listed(server, "uid-1", "uid-2", "uid-3", "uid-4")
         await census.take()
         assert census.awaited() == 4
-        census.saw("team", "one", "uid-1")
-        census.saw("team", "two", "uid-2")
+        census.saw("team", "one", "uid-1", "1")
+        census.saw("team", "two", "uid-2", "1")
         census.gone("uid-2")
         assert census.awaited() == 2
         # What was created later is not part of the first list; what vanished before a watch reported it never comes.
         _listed(server, "uid-1", "uid-3", "uid-5")
         await census.take()
         assert census.awaited() == 1
-        census.saw("team", "three", "uid-3")
+        census.saw("team", "three", "uid-3", "1")
         assert census.awaited() == 0
