@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -29,10 +30,10 @@ def get(operator: Operator, path: str) -> tuple[int, str]:
     return answer.status_code, answer.text
 
 
-def hold(leases: Leases, simulator: Simulator, *items: str) -> None:
+def hold(leases: Leases, simulator: Simulator, *items: str, **spec: Any) -> None:
     for item in items:
         simulator.create_item(item)
-    leases.create(*items, pods=True)
+    leases.create(*items, pods=True, **spec)
     for item in items:
         leases.await_condition(item, "Ready", "True")
 
