@@ -108,14 +108,14 @@ def test_one_leases_401_and_an_api_server_that_is_away_are_no_illness(
     # A refused key is probed each ten seconds, so the lease has to outlast a few of them.
     often = {"KUBECONFIG": str(proxy.kubeconfig), "WORKLEASE_MAX_HEARTBEAT_INTERVAL": "2"}
     with Operator(control_plane, namespace, simulator.url, **often) as operator:
-        hold(leases, simulator, "work_a", ttlSeconds=90)
+        hold(leases, simulator, "work_a", ttlSeconds=40)
         wait_for(lambda: is_ready(operator), seconds=30, what="the first list")
         simulator.set_environment_keys(simulator.environment_id, "another-key")
         leases.await_condition("work_a", "LeaseHeld", "True", "Unauthorized")
         assert get(operator, "/healthz")[0] == 200
         wait_for(
             lambda: operator.scrape()["worklease_leases_overdue"] == 1,
-            seconds=20,
+            seconds=40,
             what="an overdue beat in the metrics",
         )
         assert get(operator, "/healthz")[0] == 200
