@@ -56,12 +56,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Report what a test cost with its fixtures."""
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    return (yield from _priced(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    return (yield from _priced(item))
+
+
+def _priced(item: pytest.Item) -> Iterator[None]:
+    """Report what a phase of a test cost. The end of the last test is left out: the forks' own parent ends in it."""
     before = used_by(RUSAGE_SELF) + used_by(RUSAGE_CHILDREN)
-    result = yield
-    report_test(item.nodeid, used_by(RUSAGE_SELF) + used_by(RUSAGE_CHILDREN) - before)
-    return result
+    try:
+        return (yield)
+    finally:
+        report_test(item.nodeid, used_by(RUSAGE_SELF) + used_by(RUSAGE_CHILDREN) - before)
 
 
 @pytest.hookimpl(trylast=True)

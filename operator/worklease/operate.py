@@ -72,12 +72,7 @@ async def operate(settings: Settings) -> None:
         publisher.add(events.listen)
         health.say("reading the checkpoint")
         clients = await _open_clients(settings, kubernetes, own, publisher, opened)
-        options = LeaseOptions(
-            interval=settings.max_heartbeat_interval,
-            credentials_secret=settings.credentials_secret,
-            sandbox_annotations=settings.sandbox_annotations,
-        )
-        keeper = Keeper(clients, options, monotonic, wall)
+        keeper = Keeper(clients, _lease_options(settings), monotonic, wall)
         metrics.watch(FleetCollector(keeper, clients.budget, monotonic))
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(events.run(), name="events")
@@ -96,6 +91,14 @@ async def operate(settings: Settings) -> None:
             await _end(clients, keeper, watching)
             for task in (looking, noticing, writing, reporting, checkpointing):
                 task.cancel()
+
+
+def _lease_options(settings: Settings) -> LeaseOptions:
+    return LeaseOptions(
+        interval=settings.max_heartbeat_interval,
+        credentials_secret=settings.credentials_secret,
+        sandbox_annotations=settings.sandbox_annotations,
+    )
 
 
 async def _look_for_work_api(work_api: WorkApi) -> None:

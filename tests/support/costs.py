@@ -68,10 +68,10 @@ def costs(reports: str) -> tuple[dict[str, float], dict[str, float]]:
             kinds[kind] += entry["seconds"]
         if (test := entry.get("test")) and kind in (None, OPERATORS, SIMULATORS):
             tests[test] += entry["seconds"]
-    # The first process waits for the workers, and they for all but their forks.
+    # The first process waits for the workers, and they for all others.
     children = kinds.pop(CHILDREN, 0.0) - kinds[WORKER]
     kinds[TESTS] += kinds.pop(WORKER, 0.0)
-    kinds[OTHERS] = max(0.0, children - kinds[CONTROL_PLANES])
+    kinds[OTHERS] = max(0.0, children - kinds[CONTROL_PLANES] - kinds[OPERATORS] - kinds[SIMULATORS])
     return _by_size(kinds), _by_size(tests)
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_reading import read_pod
-from worklease.cluster.pods import DeletionAccepted, NotAdmitted, Pods
+from worklease.cluster.pods import DeletionAccepted, MaybeMade, NotAdmitted, Pods
 from worklease.rules.pods import Obstacle, Pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
@@ -253,7 +253,6 @@ WEBHOOK = 'failed calling webhook "w.example.com": failed to call webhook: Post 
         (refused(500, 'admission webhook "w.example.com" denied the request: no'), Obstacle.SPEC),
         (refused(429), Obstacle.ADMISSION),
         (refused(504), Obstacle.ADMISSION),
-        (Answer(fault=Fault.RESET), Obstacle.ADMISSION),
     ],
 )
 async def test_a_pod_that_is_not_made_says_whether_it_is_the_pods_own_fault(
@@ -264,6 +263,14 @@ async def test_a_pod_that_is_not_made_says_whether_it_is_the_pods_own_fault(
         assert isinstance(outcome, NotAdmitted)
         assert outcome.obstacle is obstacle
         assert outcome.message
+
+
+async def test_what_got_no_answer_may_have_been_made_but_for_a_dry_run(server: ScriptedServer, sandboxes: Pods) -> None:
+    server.script = lambda seen: Answer(fault=Fault.RESET) if seen.method == "POST" else refused(404)
+    tried = await sandboxes.dry_run("sandboxes", body())
+    assert isinstance(tried, NotAdmitted)
+    assert tried.obstacle is Obstacle.ADMISSION
+    assert isinstance(await sandboxes.make("sandboxes", body()), MaybeMade)
 
 
 # --- Nodes ---------------------------------------------------------------------------------------------------------
