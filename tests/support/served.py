@@ -23,7 +23,7 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 X_API_KEY = {"x-api-key": API_KEY}
 NO_HEARTBEAT = "NO_HEARTBEAT"
 
-DEADLINE = 10.0  # seconds for a condition, which takes one or two on an idle machine
+DEADLINE = 30.0  # seconds for a condition, which takes one or two, or a beat or two of a worker, on an idle machine
 POLL_INTERVAL = 0.01  # seconds between two reads of the history
 
 
