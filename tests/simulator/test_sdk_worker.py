@@ -14,7 +14,7 @@ from support.served import API_KEY, ENVIRONMENT, KEY, Served
 from work_api_simulator.items import State, StopMode
 from work_api_simulator.simulation import NewItem
 
-TTL = 10  # seconds; the SDK then beats every five: "every max(1, min(ttl/2, 30)) s", so there is room for a busy machine
+TTL = 10  # seconds; the SDK then beats every five ("every max(1, min(ttl/2, 30)) s"): room for a busy machine
 History = Sequence[Mapping[str, Any]]
 
 

@@ -44,6 +44,8 @@ class Installation:
             patch = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
             self.plane.kubectl("--namespace", namespace, "patch", "worklease", name, *patch)
         self.plane.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
+        for namespace in self._namespaces:  # a pod may be one that never ends by itself
+            self.plane.kubectl("--namespace", namespace, "delete", "pods", "--all", "--grace-period=0", "--force")
         self.plane.kubectl("delete", "namespace", *self._namespaces, "--ignore-not-found", "--timeout=120s")
 
     def make_namespace(self, name: str) -> str:
