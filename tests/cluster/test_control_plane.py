@@ -151,7 +151,7 @@ def test_its_certificate_passes_the_strict_checks_of_newer_pythons(control_plane
         assert safe.version() == "TLSv1.3"
 
 
-damaging = pytest.mark.xdist_group("a control plane that is damaged")
+damaging = pytest.mark.xdist_group("a control plane of its own 2")
 
 
 @pytest.fixture(scope="module")

@@ -34,13 +34,14 @@ def bench(*words: str, may_end_with: tuple[int, ...] = (0,)) -> str:
 # The fixture is not used: it makes sure that the binaries are built before the time limit begins.
 @pytest.mark.timeout(600)
 @pytest.mark.long(seconds=120)
+@pytest.mark.xdist_group("a control plane of its own 1")
 def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
     control_plane: ControlPlane, tmp_path: Path
 ) -> None:
     assert control_plane.is_ready
     lines, document = tmp_path / "lines.jsonl", tmp_path / "performance.md"
     document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    small = ("--sizes=12/10", "--window=11", "--pairs=1")
+    small = ("--sizes=12/4", "--window=12", "--pairs=1")
     printed = bench(*small, f"--lines={lines}", f"--document={document}")
     rows: list[dict[str, Any]] = [json.loads(line) for line in lines.read_text().splitlines()]
     assert [row["contender"] for row in rows] == ["floor", "worklease", "tutorial"]
@@ -62,6 +63,7 @@ def test_the_smallest_form_measures_all_contenders_and_writes_what_it_prints(
 # A test cannot say whether time bounds hold on a busy machine; it checks that each is measured.
 @pytest.mark.timeout(600)
 @pytest.mark.long(seconds=100)
+@pytest.mark.xdist_group("a control plane of its own 2")
 def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_plane: ControlPlane) -> None:
     assert control_plane.is_ready
     printed = bench("--waves", "--sizes=20/10", may_end_with=(0, 1))

@@ -56,6 +56,7 @@ def outlast(simulator: Simulator, items: list[str], seconds: float) -> None:
 
 
 @pytest.mark.long(seconds=60)
+@pytest.mark.xdist_group("a control plane of its own 1")
 def test_a_killed_api_server_costs_no_beat_and_what_it_missed_is_done_when_it_is_back() -> None:
     items = ["work_a", "work_b", "work_c", "work_stopped", "work_lost"]
     with OwnControlPlane() as plane, Simulator("--ttl", "15") as simulator:

@@ -12,6 +12,7 @@ SECONDS = 280.0  # for what takes 40 on an idle machine
 
 
 @pytest.mark.long(seconds=45)
+@pytest.mark.xdist_group("a control plane of its own 2")
 def test_the_demo_tells_its_story_and_each_of_its_claims_is_so(tmp_path: Path) -> None:
     picture = tmp_path / "demo.svg"
     done = subprocess.run(

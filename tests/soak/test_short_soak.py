@@ -14,6 +14,7 @@ SECONDS = 280.0  # for one minute, another for the absences, the start, and a bu
 @pytest.mark.usefixtures("control_plane")  # the soak starts its own; this one builds the binaries beforehand
 @pytest.mark.timeout(300)
 @pytest.mark.long(seconds=90)
+@pytest.mark.xdist_group("a control plane of its own 1")
 def test_a_short_soak_finds_nothing() -> None:
     command = [sys.executable, "-m", "soak", "--kills=5", "--minutes=1", "--leases=8", "--outage=25", "--seed=7"]
     ended = subprocess.run(
