@@ -104,11 +104,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _share_control_planes(items: list[pytest.Item]) -> None:
     """Let tests that damage or fill a control plane of their own run in groups, one control plane for each group."""
     bare = [item for item in items if "bare_control_plane" in getattr(item, "fixturenames", ())]
-    for number, module in enumerate(sorted({item.path for item in bare})):
-        for item in bare:
-            if item.path == module:
-                item.add_marker(pytest.mark.xdist_group(f"bare control plane {number % BARE_CONTROL_PLANES + 1}"))
-                item.add_marker(pytest.mark.long(seconds=GROUP_SECONDS))
+    modules = sorted({item.path for item in bare})
+    for item in bare:
+        number = modules.index(item.path) % BARE_CONTROL_PLANES + 1
+        item.add_marker(pytest.mark.xdist_group(f"bare control plane {number}"))
+        item.add_marker(pytest.mark.long(seconds=GROUP_SECONDS))
 
 
 def _positions(items: list[pytest.Item]) -> dict[pytest.Item, float]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from controlplane import ControlPlane, wait_for
+from controlplane import wait_for
 from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
 from support.installation import Installation
 from support.operator import Leases
-from support.sandboxes import disrupt, remove_pod
+from support.sandboxes import disrupt
 from support.simulator import Simulator, accepted
 from worklease.preflight import OWN_RIGHTS, RIGHTS, Right
 
@@ -118,19 +118,16 @@ def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator
     leases.await_condition("work_templated", "SandboxReady", "True")
     simulator.stop_item("work_templated")
     wait_for(lambda: leases.get("work_templated") is None, seconds=60, what="its deletion after it has finished")
-    lose_a_node(installation.plane, leases, simulator)
+    lose_a_node(leases, simulator)
     wait_for(lambda: simulator.item("work_deleted")["state"] == "stopped", seconds=30, what="the item's stop")
 
 
-def lose_a_node(plane: ControlPlane, leases: Leases, simulator: Simulator) -> None:
+def lose_a_node(leases: Leases, simulator: Simulator) -> None:
     """Take a pod away as the controller of lost nodes does: the operator looks at the node."""
     simulator.create_item("work_lost")
     before = set(leases.pods())
     leases.create("work_lost", sandbox={"template": leases.template(termination="Never")})
     leases.await_condition("work_lost", "SandboxReady", "True")
-    pod = leases.await_pod(besides=before)
-    disrupt(leases, pod, "DeletionByTaintManager", "Taint manager: deleting")
+    disrupt(leases, leases.await_pod(besides=before), "DeletionByTaintManager", "Taint manager: deleting")
     message = leases.await_condition("work_lost", "SandboxReady", "False", "Ending")
     assert "node.kubernetes.io/out-of-service" in message
-    remove_pod(plane, leases, pod)
-    leases.delete("work_lost", wait=True)

@@ -103,6 +103,8 @@ def _become(program: str, arguments: list[str], environment: dict[str, str], log
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()  # Ctrl-C goes to every process of the terminal's group
+    # Among what is inherited is the pipe by whose end the fork server learns that the worker has ended.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(output, stream)

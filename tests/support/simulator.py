@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -63,7 +64,8 @@ class Simulator:
                 )
             if time.monotonic() > deadline:
                 raise TimeoutError(f"The simulator did not listen within {START_TIMEOUT:.0f} s: {self.log()}")
-            time.sleep(START_POLL)
+            with suppress(TimeoutError):
+                self.process.wait(START_POLL)
         return ready.read_text(encoding="utf-8")
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ Owns the reading of Secrets and the rule which key is used. Must not log, show o
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
@@ -111,12 +111,6 @@ class Credentials:
         known = self._known.get((namespace, name))
         found = None if known is None else self._chosen((namespace, name), known.found)
         return found if isinstance(found, Key) else None
-
-    def retain(self, names: Collection[Name]) -> None:
-        """Forget the keys of all other Secrets: no resource names them any more."""
-        for keys in (self._known, self._last, self._refused):
-            for at in keys.keys() - names:
-                del keys[at]
 
     def _chosen(self, at: Name, found: Key | NoKey) -> Key | NoKey:
         """Return which key of a Secret to try: the first, unless that was refused and there is another."""

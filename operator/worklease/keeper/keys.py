@@ -103,7 +103,8 @@ class Keys:
 
     def note_accepted(self, kept: Kept, key: Key) -> None:
         """Note that the server accepted a key: it was none of those that it refused."""
-        kept.calls.refusals, kept.calls.last_try = {}, None
+        if kept.calls.refusals:
+            kept.calls.refusals, kept.calls.last_try = {}, None
         self._probes.note_accepted(_place(kept, key))
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from worklease.keeper.keeper import Keeper
 from worklease.watching.census import Census
+from worklease.watching.known_objects import identity
 
 AT_ONCE: Final = 5
 """Reports that are received in one go: it takes some milliseconds, in which no beat is sent."""
@@ -82,14 +83,12 @@ class Bridge:
 
     def see(self, body: Mapping[str, Any]) -> None:
         """Pass a resource on, unless it is known to be gone: a timer's body, or a list, may be older than that."""
-        metadata = body["metadata"]
-        if self.census.saw(*_sighting(metadata)):
+        if self.census.saw(*identity(body["metadata"])):
             self._keeper.see(body)
 
     def see_found(self, body: Mapping[str, Any]) -> None:
         """Pass a resource of the first list on."""
-        metadata = body["metadata"]
-        if self.census.saw(*_sighting(metadata), by_watch=False):
+        if self.census.saw(*identity(body["metadata"]), by_watch=False):
             self._keeper.see(body)
 
     def see_listed(self, body: Mapping[str, Any]) -> None:
@@ -105,7 +104,7 @@ class Bridge:
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Pass a pod on."""
-        self.census.saw_pod(*_sighting(body["metadata"]))
+        self.census.saw_pod(*identity(body["metadata"]))
         self._keeper.see_pod(body)
 
     def see_listed_pod(self, body: Mapping[str, Any]) -> None:
@@ -118,7 +117,3 @@ class Bridge:
         """Pass on that a pod is gone, or its labels are."""
         self.census.lost_pod(body["metadata"]["uid"])
         self._keeper.unsee_pod(body)
-
-
-def _sighting(metadata: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    return (metadata["namespace"], metadata["name"], metadata["uid"], metadata["resourceVersion"])

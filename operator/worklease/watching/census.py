@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, assert_never
 from worklease.api.names import ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
 from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, Refused
 from worklease.cluster.paging import Page, list_pages
-from worklease.watching.known_objects import BLIND_AFTER, KnownObjects, Scope, Sighting
+from worklease.watching.known_objects import BLIND_AFTER, KnownObjects, Scope, Sighting, identity
 
 INTERVAL: Final = 180.0
 """Seconds between two censuses if nothing asks for one: beats for a resource that vanished go on no longer than that,
@@ -237,8 +237,7 @@ class Census:
 
     def _take_over(self, known: KnownObjects, body: Mapping[str, Any]) -> None:
         """Report an object as it was read."""
-        metadata = body["metadata"]
-        reported = (metadata["namespace"], metadata["name"], metadata["uid"], metadata["resourceVersion"])
+        reported = identity(body["metadata"])
         if known is self._pods:
             self.saw_pod(*reported)
             self._listener.see_pod(body)

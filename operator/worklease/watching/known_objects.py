@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 BLIND_AFTER: Final = 60.0
 """Seconds in which a watch must report anything at all while there is an object that it never reported."""
@@ -28,6 +28,11 @@ class Sighting:
     version: str
     by_watch: bool
     """Whether a watch reported it, or the first list alone."""
+
+
+def identity(metadata: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return an object's namespace, name, uid and resource version."""
+    return (metadata["namespace"], metadata["name"], metadata["uid"], metadata["resourceVersion"])
 
 
 class KnownObjects:

@@ -142,8 +142,10 @@ class _Hold:
 
     def next_probe(self, now: float) -> _Waiting | None:
         """Return the call that shows whether the server lets the key's calls through again; None before its time."""
+        if now < self.probe_at:
+            return None  # first, because this is asked at each turn that anybody takes
         self.waiting = [entry for entry in self.waiting if not entry.turn.done()]
-        if now < self.probe_at or not self.waiting:
+        if not self.waiting:
             return None
         self.probe_at = now + backoff(self.probes, SECOND_PROBE, LONGEST_PROBE)
         self.probes += 1

@@ -101,6 +101,23 @@ def test_a_fork_that_holds_the_pipe_open_keeps_nothing_alive(folder: Path) -> No
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def test_a_preloaded_program_ends_with_the_worker_that_started_it() -> None:
+    """However the worker ends: its fork server notices, and Linux ends the server's forks."""
+    command = [sys.executable, "-c", "from support.simulator import Simulator; print(Simulator().process.pid); input()"]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=python_environment(PYTHONUNBUFFERED="1"),
+    ) as worker:
+        assert worker.stdout is not None
+        started = int(worker.stdout.readline())
+        assert is_alive(started)
+        worker.kill()
+    wait_for(lambda: not is_alive(started), seconds=15, what="the end of the program")
+
+
 def test_a_killed_reaper_leaves_no_process(folder: Path) -> None:
     with parent(folder, "wait") as (_, pids):
         os.kill(pids[0], signal.SIGKILL)
