@@ -26,6 +26,7 @@ from worklease.cluster.client import CALL_TIMEOUT, KubernetesApi, open_client
 LOOPBACK = "127.0.0.1"
 DEADLINE = 20.0  # seconds for a condition, which takes milliseconds on an idle machine
 POLL_INTERVAL = 0.005  # seconds between two checks of a condition
+CLOSING = 2.0  # seconds in which connections close, which takes milliseconds; some of a server that is gone never do
 TEST_KEY = Path(__file__).with_name("test_key_trusted_by_nobody.pem")
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: closing resets the connection
 
@@ -269,3 +270,18 @@ async def kubernetes_at(
         yield api
     finally:
         await api.close()
+        await _until_connections_are_closed()
+
+
+async def _until_connections_are_closed() -> None:
+    """Wait for the ends of connections that are being closed; what the loop leaves open is garbage in a later test.
+
+    A call that is given up closes its connection beside the client's own: TLS waits for the server's word. Nothing
+    public tells of it.
+    """
+    transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+    deadline = asyncio.get_running_loop().time() + CLOSING
+    while any(each.is_closing() and each.get_extra_info("socket").fileno() >= 0 for each in list(transports.values())):
+        if asyncio.get_running_loop().time() > deadline:
+            return
+        await asyncio.sleep(0.001)
