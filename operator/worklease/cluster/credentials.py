@@ -20,6 +20,13 @@ SESSIONS_TOKEN: Final = "sessions-token"  # noqa: S105 (the name of a Secret's k
 CACHE_SECONDS: Final = 30.0
 """Seconds for which a key is used before its Secret is read again; after a refused key it is read at once."""
 
+UNUSED_SECONDS: Final = 12 * 3600.0
+"""Seconds after which a Secret that nobody asks about is forgotten, and its keys with it. A held lease asks at each
+beat, three times within a TTL, and no TTL is longer than a day."""
+
+TIDY_GAP: Final = 60.0
+"""Seconds between two looks for Secrets that nobody asks about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -61,6 +68,7 @@ class Credentials:
         self._refused: dict[Name, Key] = {}
         """The first keys that were refused, each until its Secret changes or its other key is refused too."""
         self._reading: dict[Name, asyncio.Task[Key | NoKey]] = {}
+        self._tidied = clock()
 
     async def key(self, namespace: str, name: str) -> Key | NoKey:
         """Return the key of a Secret.
@@ -150,7 +158,19 @@ class Credentials:
         self._known[at] = _CachedKey(found, self._clock())
         if isinstance(found, Key):
             self._last[at] = found
+        self._forget_unused()
         return found
+
+    def _forget_unused(self) -> None:
+        """Forget the Secrets that nobody asked about for long: who asks has one read that was not read lately."""
+        now = self._clock()
+        if now - self._tidied < TIDY_GAP:
+            return
+        self._tidied = now
+        for at in [each for each, known in self._known.items() if now - known.at > UNUSED_SECONDS]:
+            del self._known[at]
+            self._last.pop(at, None)
+            self._refused.pop(at, None)
 
 
 def _has(found: Key | NoKey, key: Key) -> bool:

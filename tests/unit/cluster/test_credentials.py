@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import logging
 from collections.abc import AsyncIterator
 
@@ -9,7 +10,7 @@ import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, in_turn, kubernetes_at, serving, until
 from worklease.cluster.client import KubernetesApi
-from worklease.cluster.credentials import CACHE_SECONDS, Credentials, Key, NoKey
+from worklease.cluster.credentials import CACHE_SECONDS, UNUSED_SECONDS, Credentials, Key, NoKey
 
 KEY = "sk-ant-oat01-environment"
 TOKEN = "sk-ant-oat01-session"
@@ -297,3 +298,23 @@ async def test_what_was_missing_is_not_said_of_a_server_that_does_not_answer(
     server.script = in_turn(refused(404), refused(503, "overloaded"))
     assert "does not exist" in await problem_of(credentials)
     assert "overloaded" in await problem_of(credentials)
+
+
+async def test_keys_of_secrets_that_nobody_asks_about_any_more_are_not_kept_in_memory(
+    server: ScriptedServer, credentials: Credentials, clock: Clock
+) -> None:
+    def keys_in_memory() -> int:
+        gc.collect()
+        return sum(isinstance(each, Key) and KEY in each.value.get_secret_value() for each in gc.get_objects())
+
+    server.script = lambda seen: secret(environment_key=f"{KEY} of {seen.path}")
+    for number in range(1000):
+        assert isinstance(await credentials.key("sandboxes", f"secret-{number}"), Key)
+    assert keys_in_memory() == 1000
+    clock.now += UNUSED_SECONDS / 2
+    assert isinstance(await credentials.key_within(*SECRET, 0.0), Key)
+    clock.now += UNUSED_SECONDS / 2 + 1
+    server.script = always(refused(404))
+    assert isinstance(await credentials.key_within("sandboxes", "another", 0.0), NoKey)
+    assert keys_in_memory() == 1
+    assert isinstance(credentials.last_key(*SECRET), Key), "it was asked about since"
