@@ -13,6 +13,9 @@ from worklease.api.models import MOST_SANDBOXES
 from worklease.rules.pods import Ending, Pod
 from worklease.rules.situation import Ailing, Asked, Attempt, NotMade, admit, ail, forgive, run
 
+MOST_GONE: Final = 2 * MOST_SANDBOXES
+"""Pods of one resource that went and are kept in memory: more than a status shows, so that a late event finds them."""
+
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 """One empty map, which thousands of resources without a pod share."""
 
@@ -28,6 +31,8 @@ class BoundPods:
     bound: Mapping[str, Pod] = field(default_factory=_none)
     deletions: Mapping[str, Asked] = field(default_factory=_none)
     ailing: Mapping[str, Ailing] = field(default_factory=_none)
+    went: tuple[str, ...] = ()
+    """The uids of the bound pods that this process saw go, in that order."""
     attempt: Attempt = field(default_factory=Attempt)
     making: NotMade | None = None
     """A pod that was asked for and refused."""
@@ -65,12 +70,27 @@ class BoundPods:
         self.attempt = run(admit(self.attempt, known, pod, now), pod, now)
         if (ailing := ail(self.ailing.get(pod.uid), pod, now)) is not None:
             self.ailing = {**self.ailing, pod.uid: ailing}
+        if pod.gone:
+            self._note_gone(pod.uid)
 
     def lose(self, uid: str) -> None:
         """Mark a bound pod as gone."""
         pod = self.bound.get(uid)
         if pod is not None:
             self.bound = {**self.bound, uid: _gone(pod)}
+            self._note_gone(uid)
+
+    def _note_gone(self, uid: str) -> None:
+        """Note that a pod went, and forget the one that went first of many: without a new attempt nothing else does."""
+        if uid in self.went:
+            return
+        self.went = (*self.went, uid)
+        if len(self.went) > MOST_GONE:
+            first, *rest = self.went
+            self.went = tuple(rest)
+            self.bound = {each: pod for each, pod in self.bound.items() if each != first}
+            self.deletions = {each: asked for each, asked in self.deletions.items() if each != first}
+            self.ailing = {each: ailing for each, ailing in self.ailing.items() if each != first}
 
     def note_deletion(self, uid: str, asked: Asked) -> None:
         """Store what became of a deletion that was asked for."""
@@ -97,6 +117,7 @@ class BoundPods:
         """
         shown = {pod.uid for pod in current_first(self.bound, attempt.settled)[:MOST_SANDBOXES]}
         self.bound = {uid: pod for uid, pod in self.bound.items() if uid in shown or not pod.gone}
+        self.went = tuple(uid for uid in self.went if uid in self.bound)
         self.attempt = replace(attempt, settled=attempt.settled & self.bound.keys())
         self.ending, self.making, self.fence_fell = None, None, False
 

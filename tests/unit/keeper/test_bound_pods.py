@@ -7,11 +7,12 @@ from typing import Any
 from worklease.api.models import WorkLease
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
+from worklease.keeper.bound_pods import MOST_GONE, BoundPods
 from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.resume import resume
 from worklease.rules.lifecycle import MakePod, decide
 from worklease.rules.pods import Cause, Pod
-from worklease.rules.situation import conclude
+from worklease.rules.situation import Asked, conclude
 
 NOW = datetime(2026, 11, 24, 12, 0, 30, tzinfo=UTC)
 WALL = ClockPair(monotonic=100.0, utc=NOW)
@@ -131,3 +132,16 @@ def test_a_pod_that_was_gated_when_an_earlier_process_ended_has_its_time_from_no
     kept = resume(WorkLease.parse(resource), options, None, WALL, 100.0)
     kept.bind(Pod(uid="pod1", name=made(), phase="Pending", controller="resource"), 101.0)
     assert kept.pods.attempt.begins == 101.0
+
+
+def test_of_a_thousand_pods_that_came_and_went_within_one_attempt_only_the_last_are_kept() -> None:
+    pods = BoundPods()
+    pods.note(Pod(uid="at-work", name="at-work", phase="Running"), 100.0)
+    for number in range(1000):
+        pods.note(Pod(uid=f"uid-{number}", name=f"pod-{number}", phase="Running"), 100.0)
+        pods.note_deletion(f"uid-{number}", Asked(100.0))
+        pods.lose(f"uid-{number}")
+    assert list(pods.bound) == ["at-work", *(f"uid-{number}" for number in range(1000 - MOST_GONE, 1000))]
+    assert len(pods.deletions) == MOST_GONE
+    pods.lose("at-work")
+    assert pods.bound["at-work"].gone, "the pod that went last is known, whenever it came"
