@@ -224,7 +224,8 @@ class Census:
         await asyncio.sleep(SETTLE)
         lost = list(known.outdated(versions, began).values())
         if lost:
-            _log.warning("the watch lost events of %d objects, which are read path=%s", len(lost), known.path(None))
+            first = f"{lost[0].namespace}/{lost[0].name}"
+            _log.warning("the watch of %s lost events, will read count=%d first=%s", known.plural, len(lost), first)
         for sighting in lost[:MOST_READ]:
             path = f"{known.path(sighting.namespace)}/{sighting.name}"
             match await self._api.call("GET", path):

@@ -40,7 +40,8 @@ class KnownObjects:
 
     def __init__(self, api: str, plural: str, labels: str, scopes: tuple[Scope, ...]) -> None:
         self._api = api
-        self._plural = plural
+        self.plural = plural
+        """What the API calls objects of this kind."""
         self._scopes = scopes
         self._seen: dict[str, Sighting] = {}
         self._last_report: dict[Scope, float] = {}
@@ -50,7 +51,7 @@ class KnownObjects:
 
     def path(self, scope: Scope) -> str:
         """Return the path of a scope's list; that of a namespace is also where its objects are."""
-        return f"{self._api}/{self._plural}" if scope is None else f"{self._api}/namespaces/{scope}/{self._plural}"
+        return f"{self._api}/{self.plural}" if scope is None else f"{self._api}/namespaces/{scope}/{self.plural}"
 
     def saw(self, namespace: str, name: str, uid: str, now: float, *, version: str = "", by_watch: bool = True) -> None:
         """Take note of an object, and of its resource version."""
@@ -102,7 +103,7 @@ class KnownObjects:
         oldest = min(self._unreported[scope].values(), default=began)
         if began - max(oldest, self._last_report.get(scope, oldest)) < BLIND_AFTER:
             return False
-        _log.warning("the watch reports nothing of %d %s that exist", len(self._unreported[scope]), self._plural)
+        _log.warning("the watch reports nothing of %d %s that exist", len(self._unreported[scope]), self.plural)
         self._unreported[scope].clear()
         return True
 

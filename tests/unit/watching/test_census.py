@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving
 from worklease.watching.census import Census
 
@@ -117,7 +119,9 @@ def one(name: str, *, version: str) -> Answer:
     return Answer(body={"metadata": metadata})
 
 
-async def test_an_event_that_a_watch_lost_is_made_good() -> None:
+async def test_an_event_that_a_watch_lost_is_made_good_and_the_warning_names_an_object(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with setting("here") as there:
         there.census.saw("here", "edited", "uid-edited", "5")
         there.census.saw("here", "same", "uid-same", "7")
@@ -134,6 +138,10 @@ async def test_an_event_that_a_watch_lost_is_made_good() -> None:
         assert there.listener.seen == ["edited 7", "failed 7"]
         assert await there.census.take()
         assert there.listener.seen == ["edited 7", "failed 7"], "once"
+    assert [each.getMessage() for each in caplog.records if "lost events" in each.getMessage()] == [
+        "the watch of workleases lost events, will read count=1 first=here/edited",
+        "the watch of pods lost events, will read count=1 first=here/failed",
+    ]
 
 
 async def test_what_the_watch_reports_meanwhile_is_not_read() -> None:
