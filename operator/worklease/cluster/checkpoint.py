@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -32,6 +32,9 @@ etcd keeps the former one for minutes. Thousands of claims at once would fill et
 
 START_TIMEOUT: Final = 60.0
 """Seconds to wait for an API server that refuses or is silent: without the checkpoint the operator knows less."""
+
+UNKNOWN_FOR: Final = 3600.0
+"""Seconds for which a record stays whose resource no list has: ``watchNamespaces`` may be narrowed by mistake."""
 
 RETRY: Final = 1.0
 """Seconds before a call that failed is repeated."""
@@ -69,6 +72,8 @@ class Checkpoint:
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._clock = clock
         self._pace = float(CHARACTERS_PER_SECOND)
+        self._unknown: dict[str, float] = {}
+        """The uids of records whose resource no list has, and since when."""
         self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
 
     async def load(self, *, timeout: float = START_TIMEOUT) -> None:  # noqa: ASYNC109 (all tries share it)
@@ -115,6 +120,19 @@ class Checkpoint:
         shard = self._shard(uid)
         if shard.records.pop(uid, None) is not None:
             self._want(shard, uid, LONGEST_DELAY)
+
+    def drop_unknown(self, there: Collection[str]) -> None:
+        """Forget the records of resources that were in no complete list for an hour; ``there`` are those in this one.
+
+        They vanished while no process watched them, and nothing else would ever take their room from others.
+        """
+        now = self._clock()
+        self._unknown = {
+            uid: self._unknown.get(uid, now) for shard in self._shards for uid in shard.records if uid not in there
+        }
+        for uid, since in self._unknown.items():
+            if now - since > UNKNOWN_FOR:
+                self.drop(uid)
 
     async def commit(self, uid: str, record: str) -> None:
         """Keep a record and wait until it is written; all other changes until then share the write."""

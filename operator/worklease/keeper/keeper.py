@@ -145,6 +145,10 @@ class Keeper:
         kept.turn.end()
         _log.info("resource gone %s", kept.about)
 
+    def count(self, there: Collection[str]) -> None:
+        """Forget what an earlier process recorded of resources that a list of all resources does not have."""
+        self._clients.checkpoint.drop_unknown({*there, *(kept.resource.uid for kept in self._fleet)})
+
     # --- Pods --------------------------------------------------------------------------------------------------
 
     def see_pod(self, body: Mapping[str, Any]) -> None:

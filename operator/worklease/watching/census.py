@@ -67,6 +67,9 @@ class Listener(Protocol):
     def lose_pod(self, uid: str) -> None:
         """Take note that a pod is not found any more, at least not under its labels."""
 
+    def count(self, there: Collection[str]) -> None:
+        """Take note of the uids of all resources that are there."""
+
     def count_pods(self, there: Collection[str]) -> None:
         """Take note of the uids of all pods that are there."""
 
@@ -193,6 +196,8 @@ class Census:
         if (listed := _together(resources)) is not None:
             # A resource that vanishes before a watch reports it is not waited for.
             self._first = listed if self._first is None else self._first & listed
+            if not any(self._is_left_out(self._resources, scope) for scope in self._scopes):
+                self._listener.count(listed)
         return await self._take_pods() and listed is not None
 
     async def _take_pods(self) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 
 from support.scripted_server import Answer, always, kubernetes_at, serving
-from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, Checkpoint
+from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, UNKNOWN_FOR, Checkpoint
 from worklease.cluster.client import METADATA
 
 
@@ -48,3 +48,18 @@ async def test_a_large_one_is_written_less_often_even_for_who_waits_but_at_once_
         assert len(server.seen) == 3
         writing.cancel()
         await asyncio.wait({writing})
+
+
+async def test_the_record_of_a_resource_that_no_list_has_for_an_hour_is_dropped() -> None:
+    async with kubernetes_at("http://127.0.0.1:1") as api:
+        now = [1000.0]
+        checkpoint = Checkpoint(api, "own", lambda: now[0])
+        for uid in ("listed", "vanished", "back"):
+            checkpoint.put(uid, "record", within=0.0)
+        checkpoint.drop_unknown({"listed"})
+        now[0] += UNKNOWN_FOR
+        checkpoint.drop_unknown({"listed", "back"})
+        assert checkpoint.recall("vanished") == "record", "an hour is not over"
+        now[0] += 1.0
+        checkpoint.drop_unknown({"listed"})
+        assert [checkpoint.recall(uid) for uid in ("listed", "vanished", "back")] == ["record", None, "record"]

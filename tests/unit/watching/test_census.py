@@ -30,6 +30,7 @@ class Listener:
     gone: list[str] = field(default_factory=list)
     seen: list[str] = field(default_factory=list)
     counted: list[set[str]] = field(default_factory=list)
+    resources: list[set[str]] = field(default_factory=list)
 
     def see(self, body: Mapping[str, Any]) -> None:
         self.seen.append(f"{body['metadata']['name']} {body['metadata']['resourceVersion']}")
@@ -42,6 +43,9 @@ class Listener:
 
     def lose_pod(self, uid: str) -> None:
         self.gone.append(uid)
+
+    def count(self, there: Collection[str]) -> None:
+        self.resources.append(set(there))
 
     def count_pods(self, there: Collection[str]) -> None:
         self.counted.append(set(there))
@@ -102,8 +106,10 @@ async def test_a_namespace_whose_rights_are_back_is_counted_again() -> None:
         absent = Answer(status=404, body={"kind": "Status", "message": 'workleases "two" not found'})
         served = Answer(body={"resources": [{"name": "workleases"}]})
         there.serve({"/workleases/two": absent, "/apis/worklease.dev/v1alpha1": served})
+        assert there.listener.resources == [], "a list without a namespace is not one of all resources"
         assert await there.census.take()
         assert there.listener.gone == ["uid-two"]
+        assert there.listener.resources == [set()]
 
 
 async def test_where_no_other_namespace_is_watched_the_census_is_not_taken() -> None:
