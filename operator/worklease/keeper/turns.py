@@ -166,7 +166,8 @@ class Turns:
         kept.lease = lapse(kept.lease, now)
         if kept.lease.held and kept.claim_time is None:
             kept.note_claim(self._wall())
-        self._bind_pods(kept, now)
+        if kept.lease.held or not kept.calls.is_done:
+            self._bind_new_pods(kept, now)
         kept.follow_pods()
         kept.pods.forgive(now)
         self._find_rival(kept)
@@ -251,9 +252,7 @@ class Turns:
             in_sight = lambda: self._pod_index.item_of(uid) != NOWHERE  # noqa: E731 (used once, in the next line)
             self._start(kept, f"look {uid}", self._pods.look(kept, pod, in_sight))
 
-    def _bind_pods(self, kept: Kept, now: float) -> None:
-        if not kept.lease.held and kept.calls.is_done:
-            return
+    def _bind_new_pods(self, kept: Kept, now: float) -> None:
         for pod in self._pod_index.pods_of(kept.item):
             if pod.uid not in kept.pods.bound:
                 self.bind(kept, pod, now)
@@ -313,6 +312,7 @@ class Turns:
         else:
             calls.is_done = True
             self._fleet.wake_rivals(kept)
+            self._bind_new_pods(kept, self._clock())  # what came while the finalizer was removed
 
     def remove_from_unreadable(self, reference: Reference) -> None:
         """Remove the finalizer from a resource that is being deleted and that this version cannot read."""

@@ -12,6 +12,7 @@ from support.keeping import clients, wall
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, kubernetes_at, serving, until
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
+from worklease.telemetry import PodIgnored, Publisher, TelemetryEvent
 from worklease.work_api.client import WorkApi
 
 SECRET = Answer(body={"data": {"environment-key": "a2V5"}})
@@ -63,6 +64,7 @@ class Setting:
     keeper: Keeper
     kubernetes: ScriptedServer
     work_api: ScriptedServer
+    published: list[TelemetryEvent]
 
     def asked(self, method: str, part: str) -> list[Seen]:
         return [seen for seen in self.kubernetes.seen if seen.method == method and part in seen.target]
@@ -85,10 +87,11 @@ async def setting(pods: Callable[[Seen], Answer] | None = None) -> AsyncIterator
     ):
         kubernetes.script = answer
         remote.script = lambda _: renewed()
-        used = clients(api, work_api)
+        published: list[TelemetryEvent] = []
+        used = clients(api, work_api, Publisher(published.append))
         keeper = Keeper(used, LeaseOptions(interval=30, credentials_secret="keys"), time.monotonic, wall)
         tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
-        yield Setting(keeper, kubernetes, remote)
+        yield Setting(keeper, kubernetes, remote, published)
         for task in tasks:
             task.cancel()
         await keeper.close()
@@ -135,6 +138,24 @@ async def test_a_made_pod_that_shows_up_after_the_end_is_deleted_and_no_other_is
         await asyncio.sleep(0.1)
         assert [seen.path.rpartition("/")[2] for seen in there.asked("DELETE", "/pods/")] == ["made"]
         assert there.asked("DELETE", "/pods/")[0].json["preconditions"] == {"uid": "uid-made"}
+
+
+async def test_a_labelled_pod_that_comes_while_the_finalizer_is_removed_is_named_as_ignored() -> None:
+    async with setting() as there:
+        usual = there.kubernetes.script
+
+        def script(seen: Seen) -> Answer:
+            if seen.path.endswith("/workleases/lease-1"):
+                there.keeper.see_pod(pod("labelled"))
+            return usual(seen)
+
+        there.kubernetes.script = script
+        there.work_api.script = lambda _: renewed("stopped")
+        there.keeper.see(body(sandbox=TEMPLATE, since=3))
+        await until(lambda: all(each.calls.is_done for each in there.keeper._fleet), "the end of the resource")
+        ignored = [each for each in there.published if isinstance(each, PodIgnored)]
+        assert [each.pod for each in ignored] == ["labelled"]
+        assert there.asked("DELETE", "/pods/") == []
 
 
 async def test_a_creation_without_an_answer_is_looked_for_before_the_end_is_told() -> None:
