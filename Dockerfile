@@ -7,9 +7,8 @@
 # The base needs Python 3.11 or newer with venv, and glibc. It is used to build; nothing of it is inherited. The image
 # is a root file system of its own, put together by tools/image/rootfs.py: Python without the parts that develop and
 # test, the locked packages, the libraries they are linked to, and the certificate authorities.
-# A build for a release names the base by its digest, so that nobody can change it in between:
-# --build-arg PYTHON_IMAGE=python:3.13-slim@sha256:...
-ARG PYTHON_IMAGE=python:3.13-slim
+# The digest names one build of the base, for all its platforms: change it and the tag together.
+ARG PYTHON_IMAGE=python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 FROM ${PYTHON_IMAGE} AS build
 # pip reads these. Where packages must not come from the network: requirements/wheels, and 1.

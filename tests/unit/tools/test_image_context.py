@@ -36,6 +36,11 @@ def test_every_package_is_installed_from_a_lock_by_its_hash() -> None:
     assert {f"requirements/{lock.name}" for lock in LOCKS} == set(re.findall(r"-r (\S+)", commands))
 
 
+def test_the_base_is_named_by_its_digest() -> None:
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(.+)$", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+
+
 def test_no_address_is_in_it() -> None:
     assert re.findall(r"https?://", DOCKERFILE) == []
 
