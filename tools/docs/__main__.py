@@ -3,8 +3,9 @@
 Owns which files those are. Must not build the site: mkdocs does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,24 +13,23 @@ from docs import diagram, layers, metrics, reference, settings
 from docs.states import chart
 
 ROOT = Path(__file__).parents[2]
-
-
-def generated() -> Mapping[Path, str]:
-    """Give the text of each generated file, by its path from the project's root."""
-    documents = Path("docs")
-    return {
-        documents / "reference.md": reference.page((ROOT / "crds" / "workleases.yaml").read_text("utf-8")),
-        documents / "settings.md": settings.page((ROOT / "operator/worklease/settings.py").read_text("utf-8")),
-        documents / "metrics.md": metrics.page(),
-        documents / "pictures" / "lease-states.svg": diagram.draw(chart()),
-        documents / "pictures" / "layers.svg": layers.picture(ROOT),
-    }
+DOCUMENTS = Path("docs")
+PICTURES = DOCUMENTS / "pictures"
+GENERATED: Final[Mapping[Path, Callable[[], str]]] = {
+    DOCUMENTS / "reference.md": lambda: reference.page((ROOT / "crds" / "workleases.yaml").read_text("utf-8")),
+    DOCUMENTS / "settings.md": lambda: settings.page((ROOT / "operator/worklease/settings.py").read_text("utf-8")),
+    DOCUMENTS / "metrics.md": metrics.page,
+    PICTURES / "lease-states.svg": lambda: diagram.draw(chart()),
+    PICTURES / "layers.svg": lambda: layers.picture(ROOT),
+}
+"""What makes the text of each generated file, by its path from the project's root."""
 
 
 @click.command()
 def main() -> None:
     """Write the generated parts of the documents."""
-    for path, text in generated().items():
+    for path, make in GENERATED.items():
+        text = make()
         if not (ROOT / path).exists() or (ROOT / path).read_text("utf-8") != text:
             (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
             (ROOT / path).write_text(text, "utf-8")
