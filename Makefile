@@ -18,8 +18,12 @@ OUTAGE ?= 1800
 # Journey tests spend most of their time waiting, so many more of them run at once than there are cores. Each worker gets
 # one test after the other, in the order of tests/conftest.py; those of a group share what the first of them started.
 SIDE_BY_SIDE := --numprocesses 8 --dist loadgroup --no-loadscope-reorder
+# One process compiles the tests; else each worker does, at the same time.
+COLLECT := $(BIN)/pytest --collect-only --quiet > .venv/collected.log || { cat .venv/collected.log; exit 1; }
 
 export CLICOLOR ?= 1
+# Bytecode is kept, whatever the environment says: a hundred Python programs of one run share it.
+unexport PYTHONDONTWRITEBYTECODE
 # The programs under tools/ and bench/ are not part of the package.
 demo e2e image tools-bin: export PYTHONPATH := tools
 bench: export PYTHONPATH := bench:tools
@@ -61,6 +65,7 @@ pictures: tools-bin ## Draw the demo and the dashboard's main panels from real r
 
 .PHONY: test
 test: lint tools-bin ## All that CI runs except the image: style, types, layers, and every test
+	@$(COLLECT)
 	@$(BIN)/pytest $(SIDE_BY_SIDE) --durations 15
 
 .PHONY: image
@@ -70,6 +75,7 @@ image: $(READY) ## Build the image, list what is in it, and check it, as root; P
 
 .PHONY: check
 check: lint ## The quick part: style, types, layers, and the tests that need no other program
+	@$(COLLECT)
 	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not alerts and not chart and not cluster and not journey and not image"
 
 .PHONY: lint

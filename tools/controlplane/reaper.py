@@ -29,6 +29,8 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 REPORTS = "TEST_RUN_CPU_REPORTS"  # the tests' variable: a file to which each reaper appends what its processes used
 # A server ends before what it depends on: an API server without etcd waits long before it ends.
 LAST_TO_END = "etcd"
+# Memory is collected a quarter as often: a sixth of the processor time less, for a hundred MB more.
+GO = {"GOGC": "400"}
 
 
 class Reaper:
@@ -97,7 +99,7 @@ class Reaper:
     def _start(self, name: str, command: list[str], log: str) -> None:
         """Start a process that writes to its log and ends when this one ends."""
         home = str(self._directory)
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home}
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": home, "TMPDIR": home} | GO
         with Path(log).open("ab") as output:
             self._children[name] = subprocess.Popen(
                 command,

@@ -9,7 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-INTERVAL = 0.1  # short compared with any step of a control plane, long compared with the cost of a check
+INTERVAL = 0.1  # seconds; short compared with any step of a control plane, long compared with the cost of a check
+LONGEST_INTERVAL = 0.5  # seconds
+SHARE = 0.05  # a check comes late by this part of what was waited, at most: long waits would fill the API server's log
 
 
 class DeadlineError(AssertionError):
@@ -18,9 +20,10 @@ class DeadlineError(AssertionError):
 
 def wait_for(condition: Callable[[], T], *, seconds: float, what: str) -> T:
     """Return the condition's first true value, or raise a DeadlineError that says what was awaited."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise DeadlineError(f"{what}: not seen within {seconds:g} s; the last value was {value!r}")
-        time.sleep(INTERVAL)
+        time.sleep(min(max(INTERVAL, waited * SHARE), LONGEST_INTERVAL))
     return value
