@@ -4,53 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from support.keeping import clients, wall
-from support.scripted_server import Answer, Fault, ScriptedServer, Seen, kubernetes_at, serving, until
-from worklease.keeper.keeper import Keeper
-from worklease.keeper.kept import LeaseOptions
-from worklease.telemetry import PodIgnored, Publisher, TelemetryEvent
-from worklease.work_api.client import WorkApi
+from support.keeping import RENEWED, SECRET, TEMPLATE, Keeping, keeping, resource
+from support.scripted_server import Answer, Fault, Seen, until
+from worklease.telemetry import PodIgnored
 
-SECRET = Answer(body={"data": {"environment-key": "a2V5"}})
 LABELS = {"worklease.dev/environment-id": "env_1", "worklease.dev/work-id": "work_1"}
-TEMPLATE = {"template": {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}}
 TTL = 10
 
 
 def renewed(state: str = "active") -> Answer:
-    words = {"last_heartbeat": "2026-11-24T12:00:30Z", "state": state, "lease_extended": state == "active"}
-    return Answer(body={"type": "work_heartbeat", "ttl_seconds": TTL} | words)
+    return Answer(body=RENEWED | {"state": state, "lease_extended": state == "active", "ttl_seconds": TTL})
 
 
-def body(*, since: float | None = None, **spec: Any) -> dict[str, Any]:
-    """Return a resource; with ``since``, one whose lease was renewed so many seconds ago."""
-    metadata = {
-        "name": "lease-1",
-        "namespace": "sandboxes",
-        "uid": "uid-1",
-        "generation": 1,
-        "resourceVersion": "7",
-        "creationTimestamp": "2026-11-24T11:00:00Z",
-        "finalizers": ["worklease.dev/lease"],
-    }
-    whole = {"metadata": metadata, "spec": {"environmentID": "env_1", "workID": "work_1", "ttlSeconds": TTL} | spec}
-    if since is None:
-        return whole
-    now = datetime.now(UTC)
-    status = {
-        "lastHeartbeat": "2026-11-24T12:00:00Z",
-        "state": "active",
-        "leaseExtended": True,
-        "ttlSeconds": TTL,
-        "observedTime": (now - timedelta(seconds=since)).isoformat(),
-        "leaseExpiryTime": (now + timedelta(seconds=TTL - since)).isoformat(),
-        "claimTime": "2026-11-24T11:00:00Z",
-    }
-    return whole | {"status": status}
+def body(**changes: Any) -> dict[str, Any]:
+    return resource(ttl=TTL, ttlSeconds=TTL, **changes)
 
 
 def pod(name: str, *, owner: str | None = None, phase: str = "Running") -> dict[str, Any]:
@@ -59,43 +28,18 @@ def pod(name: str, *, owner: str | None = None, phase: str = "Running") -> dict[
     return {"metadata": metadata | {"ownerReferences": owners}, "spec": {}, "status": {"phase": phase}}
 
 
-@dataclass
-class Setting:
-    keeper: Keeper
-    kubernetes: ScriptedServer
-    work_api: ScriptedServer
-    published: list[TelemetryEvent]
-
-    def asked(self, method: str, part: str) -> list[Seen]:
-        return [seen for seen in self.kubernetes.seen if seen.method == method and part in seen.target]
-
-
 @asynccontextmanager
-async def setting(pods: Callable[[Seen], Answer] | None = None) -> AsyncIterator[Setting]:
+async def setting(pods: Callable[[Seen], Answer] | None = None) -> AsyncIterator[Keeping]:
     def answer(seen: Seen) -> Answer:
         if "/secrets/" in seen.path:
             return SECRET
         if "/pods" in seen.path:
             return pods(seen) if pods is not None else Answer(body={"items": []})
-        return Answer(body={"metadata": {"uid": "uid-1", "resourceVersion": "7"}})
+        return Answer(body={"metadata": {"uid": "uid-lease-1", "resourceVersion": "7"}})
 
-    async with (
-        serving() as kubernetes,
-        serving() as remote,
-        kubernetes_at(kubernetes.url) as api,
-        WorkApi(remote.url, time.monotonic) as work_api,
-    ):
-        kubernetes.script = answer
-        remote.script = lambda _: renewed()
-        published: list[TelemetryEvent] = []
-        used = clients(api, work_api, Publisher(published.append))
-        keeper = Keeper(used, LeaseOptions(interval=30, credentials_secret="keys"), time.monotonic, wall)
-        tasks = [asyncio.create_task(each) for each in (used.checkpoint.run(), used.status.run())]
-        yield Setting(keeper, kubernetes, remote, published)
-        for task in tasks:
-            task.cancel()
-        await keeper.close()
-        await asyncio.wait(tasks)
+    async with keeping(answer) as there:
+        there.work_api.script = lambda _: renewed()
+        yield there
 
 
 async def test_a_resource_that_vanishes_while_its_lease_is_held_is_fenced_from_memory() -> None:
@@ -110,7 +54,7 @@ async def test_a_resource_that_vanishes_while_its_lease_is_held_is_fenced_from_m
         await there.work_api.until_seen(1)
         await until(lambda: len(list(there.keeper.leases())) == 1, "what is told of the renewal")
         beaten = time.monotonic()
-        there.keeper.unsee("uid-1")
+        there.keeper.unsee("uid-lease-1")
         await until(lambda: there.asked("DELETE", "/pods/labelled"), "the end of its pod")
         assert time.monotonic() < beaten + TTL - 1, "before the lease can end"
         assert len(there.work_api.seen) == 1, "nothing more is asked of the server"
@@ -122,7 +66,7 @@ async def test_a_resource_that_vanishes_without_a_pod_is_forgotten_at_once() -> 
     async with setting() as there:
         there.keeper.see(body(since=3))
         await there.work_api.until_seen(1)
-        there.keeper.unsee("uid-1")
+        there.keeper.unsee("uid-lease-1")
         assert list(there.keeper._fleet) == []
 
 
@@ -133,7 +77,7 @@ async def test_a_made_pod_that_shows_up_after_the_end_is_deleted_and_no_other_is
         await until(lambda: all(each.calls.is_done for each in there.keeper._fleet), "the end of the resource")
         there.keeper.see_pod(pod("labelled"))
         there.keeper.see_pod(pod("another", owner="uid-2"))
-        there.keeper.see_pod(pod("made", owner="uid-1"))
+        there.keeper.see_pod(pod("made", owner="uid-lease-1"))
         await until(lambda: there.asked("DELETE", "/pods/"), "the end of its pod")
         await asyncio.sleep(0.1)
         assert [seen.path.rpartition("/")[2] for seen in there.asked("DELETE", "/pods/")] == ["made"]
@@ -165,14 +109,14 @@ async def test_a_creation_without_an_answer_is_looked_for_before_the_end_is_told
         if seen.method == "POST" and "dryRun" not in seen.target:
             return Answer(fault=Fault.CLOSE)
         if seen.method == "GET" and "labelSelector" in seen.target and made:
-            return Answer(body={"items": [pod("late", owner="uid-1")]})
+            return Answer(body={"items": [pod("late", owner="uid-lease-1")]})
         if seen.method == "GET" and "labelSelector" not in seen.target:
             return Answer(status=404, body={"kind": "Status", "message": 'pods "late" not found'})
         return Answer(body={"items": []})
 
     async with setting(pods) as there:
         there.keeper.see(body(sandbox=TEMPLATE))
-        there.keeper.carry("uid-1")
+        there.keeper.carry("uid-lease-1")
         await until(lambda: len(there.asked("GET", "/pods/")) >= 1, "a creation whose outcome is unknown")
         made = True
         there.work_api.script = lambda _: renewed("stopped")
