@@ -12,7 +12,7 @@ import yaml
 from support.chart import CHART, RELEASE, Helm, HelmError, environment, is_hook, objects, pick, pod_spec
 from support.cluster import CUSTOM_RESOURCES
 from work_api_simulator.command import simulate
-from worklease import __main__ as program
+from worklease import command_line as program
 from worklease import operate
 from worklease.cluster.checkpoint import SHARDS
 from worklease.settings import PREFIX, Settings

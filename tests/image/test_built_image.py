@@ -44,8 +44,8 @@ for path in sorted(each for place in sys.argv[1:] for each in pathlib.Path(place
     print(path)
 """
 IMPORT_ALL = """
-import importlib, pkgutil, work_api_simulator, worklease
-for package in (worklease, work_api_simulator):
+import importlib, pkgutil, work_api_simulator, worklease, worklease_proxy
+for package in (worklease, work_api_simulator, worklease_proxy):
     for each in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if each.name != "work_api_simulator.__main__":
             importlib.import_module(each.name)

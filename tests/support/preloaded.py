@@ -21,7 +21,7 @@ from typing import Final, NoReturn
 from support.costs import report
 
 PROGRAMS: Final = {
-    "worklease": ("worklease.__main__", "main"),
+    "worklease": ("worklease.command_line", "main"),
     "work_api_simulator": ("work_api_simulator.command", "simulate"),
 }
 """The module and the command of each program; `python -m` runs the same."""

@@ -25,7 +25,7 @@ GAP: Final = 14
 """Pixels between two boxes of a layer; between two layers, twice that."""
 CHARACTER: Final = 6.3
 """Pixels of a character, about, at the size of the small text."""
-SIBLINGS: Final = {"work_api_simulator"}
+SIBLINGS: Final = {"work_api_simulator", "worklease_proxy"}
 """The packages beside the operator's: they import nothing of it."""
 
 
@@ -89,7 +89,9 @@ def draw(rows: list[list[Folder]]) -> str:
         ARROW,
         f'<rect width="{WIDTH}" height="{y}" rx="12" fill="#f7f9fa"/>',
         text(MARGIN, 28, "Each layer may import the layers below it: never one above, never a neighbour.", "title"),
-        text(MARGIN, 48, "In brackets: what nothing else may import. The last box is a package of its own.", "event"),
+        text(
+            MARGIN, 48, "In brackets: what nothing else may import. The last boxes are packages of their own.", "event"
+        ),
     ]
     return "\n".join([*head, *parts, "</svg>"]) + "\n"
 
