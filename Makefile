@@ -7,7 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-LOCKS := requirements/bootstrap.txt requirements/dev.txt
+LOCKS := requirements/bootstrap.txt requirements/dev.txt requirements/newest-sdk.txt
 LOCK := .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
 	$(if $(UPGRADE),--upgrade)
 
@@ -120,6 +120,7 @@ lock: $(READY) ## Compile requirements/*.txt from pyproject.toml and *.in; UPGRA
 	@$(LOCK) pyproject.toml -o requirements/runtime.txt
 	@$(LOCK) pyproject.toml --group dev -c requirements/runtime.txt -o requirements/dev.txt
 	@$(LOCK) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	@$(LOCK) --no-deps requirements/newest-sdk.in -o requirements/newest-sdk.txt
 
 .PHONY: clean
 clean: ## Remove .venv and every cache in this folder; the built tools stay in the user's cache
@@ -142,4 +143,7 @@ $(READY): pyproject.toml $(LOCKS)
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --require-hashes -r requirements/bootstrap.txt
 	@$(BIN)/uv pip sync --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@rm -rf .venv/newest-sdk # a second version of one package: a test puts the folder before the others
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/newest-sdk --no-deps --require-hashes \
+		-r requirements/newest-sdk.txt
 	@touch $@

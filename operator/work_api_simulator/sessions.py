@@ -1,4 +1,4 @@
-"""Sessions, as far as a sandbox that runs their tools needs them: list, stream and add events.
+"""Sessions, as far as a sandbox that runs their tools needs them: read one; list, stream and add its events.
 
 This module owns each session's events, in memory, and their HTTP. A session exists as long as an item belongs to it.
 No rule of the Work API is here: the shapes are those that the public SDK's tool runner reads and writes (anthropic
@@ -33,7 +33,12 @@ class Sessions:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the sessions."""
         events = "/v1/sessions/{session_id}/events"
-        return [web.get(events, self._list), web.post(events, self._send), web.get(events + "/stream", self._stream)]
+        return [
+            web.get("/v1/sessions/{session_id}", self._retrieve),
+            web.get(events, self._list),
+            web.post(events, self._send),
+            web.get(events + "/stream", self._stream),
+        ]
 
     def events(self, session_id: str) -> list[Event]:
         """Return all events of a session, the oldest first."""
@@ -51,6 +56,14 @@ class Sessions:
         for news in self._news.get(session_id, ()):
             news.set()
         return told
+
+    async def _retrieve(self, request: web.Request) -> web.StreamResponse:
+        """Answer with the session, as far as the public SDK's worker reads it: no skills, and no memory stores."""
+        if (refusal := self._refusal(request)) is not None:
+            return _refused(refusal)
+        session_id = request.match_info["session_id"]
+        session = {"id": session_id, "type": "session", "status": "running", "resources": [], "metadata": {}}
+        return web.json_response(session | {"agent": {"skills": []}})
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         if (refusal := self._refusal(request)) is not None:

@@ -8,16 +8,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, TCPConnector, web
 from aiohttp.test_utils import TestServer
 
-from controlplane import wait_for
 from support.processes import ROOT
+from support.workers import proxy_process
 
 HEAVY = {
     "click",
@@ -52,26 +50,6 @@ def proxy(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@contextmanager
-def running(log: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run the proxy on a free port; yield it and the port."""
-    command = [sys.executable, "-m", "worklease", "proxy", "--port", "0", f"--termination-log={log}.told", *arguments]
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(command, env=environment(**ITEM), stdout=output, stderr=output) as process,
-    ):
-        try:
-            port = wait_for(
-                lambda: re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()),
-                seconds=SECONDS,
-                what="the proxy",
-            )
-            assert port is not None, log.read_text()
-            yield process, int(port[1])
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["--ready", "--port", "1"]])
 def test_neither_the_proxys_help_nor_its_probe_imports_the_operator_or_an_http_library(arguments: list[str]) -> None:
     code = (
@@ -88,7 +66,8 @@ def test_neither_the_proxys_help_nor_its_probe_imports_the_operator_or_an_http_l
 
 
 def test_the_proxy_that_serves_imports_nothing_of_the_operator(tmp_path: Path) -> None:
-    with running(tmp_path / "log") as (process, _):
+    with proxy_process(tmp_path) as running:
+        process = running.process
         maps = Path(f"/proc/{process.pid}/maps").read_text()
     assert "pydantic_core" not in maps
     assert "aiohttp" in maps
@@ -117,8 +96,8 @@ async def test_two_hundred_calls_at_once_and_fifty_mebibytes_up_and_down_stay_be
     application = web.Application()
     application.add_routes([web.get("/calls", together), web.post("/echo", echo)])
     async with TestServer(application) as upstream:
-        with running(tmp_path / "log", "--upstream", str(upstream.make_url(""))) as (process, port):
-            url = f"http://127.0.0.1:{port}"
+        with proxy_process(tmp_path, "--upstream", str(upstream.make_url(""))) as running:
+            process, url = running.process, running.url
             async with ClientSession(connector=TCPConnector(limit=0)) as client:
                 answers = await asyncio.gather(*(client.get(f"{url}/calls") for _ in range(CALLS)))
                 assert {len(await answer.read()) for answer in answers} == {1000}
@@ -137,7 +116,8 @@ def peak_memory(pid: int) -> int:
 
 
 def test_a_probe_tells_a_proxy_that_listens_from_none_and_a_hook_begins_the_drain(tmp_path: Path) -> None:
-    with running(tmp_path / "log") as (process, port):
+    with proxy_process(tmp_path) as running:
+        process, port = running.process, running.port
         ready = proxy("--ready", f"--port={port}")
         assert (ready.returncode, '"state": "starting"' in ready.stdout) == (0, True)
         assert proxy("--drain", f"--port={port}").returncode == 0
@@ -150,12 +130,13 @@ def test_a_probe_tells_a_proxy_that_listens_from_none_and_a_hook_begins_the_drai
 
 
 def test_it_ends_at_once_when_its_worker_has_no_connection_any_more(tmp_path: Path) -> None:
-    with running(tmp_path / "log") as (process, _):
+    with proxy_process(tmp_path) as running:
+        process = running.process
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(SECONDS) == 0
         assert time.monotonic() - begun < 5  # it takes a hundredth; a worker that is there may take its grace
-    assert "ended beats=0 passed=0 refused: none" in (tmp_path / "log").read_text()
+    assert "ended beats=0 passed=0 refused: none" in running.log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -174,7 +155,8 @@ def test_a_wrong_option_ends_it_with_words(arguments: list[str], variables: dict
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    with running(tmp_path / "log") as (_, port):
+    with proxy_process(tmp_path) as running:
+        port = running.port
         done = proxy(f"--port={port}", **ITEM)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
