@@ -17,6 +17,7 @@ from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
 from worklease.cluster.pods import Pods
+from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.calls import Clients
@@ -98,6 +99,9 @@ def _lease_options(settings: Settings) -> LeaseOptions:
         interval=settings.max_heartbeat_interval,
         credentials_secret=settings.credentials_secret,
         sandbox_annotations=settings.sandbox_annotations,
+        proxy=ProxyOptions(
+            image=settings.proxy_image, upstream=str(settings.api_url).rstrip("/"), variables=settings.way_to_the_api()
+        ),
     )
 
 

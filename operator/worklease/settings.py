@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, ValidationError, field_validator
@@ -17,6 +18,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX: Final = "WORKLEASE_"
 
 LAST_PORT: Final = 65535
+
+_PROXY_VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
+
+CERTIFICATES: Final = "WORKLEASE_PROXY_CERTIFICATES"
+"""The variable with certificate authorities of the network's own, as PEM, that a proxy trusts besides its image's."""
+
+MOST_CERTIFICATES: Final = 65536
+"""Characters of it: some dozen certificates. A whole system's bundle has three times as many, and is in the image."""
 
 _NAME: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 
@@ -73,6 +82,9 @@ class Settings(BaseSettings):
     }
     """Annotations of each sandbox pod that the operator creates, as a JSON object; those of a template take precedence.
     By default, two that keep the autoscalers of nodes from evicting it."""
+    proxy_image: Annotated[str, Field(max_length=4096)] = ""
+    """The image of the proxy beside an unmodified worker, for resources with ``sandbox.worker.proxy``: the image of the
+    operator. Without it such resources are refused."""
     max_heartbeat_interval: Annotated[float, Field(ge=0.1, le=3600, allow_inf_nan=False)] = 30.0
     """The longest time between two routine beats, in seconds; a beat is due after a third of the TTL if that is
     sooner."""
@@ -115,6 +127,18 @@ class Settings(BaseSettings):
         if unknown:
             raise InvalidSettings("; ".join(unknown))
         return settings
+
+    def way_to_the_api(self) -> Mapping[str, str]:
+        """Return the variables by which another container reaches the Work API as the operator does.
+
+        Certificate authorities go by value: a file of the operator's container is not in the other.
+        """
+        found = {name: os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)}
+        try:
+            authorities = Path(os.environ.get("SSL_CERT_FILE") or os.devnull).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return found
+        return found | ({CERTIFICATES: authorities} if 0 < len(authorities) <= MOST_CERTIFICATES else {})
 
     @property
     def http_host(self) -> str:

@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Stand between an unmodified worker and the API, in the worker's own pod: answer the heartbeats "
         "and the stop of its work item, refuse calls about other items, and pass everything else on.",
         epilog="The item is read from ANTHROPIC_ENVIRONMENT_ID, ANTHROPIC_WORK_ID and ANTHROPIC_SESSION_ID. "
-        "HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are honoured. It listens on 127.0.0.1 only.",
+        "HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are honoured; WORKLEASE_PROXY_CERTIFICATES has more authorities to "
+        "trust, as PEM. It listens on 127.0.0.1 only.",
     )
     parser.add_argument(
         "--port",
@@ -123,7 +124,8 @@ async def _serve(options: argparse.Namespace, own: OwnItem) -> int:
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
-    async with Upstream.connect(options.upstream) as api:
+    certificates = os.environ.get("WORKLEASE_PROXY_CERTIFICATES", "")
+    async with Upstream.connect(options.upstream, certificates=certificates) as api:
         proxy = Proxy(sidecar, api)
         try:
             await proxy.start(options.port)

@@ -96,9 +96,14 @@ class Upstream:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, url: str, *, patience: float = PATIENCE) -> AsyncIterator[Self]:
-        """Be ready to send calls to the API at ``url``, until the end of the block."""
+    async def connect(cls, url: str, *, patience: float = PATIENCE, certificates: str = "") -> AsyncIterator[Self]:
+        """Be ready to send calls to the API at ``url``, until the end of the block.
+
+        ``certificates`` are those of more authorities to trust, as PEM.
+        """
         verified = ssl.create_default_context() if url.startswith("https://") else True
+        if certificates and isinstance(verified, ssl.SSLContext):
+            verified.load_verify_locations(cadata=certificates)
         async with ClientSession(
             connector=TCPConnector(limit=0, keepalive_timeout=IDLE, ssl=verified, socket_factory=_socket),
             cookie_jar=DummyCookieJar(),

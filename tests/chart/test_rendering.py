@@ -31,6 +31,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "config.logLevel": "debug",
     "watchNamespaces": ["team-a", "team-b"],
     "sandboxAnnotations": {"team": "agents"},
+    "workerProxy.image": "registry.example.com/proxy:2",
 }
 
 
@@ -64,7 +65,8 @@ def test_every_setting_of_the_program_is_in_the_deployment(helm: Helm) -> None:
 
 def test_the_charts_defaults_are_the_programs(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
     given = settings_of(helm, monkeypatch, {})
-    default = Settings(namespace="worklease-system", log_format="json")
+    image = pod_spec(pick(helm.render(), "Deployment", RELEASE))["containers"][0]["image"]
+    default = Settings(namespace="worklease-system", log_format="json", proxy_image=image)
     assert given == default
 
 
@@ -75,6 +77,7 @@ def test_every_setting_follows_its_value(helm: Helm, monkeypatch: pytest.MonkeyP
         "namespaces": ["team-a", "team-b"],
         "credentials_secret": "other-credentials",
         "sandbox_annotations": {"team": "agents"},
+        "proxy_image": "registry.example.com/proxy:2",
         "max_heartbeat_interval": 12.5,
         "requests_per_minute": 1_000_000,
         "status_writes_per_second": 2.5,

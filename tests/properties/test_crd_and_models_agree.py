@@ -21,6 +21,7 @@ from worklease.api.models import PodTemplate, StatusCondition, WorkLeaseSpec, Wo
 CRD: Final = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 MINIMAL: Final = {"environmentID": "env_demo", "workID": "work_demo1"}
 POD: Final[dict[str, object]] = {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}
+ALWAYS: Final = {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}], "restartPolicy": "Always"}}
 REFUSED: Final = {httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}
 
 
@@ -132,6 +133,10 @@ def test_a_sound_spec_is_accepted_and_defaulted_alike(work_leases: WorkLeases, s
 @example(spec=MINIMAL | {"ttlSeconds": True})
 @example(spec=MINIMAL | {"environmentID": "a\n"})
 @example(spec=MINIMAL | {"sandbox": {"onFailure": "Restart", "maxRestarts": 1.0}})
+@example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": True}}})
+@example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": True}, "template": POD}})
+@example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": True}, "template": ALWAYS}})
+@example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": False}, "template": ALWAYS}})
 @example(spec=MINIMAL | {"sandbox": {"template": {"spec": {"containers": []}}}})
 @example(spec=MINIMAL | {"sandbox": {"template": {"spec": {"containers": [None]}}}})
 @example(spec=MINIMAL | {"sandbox": {"template": {"metadata": {"name": "pod"}}}})
@@ -151,6 +156,21 @@ def test_a_template_cannot_claim_another_item(work_leases: WorkLeases, label: st
     _assert_both_agree(spec, answer)
     own = MINIMAL["workID" if label == "worklease.dev/work-id" else "environmentID"]
     assert (answer.status_code == httpx.codes.CREATED) is (value == own)
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "words"),
+    [
+        ({"worker": {"proxy": True}}, "worker.proxy needs a template"),
+        ({"worker": {"proxy": True}, "template": ALWAYS}, "use onFailure Restart"),
+    ],
+)
+def test_a_proxy_that_cannot_work_is_refused_in_words(
+    work_leases: WorkLeases, sandbox: dict[str, Any], words: str
+) -> None:
+    answer = work_leases.create(MINIMAL | {"sandbox": sandbox})
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert words in answer.text
 
 
 @on_the_server(examples=60)

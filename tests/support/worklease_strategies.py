@@ -143,8 +143,18 @@ def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
         "onDisruption": st.sampled_from(["Restart", "Stop", "Release"]),
         "maxDisruptions": st.integers(1, 1000),
         "keepFailedPod": st.booleans(),
+        "worker": _optional({}, {"proxy": st.booleans()}),
     }
-    return _optional({}, fields)
+    return _optional({}, fields).map(_with_what_a_proxy_needs)
+
+
+def _with_what_a_proxy_needs(sandbox: dict[str, Any]) -> dict[str, Any]:
+    """Drop a proxy that no template is there for, and the template's other restart policy."""
+    if sandbox.get("worker", {}).get("proxy"):
+        if "template" not in sandbox:
+            return {key: value for key, value in sandbox.items() if key != "worker"}
+        sandbox["template"]["spec"].pop("restartPolicy", None)
+    return sandbox
 
 
 @st.composite

@@ -1,6 +1,7 @@
 """Each setting's default and bounds, and the one clear line for a value that cannot be used."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,7 @@ def test_every_setting_has_its_default() -> None:
         ("LOG_FORMAT", "text", "log_format", "text"),
         ("LOG_LEVEL", "debug", "log_level", "debug"),
         ("LOG_LEVEL", "", "log_level", "info"),
+        ("PROXY_IMAGE", "registry.example.com/proxy:2", "proxy_image", "registry.example.com/proxy:2"),
         ("SANDBOX_ANNOTATIONS", "{}", "sandbox_annotations", {}),
         ("SANDBOX_ANNOTATIONS", '{"a/b": "c"}', "sandbox_annotations", {"a/b": "c"}),
     ],
@@ -176,3 +178,23 @@ def test_logs_are_json_where_nobody_reads_them(
 def test_annotations_that_cannot_be_read_are_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     message = problem(monkeypatch, WORKLEASE_SANDBOX_ANNOTATIONS=value)
     assert message.startswith("WORKLEASE_SANDBOX_ANNOTATIONS: should be a JSON object of strings")
+
+
+def test_a_proxy_beside_a_worker_reaches_the_api_as_the_operator_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    assert Settings.read().way_to_the_api() == {}
+    authorities = tmp_path / "authorities.pem"
+    authorities.write_text("-----BEGIN CERTIFICATE-----")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authorities))
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.com:3128")
+    assert Settings.read().way_to_the_api() == {
+        "HTTPS_PROXY": "http://proxy.example.com:3128",
+        "WORKLEASE_PROXY_CERTIFICATES": "-----BEGIN CERTIFICATE-----",
+    }
+    authorities.write_text("x" * 65537)
+    assert "WORKLEASE_PROXY_CERTIFICATES" not in Settings.read().way_to_the_api()

@@ -146,6 +146,8 @@ topologySpreadConstraints:
   value: {{ .Values.config.credentialsSecret | quote }}
 - name: WORKLEASE_SANDBOX_ANNOTATIONS
   value: {{ include "worklease.sandboxAnnotations" . | quote }}
+- name: WORKLEASE_PROXY_IMAGE
+  value: {{ .Values.workerProxy.image | default (include "worklease.image" .) | quote }}
 - name: WORKLEASE_MAX_HEARTBEAT_INTERVAL
   value: {{ .Values.config.maxHeartbeatInterval | quote }}
 - name: WORKLEASE_REQUESTS_PER_MINUTE

@@ -95,6 +95,14 @@ class HeartbeatSpec(SpecPart):
     mode: HeartbeatMode = HeartbeatMode.OPERATOR
 
 
+class RestartPolicy(StrEnum):
+    """When the kubelet starts a pod's containers again."""
+
+    ALWAYS = "Always"
+    ON_FAILURE = "OnFailure"
+    NEVER = "Never"
+
+
 class PodContainer(PodPart):
     """The fields of a container that the resource checks."""
 
@@ -105,6 +113,7 @@ class PodContainer(PodPart):
 class PodSpec(PodPart):
     """The fields of a pod's specification that the resource checks; the API server checks the rest."""
 
+    restart_policy: RestartPolicy | None = None
     containers: Annotated[list[PodContainer], Field(min_length=1, max_length=64)]
 
 
@@ -131,9 +140,16 @@ def _a_pod_template(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+class WorkerSpec(SpecPart):
+    """How the program in the sandbox relates to the lease."""
+
+    proxy: StrictBool = False
+
+
 class SandboxSpec(SpecPart):
     """What the pod should be that works on the item, and what follows when it fails."""
 
+    worker: Annotated[WorkerSpec, AfterValidator(shared)] | None = None
     template: Annotated[dict[str, Any], AfterValidator(_a_pod_template)] | None = None
     start_deadline_seconds: Annotated[int, Field(strict=True, ge=1, le=A_DAY), INTEGRAL] = 600
     drain_seconds: Annotated[int, Field(strict=True, ge=0, le=A_DAY), INTEGRAL] = 30
@@ -143,6 +159,21 @@ class SandboxSpec(SpecPart):
     on_disruption: OnFailure | None = None
     max_disruptions: Annotated[int, Field(strict=True, ge=1, le=1000), INTEGRAL] = 10
     keep_failed_pod: StrictBool = False
+
+    @property
+    def has_proxy(self) -> bool:
+        """Whether the pod that is made gets a proxy beside its worker."""
+        return self.worker is not None and self.worker.proxy
+
+    @model_validator(mode="after")
+    def _proxy_fits_the_template(self) -> Self:
+        if not self.has_proxy:
+            return self
+        if self.template is None:
+            raise misfit(self, ("worker",), "worker.proxy needs a template")
+        if (self.template["spec"].get("restartPolicy") or RestartPolicy.NEVER) != RestartPolicy.NEVER:
+            raise misfit(self, ("template", "spec"), "worker.proxy needs restartPolicy Never")
+        return self
 
     def policy(self) -> Policy:
         """What this asks of the sandbox, as the rules read it."""

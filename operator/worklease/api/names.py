@@ -27,6 +27,12 @@ SANDBOX_CONTAINERS: Final = f"{GROUP}/sandbox-containers"
 DEFAULT_CONTAINER: Final = "kubectl.kubernetes.io/default-container"
 """The annotation that names the container that matters, for kubectl and others."""
 
+PROXY_CONTAINER: Final = "worklease-proxy"
+"""The container that is the proxy beside an unmodified worker, in pods that the operator makes and in others."""
+
+DRAINING: Final = f"{GROUP}/draining"
+"""The annotation of a pod with a proxy that asks its worker to finish: the moment at which that must be over."""
+
 FINALIZER: Final = f"{GROUP}/lease"
 """The operator's own finalizer: a teardown depends on it."""
 

@@ -16,6 +16,8 @@ from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused, Rep
 
 ENVIRONMENT_KEY: Final = "environment-key"
 SESSIONS_TOKEN: Final = "sessions-token"  # noqa: S105 (the name of a Secret's key)
+WORK_SECRET: Final = "work-secret"  # noqa: S105 (as above)
+"""Of these the operator reads the first two; the last is for a worker behind the proxy."""
 
 CACHE_SECONDS: Final = 30.0
 """Seconds for which a key is used before its Secret is read again; after a refused key it is read at once."""

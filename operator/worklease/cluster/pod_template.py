@@ -13,6 +13,7 @@ from worklease.api.models import WorkLease
 from worklease.api.names import ENVIRONMENT_LABEL, SANDBOX_CONTAINERS, WORK_LABEL
 from worklease.cluster.credentials import SESSIONS_TOKEN
 from worklease.cluster.pod_reading import container_names
+from worklease.cluster.proxy_sidecar import ProxyOptions, add_proxy, proxy_problem
 
 LONGEST_NAME: Final = 63
 """Characters of a pod's name at most: Kubernetes would cut a longer one for the host name."""
@@ -23,9 +24,10 @@ HASH: Final = 10
 ENVIRONMENT_VARIABLE: Final = "ANTHROPIC_ENVIRONMENT_ID"
 WORK_VARIABLE: Final = "ANTHROPIC_WORK_ID"
 TOKEN_VARIABLE: Final = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 (the name of a variable)
-"""Names that the public SDK reads. Others, with which its worker would send heartbeats itself, are left out."""
+"""Names that the public SDK reads. Those by which its worker would send heartbeats itself come with a proxy only."""
 
 NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
+NO_PROXIES: Final = ProxyOptions()
 
 
 def pod_name(resource: WorkLease, attempt: int) -> str:
@@ -34,9 +36,11 @@ def pod_name(resource: WorkLease, attempt: int) -> str:
     return f"{resource.name[: LONGEST_NAME - HASH - 1].rstrip('-.')}-{digest}"
 
 
-def template_problem(resource: WorkLease) -> str:
+def template_problem(resource: WorkLease, proxy: ProxyOptions = NO_PROXIES) -> str:
     """Return what is wrong with a template that the API server cannot see; empty if nothing is."""
-    template = _template(resource)
+    template, sandbox = _template(resource), resource.spec.sandbox
+    if sandbox is not None and (problem := proxy_problem(sandbox, _without_nulls(template.get("spec")), proxy)):
+        return problem
     names = [container.get("name") for container in _without_nulls(template.get("spec")).get("containers") or ()]
     asked = container_names(_annotations(template).get(SANDBOX_CONTAINERS) or "")
     unknown = [name for name in asked if name not in names]
@@ -46,7 +50,11 @@ def template_problem(resource: WorkLease) -> str:
 
 
 def pod_body(
-    resource: WorkLease, attempt: int, secret: str, annotations: Mapping[str, str] = NO_ANNOTATIONS
+    resource: WorkLease,
+    attempt: int,
+    secret: str,
+    annotations: Mapping[str, str] = NO_ANNOTATIONS,
+    proxy: ProxyOptions = NO_PROXIES,
 ) -> dict[str, Any]:
     """Return the pod of an attempt; ``secret`` is the name of the resource's Secret.
 
@@ -66,6 +74,8 @@ def pod_body(
     for kind in ("initContainers", "containers"):
         if spec.get(kind):
             spec[kind] = [_with_environment(container, variables) for container in spec[kind]]
+    if resource.spec.sandbox is not None and resource.spec.sandbox.has_proxy:
+        spec = add_proxy(resource, secret, spec, proxy)
     owner = {
         "apiVersion": "worklease.dev/v1alpha1",
         "kind": "WorkLease",

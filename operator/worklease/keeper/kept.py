@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from worklease.api.models import HeartbeatMode, StatusCondition, WorkLease, WorkLeaseSpec
 from worklease.api.names import Address, Reference
 from worklease.clocks import ClockPair
+from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.keeper import record
 from worklease.keeper.bound_pods import BoundPods
 from worklease.keeper.turn_queue import TurnEntry
@@ -43,6 +44,8 @@ class LeaseOptions:
     """The Secret where a resource names none."""
     sandbox_annotations: Mapping[str, str] = field(default_factory=dict)
     """Annotations of each pod that is made from a template."""
+    proxy: ProxyOptions = field(default_factory=ProxyOptions)
+    """What each proxy beside a worker is made of."""
 
 
 @dataclass(frozen=True, slots=True)

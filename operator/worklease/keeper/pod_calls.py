@@ -42,14 +42,15 @@ class PodCalls(KeptCalls):
     ) -> None:
         super().__init__(clients, clock, wall, secret)
         self._annotations = options.sandbox_annotations
+        self._proxy = options.proxy
 
     def _body(self, kept: Kept, attempt: int) -> dict[str, Any]:
-        return pod_body(kept.resource, attempt, self._secret(kept)[1], self._annotations)
+        return pod_body(kept.resource, attempt, self._secret(kept)[1], self._annotations, self._proxy)
 
     async def dry_run(self, kept: Kept) -> None:
         """Ask whether the template's pod would be made, before anything is claimed for it."""
         generation = kept.resource.generation
-        if problem := template_problem(kept.resource):
+        if problem := template_problem(kept.resource, self._proxy):
             kept.calls.dry_run = DryRun(generation, problem, math.inf)
             return
         body = self._body(kept, kept.pods.attempt.number)
@@ -77,7 +78,7 @@ class PodCalls(KeptCalls):
             await self._make(kept, attempt)
 
     async def _make(self, kept: Kept, attempt: int) -> None:
-        if problem := template_problem(kept.resource):
+        if problem := template_problem(kept.resource, self._proxy):
             self._note_not_made(kept, problem)  # the template was edited since the claim
             return
         body = self._body(kept, attempt)
