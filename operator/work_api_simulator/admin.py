@@ -20,6 +20,10 @@ Keys of the body are optional, except those marked *. Calls on an item answer wi
 | POST `/items/{id}/token` | | the item, with a new sessions token |
 | PUT `/items/{id}/token` | `seconds`* | the item; its sessions token is valid for so long from now |
 | POST `/environments/{id}/past-items` | `number`* | no body; so many stopped items are listed, newer than all others |
+| POST `/sessions` | `environment_id` (* if several), `id`, `ttl_seconds` | `session`, and `item`, which is queued |
+| GET `/sessions/{id}` | | the session, with `status` and `archived_at` |
+| POST `/sessions/{id}/archive` | | the session, archived |
+| DELETE `/sessions/{id}` | | no body; its items are gone, and the poll that meets a waiting one answers 404 |
 | POST `/sessions/{id}/messages` | | `item`: what waits for a worker because of the message, null if nothing does |
 | POST `/sessions/{id}/events` | an event, with its `type`* | the event; clients that stream the session receive it |
 | GET `/sessions/{id}/events` | | `events`: all events of the session |
@@ -98,6 +102,10 @@ class AdminRoutes:
                 web.post("/items/{item_id}/token", self._token),
                 web.put("/items/{item_id}/token", self._expire_token),
                 web.post("/environments/{environment_id}/past-items", self._create_past),
+                web.post("/sessions", self._create_session),
+                web.get("/sessions/{session_id}", self._session),
+                web.delete("/sessions/{session_id}", self._delete_session),
+                web.post("/sessions/{session_id}/archive", self._archive),
                 web.post("/sessions/{session_id}/messages", self._message),
                 web.post("/sessions/{session_id}/events", self._add_event),
                 web.get("/sessions/{session_id}/events", self._events),
@@ -205,23 +213,45 @@ class AdminRoutes:
 
     # -- sessions
 
+    async def _create_session(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        item = self._simulation.create_session(
+            _optional(body, "environment_id", str), _optional(body, "id", str), _optional(body, "ttl_seconds", int)
+        )
+        session = self._sessions.shown(item.data_id, item)
+        return web.json_response({"session": session, "item": _item(item)}, status=201)
+
+    async def _session(self, request: web.Request) -> web.Response:
+        return web.json_response(self._sessions.shown(*self._named_session(request)))
+
+    async def _archive(self, request: web.Request) -> web.Response:
+        session_id, item = self._named_session(request)
+        self._sessions.archive(session_id)
+        return web.json_response(self._sessions.shown(session_id, item))
+
+    async def _delete_session(self, request: web.Request) -> web.Response:
+        self._sessions.delete(request.match_info["session_id"])
+        return web.Response(status=204)
+
     async def _message(self, request: web.Request) -> web.Response:
         item = self._simulation.message(request.match_info["session_id"])
         return web.json_response({"item": None if item is None else _item(item)}, status=201)
 
     async def _add_event(self, request: web.Request) -> web.Response:
-        body, session_id = await _body(request), self._session_id(request)
+        body, (session_id, _) = await _body(request), self._named_session(request)
         event = dict(body) | {"type": _required(body, "type", str)}
         return web.json_response(self._sessions.add(session_id, event), status=201)
 
     async def _events(self, request: web.Request) -> web.Response:
-        return web.json_response({"events": self._sessions.events(self._session_id(request))})
+        session_id, _ = self._named_session(request)
+        return web.json_response({"events": self._sessions.events(session_id)})
 
-    def _session_id(self, request: web.Request) -> str:
+    def _named_session(self, request: web.Request) -> tuple[str, Item]:
         session_id = request.match_info["session_id"]
-        if self._sessions.item_of(session_id) is None:
+        item = self._sessions.item_of(session_id)
+        if item is None:
             raise AdminError(404, f"There is no item for session {session_id}")
-        return session_id
+        return session_id, item
 
     # -- faults
 

@@ -152,7 +152,9 @@ class SimulatedCalls:
         is_named = self._profile.worker_id is WorkerId.QUERY
         worker_id = request.query.get("worker_id") if is_named else request.worker_id
         item = self._store.poll(request.environment_id, now, older, worker_id)
-        return self._no_work() if item is None else Answer(200, wire.polled(item, self._profile), Touched(item, item))
+        if item is None or isinstance(item, RequestRefusal):
+            return item or self._no_work()
+        return Answer(200, wire.polled(item, self._profile), Touched(item, item))
 
     def _no_work(self) -> Answer:
         """Return the answer of an empty poll: "JSON `null`", or what other servers answer."""

@@ -158,6 +158,7 @@ def _print_addresses(options: SimulatorOptions, server: SimulatorServer) -> None
     if not options.empty:
         click.echo(f"Items, acknowledged          work_demo1 .. work_demo{DEMO_ITEMS}")
         click.echo(f"Stop one:                    curl -X POST {admin}/items/work_demo1/stop")
+    click.echo(f"Put work into the queue:     curl -X POST {admin}/sessions")
     click.echo(f"What it has seen:            curl {admin}/history")
     if options.ready_file is not None:
         ready = {

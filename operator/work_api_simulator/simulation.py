@@ -129,6 +129,38 @@ class Simulation:
         everything = list(self.store.all_items(self.clock.now()))
         return next((item for item in reversed(everything) if session_id in (item.data_id, item.id)), None)
 
+    def create_session(self, environment_id: str | None, session_id: str | None, ttl_default: int | None) -> Item:
+        """Create a session whose first message waits for a worker, and return its item.
+
+        "A session's item carries the session's own id", except on servers that make a new item for each message.
+        """
+        if environment_id is None:
+            known = self.keyring.environments
+            if len(known) != 1:
+                raise AdminError(400, f"environment_id: is required, because there are {len(known)} environments")
+            [environment_id] = known
+        name = f"sesn_{secrets.token_hex(12)}" if session_id is None else session_id
+        if self.item_of(name) is not None:
+            raise AdminError(409, f"The session {name} already exists: send it a message, or delete it first")
+        shares_id = self.profile.next_message is NextMessage.SAME_ITEM
+        return self.create(
+            NewItem(
+                environment_id=environment_id,
+                id=name if shares_id else None,
+                data_id=name,
+                ttl_default=ttl_default,
+            )
+        )
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session and its items: calls that name them answer 404, as does the poll that meets one."""
+        now = self.clock.now()
+        of_session = [each for each in self.store.all_items(now) if session_id in (each.data_id, each.id)]
+        if not of_session:
+            raise AdminError(404, f"There is no item for session {session_id}")
+        for item in of_session:
+            self.store.delete_with_session(item, now)
+
     def message(self, session_id: str) -> Item | None:
         """Send a message to a session; return the item that waits for a worker because of it, None if none does."""
         last = self.item_of(session_id)

@@ -46,6 +46,8 @@ class _Environment:
 
     created: list[str] = field(default_factory=list)
     waiting: dict[str, None] = field(default_factory=dict)
+    stale: dict[str, None] = field(default_factory=dict)
+    """The ids that waited when their sessions were deleted, and that no poll has met since."""
     workers: dict[str, int] = field(default_factory=dict)
 
 
@@ -115,17 +117,29 @@ class Store:
         self._forget(item)
         self._observe(Change(now, ChangeKind.DELETED, item, None))
 
+    def delete_with_session(self, item: Item, now: int) -> None:
+        """Delete an item whose session was deleted: if it waits, its entry in the queue stays until a poll meets it."""
+        if item.state is State.QUEUED:
+            self._environment(item.environment_id).stale.setdefault(item.id)
+        self.delete(item, now)
+
     # -- the queue of an environment
 
-    def poll(self, environment_id: str, now: int, reclaim_older_than_ms: int, worker_id: str | None) -> Item | None:
-        """Return the item that has waited longest.
+    def poll(
+        self, environment_id: str, now: int, reclaim_older_than_ms: int, worker_id: str | None
+    ) -> Item | RequestRefusal | None:
+        """Return the item that has waited longest; None if none waits.
 
         The item stays `queued` until it is acknowledged. Until then it is returned again once its last poll is older
-        than `reclaim_older_than_ms` ("default 5000, un-acked items only"), on some servers under another id.
+        than `reclaim_older_than_ms` ("default 5000, un-acked items only"), on some servers under another id. An entry
+        of a session that was deleted is consumed by the refusal that answers the poll.
         """
         environment = self._environment(environment_id)
         if worker_id is not None:
             environment.workers[worker_id] = now
+        if environment.stale:
+            stale, _ = environment.stale.popitem()
+            return RequestRefusal(RefusalKind.NOT_FOUND, f"Work item {stale} was not found: its session was deleted")
         if self.profile.lapse is Lapse.AT_NEXT_POLL:
             self._lapse_overdue(environment_id, now)
         for item_id in tuple(environment.waiting):

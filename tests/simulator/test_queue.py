@@ -30,6 +30,7 @@ class ObservedStore:
 
     def poll(self, at: int, reclaim_ms: int = RECLAIM_MS) -> str | None:
         found = self.store.poll(ENVIRONMENT, at, reclaim_ms, "worker")
+        assert not isinstance(found, RequestRefusal)
         return None if found is None else found.id
 
 

@@ -169,6 +169,23 @@ class Simulator:
 
     # -- sessions
 
+    def create_session(self, session_id: str | None = None, *, ttl_seconds: int | None = None) -> dict[str, Any]:
+        """Create a session whose first message waits in the queue, and return its item."""
+        body = {"environment_id": self.environment_id, "id": session_id, "ttl_seconds": ttl_seconds}
+        return dict(self._call("POST", "/sessions", body)["item"])
+
+    def session(self, session_id: str) -> dict[str, Any]:
+        """Return a session as it is now, with its `status` and `archived_at`."""
+        return self._call("GET", f"/sessions/{session_id}")
+
+    def archive_session(self, session_id: str) -> None:
+        """Archive a session."""
+        self._call("POST", f"/sessions/{session_id}/archive")
+
+    def delete_session(self, session_id: str) -> None:
+        """Delete a session and its items; the poll that meets a waiting one answers 404."""
+        self._call("DELETE", f"/sessions/{session_id}")
+
     def message(self, session_id: str) -> str | None:
         """Send a message to a session; return the item that waits for a worker because of it, None if none does."""
         item = self._call("POST", f"/sessions/{session_id}/messages")["item"]
