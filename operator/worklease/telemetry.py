@@ -155,6 +155,10 @@ class WorkApiCall(StrEnum):
     HEARTBEAT = "heartbeat"
     STOP = "stop"
     LIST = "list"
+    POLL = "poll"
+    ACK = "ack"
+    STATS = "stats"
+    SESSION = "session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ class CallRefused:
 class TurnGiven:
     """The budget let a call to the Work API through; published only under a limit, or if the server asked to wait."""
 
-    rank: Literal["first", "routine"]
+    rank: Literal["first", "routine", "last"]
     waited: float
     """Seconds."""
 

@@ -16,6 +16,7 @@ from worklease.telemetry import CallRefused, Publisher, StatusWrite, TelemetryEv
 from worklease.watching.census import Census
 from worklease.work_api.budget import Budget, BudgetRequest, Rank
 from worklease.work_api.client import WorkApi
+from worklease.work_api.queue import QueueCalls
 
 
 class Nobody:
@@ -77,6 +78,11 @@ async def test_a_refusal_is_published_with_its_call_and_code_and_an_answer_is_no
             await api.heartbeat(ITEM, beat())
             await api.stop(ITEM, force=True, timeout=5)
             await api.page(ITEM.environment_id, ITEM.key, None, timeout=5)
+            queue = QueueCalls(api, "worker")
+            await queue.poll(ITEM.environment_id, ITEM.key, block_ms=1, reclaim_older_than_ms=1, timeout=5)
+            await queue.ack(ITEM, timeout=5)
+            await queue.stats(ITEM.environment_id, ITEM.key, timeout=5)
+            await queue.session(ITEM.work_id, ITEM.key, timeout=5)
     assert published == [CallRefused(call, code) for code in (412, 401, 503) for call in WorkApiCall]
 
 

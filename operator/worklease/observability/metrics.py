@@ -90,7 +90,7 @@ class Metrics:
                 "Calls to the Work API that the budget let through, if their rate is limited.",
                 "rank",
             ),
-            ("first", "routine"),
+            ("first", "routine", "last"),
         )
         self._budget_wait = Histogram(
             "worklease_budget_wait_seconds",

@@ -2,17 +2,17 @@
 
 Owns the rate and the order, and the holds that a server asked for. The earliest deadline goes first. Stops and first
 claims go ahead of routine beats, which use at most four fifths of the rate, so that there is always a part left for the
-others. Must not know what a call is for, beyond its rank, its deadline, its key and its class.
+others. Polls go last. Must not know what a call is for, beyond its rank, its deadline, its key and its class.
 """
 
 import asyncio
 import heapq
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import Final, Literal
+from typing import Final, Literal, assert_never
 
 from worklease.pace import TokenBucket
 from worklease.rules.backoff import backoff
@@ -58,18 +58,20 @@ class CallClass(Enum):
     """The class of a call, by which the remote side counts: each has a limit of its own."""
 
     CREATING = auto()
-    """A heartbeat or a stop."""
+    """A heartbeat, an acknowledgement or a stop."""
     READING = auto()
-    """A list."""
+    """A list, a poll, the numbers of a queue, a session's status."""
 
 
 class Rank(Enum):
     """The rank of a call in the order of turns."""
 
     FIRST = auto()
-    """A stop, a first claim, a read of the list: somebody waits for it."""
+    """A stop, an acknowledgement, a first claim, a read of the list: somebody waits for it."""
     ROUTINE = auto()
     """A beat: its deadline decides its turn."""
+    LAST = auto()
+    """A poll, or the numbers of a queue: nobody takes new work that leaves no calls for the work that there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,7 @@ class Budget:
         self._numbers = itertools.count()
         self._first: list[_Waiting] = []
         self._routine: list[_Waiting] = []
+        self._last: list[_Waiting] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._holds: dict[tuple[str | None, CallClass], _Hold] = {}
         """The holds by key and class; by None where all keys wait."""
@@ -183,7 +186,7 @@ class Budget:
     @property
     def is_open(self) -> bool:
         """Whether no call needs a turn: there is no limit, and the server has not asked to wait."""
-        return not (self.per_minute or self._first or self._routine or self._holds)
+        return not (self.per_minute or self._first or self._routine or self._last or self._holds)
 
     @property
     def now(self) -> float:
@@ -217,7 +220,18 @@ class Budget:
         if hold is not None:
             hold.add(entry)
         else:
-            heapq.heappush(self._first if entry.request.rank is Rank.FIRST else self._routine, entry)
+            heapq.heappush(self._queue_of(entry.request.rank), entry)
+
+    def _queue_of(self, rank: Rank) -> list[_Waiting]:
+        match rank:
+            case Rank.FIRST:
+                return self._first
+            case Rank.ROUTINE:
+                return self._routine
+            case Rank.LAST:
+                return self._last
+            case _:
+                assert_never(rank)
 
     # --- Holds -------------------------------------------------------------------------------------------------
 
@@ -245,7 +259,7 @@ class Budget:
         if hold is None:
             probe_at = math.inf if payer is None else min(until, now + FIRST_PROBE)
             hold = self._holds[payer, kind] = _Hold(now, until, probe_at)
-            for queue in (self._first, self._routine):
+            for queue in (self._first, self._routine, self._last):
                 entries, queue[:] = tuple(queue), []
                 for each in entries:
                     is_held = each.request.kind is kind and payer in (None, each.request.payer)
@@ -322,7 +336,8 @@ class Budget:
     def _give_one(self, now: float) -> float | None:
         """Grant one turn. Return None if one was granted, else the seconds until one may be."""
         first, routine = _top(self._first, now), _top(self._routine, now)
-        if first is None and routine is None:
+        is_last = first is None and routine is None
+        if is_last and _top(self._last, now) is None:
             return math.inf
         if (wait := self._all.wait(now)) > 0:
             return wait
@@ -332,15 +347,14 @@ class Budget:
                 return min(wait, routine.request.urgent - now)
             self._give(self._routine)
             return None
-        self._give(self._first)
+        self._give(self._last if is_last else self._first)
         return None
 
     def _give(self, waiting: list[_Waiting]) -> None:
         self._grant(heapq.heappop(waiting))
 
     def _publish(self, rank: Rank, waited: float) -> None:
-        called: Literal["first", "routine"] = "routine" if rank is Rank.ROUTINE else "first"
-        self._publisher.publish(TurnGiven(called, waited))
+        self._publisher.publish(TurnGiven(_NAMES[rank], waited))
 
     def _grant(self, entry: _Waiting) -> None:
         entry.turn.set_result(None)
@@ -350,6 +364,13 @@ class Budget:
             self._all.take()
             if entry.request.rank is Rank.ROUTINE:
                 self._share.take()
+
+
+_NAMES: Final[Mapping[Rank, Literal["first", "routine", "last"]]] = {
+    Rank.FIRST: "first",
+    Rank.ROUTINE: "routine",
+    Rank.LAST: "last",
+}
 
 
 def _by_urgency(entry: _Waiting) -> tuple[float, int, _Waiting]:

@@ -64,7 +64,12 @@ class WorkItem:
 
 @lru_cache(maxsize=32_768)  # more than an operator keeps leases: each is asked for at every beat
 def _path(environment_id: str, work_id: str) -> str:
-    return f"/v1/environments/{quote(environment_id, safe='')}/work/{quote(work_id, safe='')}"
+    return f"/v1/environments/{escaped(environment_id)}/work/{escaped(work_id)}"
+
+
+def escaped(name: str) -> str:
+    """Return an id as a part of a path."""
+    return quote(name, safe="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,14 @@ class ListPage:
 
     items: Mapping[str, ListedItem]
     following: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No answer was read, and why; ``was_begun``: the server may know of the request."""
+
+    message: str
+    was_begun: bool
 
 
 @dataclass(slots=True)
@@ -208,7 +221,7 @@ class WorkApi:
         timeout: float,  # noqa: ASYNC109 (the list says how long)
     ) -> ListPage | ListRefused | ListNotRead:
         """Return one page of an environment's work items, a read that changes nothing; ``place`` None: the first."""
-        path = f"/v1/environments/{quote(environment_id, safe='')}/work"
+        path = f"/v1/environments/{escaped(environment_id)}/work"
         asked = {"limit": str(PAGE)} | ({} if place is None else {"page": place})
         try:
             async with asyncio.timeout(timeout):
@@ -227,6 +240,26 @@ class WorkApi:
         )
         after = responses.retry_after(response)
         return ListNotRead(said, is_worth_a_try=has_failed and after is None, retry_after=after)
+
+    async def ask(
+        self,
+        call: WorkApiCall,
+        path: str,
+        key: SecretStr,
+        *,
+        timeout: float,  # noqa: ASYNC109 (the caller says how long)
+        longest: int = LONGEST_ANSWER,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+    ) -> Response | Lost:
+        """Make any call that has no body, and return its answer, whatever its status."""
+        wire = _Wire()
+        _WIRE.set(wire)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._call(call, path, key, longest, headers=headers, params=params)
+        except _FAILURES as error:
+            return Lost(responses.plain(self._in_words(error, timeout), key), wire.begun)
 
     async def probe(self, *, timeout: float) -> str | None:  # noqa: ASYNC109 (the caller knows how long it can wait)
         """Ask for the address itself, without a key; return why nobody answers there, or None if somebody does."""
@@ -247,10 +280,19 @@ class WorkApi:
             content = await _read(response.content.iter_any(), LONGEST_ANSWER)
             return self._note(WorkApiCall.HEARTBEAT, Response(response.status, response.headers, content))
 
-    async def _call(self, call: WorkApiCall, path: str, key: SecretStr, longest: int, **content: Any) -> Response:
-        method = "GET" if call is WorkApiCall.LIST else "POST"
-        headers = {"authorization": f"Bearer {key.get_secret_value()}"}
-        async with self._client.stream(method, f"{self._url}{path}", headers=headers, **content) as response:
+    async def _call(
+        self,
+        call: WorkApiCall,
+        path: str,
+        key: SecretStr,
+        longest: int,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **content: Any,
+    ) -> Response:
+        method = "GET" if call in _READS else "POST"
+        sent = {"authorization": f"Bearer {key.get_secret_value()}"} | dict(headers or {})
+        async with self._client.stream(method, f"{self._url}{path}", headers=sent, **content) as response:
             body = await _read(response.aiter_bytes(), longest)
             return self._note(call, Response(response.status_code, response.headers, body))
 
@@ -307,6 +349,9 @@ async def _read(chunks: AsyncIterator[bytes], longest: int) -> bytes:
             raise aiohttp.ClientPayloadError(f"the answer is longer than {longest} bytes")
     return content
 
+
+_READS: Final = frozenset({WorkApiCall.LIST, WorkApiCall.POLL, WorkApiCall.STATS, WorkApiCall.SESSION})
+"""The calls that are a GET."""
 
 _GATEWAYS: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 """What a gateway answers in place of a server that it does not reach."""

@@ -202,6 +202,11 @@ def is_refusal_of_the_key(response: Response) -> bool:
     return response.status in refusals and _error_type(response) is not None
 
 
+def is_not_found(response: Response) -> bool:
+    """Whether what a call named does not exist, in the API's own words."""
+    return response.status == HTTPStatus.NOT_FOUND and _error_type(response) == NOT_FOUND
+
+
 # --- The parts of any response ---------------------------------------------------------------------------------------
 
 

@@ -34,6 +34,11 @@ def first(key: str, *, fence: float = math.inf, end: float = math.inf) -> Budget
     return BudgetRequest(key=key, rank=Rank.FIRST, fence=fence, end=end, urgent=math.inf)
 
 
+def last(key: str) -> BudgetRequest:
+    request = first(key)
+    return replace(request, rank=Rank.LAST, kind=CallClass.READING)
+
+
 class Queue:
     """Calls that wait for their turn, and the order in which they got it."""
 
@@ -105,6 +110,60 @@ async def test_stops_and_claims_go_ahead_of_routine_beats(queue_of: Make) -> Non
     await queue.ask(routine("beat", fence=1100), first("claim"), first("stop", fence=1050))
     await queue.pass_time(4)
     assert queue.order == ["spends the burst", "stop", "claim", "beat"]
+
+
+async def test_a_poll_goes_when_nobody_else_waits(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(last("poll"), routine("beat", fence=3000), first("claim"))
+    await queue.pass_time(2)
+    await queue.ask(routine("late beat", fence=4000))
+    await queue.pass_time(3)
+    assert queue.order == ["spends the burst", "claim", "beat", "late beat", "poll"]
+
+
+async def test_a_poll_waits_for_beats_that_wait_for_their_own_share(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(*(routine(f"beat {n}", fence=9000) for n in range(8)), last("poll"))
+    await queue.pass_time(6)
+    assert "poll" not in queue.order
+    await queue.pass_time(8)
+    assert queue.order[-1] == "poll"
+
+
+async def test_an_acknowledgement_goes_behind_stops_and_among_claims(queue_of: Make) -> None:
+    queue = queue_of(60)
+    await queue.ask(first("spends the burst"))
+    await queue.ask(first("claim"), first("acknowledgement"), first("second claim"), first("stop", fence=1050))
+    await queue.pass_time(5)
+    assert queue.order == ["spends the burst", "stop", "claim", "acknowledgement", "second claim"]
+
+
+async def test_with_a_third_of_the_budget_free_a_poll_waits_for_less_than_a_second_on_average(queue_of: Make) -> None:
+    queue, waits = queue_of(300), []
+    for second in range(60):
+        # 200 beats a minute, as they come: three or four at the beginning of each second.
+        await queue.ask(*(routine(f"beat {second}.{n}", fence=9000) for n in range(3 + (second % 3 == 0))))
+        if second % 2 == 0:
+            began = queue.clock.now
+            await queue.ask(last(f"poll {second}"))
+            while f"poll {second}" not in queue.order:
+                await queue.pass_time(0.05)
+            waits.append(queue.clock.now - began)
+            await queue.pass_time(max(0.0, 1 - waits[-1]))
+        else:
+            await queue.pass_time(1)
+    assert sum(waits) / len(waits) < 1.0
+    assert max(waits) < 1.0
+
+
+async def test_a_hold_of_reading_calls_holds_polls_and_no_beat(queue_of: Make) -> None:
+    queue = queue_of(0)
+    queue.budget.hold(30, "", CallClass.READING)
+    await queue.ask(last("poll"), routine("beat", fence=1100))
+    assert queue.order == ["beat"]
+    await queue.pass_time(31)
+    assert queue.order == ["beat", "poll"]
 
 
 async def test_whose_fence_has_come_waits_on_for_the_leases_end(queue_of: Make) -> None:
