@@ -124,6 +124,7 @@ class ListedItem:
     state: str
     started_at: str | None
     latest_heartbeat_at: str | None = None
+    acknowledged_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class _Listed(BaseModel):
     id: str
     state: _State
     started_at: str | None = None
+    acknowledged_at: str | None = None
     latest_heartbeat_at: str | None = None
 
 
@@ -189,7 +190,10 @@ def listed_items(response: Response) -> tuple[dict[str, ListedItem], str | None]
         ValidationError: The response is not such a page.
     """
     page = _Page.model_validate_json(response.content)
-    found = {each.id: ListedItem(each.state, each.started_at, each.latest_heartbeat_at) for each in page.data}
+    found = {
+        each.id: ListedItem(each.state, each.started_at, each.latest_heartbeat_at, each.acknowledged_at)
+        for each in page.data
+    }
     return found, page.next_page
 
 

@@ -1,0 +1,114 @@
+"""What the holder of a bucket may do: the table of acts.
+
+Owns that table. Whoever is valid may do everything. Whoever is not may only keep the leases alive, because its bucket
+may be another's by now, and a beat by either of them is good for the lease. Pure: no clock, no socket; ``now`` is
+passed in. Must not say how an act is done.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Final
+
+from worklease.rules.tenure import Liveness, Tenure, is_confirmed, is_valid
+
+QUIET: Final = 0.5
+"""Seconds before a hand-over is sent in which no beat begins, so that nearly all are answered by then."""
+
+PATIENCE: Final = 1.0
+"""Seconds after a hand-over without an answer after which its sender beats on: the successor may never have heard."""
+
+CREATION_TIME: Final = 3.0
+"""Seconds of validity that a creation needs: the API server gives it up after two, and clocks and ways differ."""
+
+
+class Standing(Enum):
+    """How a process stands to a bucket that it holds, or held."""
+
+    VALID = auto()
+    """It is the holder, and nobody else can be."""
+    LEAVING = auto()
+    """It is valid, and about to hand the bucket over."""
+    HANDED_OVER = auto()
+    """It sent the hand-over, or is about to, and its successor may be at work."""
+    INVALID = auto()
+    """It is the holder as far as it knows, but its validity has a gap. It can reach the API server."""
+    CUT_OFF = auto()
+    """As before, but it cannot reach the API server."""
+    FORMER = auto()
+    """It knows that another process is the holder."""
+
+
+class Act(Enum):
+    """What is done for a resource, in the bucket of its uid."""
+
+    ROUTINE_BEAT = auto()
+    """A beat that carries a value which the holder knows."""
+    FIRST_CLAIM = auto()
+    """A beat that carries ``NO_HEARTBEAT``."""
+    READ = auto()
+    """A read of anything, such as the list of items."""
+    POLL = auto()
+    """A poll of the queue, which reserves an item."""
+    ACKNOWLEDGE = auto()
+    STOP = auto()
+    """A stop of the item, graceful or not."""
+    MAKE_POD = auto()
+    END_POD_AT_FENCE = auto()
+    """The deletion of a pod whose lease is past its fence."""
+    END_POD = auto()
+    """Any other deletion of a pod."""
+    WRITE_RESOURCE = auto()
+    """A write of the resource: its status, its finalizer, its deletion."""
+    WRITE_RECORD = auto()
+    EMIT_EVENT = auto()
+
+
+class Leave(Enum):
+    """Whether a holder may do something."""
+
+    YES = auto()
+    AFTER_READING = auto()
+    """If it still stands in the bucket as the holder, as a read of the bucket shows that is answered just before."""
+    NO = auto()
+
+
+_IRREVERSIBLE: Final = {act: Leave.NO for act in Act if act is not Act.READ} | {Act.READ: Leave.YES}
+
+TABLE: Final[Mapping[Standing, Mapping[Act, Leave]]] = {
+    Standing.VALID: dict.fromkeys(Act, Leave.YES),
+    Standing.LEAVING: dict.fromkeys(Act, Leave.YES)
+    | dict.fromkeys((Act.FIRST_CLAIM, Act.POLL, Act.ACKNOWLEDGE, Act.STOP, Act.MAKE_POD), Leave.NO),
+    Standing.HANDED_OVER: _IRREVERSIBLE | {Act.END_POD_AT_FENCE: Leave.AFTER_READING},
+    Standing.INVALID: _IRREVERSIBLE
+    | {Act.ROUTINE_BEAT: Leave.AFTER_READING, Act.END_POD_AT_FENCE: Leave.AFTER_READING},
+    Standing.CUT_OFF: _IRREVERSIBLE | {Act.ROUTINE_BEAT: Leave.YES, Act.END_POD_AT_FENCE: Leave.AFTER_READING},
+    Standing.FORMER: _IRREVERSIBLE,
+}
+"""What a holder may do, by how it stands to the bucket."""
+
+
+def standing(tenure: Tenure, liveness: Liveness, now: float, *, hands_over_at: float | None, reaches: bool) -> Standing:
+    """Return how a process stands to a bucket that it holds as far as it knows.
+
+    Args:
+        tenure: Its tenure of the bucket.
+        liveness: Its own liveness Lease.
+        now: Monotonic seconds.
+        hands_over_at: When it will send the hand-over of the bucket; None: it will not, or has.
+        reaches: Whether its last call to the API server was answered.
+    """
+    if tenure.offered is not None and now < tenure.offered + PATIENCE:
+        return Standing.HANDED_OVER
+    if not is_valid(liveness, now) or not is_confirmed(tenure, liveness):
+        return Standing.INVALID if reaches else Standing.CUT_OFF
+    if hands_over_at is not None and now >= hands_over_at - QUIET:
+        return Standing.HANDED_OVER
+    return Standing.LEAVING if tenure.is_leaving else Standing.VALID
+
+
+def may(act: Act, stands: Standing, liveness: Liveness, now: float) -> Leave:
+    """Return whether an act may begin now. It is asked in the same step in which the request is sent."""
+    leave = TABLE[stands][act]
+    if act is Act.MAKE_POD and leave is Leave.YES and now + CREATION_TIME > liveness.valid_until:
+        return Leave.NO
+    return leave
