@@ -29,6 +29,10 @@ FORGET_AFTER: Final = 3600.0
 """Seconds without a change after which the liveness Lease of a dead process is deleted."""
 
 
+LONGEST_GLANCE: Final = 3.0
+"""Seconds between two looks at the liveness Leases after which the time of each counts from the later look."""
+
+
 # --- Who lives ---------------------------------------------------------------------------------------------------
 
 
@@ -48,17 +52,23 @@ Seen = Mapping[str, SeenLease]
 """What a process has seen of the others, by the names of the holders."""
 
 
-def see(before: Seen, leases: Mapping[str, tuple[str, bool]], holders: Collection[str], now: float) -> Seen:
+def see(
+    before: Seen, leases: Mapping[str, tuple[str, bool]], holders: Collection[str], now: float, *, last: float
+) -> Seen:
     """Return what is seen of the other processes after a look at all liveness Leases.
 
-    A Lease that is gone counts as unchanged: its owner makes it again, if it lives.
+    A Lease that is gone counts as unchanged: its owner makes it again, if it lives. If the observer could not look for
+    a while, all times count from now: perhaps nobody could reach the API server, and nobody could renew its Lease.
 
     Args:
         before: What was seen before.
         leases: The version of each liveness Lease, and whether its process is ready.
         holders: The names that stand in the buckets: of a holder without a Lease, the time counts from now.
         now: Monotonic seconds of the observer.
+        last: When it looked before.
     """
+    if now > last + LONGEST_GLANCE:
+        before = {name: replace(each, since=now) for name, each in before.items()}
     seen = {name: each for name, each in before.items() if name in leases or name in holders}
     for name in holders:
         seen.setdefault(name, SeenLease("", now))
@@ -67,14 +77,6 @@ def see(before: Seen, leases: Mapping[str, tuple[str, bool]], holders: Collectio
         is_same = known is not None and known.version == version
         seen[name] = replace(known, is_ready=is_ready) if known and is_same else SeenLease(version, now, is_ready)
     return seen
-
-
-def count_again(before: Seen, now: float) -> Seen:
-    """Return what was seen with all times counted from now: the observer could not reach the API server meanwhile.
-
-    Perhaps nobody could, and then nobody could renew its Lease either.
-    """
-    return {name: replace(each, since=now) for name, each in before.items()}
 
 
 def living(own: str, seen: Seen, now: float) -> frozenset[str]:

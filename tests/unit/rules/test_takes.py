@@ -7,7 +7,6 @@ from worklease.rules.takes import (
     Seen,
     SeenLease,
     TakeCause,
-    count_again,
     heirs,
     is_unchanged,
     living,
@@ -28,29 +27,30 @@ def cause(now: float, *, holder: str = "a", preferred: str = "own", proved: bool
 
 
 def test_time_counts_from_the_last_change_that_was_seen() -> None:
-    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a", "b"}, 104.0)
+    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a", "b"}, 104.0, last=103.0)
     assert seen == {"a": SeenLease("1", 100.0), "b": SeenLease("6", 104.0, is_ready=True)}
 
 
 def test_a_lease_that_is_gone_counts_as_unchanged() -> None:
-    assert see(SEEN, {"b": ("5", True)}, {"a"}, 104.0)["a"] == SEEN["a"]
+    assert see(SEEN, {"b": ("5", True)}, {"a"}, 104.0, last=103.0)["a"] == SEEN["a"]
 
 
 def test_a_lease_that_is_gone_and_whose_process_holds_nothing_is_forgotten() -> None:
-    assert "a" not in see(SEEN, {}, set(), 104.0)
+    assert "a" not in see(SEEN, {}, set(), 104.0, last=103.0)
 
 
 def test_of_a_holder_without_a_lease_the_time_counts_from_when_it_was_missed_first() -> None:
-    seen = see({}, {}, {"c"}, 104.0)
-    assert see(seen, {}, {"c"}, 106.0)["c"] == SeenLease("", 104.0)
+    seen = see({}, {}, {"c"}, 104.0, last=103.0)
+    assert see(seen, {}, {"c"}, 106.0, last=104.0)["c"] == SeenLease("", 104.0)
 
 
 def test_that_a_process_is_ready_is_no_sign_of_life() -> None:
-    assert see(SEEN, {"a": ("1", True)}, set(), 104.0)["a"] == SeenLease("1", 100.0, is_ready=True)
+    assert see(SEEN, {"a": ("1", True)}, set(), 104.0, last=103.0)["a"] == SeenLease("1", 100.0, is_ready=True)
 
 
 def test_who_could_not_reach_the_api_server_starts_counting_again() -> None:
-    assert {each.since for each in count_again(SEEN, 130.0).values()} == {130.0}
+    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a"}, 130.0, last=126.0)
+    assert {each.since for each in seen.values()} == {130.0}
 
 
 def test_a_process_lives_for_nine_seconds_after_the_last_change() -> None:
