@@ -111,6 +111,16 @@ def _share_control_planes(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.long(seconds=GROUP_SECONDS))
 
 
+def _check_groups(session: pytest.Session) -> None:
+    """Refuse to run side by side if xdist does not see the groups: each worker would start what they are to share.
+
+    xdist adds a group's name to the tests' ids, and deals them out by these.
+    """
+    grouped = [item.nodeid for item in session.items if item.get_closest_marker("xdist_group") is not None]
+    if session.config.getoption("loadgroup", default=False) and not all("@" in nodeid for nodeid in grouped):
+        raise pytest.UsageError("pytest-xdist does not see the groups of tests: its version does not fit pytest's")
+
+
 def _positions(items: list[pytest.Item]) -> dict[pytest.Item, float]:
     """Return where each test comes in the order of the run.
 
@@ -130,6 +140,7 @@ def _positions(items: list[pytest.Item]) -> dict[pytest.Item, float]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    _check_groups(session)
     # Not in the fixture: there the first build would exceed the time limit of the first test.
     config = session.config
     needed = (BINARIES if any(map(_needs_cluster, session.items)) else ()) + (

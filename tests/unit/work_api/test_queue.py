@@ -48,7 +48,7 @@ READ = QueuedItem(
     started_at=None,
 )
 STATS = {"type": "work_queue_stats", "depth": 2, "pending": 1, "oldest_queued_at": DATE, "workers_polling": 3}
-LOST = {Fault.HANG, Fault.HANG_IN_BODY, Fault.RESET, Fault.CLOSE, Fault.TRUNCATE}
+LOST = (Fault.HANG, Fault.HANG_IN_BODY, Fault.RESET, Fault.CLOSE, Fault.TRUNCATE)
 
 
 @pytest.fixture
