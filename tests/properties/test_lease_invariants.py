@@ -122,10 +122,19 @@ class LeaseMachine(RuleBasedStateMachine):
     # --- The operator --------------------------------------------------------------------------------------------
 
     @precondition(lambda self: self._may_restart())
-    @rule(age=st.integers(0, 3), down=DOWNTIMES, taken=st.booleans(), fate=FATES, deleted=RARELY)
-    def the_operator_restarts(self, age: int, down: float, fate: Fate, *, taken: bool, deleted: bool) -> None:
+    @rule(
+        age=st.integers(0, 3),
+        down=DOWNTIMES,
+        taken=st.booleans(),
+        fate=FATES,
+        deleted=RARELY,
+        has_checkpoint=st.booleans(),
+    )
+    def the_operator_restarts(
+        self, age: int, down: float, fate: Fate, *, taken: bool, deleted: bool, has_checkpoint: bool
+    ) -> None:
         world = self.world
-        world.restart(age, down, taken=taken and not world.unread_cut)
+        world.restart(age, down, taken=taken and not world.unread_cut, has_checkpoint=has_checkpoint)
         if world.lease.reprieve is not None and world.server.holder is Holder.OTHER:
             world.add_pod(30.0, controller="", foreign=True)  # it belongs to the next holder, in the same namespace
         world.deleting = world.deleting or deleted
@@ -142,7 +151,7 @@ class LeaseMachine(RuleBasedStateMachine):
     def the_wish_is_edited(self, wish: int | None, fate: Fate, *, in_flight: bool) -> None:
         world = self.world
         if world.lease.cut is not None:
-            world.snapshots.clear()  # a status does not tell which wishes went before
+            world.forget_the_past()  # a status does not tell which wishes went before
         world.edit = Lease(desired_ttl=wish, interval=world.lease.interval)
         if in_flight:
             self._beat(Fate.ANSWERED)

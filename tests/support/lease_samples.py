@@ -19,8 +19,9 @@ def stamp(moment: float) -> str:
     return datetime.fromtimestamp(AHEAD + moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def exchange(sent: float, took: float = 0.1, *, dated: bool = True) -> Exchange:
-    return Exchange(sent=sent, done=sent + took, date=float(int(AHEAD + sent + took / 2)) if dated else None)
+def exchange(sent: float, took: float = 0.1, *, dated: bool = True, asked: int | None = None) -> Exchange:
+    date = float(int(AHEAD + sent + took / 2)) if dated else None
+    return Exchange(sent=sent, done=sent + took, date=date, asked=asked)
 
 
 def answered(
@@ -32,17 +33,20 @@ def answered(
     ttl: float = 90.0,
     took: float = 0.1,
     dated: bool = True,
+    asked: int | None = None,
 ) -> Answered:
     value = stamp(sent + took / 2) if value is None else value
-    return Answered(exchange(sent, took, dated=dated), value, state, extended, ttl)
+    return Answered(exchange(sent, took, dated=dated, asked=asked), value, state, extended, ttl)
 
 
 def refused(sent: float, value: str | None, *, state: str = "active", ttl: float | None = 90.0) -> Conflicted:
     return Conflicted(exchange(sent), Current(value, state, ttl))
 
 
-def unanswered(sent: float, took: float = 10.0, retry_after: float | None = None) -> Unanswered:
-    return Unanswered(Exchange(sent=sent, done=sent + took), "no answer", retry_after)
+def unanswered(
+    sent: float, took: float = 10.0, retry_after: float | None = None, *, asked: int | None = None
+) -> Unanswered:
+    return Unanswered(Exchange(sent=sent, done=sent + took, asked=asked), "no answer", retry_after)
 
 
 def unsent(sent: float) -> Unsent:
@@ -55,7 +59,7 @@ def throttled(sent: float, retry_after: float | None) -> Throttled:
 
 def held(since: float = 100.0, *, ttl: float = 90.0, wish: int | None = None, pod_grace: float = 0.0) -> Lease:
     """Return a lease whose only beat was sent at ``since`` and accepted."""
-    return answers.observe(Lease(desired_ttl=wish, pod_grace=pod_grace), answered(since, ttl=ttl))
+    return answers.observe(Lease(desired_ttl=wish, pod_grace=pod_grace), answered(since, ttl=ttl, asked=wish))
 
 
 def words(moment: float, *, state: str = "active", ttl: float = 90.0) -> Words:

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from math import inf
 
 from support.server_model import Holder, OtherWorker, Reply, ServerModel
+from worklease.keeper import record
 from worklease.rules import answers, beats
 from worklease.rules.beats import Beat, Wait
 from worklease.rules.deadlines import expiry, is_fenced
@@ -52,6 +53,8 @@ class Fate(Enum):
     KEY_REFUSED = auto()
     MUTE = auto()
     """Like ANSWERED, but a 412 does not say its value."""
+    GATEWAY = auto()
+    """The beat is applied, and a gateway answers by itself: its clock tells nothing."""
 
 
 @dataclass(slots=True)
@@ -75,6 +78,15 @@ class Snapshot:
     sent: float
     claimed: float | None
     words: Words
+    delivery: int
+    bound: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """What the checkpoint had at some moment: another process goes on from it."""
+
+    text: str
     delivery: int
     bound: tuple[str, ...]
 
@@ -105,6 +117,7 @@ class World:
     """The server shortened the TTL by itself, in an answer that was lost: nobody can know."""
     late: list[tuple[float, str, float | None]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
+    records: list[Checkpointed] = field(default_factory=list)
     delivery: int = 0
     """The delivery whose lease we hold, or held."""
     edit: Lease | None = None
@@ -278,6 +291,9 @@ class World:
             assert after.due <= self.now + pace + 1e-6, "P2: a lease at stake is not beaten densely"
         if after.held and after.sent == sent and isinstance(outcome, Answered) and outcome.lease_extended:
             self._remember(before, outcome)
+        if after.held:
+            text = record.write(after, record.RecordedSandboxes(), trying=None, now=self.now, wall=self.now)
+            self.records = [*self.records[-3:], Checkpointed(text, self.delivery, tuple(self.bound))]
         self._judge_clock()
         if isinstance(outcome, Conflicted) and fate is Fate.ANSWERED:
             self._judge_conflict(before)
@@ -288,31 +304,36 @@ class World:
         arrives, given_up = sent + way, sent + beat.timeout
         match fate:
             case Fate.UNSENT:
-                return Unsent(Exchange(sent=sent, done=self.now), "refused")
+                return Unsent(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "refused")
             case Fate.KEY_REFUSED:
                 self.advance(arrives + way)
-                return Unauthorized(Exchange(sent=sent, done=self.now), "no")
+                return Unauthorized(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "no")
             case Fate.THROTTLED:
                 self.advance(arrives + way)
-                return Throttled(Exchange(sent=sent, done=self.now), "slower", RETRY_AFTER)
+                return Throttled(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "slower", RETRY_AFTER)
             case Fate.LOST_BEFORE | Fate.LATE:
                 self.advance(given_up)
                 if fate is Fate.LATE:
                     self.late.append((given_up + 0.9 * beat.timeout, beat.expected, beat.desired_ttl))
-                return Unanswered(Exchange(sent=sent, done=self.now), "time-out")
+                return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "time-out")
             case Fate.LOST_AFTER:
                 self.advance(arrives)
                 self._apply(beat.expected, beat.desired_ttl)
                 self.advance(given_up)
-                return Unanswered(Exchange(sent=sent, done=self.now), "time-out")
+                return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "time-out")
+            case Fate.GATEWAY:
+                self.advance(arrives)
+                self._apply(beat.expected, beat.desired_ttl)
+                self.advance(arrives + way)
+                return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "504 of a gateway")
             case Fate.ANSWERED | Fate.MALFORMED | Fate.MUTE:
                 self.advance(arrives)
                 reply = self.server.beat(self.now, Holder.OURS, beat.expected, beat.desired_ttl)
                 self.advance(arrives + way)
-                exchange = Exchange(sent=sent, done=self.now, date=reply.date)
+                exchange = Exchange(sent=sent, done=self.now, date=reply.date, asked=beat.desired_ttl)
                 if fate is Fate.MALFORMED:
                     self._note_cut(reply, beat.desired_ttl)
-                    return Unanswered(exchange, "malformed")
+                    return Unanswered(replace(exchange, date=None), "malformed")
                 return _read(exchange, reply, mute=fate is Fate.MUTE)
 
     def _apply(self, expected: str, desired: float | None) -> None:
@@ -328,7 +349,7 @@ class World:
         self.delivery = self.server.delivery
         if self.lease.ttl < before.ttl:
             # A shorter TTL is written at once: no older status is left to start from.
-            self.snapshots.clear()
+            self.forget_the_past()
         assert self.lease.words is not None
         words = self.lease.words
         kept = Snapshot(
@@ -370,12 +391,18 @@ class World:
 
     # --- What happens to the process -----------------------------------------------------------------------------
 
-    def restart(self, age: int, down: float, *, taken: bool = False) -> None:
-        """Kill the operator, and start it again from the status of ``age`` beats ago.
+    def forget_the_past(self) -> None:
+        """Leave no older status and no older checkpoint to start from."""
+        self.snapshots.clear()
+        self.records.clear()
+
+    def restart(self, age: int, down: float, *, taken: bool = False, has_checkpoint: bool = False) -> None:
+        """Kill the operator, and start it again from the status, or the checkpoint, of ``age`` beats ago.
 
         ``taken``: meanwhile another worker polls for the item, and claims it if it has lapsed.
         """
         snapshot = self.snapshots[-1 - age % len(self.snapshots)]
+        checkpointed = self.records[-1 - age % len(self.records)] if has_checkpoint and self.records else None
         with self.asleep():
             self.advance(self.now + down * 0.9)
             if taken:
@@ -387,18 +414,24 @@ class World:
             self._happen()
         self.starts += 1
         fresh = Lease(desired_ttl=self.lease.desired_ttl, interval=self.lease.interval, seed=self.starts)
-        self.delivery = snapshot.delivery
-        self.bound = {uid: pod for uid, pod in self.bound.items() if uid in snapshot.bound}
         self.deletions, self.graceful_stop, self.forced_stop = {}, None, None
-        self.lease = beats.restore(
-            fresh,
-            value=snapshot.value,
-            ttl=snapshot.ttl,
-            sent=snapshot.sent,
-            claimed=snapshot.claimed,
-            words=snapshot.words,
-            now=self.now,
-        )
+        if checkpointed is not None:
+            found = record.read(checkpointed.text)
+            assert found is not None, "this version reads what it writes"
+            self.lease = record.resume(found, fresh, snapshot.words, now=self.now, moment=lambda epoch: epoch)
+            self.delivery, bound = checkpointed.delivery, checkpointed.bound
+        else:
+            self.lease = beats.restore(
+                fresh,
+                value=snapshot.value,
+                ttl=snapshot.ttl,
+                sent=snapshot.sent,
+                claimed=snapshot.claimed,
+                words=snapshot.words,
+                now=self.now,
+            )
+            self.delivery, bound = snapshot.delivery, snapshot.bound
+        self.bound = {uid: pod for uid, pod in self.bound.items() if uid in bound}
         self._update_pod_grace()
         self.advance(self.now)
 

@@ -50,8 +50,12 @@ class Record(BaseModel):
     reprieve: float | None = None
     """Until when a beat may show that the restored lease is held. A crash loop does not move it."""
     stopping: bool = False
+    granted: int | None = None
+    """The TTL that was asked for when ``ttl`` was granted."""
+    refused: int | None = None
+    """The TTL that the server refused."""
     windows: tuple[tuple[float, float], ...] = ()
-    """Unanswered claims, in the server's time."""
+    """Unanswered beats and claims, in the server's time."""
     tries: tuple[tuple[float, float], ...] = ()
     """Unanswered claims whose place in the server's time is not known, and the one under way; monotonic."""
     found: str | None = None
@@ -109,8 +113,10 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         "cut": None if lease.cut is None else (lease.cut.ttl, lease.cut.ends),
         "reprieve": lease.reprieve,
         "stopping": lease.stopping_seen,
-        # For a lease that was held, a start covers all windows since its last value by one of its own.
-        "windows": () if lease.held else tuple((each.opens, each.closes) for each in lease.unanswered),
+        "granted": lease.granted_for,
+        "refused": lease.refused_ttl,
+        # For a lease that was held, a start covers all windows by one of its own, but says nothing of their beginnings.
+        "windows": tuple((each.opens, each.closes) for each in lease.unanswered if each.opens > -math.inf),
         "tries": () if lease.held else tuple(tries),
         "found": lease.refused_value,
         "bound": sandboxes.bound,
@@ -192,7 +198,14 @@ def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, mom
     reprieve = held.reprieve
     if reprieve is not None and record.reprieve is not None:
         reprieve = min(reprieve, record.reprieve + shift)
-    return replace(held, first=record.first, reprieve=reprieve)
+    return replace(
+        held,
+        first=record.first,
+        reprieve=reprieve,
+        granted_for=record.granted,
+        refused_ttl=record.refused,
+        unanswered=(*(Window(opens, closes) for opens, closes in record.windows), *held.unanswered),
+    )
 
 
 def _resume_claim(record: Record, fresh: Lease, shift: float, now: float) -> Lease:

@@ -129,13 +129,19 @@ def _newest(
     recorded = fresh if found is None else record.resume(found, fresh, words, now=now, moment=wall.epoch)
     if status.claim_time is None or words is None or not words.last_heartbeat or status.lease_expiry_time is None:
         return recorded
-    sent = wall.moment(status.lease_expiry_time) - words.ttl_seconds
+    ends = wall.moment(status.lease_expiry_time)
+    if status.lease_extended:
+        ttl = words.ttl_seconds
+    else:
+        # An answer that extends nothing may name any TTL, and sets no deadline: the end that is shown stands.
+        ttl = recorded.ttl if recorded.sent is not None else max(1.0, ends - words.at)
+    sent = ends - ttl
     if recorded.sent is not None and recorded.sent + SAME_BEAT >= min(sent, now):
         return recorded
     shown = restore(
         fresh,
         value=words.last_heartbeat,
-        ttl=words.ttl_seconds,
+        ttl=ttl,
         sent=sent,
         claimed=wall.moment(status.claim_time),
         words=words,

@@ -145,7 +145,13 @@ class WorkCalls(KeptCalls):
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
             kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
-        listed = await self._find_in_list(kept) if answers.is_doubtful(kept.newest_lease(), outcome) else None
+        listed = None
+        if answers.is_doubtful(kept.newest_lease(), outcome):
+            is_mute = isinstance(outcome, Conflicted) and outcome.current is None
+            lease = kept.newest_lease()
+            # Where a 412 does not name the value, nothing but the list can, so it is asked to the last.
+            seconds = deadlines.timeout(lease) if is_mute else deadlines.list_timeout(lease, self._clock())
+            listed = await self._find_in_list(kept, seconds) if seconds > 0 else None
         kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
         if isinstance(outcome, Conflicted):
             rule = answers.adoption(before, outcome, kept.newest_lease())
@@ -183,8 +189,8 @@ class WorkCalls(KeptCalls):
             self._clients.budget.note_accepted(key.value.get_secret_value(), outcome.exchange.sent)
         return outcome
 
-    async def _find_in_list(self, kept: Kept) -> ListAnswer | None:
-        """Look for the item in the environment's list, as long as a beat may take; None if the list decides nothing."""
+    async def _find_in_list(self, kept: Kept, seconds: float) -> ListAnswer | None:
+        """Look for the item in the environment's list, for so long at most; None if the list decides nothing."""
         key = await self._clients.credentials.key(*self._secret(kept))
         if isinstance(key, NoKey):
             return None
@@ -192,7 +198,7 @@ class WorkCalls(KeptCalls):
             return NoKeyForList()
         environment_id = kept.spec.environment_id
         try:
-            async with timeout(deadlines.timeout(kept.lease)):
+            async with timeout(seconds):
                 turn = replace(
                     self._request(kept, key),
                     key=f"list {environment_id}",

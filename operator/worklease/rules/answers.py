@@ -3,12 +3,13 @@
 Owns the reading of every outcome; what a 412 means is read in ``conflicts``. Pure. Must not say what to send next.
 """
 
+import math
 from dataclasses import replace
 from typing import assert_never
 
 from worklease.rules.conflicts import overruled, read_conflict
 from worklease.rules.deadlines import (
-    asked_ttl,
+    changed_ttl,
     dense_retry,
     own_fence,
     rhythm,
@@ -16,7 +17,6 @@ from worklease.rules.deadlines import (
     slow_retry,
     timeout,
     try_again,
-    wish,
 )
 from worklease.rules.lease import (
     CLOCK_SKEW,
@@ -75,9 +75,10 @@ def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> L
             return _listed(replace(lease, missing_since=None), outcome, listed)
         case NotReady() if not lease.held:
             return troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + slow_retry(lease))
-        case Rejected() if lease.held and asked_ttl(lease) is not None and asked_ttl(lease) != lease.granted_for:
-            message = f"{outcome.message}; ttlSeconds {lease.desired_ttl} may be refused: going on without it"
-            refused = replace(lease, refused_ttl=lease.desired_ttl)
+        case Rejected() if lease.held and outcome.exchange.asked is not None:
+            asked = outcome.exchange.asked
+            message = f"{outcome.message}; ttlSeconds {asked} may be refused: going on without it"
+            refused = replace(lease, refused_ttl=asked if asked == lease.desired_ttl else lease.refused_ttl)
             return try_again(refused, Trouble.REJECTED, outcome.exchange, message)
         case NotReady() | Rejected():
             return try_again(lease, Trouble.REJECTED, outcome.exchange, outcome.message)
@@ -130,7 +131,8 @@ def _read_clock(known: ServerClock | None, outcome: Outcome) -> ServerClock | No
     """
     exchange = outcome.exchange
     if exchange.date is not None:
-        return ServerClock(exchange.date - CLOCK_SKEW - exchange.done, exchange.date + CLOCK_SKEW - exchange.sent)
+        least, most = exchange.date - CLOCK_SKEW - exchange.done, exchange.date + CLOCK_SKEW - exchange.sent
+        return ServerClock(least, most, exchange.done)
     if not isinstance(outcome, Answered) or not outcome.lease_extended:
         return known
     return clock_by_stamp(outcome.last_heartbeat, exchange.sent, exchange.done) or known
@@ -177,8 +179,7 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         lease,
         value=answer.last_heartbeat,
         ttl=ttl,
-        granted_for=0 if lease.is_edited else lease.desired_ttl,
-        is_edited=False,
+        granted_for=answer.exchange.asked,
         cut=None,
         sent=sent,
         claimed=lease.claimed if lease.claimed is not None else sent,
@@ -291,29 +292,57 @@ def _listed(lease: Lease, answer: NotReady, seen: ListedItem) -> Lease:
 
 
 def _doubted(lease: Lease, exchange: Exchange) -> Lease:
-    """Return the lease with the window of a beat that may have been applied: until one time-out after giving it up."""
-    cut, wished = lease.cut, wish(lease)
+    """Return the lease with the window of a beat that may have been applied: until one time-out after giving it up.
+
+    Each beat of a held lease keeps its own window: an adoption counts from the sending of the beat that it finds
+    applied. What was sent longer than a TTL ago can have renewed nothing that is still held.
+    """
+    cut, wished = lease.cut, changed_ttl(lease, exchange.asked)
     if wished is not None:
         cut = shorter(cut, Cut(wished, exchange.sent + wished))
     window = Unplaced(exchange.sent, exchange.done + timeout(lease))
-    last = lease.unplaced[-1] if lease.unplaced else None
-    if last is not None and window.sent <= last.closes:
-        # Beats follow each other, so windows that overlap are one: hours without an answer stay one window.
-        unplaced = (*lease.unplaced[:-1], Unplaced(last.sent, max(last.closes, window.closes)))
-    else:
-        unplaced = (*lease.unplaced, window)
-    return _place(replace(lease, cut=cut, unplaced=unplaced))
+    if not lease.held:
+        return _place(replace(lease, cut=cut, unplaced=_joined(lease.unplaced, window)))
+    oldest = exchange.done - lease.ttl
+    return _place(
+        replace(
+            lease,
+            cut=cut,
+            unplaced=(*(u for u in lease.unplaced if u.sent >= oldest or u.sent == -math.inf), window),
+            unanswered=tuple(w for w in lease.unanswered if w.sent is None or w.sent >= oldest),
+        )
+    )
+
+
+def _joined(known: tuple[Unplaced, ...], window: Unplaced) -> tuple[Unplaced, ...]:
+    """Return the windows of claims, where those that overlap are one: hours without an answer stay one window.
+
+    A claim that was never held has no end that an adoption could move.
+    """
+    last = known[-1] if known else None
+    if last is None or window.sent > last.closes:
+        return (*known, window)
+    return (*known[:-1], Unplaced(last.sent, max(last.closes, window.closes)))
 
 
 def _place(lease: Lease) -> Lease:
-    """Return the lease with its windows in the server's time, once its clock is known; overlapping windows are one."""
+    """Return the lease with its windows in the server's time, once its clock is known."""
     if lease.clock is None or not lease.unplaced:
         return lease
-    placed = [Window(lease.clock.earliest(u.sent), lease.clock.latest(u.closes)) for u in lease.unplaced]
+    clock = lease.clock
+    placed = [
+        Window(clock.earliest(u.sent), clock.latest(u.closes), u.sent if u.sent > -math.inf else None)
+        for u in lease.unplaced
+    ]
+    every = (*lease.unanswered, *placed)
+    return replace(lease, unanswered=every if lease.held else _joined_windows(every), unplaced=())
+
+
+def _joined_windows(windows: tuple[Window, ...]) -> tuple[Window, ...]:
     joined: list[Window] = []
-    for window in sorted((*lease.unanswered, *placed), key=lambda w: w.opens):
+    for window in sorted(windows, key=lambda w: w.opens):
         if joined and window.opens <= joined[-1].closes:
-            joined[-1] = Window(joined[-1].opens, max(joined[-1].closes, window.closes))
+            joined[-1] = replace(joined[-1], closes=max(joined[-1].closes, window.closes))
         else:
             joined.append(window)
-    return replace(lease, unanswered=tuple(joined), unplaced=())
+    return tuple(joined)

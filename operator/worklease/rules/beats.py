@@ -89,7 +89,6 @@ def edit(lease: Lease, fresh: Lease) -> Lease:
     return replace(
         lease,
         desired_ttl=fresh.desired_ttl,
-        is_edited=lease.is_edited or fresh.desired_ttl != lease.desired_ttl,
         refused_ttl=lease.refused_ttl if fresh.desired_ttl == lease.desired_ttl else None,
         interval=fresh.interval,
         suspended=fresh.suspended,

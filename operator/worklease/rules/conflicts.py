@@ -4,12 +4,24 @@ Owns two tables, in the words of the design document. Their rows are read from t
 applies gives the verdict. A 412 is an observation and not a verdict: what we know decides what it means. Pure.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worklease.rules.deadlines import FIRST_RETRY, slow_retry, try_again
-from worklease.rules.lease import ASSUMED_TTL, STOPPED_MESSAGE, Adoption, End, Lease, Trouble, ended, instant, troubled
+from worklease.rules.deadlines import FIRST_RETRY, expiry, least_ttl, slow_retry, try_again
+from worklease.rules.lease import (
+    ASSUMED_TTL,
+    CLOCK_SKEW,
+    STOPPED_MESSAGE,
+    Adoption,
+    End,
+    Lease,
+    Trouble,
+    ended,
+    instant,
+    troubled,
+)
 from worklease.rules.outcomes import Conflicted, Exchange, ListedItem
 
 MUTE_MESSAGE: Final = "the server refused the value and does not say what it has"
@@ -76,7 +88,18 @@ def _always(_: RefusedBeat) -> bool:
 
 
 def _is_listed_as_stopped(refused: RefusedBeat) -> bool:
-    return refused.listed is not None and refused.listed.state == "stopped"
+    """Whether the list shows our delivery as stopped: a list that lags may still show the former delivery of the id.
+
+    The last heartbeat of our delivery is no older than the last value that we know. Where the row names none, it counts
+    unless the 412 itself names the stamp of a beat of ours.
+    """
+    listed = refused.listed
+    if listed is None or listed.state != "stopped":
+        return False
+    beaten, known = instant(listed.latest_heartbeat_at), instant(refused.lease.value)
+    if beaten is None or known is None:
+        return not _is_our_beat(refused)
+    return beaten >= known - CLOCK_SKEW  # some servers list fewer digits
 
 
 def _is_another_delivery(refused: RefusedBeat) -> bool:
@@ -202,20 +225,58 @@ def _decide_nothing(refused: RefusedBeat) -> Lease:
 
 
 def _adopt(refused: RefusedBeat) -> Lease:
-    return _adopted(refused.lease, refused.value, refused.state, refused.exchange.done)
+    return _adopted(_found_applied(refused, refused.value), refused.value, refused.state, refused.exchange.done)
 
 
 def _adopt_from_the_list(refused: RefusedBeat) -> Lease:
     # If the list writes the value otherwise, the next 412 names the value and nothing has changed.
     assert refused.listed is not None  # noqa: S101 (the row applies only then)
-    return _adopted(refused.lease, refused.listed.latest_heartbeat_at, refused.listed.state, refused.exchange.done)
+    value, state = refused.listed.latest_heartbeat_at, refused.listed.state
+    return _adopted(_found_applied(refused, value), value, state, refused.exchange.done)
+
+
+def _found_applied(refused: RefusedBeat, value: str | None) -> Lease:
+    """Return the lease with the end that the beat gives it whose stamp was found: its sending, and the least TTL.
+
+    That TTL is the least of the one granted last, those that were asked for since, and the one that the server names.
+    The end that was known before is no later than the server's, whichever beat was applied. So it comes no earlier by
+    what an adoption tells, unless the server shortened the TTL by itself.
+    """
+    lease, stamp = refused.lease, instant(value)
+    sent = None if stamp is None else _earliest_sending(lease, stamp, refused.exchange.done)
+    before = expiry(lease)
+    if sent is None or before is None:
+        return lease
+    in_force = least_ttl(lease)
+    named = in_force if refused.ttl is None else max(1.0, refused.ttl)
+    ttl = min(in_force, named)
+    ends = sent + ttl if named < in_force else max(before, sent + ttl)
+    return replace(lease, sent=ends - ttl, ttl=ttl, cut=None)
+
+
+def _earliest_sending(lease: Lease, stamp: float, now: float) -> float | None:
+    """Return when the beat with this stamp was sent at the earliest; None where that is not known well enough.
+
+    It is one of the beats whose windows contain the stamp, a second and the round trip wider on each side. The window
+    of a start alone does not say when its beats were sent. Nor does the server's time if it was only read from a stamp,
+    or longer than a TTL ago. The beats of an earlier process were sent no earlier than their windows open.
+    """
+    clock = lease.clock
+    if lease.sent is None or clock is None or clock.dated_at is None or now - clock.dated_at > lease.ttl:
+        return None
+    slack = clock.most - clock.least - CLOCK_SKEW
+    around = [each for each in lease.unanswered if each.opens - slack <= stamp <= each.closes + slack]
+    known = [each.opens - clock.most if each.sent is None else each.sent for each in around if each.opens > -math.inf]
+    if not known:
+        return None
+    if len(known) < len(around):
+        # A beat of an earlier process may have come late: then only the stamp says when.
+        known.append(stamp - clock.most)
+    return max(lease.sent, min(known))
 
 
 def _adopted(lease: Lease, value: str | None, state: str, now: float) -> Lease:
-    """Return the lease with the value found as ours, to be beaten at once.
-
-    An adoption moves no deadline, and spends all unanswered beats.
-    """
+    """Return the lease with the value found as ours, to be beaten at once; an adoption spends all unanswered beats."""
     return replace(
         lease,
         value=value,
@@ -270,7 +331,7 @@ def _watch(refused: RefusedBeat) -> Lease:
 # --- The tables --------------------------------------------------------------------------------------------------
 
 LISTED_AS_OVER: Final = (
-    ConflictRow("listed as `stopped`", _is_listed_as_stopped, End.STOPPED, _stop),
+    ConflictRow("listed as `stopped`, in a row that can be of our delivery", _is_listed_as_stopped, End.STOPPED, _stop),
     ConflictRow(
         "listed with a later entry to the queue than our first value, and waiting there",
         _is_another_delivery_in_the_queue,

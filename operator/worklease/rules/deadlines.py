@@ -47,15 +47,20 @@ def wish(lease: Lease) -> float | None:
 
     A spec that no longer names a TTL asks for the server's default, which is not known: the assumed TTL stands for it.
     """
-    if not lease.held or lease.desired_ttl == lease.granted_for or _is_refused(lease):
+    return changed_ttl(lease, asked_ttl(lease))
+
+
+def changed_ttl(lease: Lease, asked: int | None) -> float | None:
+    """Return the TTL, in seconds, that a beat that asks for ``asked`` may have changed to; None without a change."""
+    if not lease.held or asked == lease.granted_for:
         return None
-    return max(1.0, ASSUMED_TTL if lease.desired_ttl is None else lease.desired_ttl)
+    return max(1.0, ASSUMED_TTL if asked is None else asked)
 
 
 def asked_ttl(lease: Lease) -> int | None:
     """Return the TTL to ask for: never one that the server refused, since the beat must renew the lease."""
     if lease.held and _is_refused(lease):
-        return lease.granted_for or None
+        return None if lease.granted_for == lease.refused_ttl else lease.granted_for
     return lease.desired_ttl
 
 
@@ -63,13 +68,15 @@ def _is_refused(lease: Lease) -> bool:
     return lease.refused_ttl is not None and lease.desired_ttl == lease.refused_ttl
 
 
-def _ttl(lease: Lease) -> float:
+def least_ttl(lease: Lease) -> float:
     """Return the least TTL that may be in force, in seconds."""
     return lease.ttl if lease.cut is None else min(lease.ttl, lease.cut.ttl)
 
 
 def _next_ttl(lease: Lease) -> float:
     """Return the TTL to hurry for: a shorter TTL may be in force as soon as the beat that asks for it is sent."""
+    if not lease.held and lease.desired_ttl is not None:
+        return max(1.0, lease.desired_ttl)
     wished = wish(lease)
     return lease.ttl if wished is None else min(lease.ttl, wished)
 
@@ -78,7 +85,7 @@ def _next_ttl(lease: Lease) -> float:
 
 
 def expiry(lease: Lease) -> float | None:
-    """Return the earliest end of the lease, counted from the *sending* of the last accepted beat.
+    """Return the earliest end of the lease, counted from the *sending* of the last beat accepted or found applied.
 
     An unanswered beat that asked for a shorter TTL may have been applied, and counts as if it was.
     """
@@ -96,7 +103,7 @@ def giving_up(lease: Lease) -> float | None:
 
 def grace(lease: Lease) -> float:
     """Return how much of its grace, in seconds, a pod can be given at the fence: at most a fifth of the TTL."""
-    return min(lease.pod_grace, _ttl(lease) / 5)
+    return min(lease.pod_grace, least_ttl(lease) / 5)
 
 
 def fence(lease: Lease) -> float | None:
@@ -106,14 +113,14 @@ def fence(lease: Lease) -> float | None:
 
 
 def own_fence(lease: Lease) -> float | None:
-    """Return the fence that the last accepted beat sets, without the reprieve of a restored lease."""
+    """Return the fence that the last beat accepted or found applied sets, without the reprieve of a restored lease."""
     ends = expiry(lease)
     return None if ends is None else ends - _margin(lease) - grace(lease)
 
 
 def _margin(lease: Lease) -> float:
     """Return 1 s + T/50: the time that the deletion itself takes, and the difference of two clocks' rates."""
-    return 1.0 + _ttl(lease) / 50
+    return 1.0 + least_ttl(lease) / 50
 
 
 def time_left(lease: Lease, now: float) -> float:
@@ -126,6 +133,16 @@ def is_fenced(lease: Lease, now: float) -> bool:
     """Whether a lease that was held is past its fence: its sandbox must be ending."""
     at = fence(lease)
     return at is not None and now >= at
+
+
+def list_timeout(lease: Lease, now: float) -> float:
+    """Return how long to wait for the list before an adoption, in seconds; 0: the windows must decide alone.
+
+    A list that hangs must leave two time-outs before the fence, for the beat that carries the adopted value.
+    """
+    at = fence(lease)
+    longest = timeout(lease)
+    return longest if at is None else max(0.0, min(longest, at - 2 * longest - now))
 
 
 def may_stop(lease: Lease, now: float) -> bool:

@@ -31,6 +31,8 @@ class ServerClock:
 
     least: float
     most: float
+    dated_at: float | None = None
+    """When one of the API's own answers to this process told it (monotonic); None: it was read from a stamp."""
 
     def earliest(self, now: float) -> float:
         """Return the earliest time that the server's clock may show at ``now``."""
@@ -69,7 +71,10 @@ class Window:
     """The time in which the server stamped an unanswered beat, if the beat was applied; server's time."""
 
     opens: float
+    """Minus infinity: the window of a start, for beats of which nobody knows when they were sent."""
     closes: float
+    sent: float | None = None
+    """When this process sent the beat (monotonic); None: an earlier process did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +175,13 @@ class Lease:
     ttl: float = ASSUMED_TTL
     """The TTL of the last accepted answer, in seconds, kept together with ``value``."""
     granted_for: int | None = None
-    """The TTL asked for when ``ttl`` was granted, 0 if that is not known: the same wish is granted alike."""
+    """The TTL that the beat asked for by which ``ttl`` was granted: the same wish is granted alike."""
     refused_ttl: int | None = None
     """The TTL that the spec asks for and the server refused (400): the lease keeps the TTL granted before."""
-    is_edited: bool = False
-    """``desired_ttl`` was edited since the last accepted answer, so the next answer may be to the former wish."""
     cut: Cut | None = None
     """How a beat that was not answered since the last accepted one may have shortened the lease."""
     sent: float | None = None
-    """When the last beat was sent that was answered 200 and extended the lease. None: never held."""
+    """From when ``ttl`` counts: the sending of the last beat accepted or found applied. None: never held."""
     reprieve: float | None = None
     """A restored lease is given up no earlier, so that one beat can tell. None: a beat has told."""
 

@@ -15,7 +15,7 @@ from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.keeper.resume import resume
 from worklease.rules.answers import observe
 from worklease.rules.beats import stopped
-from worklease.rules.deadlines import fence
+from worklease.rules.deadlines import expiry, fence
 from worklease.rules.lifecycle import EndPod, MakePod, Plan, Release, RemoveFinalizer, Restart, StopItem, decide
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Cause, Pod
@@ -237,3 +237,15 @@ def test_a_renewal_moves_no_look_that_is_not_the_fences_alone() -> None:
     each.schedule.look_at = START + 5  # as from a plan that does not mention renewals
     each.schedule.follow_renewal(each.lease)
     assert each.schedule.look_at == START + 5
+
+
+@pytest.mark.parametrize("named", [1.0, 30.0, 86_400.0])
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_the_ttl_of_an_answer_that_extended_nothing_sets_no_deadline_at_a_start(
+    named: float, *, checkpoint: bool
+) -> None:
+    draining = kept({})
+    draining.lease = observe(draining.lease, answered(START + 10, state="stopping", extended=False, ttl=named))
+    again = started_again(draining, START + 20, checkpoint=checkpoint)
+    assert expiry(again.lease) == pytest.approx(START + 3600, abs=1.0), "99 s that were left became one"
+    assert again.lease.ttl <= 3600, "a longer TTL would make more values ours than can be"

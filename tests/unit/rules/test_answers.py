@@ -33,10 +33,13 @@ def test_hours_without_an_answer_are_one_window() -> None:
     for number in range(1000):
         lease = observe(lease, unanswered(100 + 11.0 * number))
     assert len(lease.unplaced) == 1
-    lease = observe(replace(held(), suspended=False), unanswered(130))
-    for number in range(3):
-        lease = observe(lease, unanswered(141 + 11.0 * number))
-    assert len(lease.unanswered) == 1
+
+
+def test_each_unanswered_beat_keeps_its_sending_and_is_dropped_a_ttl_later() -> None:
+    lease = held(ttl=30)
+    for sent in (110.0, 120.0, 130.0, 145.0):
+        lease = observe(lease, unanswered(sent, 1))
+    assert [window.sent for window in lease.unanswered] == [120, 130, 145]
 
 
 def test_a_beat_that_is_still_under_way_may_move_a_value_that_was_not_extended() -> None:

@@ -43,17 +43,23 @@ def test_a_hastened_beat_is_due_now_and_none_is_put_off() -> None:
 def test_a_ttl_that_the_server_refuses_does_not_cost_the_lease_that_it_would_renew() -> None:
     lease = edit(held(), Lease(desired_ttl=86_400))
     assert wish_of(lease, 130) == 86_400
-    lease = observe(lease, Rejected(exchange(130), "the Work API answered 400"))
+    lease = observe(lease, Rejected(exchange(130, asked=86_400), "the Work API answered 400"))
     assert "ttlSeconds 86400" in lease.message
-    assert wish_of(lease, lease.due) is None
-    lease = observe(lease, answered(lease.due, ttl=90))
+    for _ in range(3):
+        assert wish_of(lease, lease.due) is None
+        lease = observe(lease, answered(lease.due, ttl=90))
     assert lease.held
+    assert wish_of(lease, lease.due) is None
+
+
+def test_a_ttl_that_is_refused_although_it_was_granted_before_is_asked_for_no_more() -> None:
+    lease = observe(held(wish=60, ttl=60), Rejected(exchange(120, asked=60), "the Work API answered 400"))
     assert wish_of(lease, lease.due) is None
 
 
 def test_a_new_wish_is_asked_for_after_a_refused_one() -> None:
     lease = edit(held(), Lease(desired_ttl=86_400))
-    lease = observe(lease, Rejected(exchange(130), "no"))
+    lease = observe(lease, Rejected(exchange(130, asked=86_400), "no"))
     assert wish_of(edit(lease, Lease(desired_ttl=60)), 140) == 60
 
 

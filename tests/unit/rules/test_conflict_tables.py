@@ -50,7 +50,7 @@ MUTE = Conflicted(exchange(160), None)
 FOUND_BEFORE = observe(LOST_CLAIM, refused(111, stamp(100.2)))
 
 AFTER_HOLDING_CASES: tuple[tuple[Lease, Conflicted, ListedItem | None], ...] = (
-    (DOUBTED, refused(160, stamp(130.2)), ListedItem("stopped", stamp(120))),
+    (DOUBTED, refused(160, stamp(130.2)), ListedItem("stopped", stamp(90), stamp(130.2))),
     (DOUBTED, refused(160, stamp(130.2), state="stopped"), ListedItem("queued", stamp(120))),
     (DOUBTED, refused(160, stamp(130.2), state="stopped"), ListedItem("active", stamp(120))),
     (DOUBTED, MUTE, ListedItem("active", stamp(10), stamp(130.2))),

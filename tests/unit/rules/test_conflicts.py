@@ -11,14 +11,15 @@ from support.lease_samples import (
     exchange,
     held,
     refused,
+    restored,
     stamp,
     unanswered,
     unsent,
 )
 from worklease.rules.answers import adoption, observe
-from worklease.rules.beats import NO_HEARTBEAT, Beat, Rest, decide
+from worklease.rules.beats import NO_HEARTBEAT, Beat, Rest, decide, edit
 from worklease.rules.deadlines import expiry
-from worklease.rules.lease import Adoption, End, Lease, Trouble
+from worklease.rules.lease import Adoption, End, Lease, Trouble, Window
 from worklease.rules.outcomes import Conflicted, Current, Missing, NotReady
 
 
@@ -49,10 +50,64 @@ def test_a_lost_reply_is_not_a_lost_lease() -> None:
     assert observe(lease, answered(141.2)).sent == 141.2
 
 
-def test_an_adoption_moves_no_deadline() -> None:
+def test_an_adopted_beat_counts_from_its_sending() -> None:
     lease = observe(held(), unanswered(130))
     adopted = observe(lease, refused(141, stamp(130.2)))
-    assert expiry(adopted) == expiry(lease) == 190
+    assert expiry(lease) == 190
+    assert expiry(adopted) == 220
+    assert adopted.value == stamp(130.2)
+
+
+def test_of_several_beats_that_may_have_been_applied_the_earliest_sending_counts() -> None:
+    lease = observe(held(), unanswered(130, 1))
+    for sent in (131.3, 160.0):
+        lease = observe(lease, unanswered(sent, 1))
+    assert expiry(observe(lease, refused(162, stamp(131.5)))) == 220
+    assert expiry(observe(lease, refused(162, stamp(160.5)))) == 250
+
+
+def test_an_adopted_beat_has_the_least_ttl_that_may_be_in_force() -> None:
+    wished = observe(edit(held(ttl=300, wish=300), Lease(desired_ttl=60)), unanswered(130, asked=60))
+    assert expiry(observe(wished, refused(141, stamp(130.2), ttl=300))) == 190
+    assert expiry(observe(observe(held(), unanswered(130)), refused(141, stamp(130.2), ttl=30))) == 160
+    assert expiry(observe(observe(held(), unanswered(130)), refused(141, stamp(130.2), ttl=None))) == 220
+
+
+def test_an_adoption_brings_the_end_no_nearer() -> None:
+    """Either beat may have been applied, so the lease ends at 130 at the earliest, and the pod's grace counts on it."""
+    lease = observe(held(ttl=30), unanswered(110, 2))
+    lease = observe(edit(lease, Lease(desired_ttl=10)), unanswered(120, 2, asked=10))
+    assert expiry(lease) == 130
+    assert expiry(observe(lease, refused(123, stamp(110.2), ttl=30))) == 130
+    assert expiry(observe(lease, refused(123, stamp(110.2), ttl=5))) == 115, "what the server says is no guess"
+
+
+def test_where_the_servers_time_is_known_from_stamps_only_an_adoption_moves_no_deadline() -> None:
+    undated = observe(Lease(), answered(100, dated=False))
+    refusal = Conflicted(exchange(141, dated=False), Current(stamp(130.2), "active", 90))
+    adopted = observe(observe(undated, unanswered(130)), refusal)
+    assert (adopted.value, expiry(adopted)) == (stamp(130.2), 190)
+
+
+def test_the_window_of_a_start_alone_moves_no_deadline() -> None:
+    lease = restored(160)
+    adopted = observe(lease, refused(161, stamp(150)))
+    assert (adopted.value, expiry(adopted)) == (stamp(150), expiry(lease))
+
+
+def test_a_beat_of_an_earlier_process_counts_from_the_beginning_of_its_window() -> None:
+    lease = restored(160)
+    lease = replace(lease, unanswered=(Window(AHEAD + 149, AHEAD + 153), *lease.unanswered))
+    ends = expiry(observe(lease, refused(161, stamp(150))))
+    assert ends is not None
+    assert 149 + 90 - 3 < ends <= 149 + 90
+
+
+def test_an_adoption_of_a_claim_that_was_never_held_gives_it_no_end() -> None:
+    lease = observe(observe(Lease(), unanswered(100, 1)), refused(101.5, stamp(100.2), ttl=30))
+    adopted = observe(lease, refused(130, stamp(100.2), ttl=30))
+    assert adopted.value == stamp(100.2)
+    assert expiry(adopted) is None
 
 
 def test_an_adoption_spends_all_unanswered_beats() -> None:
@@ -95,8 +150,8 @@ def test_a_stamp_outside_the_life_of_the_lease_is_not_ours(age: float) -> None:
 
 def test_an_unanswered_beat_that_asked_for_less_bounds_what_can_be_ours() -> None:
     lease = replace(held(ttl=300, wish=300), desired_ttl=15)
-    lease = observe(lease, unanswered(130, 2.5))
-    lease = observe(lease, unanswered(150, 2.5))
+    lease = observe(lease, unanswered(130, 2.5, asked=15))
+    lease = observe(lease, unanswered(150, 2.5, asked=15))
     ours, anothers = stamp(130.1), stamp(150.1)
     # Applied at 130 the lease lapsed at 145, and whoever beats at 150 may be its next holder.
     assert observe(lease, refused(154, ours)).end is None

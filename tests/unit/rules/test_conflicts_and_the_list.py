@@ -100,3 +100,15 @@ def test_the_list_rules_out_another_delivery_even_if_only_the_last_value_is_know
     lease = replace(observe(held(), unanswered(130)), first=None)
     lease = observe(lease, refused(141, stamp(130.2)), ListedItem("active", stamp(120)))
     assert lease.end is End.TAKEN_OVER
+
+
+@pytest.mark.parametrize("beaten", [None, stamp(40)])
+def test_a_list_that_lags_by_a_delivery_does_not_overrule_a_412_that_names_our_stamp(beaten: str | None) -> None:
+    lease = observe(held(), unanswered(130))
+    adopted = observe(lease, refused(141, stamp(130.2)), ListedItem("stopped", stamp(10), beaten))
+    assert (adopted.end, adopted.value) == (None, stamp(130.2))
+
+
+def test_a_mute_412_beside_the_former_deliverys_row_decides_nothing() -> None:
+    listed = ListedItem("stopped", stamp(10), stamp(40))
+    assert observe(held(), Conflicted(exchange(130), None), listed).trouble is Trouble.IN_DOUBT

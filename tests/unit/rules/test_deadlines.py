@@ -7,7 +7,17 @@ import pytest
 from support.lease_samples import answered, exchange, held, refused, stamp, throttled, unanswered, unsent
 from worklease.rules.answers import observe
 from worklease.rules.beats import Beat, Rest, Wait, decide, edit, lapse
-from worklease.rules.deadlines import expiry, fence, grace, is_fenced, latest, may_stop, time_left, timeout
+from worklease.rules.deadlines import (
+    expiry,
+    fence,
+    grace,
+    is_fenced,
+    latest,
+    list_timeout,
+    may_stop,
+    time_left,
+    timeout,
+)
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import CredentialsMissing, Outcome, Rejected, Unauthorized
 
@@ -163,7 +173,7 @@ def test_a_ttl_of_an_answer_that_extends_nothing_moves_no_deadline() -> None:
 def test_a_ttl_cut_in_an_answer_that_got_lost_counts_as_if_it_were_granted() -> None:
     lease = edit(held(100, ttl=300, wish=300), Lease(desired_ttl=15))
     assert timeout(lease) == 2.5, "a shorter lease may be in force as soon as the beat is sent"
-    lease = observe(replace(lease, pod_grace=30), unanswered(130, 2.5))
+    lease = observe(replace(lease, pod_grace=30), unanswered(130, 2.5, asked=15))
     assert expiry(lease) == 145, "counted from the beat that asked, not from the last accepted one"
     assert grace(lease) == 3
     assert fence(lease) == pytest.approx(145 - 3 - 1.3)
@@ -171,15 +181,15 @@ def test_a_ttl_cut_in_an_answer_that_got_lost_counts_as_if_it_were_granted() -> 
 
 
 def test_a_wish_that_the_server_does_not_grant_cuts_nothing() -> None:
-    lease = observe(Lease(desired_ttl=5), answered(100, ttl=60))
+    lease = observe(Lease(desired_ttl=5), answered(100, ttl=60, asked=5))
     assert timeout(lease) == 10
-    assert expiry(observe(lease, unanswered(120))) == 160
+    assert expiry(observe(lease, unanswered(120, asked=5))) == 160
 
 
 def test_an_answer_to_a_former_wish_does_not_grant_the_new_one() -> None:
     lease = edit(held(100, ttl=300, wish=300), Lease(desired_ttl=15))
-    lease = observe(lease, answered(130, ttl=300))  # sent before the edit
-    lease = observe(lease, unanswered(160, 2.5))
+    lease = observe(lease, answered(130, ttl=300, asked=300))  # sent before the edit
+    lease = observe(lease, unanswered(160, 2.5, asked=15))
     assert expiry(lease) == 175
 
 
@@ -229,3 +239,15 @@ def test_an_accepted_beat_ends_all_waiting() -> None:
     lease = observe(observe(held(100, ttl=300), throttled(130, 600)), answered(200, ttl=300))
     assert lease.held_back is None
     assert 210 <= lease.due <= 230
+
+
+# --- The list ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(130, 10), (160, 7.2), (167.2, 0), (180, 0)])
+def test_the_list_is_waited_for_no_longer_than_leaves_two_time_outs_before_the_fence(
+    now: float, seconds: float
+) -> None:
+    lease = held(100, ttl=90)
+    assert fence(lease) == pytest.approx(187.2)
+    assert list_timeout(lease, now) == pytest.approx(seconds)
