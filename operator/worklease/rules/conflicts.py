@@ -259,19 +259,21 @@ def _earliest_sending(lease: Lease, stamp: float, now: float) -> float | None:
 
     It is one of the beats whose windows contain the stamp, a second and the round trip wider on each side. The window
     of a start alone does not say when its beats were sent. Nor does the server's time if it was only read from a stamp,
-    or longer than a TTL ago. The beats of an earlier process were sent no earlier than their windows open.
+    or longer than a TTL ago. The beats of an earlier process were sent no earlier than their windows open, where the
+    clock that stamps may be ahead of the one that dates.
     """
     clock = lease.clock
     if lease.sent is None or clock is None or clock.dated_at is None or now - clock.dated_at > lease.ttl:
         return None
     slack = clock.most - clock.least - CLOCK_SKEW
     around = [each for each in lease.unanswered if each.opens - slack <= stamp <= each.closes + slack]
-    known = [each.opens - clock.most if each.sent is None else each.sent for each in around if each.opens > -math.inf]
+    latest = clock.most + CLOCK_SKEW
+    known = [each.opens - latest if each.sent is None else each.sent for each in around if each.opens > -math.inf]
     if not known:
         return None
     if len(known) < len(around):
         # A beat of an earlier process may have come late: then only the stamp says when.
-        known.append(stamp - clock.most)
+        known.append(stamp - latest)
     return max(lease.sent, min(known))
 
 

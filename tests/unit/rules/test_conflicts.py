@@ -1,5 +1,6 @@
 """What a 412 means without the list, row by row, and what lies in a window."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -20,7 +21,7 @@ from worklease.rules.answers import adoption, observe
 from worklease.rules.beats import NO_HEARTBEAT, Beat, Rest, decide, edit
 from worklease.rules.deadlines import expiry
 from worklease.rules.lease import Adoption, End, Lease, Trouble, Window
-from worklease.rules.outcomes import Conflicted, Current, Missing, NotReady
+from worklease.rules.outcomes import Conflicted, Current, Exchange, Missing, NotReady
 
 
 def beat_of(lease: Lease, now: float) -> Beat:
@@ -101,6 +102,17 @@ def test_a_beat_of_an_earlier_process_counts_from_the_beginning_of_its_window() 
     ends = expiry(observe(lease, refused(161, stamp(150))))
     assert ends is not None
     assert 149 + 90 - 3 < ends <= 149 + 90
+
+
+@pytest.mark.parametrize("opens", [149, -math.inf])
+def test_a_beat_of_an_earlier_process_counts_no_later_where_the_dating_clock_is_behind(opens: float) -> None:
+    lease = restored(160)
+    own = Window(AHEAD + 149, AHEAD + 170, 160.1)
+    lease = replace(lease, unanswered=(Window(AHEAD + opens, AHEAD + 153), own), unplaced=())
+    behind = Exchange(sent=161.9, done=161.95, date=AHEAD + 160)
+    ends = expiry(observe(lease, Conflicted(behind, Current(stamp(149), "active", 90))))
+    assert ends is not None
+    assert 149 + 90 - 4 < ends <= 149 + 90
 
 
 def test_an_adoption_of_a_claim_that_was_never_held_gives_it_no_end() -> None:
