@@ -334,6 +334,7 @@ def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
             "state": _maybe(st.one_of(st.sampled_from(["active", "stopping", "hibernating"]), _text(256))),
             "lease_extended": _maybe(st.booleans()),
             "ttl_seconds": _maybe(st.integers(0, LARGEST_INTEGER)),
+            "granted_ttl_seconds": _maybe(st.integers(1, LARGEST_INTEGER)),
             "observed_time": _maybe(times()),
             "lease_expiry_time": _maybe(times()),
             "claim_time": _maybe(times()),

@@ -280,6 +280,10 @@ class WorkLeaseStatus(StatusPart):
     lease_extended: StrictBool | None = None
     ttl_seconds: Annotated[int, Field(strict=True, ge=0, le=LARGEST_INTEGER), INTEGRAL] | None = None
     observed_time: Time | None = None
+    granted_ttl_seconds: Annotated[
+        Annotated[int, Field(strict=True, ge=1, le=LARGEST_INTEGER), INTEGRAL] | None,
+        Field(alias="grantedTTLSeconds"),
+    ] = None
     lease_expiry_time: Time | None = None
     claim_time: Time | None = None
     sandboxes: Annotated[

@@ -168,7 +168,7 @@ def read(body: Mapping[str, Any]) -> LeaseView:
         deleting=_time(metadata.get("deletionTimestamp")),
         spec=body.get("spec") or {},
         state=status.get("state") or "",
-        ttl=status.get("ttlSeconds"),
+        ttl=status.get("grantedTTLSeconds") or status.get("ttlSeconds"),
         expiry=_time(status.get("leaseExpiryTime")),
         observed=_time(status.get("observedTime")),
         claimed=_time(status.get("claimTime")),

@@ -130,11 +130,7 @@ def _newest(
     if status.claim_time is None or words is None or not words.last_heartbeat or status.lease_expiry_time is None:
         return recorded
     ends = wall.moment(status.lease_expiry_time)
-    if status.lease_extended:
-        ttl = words.ttl_seconds
-    else:
-        # An answer that extends nothing may name any TTL, and sets no deadline: the end that is shown stands.
-        ttl = recorded.ttl if recorded.sent is not None else max(1.0, ends - words.at)
+    ttl = _granted_ttl(status, words, ends, recorded)
     sent = ends - ttl
     if recorded.sent is not None and recorded.sent + SAME_BEAT >= min(sent, now):
         return recorded
@@ -148,6 +144,19 @@ def _newest(
         now=now,
     )
     return shown if recorded.sent is None else replace(shown, first=recorded.first)
+
+
+def _granted_ttl(status: WorkLeaseStatus, words: Words, ends: float, recorded: Lease) -> float:
+    """Return the TTL that belongs to the end that the status shows.
+
+    An answer that extends nothing may name any TTL, and sets no deadline. The status of an earlier version has no TTL
+    but that of the last answer.
+    """
+    if status.granted_ttl_seconds is not None:
+        return float(status.granted_ttl_seconds)
+    if status.lease_extended:
+        return words.ttl_seconds
+    return recorded.ttl if recorded.sent is not None else max(1.0, ends - words.at)
 
 
 def _ended(status: WorkLeaseStatus, shown: Mapping[str, StatusCondition]) -> StatusCondition | None:

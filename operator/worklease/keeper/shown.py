@@ -22,6 +22,7 @@ def status(kept: Kept, wall: ClockPair, now: float) -> WorkLeaseStatus:
         lease_extended=words.lease_extended if words is not None else None,
         ttl_seconds=round(words.ttl_seconds) if words is not None else None,
         observed_time=wall.time(words.at) if words is not None else None,
+        granted_ttl_seconds=round(kept.lease.ttl) if ends is not None else None,
         lease_expiry_time=wall.time(ends) if ends is not None else None,
         claim_time=kept.claim_time,
         sandboxes=tuple(_sandbox(pod) for pod in current_first(pods.bound, pods.attempt.settled)),

@@ -248,4 +248,22 @@ def test_the_ttl_of_an_answer_that_extended_nothing_sets_no_deadline_at_a_start(
     draining.lease = observe(draining.lease, answered(START + 10, state="stopping", extended=False, ttl=named))
     again = started_again(draining, START + 20, checkpoint=checkpoint)
     assert expiry(again.lease) == pytest.approx(START + 3600, abs=1.0), "99 s that were left became one"
-    assert again.lease.ttl <= 3600, "a longer TTL would make more values ours than can be"
+    assert again.lease.ttl == 3600, "a longer TTL would make more values ours than can be, a shorter one fewer"
+
+
+@pytest.mark.parametrize("named", [1.0, 86_400.0])
+def test_the_status_of_an_earlier_version_has_no_ttl_that_was_granted_and_its_end_stands(named: float) -> None:
+    draining = kept({})
+    draining.lease = observe(draining.lease, answered(START + 10, state="stopping", extended=False, ttl=named))
+    status = shown.status(draining, WALL, START + 20).model_copy(update={"granted_ttl_seconds": None})
+    said = {key: value for key, value in status.as_merge_patch().items() if value is not None}
+    again = resume(resource({}, said), OPTIONS, None, WALL, START + 25)
+    assert expiry(again.lease) == pytest.approx(START + 3600, abs=1.0)
+    assert again.lease.ttl <= 3600
+
+
+def test_the_status_shows_the_granted_ttl_beside_the_expiry_whatever_an_answer_names_that_extends_nothing() -> None:
+    draining = kept({})
+    draining.lease = observe(draining.lease, answered(START + 10, state="stopping", extended=False, ttl=7))
+    status = shown.status(draining, WALL, START + 20)
+    assert (status.ttl_seconds, status.granted_ttl_seconds) == (7, 3600)
