@@ -74,7 +74,7 @@ async def operate(settings: Settings) -> None:
         health.say("reading the checkpoint")
         clients = await _open_clients(settings, kubernetes, own, publisher, opened)
         keeper = Keeper(clients, _lease_options(settings), monotonic, wall)
-        metrics.watch(FleetCollector(keeper, clients.budget, monotonic))
+        metrics.watch(FleetCollector(keeper, clients.budget, clients.checkpoint, monotonic))
         async with asyncio.TaskGroup() as tasks:
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")

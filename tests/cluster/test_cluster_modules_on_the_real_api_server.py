@@ -14,7 +14,8 @@ from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, Reference
 from worklease.cluster.checkpoint import Checkpoint
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.cluster.checkpoint_room import LIMIT, RESERVED
+from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.credentials import CACHE_SECONDS, Credentials, Key, NoKey
 from worklease.cluster.finalizer import Set, add, remove
 from worklease.cluster.pods import DeletionAccepted, Pods
@@ -152,7 +153,7 @@ async def test_what_the_checkpoint_is_to_forget_is_written_when_that_is_said(
     checkpoint = Checkpoint(api, namespace, time.monotonic)
     writing = asyncio.create_task(checkpoint.run())
     await checkpoint.forget("never-kept")
-    await checkpoint.commit("kept", "{}")
+    await checkpoint.commit(Reference("sandboxes", "lease-1", "kept"), "{}")
     found = await call(api, "GET", f"/api/v1/namespaces/{namespace}/configmaps")
     assert [each["data"] for each in found["items"] if "kept" in each.get("data", {})] == [{"kept": "{}"}]
     checkpoint.drop("kept")
@@ -160,6 +161,20 @@ async def test_what_the_checkpoint_is_to_forget_is_written_when_that_is_said(
     found = await call(api, "GET", f"/api/v1/namespaces/{namespace}/configmaps")
     assert not [each for each in found["items"] if "kept" in each.get("data", {})]
     writing.cancel()
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
+async def test_the_api_server_takes_a_configmap_of_the_checkpoint_that_is_full(
+    api: KubernetesApi, namespace: str
+) -> None:
+    # What takes the most room when it is sent: each quotation mark, and each letter that is not ASCII, is escaped.
+    longest, shortest = '"ä' * (RESERVED // 3), '"' * (RESERVED // 4)
+    for name, record, number in (("long", longest, LIMIT // RESERVED), ("short", shortest, LIMIT // RESERVED)):
+        path = f"/api/v1/namespaces/{namespace}/configmaps"
+        whole = {"metadata": {"name": name}, "data": {f"{each:036}": record for each in range(number)}}
+        await call(api, "POST", path, body=whole)
+        changed = {"data": dict.fromkeys(whole["data"], record[::-1])}
+        await call(api, "PATCH", f"{path}/{name}", body=changed, patch=PatchType.MERGE, accept=METADATA)
 
 
 async def test_the_finalizer_goes_on_and_off_beside_others(api: KubernetesApi, namespace: str) -> None:

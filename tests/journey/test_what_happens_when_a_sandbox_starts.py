@@ -10,7 +10,7 @@ import pytest
 
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history
-from support.kube_proxy import Hold, KubeProxy
+from support.kube_proxy import Answer, Hold, KubeProxy
 from support.operator import Leases
 from support.sandboxes import ITEM, STARTED, await_event, await_reasons, calls, current, let_wait, stops, written
 from support.simulator import Simulator
@@ -69,6 +69,19 @@ def test_one_key_is_asked_to_wait(leases: Leases, simulator: Simulator) -> None:
     assert "Retry-After" in message
     leases.await_condition("work_d", "LeaseHeld", "True", "Renewed")
     assert calls(simulator, "heartbeat", "work_c") == []
+
+
+def test_the_checkpoint_cannot_be_written(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    simulator.create_item(ITEM)
+    no_room = Answer(403, "exceeded quota: objects, requested: count/configmaps=1")
+    with proxy.fault(no_room, verb="patch", resource="configmaps"):
+        leases.create(ITEM, sandbox={"template": leases.template()})
+        message = leases.await_condition(ITEM, "LeaseHeld", "False", "CheckpointUnavailable")
+        assert "worklease-checkpoint-" in message
+        assert "exceeded quota" in message
+        assert calls(simulator, "heartbeat") == []
+    leases.await_condition(ITEM, "SandboxReady", "True")
+    await_reasons(leases, "CheckpointUnavailable", "Claimed", "SandboxCreated", "SandboxStarted")
 
 
 def test_an_older_resource_cannot_claim_the_item(leases: Leases, simulator: Simulator) -> None:

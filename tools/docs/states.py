@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from worklease.rules.answers import observe
-from worklease.rules.beats import lapse, note_budget_short, release, restore
+from worklease.rules.beats import lapse, note_budget_short, note_unrecorded, release, restore
 from worklease.rules.conditions import Subject, imply
 from worklease.rules.deadlines import fence, giving_up, is_fenced
 from worklease.rules.lease import Lease
@@ -211,6 +211,7 @@ EVENTS: Final[Mapping[str, Event]] = {
     "the template is refused": _not_admitted(Obstacle.SPEC),
     "the quota has no room": _not_admitted(Obstacle.QUOTA),
     "a webhook is down": _not_admitted(Obstacle.ADMISSION),
+    "the checkpoint is full": lambda moment: replace(moment, lease=note_unrecorded(moment.lease, "why", moment.now)),
     "another resource has it": lambda moment: None if moment.lease.held else replace(moment, rival="other"),
     "the fence passes": _fence_passes,
     "the end passes": _end_passes,

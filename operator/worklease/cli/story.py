@@ -97,6 +97,10 @@ NEXT: Final[Mapping[str, str]] = {
         "The operator checks at least once a minute, and claims the lease when the other worker's has lapsed. A worker "
         "inside the sandbox must not send heartbeats itself."
     ),
+    Reason.CHECKPOINT_UNAVAILABLE: (
+        "The operator claims the item once it can write the claim down; it tries every ten seconds. Whoever runs the "
+        "operator has to act: the message names the ConfigMap."
+    ),
     Reason.NOT_FOUND: (
         "If the ids are right, the operator claims the item once it exists; it checks at least once a minute. If they "
         "are wrong, delete this resource and create another: the ids cannot be changed."

@@ -1,7 +1,8 @@
 """The checkpoint: what a restart needs, many leases to one write, in ConfigMaps of the operator's own namespace.
 
 Owns those ConfigMaps: their names, when they are written, and the shared write for which a first claim waits. Must not
-know what a record says. A ConfigMap that is gone is created again from memory; a write that fails is repeated.
+know what a record says. A ConfigMap that is gone is created again from memory; a write that fails is repeated. What
+does not fit is left out, and said: ``checkpoint_room`` has the limits.
 """
 
 import asyncio
@@ -14,11 +15,13 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
+from worklease.api.names import Reference
+from worklease.cluster.checkpoint_room import Room
 from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.polling import deadline_in, poll
 
 SHARDS: Final = 16
-"""ConfigMaps. Each has room for 1 MiB, some 2,500 records: together enough for 40,000 leases, and few to write."""
+"""ConfigMaps. Each has room for some 1,900 records: together enough for 30,000 leases, and few to write."""
 
 LONGEST_DELAY: Final = 10.0
 """Seconds for which a change is held back at most, so that many changes share a write."""
@@ -38,6 +41,20 @@ UNKNOWN_FOR: Final = 3600.0
 
 RETRY: Final = 1.0
 """Seconds before a call that failed is repeated."""
+
+COMMIT_TIMEOUT: Final = 30.0
+"""Seconds to wait for the write of one record: twice the longest pause after the write of a full ConfigMap."""
+
+REFUSALS: Final = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+"""Answers that a repetition alone does not change, so nobody waits for one: a missing right, a quota, a size."""
 
 _log = logging.getLogger(__name__)
 
@@ -59,16 +76,34 @@ class _Shard:
     free: float = 0.0
     """When it may be written again at all."""
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    waiting: list["asyncio.Future[None]"] = field(default_factory=list)
+    waiting: list["asyncio.Future[str]"] = field(default_factory=list)
+    """Those who wait for a write: each gets an empty string, or what keeps it from being written."""
     writing: bool = False
     wrote: asyncio.Event = field(default_factory=asyncio.Event)
+    room: Room = field(default_factory=Room)
+    left_out: set[str] = field(default_factory=set)
+    """The uids of records that do not fit; of one that grew, an older record stays."""
+    failures: int = 0
+    """Writes in a row that failed."""
+    failing_since: float | None = None
+    problem: str = ""
+    """Why the last write failed."""
 
 
 class Checkpoint:
     """The records of all leases, by the uid of their resource."""
 
-    def __init__(self, api: KubernetesApi, namespace: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        api: KubernetesApi,
+        namespace: str,
+        clock: Callable[[], float],
+        *,
+        commit_timeout: float = COMMIT_TIMEOUT,
+    ) -> None:
+        self._commit_timeout = commit_timeout
         self._api = api
+        self._namespace = namespace
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._clock = clock
         self._pace = float(CHARACTERS_PER_SECOND)
@@ -92,6 +127,8 @@ class Checkpoint:
         if isinstance(outcome, NotDone):
             raise NotReadable(outcome.message)
         shard.records = outcome
+        for uid, record in outcome.items():
+            shard.room.load(uid, record)
 
     async def _read(self, shard: _Shard) -> dict[str, str] | NotDone:
         match await self._api.call("GET", f"{self._path}/{shard.name}"):
@@ -100,7 +137,7 @@ class Checkpoint:
             case Refused(status=HTTPStatus.NOT_FOUND):
                 return {}
             case Refused(_, message) | NoAnswer(message):
-                return NotDone(f"the checkpoint {self._path}/{shard.name} could not be read: {message}")
+                return NotDone(f"the checkpoint's ConfigMap {self._name(shard)} could not be read: {message}")
             case reply:
                 assert_never(reply)
 
@@ -108,16 +145,22 @@ class Checkpoint:
         """Return a resource's record; None if there is none."""
         return self._shard(uid).records.get(uid)
 
-    def put(self, uid: str, record: str, within: float) -> None:
-        """Keep a record, and write it ``within`` so many seconds; later after a recent write, or if a write fails."""
+    def put(self, reference: Reference, record: str, within: float) -> None:
+        """Keep a record, and write it ``within`` so many seconds; later after a recent write, or if a write fails.
+
+        A record that does not fit is left out, and the resource's former one stays.
+        """
+        uid = reference.uid
         shard = self._shard(uid)
-        if shard.records.get(uid) != record:
+        if shard.records.get(uid) != record and not self._leave_out(shard, reference, record):
             shard.records[uid] = record
             self._want(shard, uid, max(min(within, LONGEST_DELAY), shard.rested - self._clock()))
 
     def drop(self, uid: str) -> None:
         """Forget a resource's record."""
         shard = self._shard(uid)
+        shard.left_out.discard(uid)
+        shard.room.free(uid)
         if shard.records.pop(uid, None) is not None:
             self._want(shard, uid, LONGEST_DELAY)
 
@@ -134,18 +177,52 @@ class Checkpoint:
             if now - since > UNKNOWN_FOR:
                 self.drop(uid)
 
-    async def commit(self, uid: str, record: str) -> None:
-        """Keep a record and wait until it is written; all other changes until then share the write."""
-        shard = self._shard(uid)
-        shard.records[uid] = record
-        await self._written(shard, uid)
+    def obstacle(self, reference: Reference) -> NotDone | None:
+        """Return what will keep a resource's first record from being written: no room, or half a minute of failures."""
+        shard = self._shard(reference.uid)
+        if problem := shard.room.lack(reference.uid, reference.namespace):
+            return NotDone(self._no_room(shard, problem))
+        if shard.failing_since is not None and self._clock() - shard.failing_since >= self._commit_timeout:
+            return NotDone(self._not_written(shard, shard.problem))
+        return None
 
-    async def forget(self, uid: str) -> None:
+    async def commit(self, reference: Reference, record: str) -> NotDone | None:
+        """Keep a record and wait until it is written; all other changes until then share the write.
+
+        Returns what keeps it from being written: that there is no room, that the API server refuses it, or what it has
+        said for half a minute. Only in the first case the record is not kept, and written later.
+        """
+        shard = self._shard(reference.uid)
+        if problem := self._leave_out(shard, reference, record):
+            return NotDone(problem)
+        shard.records[reference.uid] = record
+        return await self._written(shard, reference.uid)
+
+    async def forget(self, uid: str) -> NotDone | None:
         """Forget a resource's record and wait until that is written, unless the record never was."""
         self.drop(uid)
         shard = self._shard(uid)
-        if uid in shard.unwritten or shard.writing:
-            await self._written(shard, uid)
+        return await self._written(shard, uid) if uid in shard.unwritten or shard.writing else None
+
+    # --- What is measured --------------------------------------------------------------------------------------
+
+    @property
+    def largest(self) -> int:
+        """The bytes that are taken in the fullest ConfigMap."""
+        return max(shard.room.taken for shard in self._shards)
+
+    @property
+    def left_out(self) -> int:
+        """The number of records for which there is no room."""
+        return sum(len(shard.left_out) for shard in self._shards)
+
+    @property
+    def failing_for(self) -> float:
+        """The seconds since the first of the writes in a row that failed, of the ConfigMap that has failed longest."""
+        since = [shard.failing_since for shard in self._shards if shard.failing_since is not None]
+        return self._clock() - min(since) if since else 0.0
+
+    # --- Writing -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -168,11 +245,39 @@ class Checkpoint:
     def _shard(self, uid: str) -> _Shard:
         return self._shards[zlib.crc32(uid.encode()) % SHARDS]
 
-    async def _written(self, shard: _Shard, uid: str) -> None:
-        done = asyncio.get_running_loop().create_future()
+    def _name(self, shard: _Shard) -> str:
+        """Return the namespace and name of a ConfigMap, for people."""
+        return f"{self._namespace}/{shard.name}"
+
+    def _no_room(self, shard: _Shard, problem: str) -> str:
+        return f"the checkpoint's ConfigMap {self._name(shard)} has no room: {problem}"
+
+    def _not_written(self, shard: _Shard, problem: str) -> str:
+        return f"the checkpoint's ConfigMap {self._name(shard)} could not be written: {problem}"
+
+    def _leave_out(self, shard: _Shard, reference: Reference, record: str) -> str:
+        """Take the room for a record; return why there is none, or an empty string."""
+        uid = reference.uid
+        problem = shard.room.take(uid, reference.namespace, record)
+        if not problem:
+            shard.left_out.discard(uid)
+            return ""
+        why = self._no_room(shard, problem)
+        if uid not in shard.left_out:
+            shard.left_out.add(uid)
+            _log.warning("record left out namespace=%s name=%s: %s", reference.namespace, reference.name, why)
+        return why
+
+    async def _written(self, shard: _Shard, uid: str) -> NotDone | None:
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         shard.waiting.append(done)
         self._want(shard, uid, 0.0)
-        await done
+        try:
+            async with asyncio.timeout(self._commit_timeout):
+                problem = await done
+        except TimeoutError:
+            problem = shard.problem or "the API server has too much to do"
+        return NotDone(self._not_written(shard, problem)) if problem else None
 
     def _want(self, shard: _Shard, uid: str, within: float) -> None:
         shard.unwritten.add(uid)
@@ -203,18 +308,32 @@ class Checkpoint:
         shard.writing, shard.rested = False, now + MINIMUM_GAP
         shard.free = now + sum(map(len, shard.records.values())) / self._pace
         if problem is None:
-            for done in waiting:
-                if not done.done():
-                    done.set_result(None)
+            shard.failures, shard.failing_since, shard.problem = 0, None, ""
+            _answer(waiting, "")
         else:
-            _log.warning("checkpoint not written, will try again configmap=%s: %s", shard.name, problem)
+            self._note_failure(shard, problem)
+            if isinstance(problem, Refused) and problem.status in REFUSALS:
+                _answer(waiting, problem.message)
             shard.unwritten |= changed
-            shard.waiting = [*waiting, *shard.waiting]
+            shard.waiting = [each for each in (*waiting, *shard.waiting) if not each.done()]
             shard.due = now + RETRY
         shard.due = max(shard.due, shard.free)  # also for changes that came meanwhile
         shard.wrote.set()
 
-    async def _send(self, shard: _Shard, changed: set[str]) -> str | None:
+    def _note_failure(self, shard: _Shard, problem: Refused | NoAnswer) -> None:
+        shard.failures += 1
+        shard.problem = problem.message
+        if shard.failing_since is None:
+            shard.failing_since = self._clock()
+        if shard.failures in {1, 5} or shard.failures % 100 == 0:
+            _log.warning(
+                "checkpoint not written, will try again configmap=%s failures=%d: %s",
+                self._name(shard),
+                shard.failures,
+                problem.message,
+            )
+
+    async def _send(self, shard: _Shard, changed: set[str]) -> Refused | NoAnswer | None:
         """Write the changed records; return what went wrong, or None."""
         body: dict[str, Any] = {"data": {uid: shard.records.get(uid) for uid in changed}}
         path = f"{self._path}/{shard.name}"
@@ -224,12 +343,12 @@ class Checkpoint:
                 return None
             case Refused(status=HTTPStatus.NOT_FOUND):
                 return await self._create(shard)
-            case Refused(_, message) | NoAnswer(message):
-                return message
+            case Refused() | NoAnswer() as problem:
+                return problem
             case reply:
                 assert_never(reply)
 
-    async def _create(self, shard: _Shard) -> str | None:
+    async def _create(self, shard: _Shard) -> Refused | NoAnswer | None:
         """Create the ConfigMap with all its records: it never existed, or somebody deleted it."""
         body = {
             "apiVersion": "v1",
@@ -240,7 +359,13 @@ class Checkpoint:
         match await self._api.call("POST", self._path, body=body):
             case Done():
                 return None
-            case Refused(_, message) | NoAnswer(message):
-                return message
+            case Refused() | NoAnswer() as problem:
+                return problem
             case reply:
                 assert_never(reply)
+
+
+def _answer(waiting: list["asyncio.Future[str]"], problem: str) -> None:
+    for each in waiting:
+        if not each.done():
+            each.set_result(problem)

@@ -11,7 +11,7 @@ from typing import Final
 
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
-from worklease.cluster.client import KubernetesApi
+from worklease.cluster.client import KubernetesApi, NotDone
 from worklease.cluster.credentials import Credentials
 from worklease.cluster.pods import Pods
 from worklease.cluster.shared_pod_list import SharedPodList
@@ -66,11 +66,23 @@ class KeptCalls:
         self._wall = wall
         self._secret = secret
 
-    async def _commit(self, kept: Kept, *, is_claim: bool = False) -> None:
-        """Write what a restart needs into the checkpoint, and wait for it; ``is_claim``: a first claim is sent next."""
+    async def _commit(self, kept: Kept) -> NotDone | None:
+        """Write what a restart needs into the checkpoint, and wait for it; return what kept it from being written."""
         now = self._clock()
-        text = kept.record(trying=now if is_claim else None, wall=self._wall(), now=now)
-        await self._clients.checkpoint.commit(kept.resource.uid, text)
+        text = kept.record(trying=None, wall=self._wall(), now=now)
+        return await self._clients.checkpoint.commit(kept.reference, text)
+
+    async def _commit_claim(self, kept: Kept) -> NotDone | None:
+        """Write that a first claim is sent next, and wait for it; a claim that is not sent leaves no trace."""
+        checkpoint, now = self._clients.checkpoint, self._clock()
+        former = checkpoint.recall(kept.resource.uid)
+        text = kept.record(trying=now, wall=self._wall(), now=now)
+        problem = await checkpoint.commit(kept.reference, text)
+        if problem is not None and former is None:
+            checkpoint.drop(kept.resource.uid)
+        elif problem is not None and former is not None:
+            checkpoint.put(kept.reference, former, within=kept.lease.ttl)
+        return problem
 
 
 @contextmanager

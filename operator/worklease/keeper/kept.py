@@ -220,7 +220,11 @@ class Kept:
         """Return what a restart needs, as the checkpoint keeps it."""
         pods = self.pods
         sandboxes = record.RecordedSandboxes(
-            bound=tuple((pod.uid, pod.name) for pod in alive(pods.bound)),
+            # The resource's own come first: a record has room for twenty.
+            bound=tuple(
+                (pod.uid, pod.name)
+                for pod in sorted(alive(pods.bound), key=lambda pod: pod.controller != self.resource.uid)
+            ),
             attempt=pods.attempt,
             ending=pods.ending,
             fell=pods.fence_fell,

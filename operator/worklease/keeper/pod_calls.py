@@ -68,10 +68,12 @@ class PodCalls(KeptCalls):
         """Make the sandbox of an attempt, or find it made.
 
         The checkpoint notes first that the lease is held: a process that finds the pod after a crash must know whose
-        item it works on.
+        item it works on. Where the checkpoint cannot be written, the status tells it.
         """
         with cancellable(kept, "make") as send:
-            await self._commit(kept)
+            if (problem := await self._commit(kept)) is not None:
+                _log.warning("the status has to tell a restart of a pod %s: %s", kept.about, problem.message)
+                await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
             if not is_running(kept.gather(), self._clock()):
                 return  # the lease or the resource ended meanwhile
             send()
@@ -121,7 +123,8 @@ class PodCalls(KeptCalls):
     async def restart(self, kept: Kept, attempt: Attempt) -> None:
         """Begin another attempt, noted in the checkpoint before anything follows: a crash must not count twice."""
         kept.pods.begin(attempt)
-        await self._commit(kept)
+        if (problem := await self._commit(kept)) is not None:
+            _log.warning("the status has to tell a restart of an attempt %s: %s", kept.about, problem.message)
         _log.info("sandbox restarted %s attempt=%d", kept.about, attempt.number)
 
     def await_another(self, kept: Kept, attempt: Attempt) -> None:

@@ -115,7 +115,7 @@ class StatusPublisher:
             is_urgent = is_adopted(kept.lease) or (
                 former is not None and (former.reprieve is not None or is_adopted(former))
             )
-            self._checkpoint.put(kept.resource.uid, text, within=URGENT_DELAY if is_urgent else kept.lease.ttl / 3)
+            self._checkpoint.put(kept.reference, text, within=URGENT_DELAY if is_urgent else kept.lease.ttl / 3)
 
 
 def _is_same_beside_lease(before: Situation | None, after: Situation) -> bool:

@@ -20,6 +20,19 @@ from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words
 from worklease.rules.pods import Cause, Ending, Follows
 from worklease.rules.situation import Attempt
 
+MOST_PODS: Final = 20
+"""Bound pods that a record has, as many as a status shows. Anybody may label more; a watch brings those again."""
+
+MOST_UIDS: Final = 2 * MOST_PODS
+"""Uids of former pods that a record has of each kind, for the same reason."""
+
+MOST_WINDOWS: Final = 20
+"""Unanswered claims that a record has, the last ones. One that was applied so long ago has lapsed at the server, or
+lapses without us: what is left out is waited for, and nothing foreign is taken."""
+
+LONGEST_ENDING: Final = 512
+"""Characters of how a sandbox ended: it quotes what the sandbox has written. The status shows more of it."""
+
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -116,22 +129,28 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         "granted": lease.granted_for,
         "refused": lease.refused_ttl,
         # For a lease that was held, a start covers all windows by one of its own, but says nothing of their beginnings.
-        "windows": tuple((each.opens, each.closes) for each in lease.unanswered if each.opens > -math.inf),
-        "tries": () if lease.held else tuple(tries),
+        "windows": tuple(
+            (each.opens, each.closes) for each in lease.unanswered[-MOST_WINDOWS:] if each.opens > -math.inf
+        ),
+        "tries": () if lease.held else tuple(tries[-MOST_WINDOWS:]),
         "found": lease.refused_value,
-        "bound": sandboxes.bound,
+        "bound": sandboxes.bound[:MOST_PODS],
         "attempt": sandboxes.attempt.number or None,
         "restarts": sandboxes.attempt.restarts if sandboxes.attempt.number else None,
         "disruptions": sandboxes.attempt.disruptions or None,
         "runs": sandboxes.attempt.runs_since,
-        "lost": tuple(sorted(sandboxes.attempt.lost)),
+        "lost": tuple(sorted(sandboxes.attempt.lost))[:MOST_PODS],
         "begins": sandboxes.attempt.begins,
-        "settled": tuple(sorted(sandboxes.attempt.settled)),
-        "taken": tuple(sorted(sandboxes.attempt.taken)),
-        "ending": None if ending is None else (ending.cause, ending.message, ending.pod, ending.follows),
+        "settled": tuple(sorted(sandboxes.attempt.settled))[:MOST_UIDS],
+        "taken": tuple(sorted(sandboxes.attempt.taken))[:MOST_UIDS],
+        "ending": None if ending is None else (ending.cause, _cut(ending.message), ending.pod, ending.follows),
         "fell": sandboxes.fell,
     }
     return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= LONGEST_ENDING else f"{message[: LONGEST_ENDING - 1]}…"
 
 
 def _says_nothing(value: object) -> bool:

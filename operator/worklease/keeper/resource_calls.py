@@ -45,9 +45,11 @@ class ResourceCalls:
         await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
         try:
             async with asyncio.timeout(STATUS_TIMEOUT):
-                await self._clients.checkpoint.forget(kept.resource.uid)
+                problem = await self._clients.checkpoint.forget(kept.resource.uid)
         except TimeoutError:
-            _log.warning("checkpoint not written in time: the record of a resource that goes may stay %s", kept.about)
+            problem = NotDone("the checkpoint was not written in time")
+        if problem is not None:
+            _log.warning("the record of a resource that goes may stay for an hour %s: %s", kept.about, problem.message)
         if left:
             self._clients.publisher.publish(Orphaned(kept.about, left))
         await self._write_finalizer(kept, finalizer.remove)

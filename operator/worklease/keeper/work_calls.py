@@ -13,6 +13,7 @@ from functools import partial
 from typing import assert_never
 
 from worklease.clocks import ClockPair
+from worklease.cluster.client import NotDone
 from worklease.cluster.credentials import Key, NoKey
 from worklease.keeper.calls import Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
@@ -67,10 +68,13 @@ class WorkCalls(KeptCalls):
                 missing = CredentialsMissing(self._instant(), admitted.message)
                 kept.observed.append(partial(answers.observe, outcome=missing))
                 return
+            is_claim = kept.lease.sent is None and kept.lease.value is None
+            if is_claim and self._is_unrecorded(kept, self._clients.checkpoint.obstacle(kept.reference)):
+                return
             await self._wait_for_turn(kept, admitted)
-            if kept.lease.sent is None and kept.lease.value is None:
-                # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
-                await self._commit(kept, is_claim=True)
+            # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
+            if is_claim and self._is_unrecorded(kept, await self._commit_claim(kept)):
+                return
             if (beat := self._wanted_beat(kept)) is not None:
                 send()
                 kept.calls.is_claiming = kept.lease.sent is None
@@ -78,6 +82,12 @@ class WorkCalls(KeptCalls):
                     await self._send(kept, admitted.key, beat)
                 finally:
                     kept.calls.is_claiming = False
+
+    def _is_unrecorded(self, kept: Kept, problem: NotDone | None) -> bool:
+        """Note why a claim cannot be written into the checkpoint, and return whether that is so."""
+        if problem is not None:
+            kept.observed.append(partial(beats.note_unrecorded, message=problem.message, now=self._clock()))
+        return problem is not None
 
     def _wanted_beat(self, kept: Kept) -> Beat | None:
         """Return the beat to send after all that was waited for; None if it is not wanted any more."""

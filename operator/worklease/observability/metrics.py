@@ -29,6 +29,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from worklease import telemetry
+from worklease.cluster.checkpoint import Checkpoint
 from worklease.keeper.keeper import Keeper
 from worklease.observability.server import Page
 from worklease.rules import deadlines, outcomes
@@ -275,11 +276,12 @@ class _Sandboxes:
 
 
 class FleetCollector(Collector):
-    """The state of the kept leases and of the budget that they share, as of the last count."""
+    """The state of the kept leases, and of the budget and the checkpoint that they share, as of the last count."""
 
-    def __init__(self, keeper: Keeper, budget: Budget, clock: Callable[[], float]) -> None:
+    def __init__(self, keeper: Keeper, budget: Budget, checkpoint: Checkpoint, clock: Callable[[], float]) -> None:
         self._keeper = keeper
         self._budget = budget
+        self._checkpoint = checkpoint
         self._clock = clock
         self._families: tuple[Metric, ...] = ()
 
@@ -328,8 +330,28 @@ class FleetCollector(Collector):
                 "Calls to the Work API that are allowed per minute; 0 means no limit.",
                 self._budget.per_minute,
             ),
+            *self._of_checkpoint(),
             _gauge(
                 "worklease_turn_overdue_seconds", "How late the keeper is with a lease's turn.", self._keeper.overdue()
+            ),
+        )
+
+    def _of_checkpoint(self) -> tuple[Metric, ...]:
+        return (
+            _gauge(
+                "worklease_checkpoint_largest_bytes",
+                "Bytes that are taken in the fullest ConfigMap of the checkpoint, with what is reserved for growth.",
+                self._checkpoint.largest,
+            ),
+            _gauge(
+                "worklease_checkpoint_records_left_out",
+                "Records for which a ConfigMap of the checkpoint has no room.",
+                self._checkpoint.left_out,
+            ),
+            _gauge(
+                "worklease_checkpoint_failing_seconds",
+                "How long writes of a ConfigMap of the checkpoint have failed; 0 if the last ones succeeded.",
+                self._checkpoint.failing_for,
             ),
         )
 

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worklease.rules.deadlines import asked_ttl, fence, giving_up, routine, timeout
+from worklease.rules.deadlines import asked_ttl, dense_retry, fence, giving_up, routine, timeout
 from worklease.rules.lease import (
     STOPPED_MESSAGE,
     Cut,
@@ -20,6 +20,7 @@ from worklease.rules.lease import (
     clock_by_stamp,
     ended,
     shorter,
+    troubled,
 )
 
 NO_HEARTBEAT: Final = "NO_HEARTBEAT"
@@ -82,6 +83,14 @@ def note_budget_short(lease: Lease, message: str) -> Lease:
 def note_held_back(lease: Lease, message: str) -> Lease:
     """Return the lease with a note that its claim waits because the server asked for that (``Retry-After``)."""
     return lease if lease.held or lease.end is not None else replace(lease, trouble=Trouble.THROTTLED, message=message)
+
+
+def note_unrecorded(lease: Lease, message: str, now: float) -> Lease:
+    """Return the lease with a note that its claim was not sent: a restart could not tell that it was."""
+    if lease.held or lease.end is not None:
+        return lease
+    why = f"the item is not claimed, because that could not be written down before: {message}"
+    return troubled(lease, Trouble.CHECKPOINT_UNAVAILABLE, why, now + dense_retry(lease))
 
 
 def edit(lease: Lease, fresh: Lease) -> Lease:

@@ -38,7 +38,13 @@ class Claimant:
 
 
 _OWN_TROUBLES: Final = frozenset(
-    {Trouble.CREDENTIALS_MISSING, Trouble.UNAUTHORIZED, Trouble.REJECTED, Trouble.NOT_FOUND}
+    {
+        Trouble.CREDENTIALS_MISSING,
+        Trouble.UNAUTHORIZED,
+        Trouble.REJECTED,
+        Trouble.NOT_FOUND,
+        Trouble.CHECKPOINT_UNAVAILABLE,
+    }
 )
 """What keeps one resource from an item that another one, with another key or spec, may claim."""
 

@@ -120,6 +120,7 @@ class Trouble(StrEnum):
     HELD_BY_ANOTHER = "HeldByAnother"
     NOT_FOUND = "NotFound"
     BUDGET_SHORT = "BudgetShort"
+    CHECKPOINT_UNAVAILABLE = "CheckpointUnavailable"
 
 
 class End(StrEnum):

@@ -77,6 +77,7 @@ class Reason(StrEnum):
     ADMISSION_UNAVAILABLE = "AdmissionUnavailable"
     SUSPENDED = "Suspended"
     BUDGET_SHORT = "BudgetShort"
+    CHECKPOINT_UNAVAILABLE = "CheckpointUnavailable"
     DUPLICATE = "Duplicate"
     # LeaseHeld and Finished, once the lease is over
     STOPPED = "Stopped"
@@ -196,6 +197,7 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.BUDGET_SHORT: ReasonRow(
         _LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.BUDGET_SHORT,), is_shown_at_once=True
     ),
+    Reason.CHECKPOINT_UNAVAILABLE: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.CHECKPOINT_UNAVAILABLE,)),
     Reason.DUPLICATE: ReasonRow(_LEASE, _WARNING, _WARNING, _UNDER_WAY, expected=Verdict.FALSE),
     # LeaseHeld and Finished, once the lease is over: asked for by somebody, or lost
     Reason.STOPPED: ReasonRow(_LEASE_AND_FINISHED, _INFO, _INFO, _OVER, (End.STOPPED,), deletes_pods=True),

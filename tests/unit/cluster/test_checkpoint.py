@@ -1,10 +1,46 @@
-"""A checkpoint that was just written rests, unless somebody waits for it; a large one all the same."""
+"""When the checkpoint is written, what does not fit, and how long anybody waits for a write."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+from zlib import crc32
 
-from support.scripted_server import Answer, always, kubernetes_at, serving
-from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, UNKNOWN_FOR, Checkpoint
-from worklease.cluster.client import METADATA
+import pytest
+
+from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving, until
+from worklease.api.names import Reference
+from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, SHARDS, UNKNOWN_FOR, Checkpoint
+from worklease.cluster.checkpoint_room import LONGEST, RESERVED, SHARE
+from worklease.cluster.client import METADATA, NotDone
+
+LEASE = Reference("sandboxes", "lease-1", "uid-1")
+
+
+def in_one_configmap(number: int, namespace: str = "sandboxes", prefix: str = "uid") -> list[Reference]:
+    """Return so many resources whose records share the ConfigMap of the first."""
+    found: list[Reference] = []
+    for each in count():
+        uid = f"{prefix}-{each}"
+        if crc32(uid.encode()) % SHARDS == 0:
+            found.append(Reference(namespace, f"lease-{each}", uid))
+        if len(found) == number:
+            return found
+    raise AssertionError
+
+
+@asynccontextmanager
+async def writing(server: ScriptedServer, **more: Any) -> AsyncIterator[Checkpoint]:
+    """Give a checkpoint that writes to the server."""
+    async with kubernetes_at(server.url) as api:
+        checkpoint = Checkpoint(api, "own", asyncio.get_running_loop().time, **more)
+        task = asyncio.create_task(checkpoint.run())
+        try:
+            yield checkpoint
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
 
 
 async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_rest() -> None:
@@ -12,10 +48,10 @@ async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_r
         server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
         checkpoint = Checkpoint(api, "own", lambda: now[0])
         writing = asyncio.create_task(checkpoint.run())
-        await checkpoint.commit("uid-1", "claimed")
+        await checkpoint.commit(LEASE, "claimed")
         now[0] += 0.1
-        checkpoint.put("uid-1", "adopted", within=0.0)
-        checkpoint.put("uid-1", "adopted again", within=0.0)
+        checkpoint.put(LEASE, "adopted", within=0.0)
+        checkpoint.put(LEASE, "adopted again", within=0.0)
         await asyncio.sleep(0.1)
         assert len(server.seen) == 1, "a second has not passed since the last write"
         await checkpoint.flush()
@@ -29,19 +65,19 @@ async def test_a_large_one_is_written_less_often_even_for_who_waits_but_at_once_
     async with serving() as server, kubernetes_at(server.url) as api:
         server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
         checkpoint = Checkpoint(api, "own", lambda: now[0])
+        others, quarter_of_a_second = in_one_configmap(20), "x" * (CHARACTERS_PER_SECOND // 4)
+        for other in others:
+            checkpoint.put(other, quarter_of_a_second, within=10.0)
         writing = asyncio.create_task(checkpoint.run())
-        await checkpoint.commit("uid-1", "x" * 5 * CHARACTERS_PER_SECOND)
-        commits = [
-            asyncio.create_task(checkpoint.commit("uid-1", f"{'y' * 5 * CHARACTERS_PER_SECOND}{each}"))
-            for each in range(3)
-        ]
+        await checkpoint.commit(others[0], quarter_of_a_second)
+        commits = [asyncio.create_task(checkpoint.commit(others[0], f"{each}")) for each in range(3)]
         now[0] += 4.9
         await asyncio.sleep(0.1)
         assert len(server.seen) == 1, "five seconds' worth was written"
         now[0] += 0.2
         await asyncio.wait(commits)
         assert len(server.seen) == 2, "they share a write"
-        last = asyncio.create_task(checkpoint.commit("uid-1", "z"))
+        last = asyncio.create_task(checkpoint.commit(others[0], "z"))
         await asyncio.sleep(0)
         await checkpoint.flush()
         await last
@@ -55,7 +91,7 @@ async def test_the_record_of_a_resource_that_no_list_has_for_an_hour_is_dropped(
         now = [1000.0]
         checkpoint = Checkpoint(api, "own", lambda: now[0])
         for uid in ("listed", "vanished", "back"):
-            checkpoint.put(uid, "record", within=0.0)
+            checkpoint.put(Reference("sandboxes", uid, uid), "record", within=0.0)
         checkpoint.drop_unknown({"listed"})
         now[0] += UNKNOWN_FOR
         checkpoint.drop_unknown({"listed", "back"})
@@ -63,3 +99,116 @@ async def test_the_record_of_a_resource_that_no_list_has_for_an_hour_is_dropped(
         now[0] += 1.0
         checkpoint.drop_unknown({"listed"})
         assert [checkpoint.recall(uid) for uid in ("listed", "vanished", "back")] == ["record", None, "record"]
+
+
+def fill(checkpoint: Checkpoint, namespace: str = "sandboxes") -> None:
+    """Put as many records of one namespace into a ConfigMap as there is room for."""
+    for each in in_one_configmap(SHARE // RESERVED + 1, namespace, prefix="full"):
+        checkpoint.put(each, "x" * RESERVED, within=10.0)
+
+
+async def test_a_namespace_that_fills_a_configmap_keeps_no_other_namespace_out_and_its_own_next_lease_is_told() -> None:
+    async with serving() as server, writing(server) as checkpoint:
+        server.script = always(Answer(body={"metadata": {}}))
+        fill(checkpoint, "greedy")
+        assert checkpoint.left_out == 1
+        (greedy,), (other,) = (
+            in_one_configmap(1, "greedy", prefix="more"),
+            in_one_configmap(1, "modest", prefix="other"),
+        )
+        outcome = await checkpoint.commit(greedy, "claim")
+        assert isinstance(outcome, NotDone)
+        assert "ConfigMap own/worklease-checkpoint-00 has no room" in outcome.message
+        assert "the records of its namespace take most of it" in outcome.message
+        assert checkpoint.obstacle(greedy) == outcome
+        assert checkpoint.recall(greedy.uid) is None
+        assert checkpoint.obstacle(other) is None
+        assert await checkpoint.commit(other, "claim") is None
+
+
+async def test_what_is_dropped_makes_room() -> None:
+    async with kubernetes_at("http://127.0.0.1:1") as api:
+        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
+        fill(checkpoint)
+        (one,) = in_one_configmap(1, prefix="more")
+        assert checkpoint.obstacle(one) is not None
+        for each in in_one_configmap(SHARE // RESERVED + 1, prefix="full")[-2:]:
+            checkpoint.drop(each.uid)
+        assert checkpoint.left_out == 0
+        assert checkpoint.obstacle(one) is None
+        assert checkpoint.largest < SHARE
+
+
+async def test_a_record_that_grows_too_long_leaves_the_former_one_in_its_place() -> None:
+    async with kubernetes_at("http://127.0.0.1:1") as api:
+        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
+        checkpoint.put(LEASE, "former", within=0.0)
+        checkpoint.put(LEASE, "ä" * (LONGEST // 2 + 1), within=0.0)
+        assert (checkpoint.recall(LEASE.uid), checkpoint.left_out) == ("former", 1)
+        checkpoint.put(LEASE, "newer", within=0.0)
+        assert (checkpoint.recall(LEASE.uid), checkpoint.left_out) == ("newer", 0)
+
+
+async def test_what_an_earlier_process_left_counts_though_it_is_too_much() -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        data = {each.uid: "x" * 1000 for each in in_one_configmap(1_040)}
+        server.script = lambda seen: Answer(body={"data": data if seen.path.endswith("-00") else {}})
+        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
+        await checkpoint.load()
+        assert checkpoint.largest == 1_040_000
+        (one,) = in_one_configmap(1, prefix="more")
+        assert checkpoint.obstacle(one) is not None
+        same, *_ = in_one_configmap(1)
+        checkpoint.put(same, "y" * 1000, within=0.0)
+        assert checkpoint.recall(same.uid) == "y" * 1000, "what is there can still change"
+
+
+REFUSALS = [
+    Answer(status=403, body={"kind": "Status", "message": "exceeded quota"}),
+    Answer(status=413, body={"kind": "Status", "message": "Request entity too large"}),
+    Answer(status=422, body={"kind": "Status", "message": "Too long"}),
+]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: str(refusal.status))
+async def test_who_waits_for_a_write_that_is_refused_is_told_at_once_and_it_is_repeated(refusal: Answer) -> None:
+    async with serving() as server, writing(server) as checkpoint:
+        server.script = always(refusal)
+        outcome = await checkpoint.commit(LEASE, "claim")
+        assert isinstance(outcome, NotDone)
+        assert str(refusal.body["message"]) in outcome.message  # type: ignore[index]
+        server.script = always(Answer(body={"metadata": {}}))
+        await until(lambda: len(server.seen) == 2, "the repetition")
+        assert await checkpoint.commit(LEASE, "claim again") is None
+        assert checkpoint.failing_for == 0.0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (Answer(status=503, body={"kind": "Status", "message": "etcd is away"}), "etcd is away"),
+        (Answer(status=429, body={"kind": "Status", "message": "slow down"}), "slow down"),
+        (Answer(fault=Fault.RESET), "did not answer"),
+        (Answer(fault=Fault.HANG), "too much to do"),
+    ],
+    ids=["503", "429", "reset", "hang"],
+)
+async def test_who_waits_for_a_write_that_does_not_succeed_waits_for_a_bounded_time(trouble: Answer, said: str) -> None:
+    async with serving() as server, writing(server, commit_timeout=0.3) as checkpoint:
+        server.script = always(trouble)
+        outcome = await checkpoint.commit(LEASE, "claim")
+        assert isinstance(outcome, NotDone)
+        assert said in outcome.message
+
+
+async def test_half_a_minute_of_failed_writes_is_known_before_a_claim_takes_its_turn() -> None:
+    async with serving() as server, writing(server, commit_timeout=0.3) as checkpoint:
+        server.script = always(Answer(status=503, body={"kind": "Status", "message": "etcd is away"}))
+        assert checkpoint.obstacle(LEASE) is None
+        await checkpoint.commit(LEASE, "claim")
+        await until(lambda: checkpoint.failing_for >= 0.3, "the time")
+        obstacle = checkpoint.obstacle(LEASE)
+        assert obstacle is not None
+        assert "etcd is away" in obstacle.message
+        server.script = always(Answer(body={"metadata": {}}))
+        await until(lambda: checkpoint.obstacle(LEASE) is None, "a write")

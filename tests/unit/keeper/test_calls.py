@@ -59,6 +59,32 @@ async def test_a_claim_that_waits_for_its_intent_to_be_written_holds_no_deletion
         assert there.work_api.seen == []
 
 
+async def test_a_claim_that_cannot_be_written_down_is_said_and_never_sent_and_follows_once_it_can_be() -> None:
+    async with keeping(kubernetes(configmaps=REFUSED)) as there:
+        there.work_api.script = always(Answer(body=RENEWED))
+        there.keeper.see(resource())
+        there.keeper.carry("uid-lease-1")
+        await until(
+            lambda: "CheckpointUnavailable" in repr(there.asked("PATCH", "/status")), "the reason, in the status"
+        )
+        assert "worklease-checkpoint-" in repr(there.asked("PATCH", "/status"))
+        assert there.work_api.seen == []
+        there.kubernetes.script = kubernetes(configmaps=Answer())
+        there.ahead.append(10.0)
+        there.keeper.wake_all()
+        await there.work_api.until_seen(1)
+
+
+async def test_a_pod_is_made_though_the_checkpoint_cannot_be_written_any_more() -> None:
+    script, first = kubernetes(configmaps=Answer(), pods=Answer(body={"items": []})), in_turn(Answer(), REFUSED)
+    async with keeping(lambda seen: first(seen) if "/configmaps" in seen.target else script(seen)) as there:
+        there.work_api.script = always(Answer(body=RENEWED))
+        there.keeper.see(resource(sandbox=TEMPLATE))
+        there.keeper.carry("uid-lease-1")
+        await until(lambda: [each for each in there.asked("POST", "/pods") if "dryRun" not in each.target], "a pod")
+        assert "Renewed" in repr(there.asked("PATCH", "/status")), "the status tells a restart first"
+
+
 async def test_a_claim_that_waits_for_its_turn_is_not_sent_for_a_resource_that_is_deleted() -> None:
     async with keeping(kubernetes(configmaps=Answer())) as there:
         there.clients.budget.hold(1.0)

@@ -45,8 +45,8 @@ class Told:
         del reference, status
         self.urgencies.append(urgency)
 
-    def put(self, uid: str, record: str, within: float) -> None:
-        del uid, record
+    def put(self, reference: Reference, record: str, within: float) -> None:
+        del reference, record
         self.within.append(within)
 
     def publisher(self) -> StatusPublisher:

@@ -1,15 +1,20 @@
 """What a restart reads of the record: the lease as another process goes on with it, and the sandboxes as they were."""
 
 from dataclasses import fields
+from datetime import UTC, datetime
 
 from support.lease_samples import AHEAD, answered, exchange, held, refused, stamp, unanswered
-from worklease.keeper.record import RecordedSandboxes, read, resume, resume_sandboxes, write
+from worklease.api.models import WorkLease
+from worklease.clocks import ClockPair
+from worklease.cluster.checkpoint_room import LONGEST
+from worklease.keeper.kept import Kept
+from worklease.keeper.record import MOST_PODS, RecordedSandboxes, read, resume, resume_sandboxes, write
 from worklease.rules.answers import observe
 from worklease.rules.beats import Beat, decide, edit
 from worklease.rules.deadlines import expiry
-from worklease.rules.lease import Lease
+from worklease.rules.lease import Lease, Window
 from worklease.rules.outcomes import Rejected
-from worklease.rules.pods import Cause, Ending
+from worklease.rules.pods import Cause, Ending, Pod
 from worklease.rules.situation import Attempt
 
 BEGINS_AGAIN = {"rejections", "again"}
@@ -70,3 +75,38 @@ def test_a_steady_lease_has_nothing_of_doubts_in_its_record() -> None:
     found = read(text)
     assert found is not None
     assert (found.windows, found.granted, found.refused) == ((), None, None)
+
+
+def test_a_record_is_bounded_whatever_a_sandbox_writes_and_however_many_pods_are_labelled() -> None:
+    names = tuple((f"{each:036}", f"pod-{each:0249}") for each in range(100))
+    attempt = Attempt(
+        number=100,
+        lost=frozenset((uid, "n" * 253) for uid, _ in names),
+        settled=frozenset(uid for uid, _ in names),
+        taken=frozenset(uid for uid, _ in names),
+    )
+    ending = Ending(Cause.FAILED, "é" * 5000, "p" * 253)
+    known = RecordedSandboxes(bound=names, attempt=attempt, ending=ending)
+    doubt = tuple(Window(100.0 * each, 100.0 * each + 20) for each in range(1000))
+    text = write(Lease(unanswered=doubt, refused_value="v" * 1024), known, trying=2e6, now=2e6, wall=3e6)
+    assert len(text.encode()) <= LONGEST
+    record = read(text)
+    assert record is not None
+    assert record.bound == names[:MOST_PODS], "the first ones: the resource's own"
+    assert record.windows[-1] == (99_900.0, 99_920.0), "the last ones"
+    assert record.tries == ((2e6, 2e6),)
+    assert record.ending is not None
+    assert record.ending[1].endswith("é…")
+
+
+def test_the_resources_own_pods_are_recorded_before_those_that_somebody_labelled() -> None:
+    metadata = {"name": "lease-1", "namespace": "sandboxes", "uid": "uid-1", "generation": 1}
+    spec = {"environmentID": "env_1", "workID": "work_1"}
+    body = {"metadata": metadata | {"creationTimestamp": "2026-11-24T11:00:00Z"}, "spec": spec}
+    kept = Kept(resource=WorkLease.parse(body), lease=Lease())
+    labelled = {f"uid-{each}": Pod(uid=f"uid-{each}", name=f"pod-{each}") for each in range(MOST_PODS)}
+    kept.pods.bound = {**labelled, "own": Pod(uid="own", name="sandbox", controller="uid-1")}
+    record = read(kept.record(trying=None, wall=ClockPair(100.0, datetime.now(UTC)), now=100.0))
+    assert record is not None
+    assert record.bound[0] == ("own", "sandbox")
+    assert len(record.bound) == MOST_PODS

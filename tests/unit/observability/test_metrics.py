@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from types import UnionType
 from typing import Any, cast, get_args
 
@@ -10,6 +10,7 @@ import pytest
 
 from support.lease_samples import answered, held, refused, stamp, throttled, unanswered, unsent
 from worklease import telemetry
+from worklease.cluster.checkpoint import Checkpoint
 from worklease.keeper.keeper import Keeper
 from worklease.observability.metrics import OUTCOMES, FleetCollector, Metrics
 from worklease.rules import outcomes
@@ -227,9 +228,19 @@ class Kept:
         return 2.5
 
 
+@dataclass(frozen=True)
+class Written:
+    """A checkpoint, as far as it is measured."""
+
+    largest: int = 700_000
+    left_out: int = 3
+    failing_for: float = 12.5
+
+
 async def fleet(now: float, *leases: tuple[Lease, str]) -> dict[str, float]:
     metrics = Metrics()
-    metrics.watch(FleetCollector(cast("Keeper", Kept(*leases)), Budget(300, lambda: now), lambda: now))
+    checkpoint = cast("Checkpoint", Written())
+    metrics.watch(FleetCollector(cast("Keeper", Kept(*leases)), Budget(300, lambda: now), checkpoint, lambda: now))
     await metrics.page()
     return samples(metrics)
 
@@ -256,6 +267,9 @@ async def test_the_fleet_is_counted_by_reason_state_and_what_is_left() -> None:
         "worklease_work_items{state=stopping}": 1,
         "worklease_work_items{state=Other}": 1,
         "worklease_leases_in_doubt": 1,
+        "worklease_checkpoint_largest_bytes": 700_000,
+        "worklease_checkpoint_records_left_out": 3,
+        "worklease_checkpoint_failing_seconds": 12.5,
         "worklease_leases_overdue": 0,
         "worklease_nearest_expiry_seconds": 40,
         "worklease_budget_requests_per_minute": 300,

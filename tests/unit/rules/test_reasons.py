@@ -61,7 +61,7 @@ def test_what_a_lease_may_end_with_is_final() -> None:
 def test_these_reasons_are_logged_as_warnings() -> None:
     assert {reason.value for reason in Reason if TABLE[reason].log is Severity.WARNING} == words(
         "Fenced Expired TakenOver Requeued NotFound Unauthorized CredentialsMissing Rejected InvalidSpec InDoubt"
-        " QuotaExceeded AdmissionUnavailable Unreachable BudgetShort HeldByAnother Duplicate"
+        " QuotaExceeded AdmissionUnavailable CheckpointUnavailable Unreachable BudgetShort HeldByAnother Duplicate"
         " FencePending DeletionRefused"
     )
 
