@@ -6,6 +6,7 @@ Must not decide what a status says.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -15,12 +16,15 @@ from typing import Any, Final
 from worklease.api.names import Reference
 from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, PatchType, Refused, Reply
 from worklease.cluster.guarded_write import Metadata, write_guarded
-from worklease.pace import TokenBucket
+from worklease.pace import FairQueue, TokenBucket
 from worklease.rules.backoff import backoff
 from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
-IN_FLIGHT: Final = 8
-"""Writes under way at once: one that hangs must not hold back the others."""
+MOST_OF_ONE: Final = 8
+"""Writes under way at once for one namespace: one that hangs must not hold back the others."""
+
+IN_FLIGHT: Final = 12
+"""Writes under way at once: a namespace whose writes all hang, as behind a webhook, must not hold back the others."""
 
 BURST: Final = 20.0
 """Writes that may go at once after a pause, so that the news of a small fleet is not delayed."""
@@ -86,31 +90,41 @@ class _Entry:
 
 @dataclass(slots=True)
 class _Queue:
-    """Uids in the order in which their writes were asked for, the changes before the routine."""
+    """Uids whose writes were asked for: the changes before the routine, and each by turns between the namespaces."""
 
-    changes: dict[str, None] = field(default_factory=dict)
-    routine: dict[str, None] = field(default_factory=dict)
+    changes: FairQueue[str] = field(default_factory=FairQueue)
+    routine: FairQueue[str] = field(default_factory=FairQueue)
+    under_way: Counter[str] = field(default_factory=Counter)
+    """Writes under way by namespace."""
 
-    def put(self, uid: str, urgency: Urgency) -> None:
-        match urgency:
-            case Urgency.CHANGE:
-                self.routine.pop(uid, None)
-                self.changes.setdefault(uid)
-            case Urgency.ROUTINE if uid not in self.changes:
-                self.routine.setdefault(uid)
-            case Urgency.ROUTINE:
-                pass
+    def put(self, reference: Reference, urgency: Urgency) -> None:
+        if urgency is Urgency.CHANGE:
+            self.routine.drop(reference.namespace, reference.uid)
+            self.changes.put(reference.namespace, reference.uid)
+        else:
+            self.routine.put(reference.namespace, reference.uid)
 
     def take(self) -> str | None:
+        """Return the uid of the next write, which is under way from now on."""
         for waiting in (self.changes, self.routine):
-            for uid in waiting:
-                del waiting[uid]
+            if (found := waiting.take(self._is_free)) is not None:
+                namespace, uid = found
+                self.under_way[namespace] += 1
                 return uid
         return None
 
-    def drop(self, uid: str) -> None:
-        self.changes.pop(uid, None)
-        self.routine.pop(uid, None)
+    def ended(self, namespace: str) -> None:
+        """Note that a write is not under way any more."""
+        self.under_way[namespace] -= 1
+        if not self.under_way[namespace]:
+            del self.under_way[namespace]
+
+    def drop(self, reference: Reference) -> None:
+        self.changes.drop(reference.namespace, reference.uid)
+        self.routine.drop(reference.namespace, reference.uid)
+
+    def _is_free(self, namespace: str) -> bool:
+        return self.under_way[namespace] < MOST_OF_ONE
 
 
 class StatusWriter:
@@ -146,8 +160,9 @@ class StatusWriter:
 
     def forget(self, uid: str) -> None:
         """Write nothing more to an object that is gone."""
-        self._entries.pop(uid, None)
-        self._queue.drop(uid)
+        entry = self._entries.pop(uid, None)
+        if entry is not None:
+            self._queue.drop(entry.reference)
         self._wrote.set()
 
     async def run(self) -> None:
@@ -183,7 +198,7 @@ class StatusWriter:
 
     def _put(self, entry: _Entry) -> None:
         if self._is_known(entry):
-            self._queue.put(entry.reference.uid, entry.urgency)
+            self._queue.put(entry.reference, entry.urgency)
             self._news.set()
 
     def _is_known(self, entry: _Entry) -> bool:
@@ -198,12 +213,13 @@ class StatusWriter:
                 await self._news.wait()
                 continue
             entry = self._entries[uid]
-            if entry.busy or entry.wanted is None:
-                continue
-            entry.busy = True
-            await self._await_budget(entry.urgency)
-            if self._is_known(entry):
-                await self._write(entry)
+            if not entry.busy and entry.wanted is not None:
+                entry.busy = True
+                await self._await_budget(entry.urgency)
+                if self._is_known(entry):
+                    await self._write(entry)
+            self._queue.ended(entry.reference.namespace)
+            self._news.set()  # for another write of the namespace
 
     async def _await_budget(self, urgency: Urgency) -> None:
         """Wait until the budget allows a write."""

@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +16,7 @@ from typing import Any, Final, assert_never
 
 from worklease.api.names import CONTROLLER
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
-from worklease.pace import TokenBucket
+from worklease.pace import FairQueue, TokenBucket
 from worklease.rules.pods import Cause
 from worklease.rules.reasons import Kind, Reason, Severity, Verdict, row_of
 from worklease.telemetry import (
@@ -49,7 +48,10 @@ BURST: Final = 50.0
 """Events that may be written at once after a pause."""
 
 MOST_WAITING: Final = 5_000
-"""Events that wait at most; of more than that, the newest are dropped."""
+"""Events that wait at most; of more than that, the newest of the namespace with most of them are dropped."""
+
+WRITERS: Final = 4
+"""Writes under way at once, of different namespaces: where one hangs, the events of others go on."""
 
 TRIES: Final = 3
 """How often an event is tried. It may be lost after that: the status says the same."""
@@ -61,6 +63,15 @@ LONGEST_NOTE: Final = 1024
 """Bytes of a note at most (events.k8s.io/v1)."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A Kubernetes event that waits, since when, and the number in its name, which no other one has."""
+
+    event: "KubernetesEvent"
+    at: datetime
+    stamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:
 
 
 class EventRecorder:
-    """Writes Kubernetes events, one after the other, at a limited rate.
+    """Writes Kubernetes events at a limited rate: by turns between the namespaces, and in each one after the other.
 
     Args:
         api: The Kubernetes API.
@@ -140,7 +151,9 @@ class EventRecorder:
     def __init__(self, api: KubernetesApi, now: Callable[[], datetime]) -> None:
         self._api = api
         self._now = now
-        self._waiting: deque[tuple[KubernetesEvent, datetime]] = deque()
+        self._waiting: FairQueue[_Queued] = FairQueue()
+        self._under_way: set[str] = set()
+        """The namespaces of which an event is being written."""
         self._news = asyncio.Event()
         self._dropped = 0
         self._latest = 0
@@ -156,32 +169,41 @@ class EventRecorder:
         queued = kubernetes_event(event)
         if queued is None:
             return
-        if len(self._waiting) >= MOST_WAITING:
+        at = self._now()
+        self._waiting.put(queued.about.namespace, _Queued(queued, at, self._stamp(at)))
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting.drop_newest_of_most()
             self._dropped += 1
-            return
-        self._waiting.append((queued, self._now()))
         self._news.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
-        loop = asyncio.get_running_loop()
-        pace = TokenBucket(PER_SECOND, BURST, loop.time())
+        pace = TokenBucket(PER_SECOND, BURST, asyncio.get_running_loop().time())
+        async with asyncio.TaskGroup() as writers:
+            for number in range(WRITERS):
+                writers.create_task(self._write_on(pace), name=f"event writer {number}")
+
+    async def _write_on(self, pace: TokenBucket) -> None:
         while True:
-            while not self._waiting:
+            taken = self._waiting.take(lambda namespace: namespace not in self._under_way)
+            if taken is None:
                 self._news.clear()
                 await self._news.wait()
-            wait = pace.reserve(loop.time())
-            if wait > 0:
-                await asyncio.sleep(wait)
-            event, at = self._waiting.popleft()
-            await self._write(event, at)
+                continue
+            namespace, queued = taken
+            self._under_way.add(namespace)
+            await asyncio.sleep(pace.reserve(asyncio.get_running_loop().time()))
+            await self._write(queued)
+            self._under_way.remove(namespace)
+            self._news.set()  # for another event of the namespace
             if self._dropped and len(self._waiting) < MOST_WAITING:
                 _log.warning("events dropped because too many waited: %d", self._dropped)
                 self._dropped = 0
 
-    async def _write(self, event: KubernetesEvent, at: datetime) -> None:
+    async def _write(self, queued: _Queued) -> None:
+        event = queued.event
         path = f"/apis/events.k8s.io/v1/namespaces/{event.about.namespace}/events"
-        body = self._body(event, at, self._stamp(at))
+        body = self._body(event, queued.at, queued.stamp)
         for left in reversed(range(TRIES)):
             match await self._api.call("POST", path, body=body):
                 case Done():

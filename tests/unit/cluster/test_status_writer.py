@@ -11,7 +11,15 @@ import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, kubernetes_at, serving, until
 from worklease.api.names import Reference
-from worklease.cluster.status_writer import BURST, FIRST_RETRY, IN_FLIGHT, ROUTINE_SHARE, StatusWriter, Urgency
+from worklease.cluster.status_writer import (
+    BURST,
+    FIRST_RETRY,
+    IN_FLIGHT,
+    MOST_OF_ONE,
+    ROUTINE_SHARE,
+    StatusWriter,
+    Urgency,
+)
 
 CHANGE, ROUTINE = Urgency.CHANGE, Urgency.ROUTINE
 PATH = "/apis/worklease.dev/v1alpha1/namespaces/sandboxes/workleases/"
@@ -295,6 +303,36 @@ async def test_a_change_during_a_write_of_its_object_is_no_routine(server: Scrip
         assert len(objects.written) < 50, "most of the routine has to wait"
 
 
+async def test_a_namespace_that_flaps_delays_the_change_of_another_by_a_few_writes_only(
+    server: ScriptedServer, objects: Objects
+) -> None:
+    quiet = Reference("quiet", "demo", "uid-of-quiet")
+    objects.uids["/apis/worklease.dev/v1alpha1/namespaces/quiet/workleases/demo"] = quiet.uid
+    async with writing(server, rate=50.0) as writer:
+        for number in range(200):
+            writer.publish(reference(f"flapping-{number}"), {"state": "stopping"}, CHANGE)
+        await until(lambda: len(objects.written) >= int(BURST), "the burst")
+        writer.publish(quiet, {"state": "stopped"}, CHANGE)
+        await until(lambda: any("/quiet/" in name for name, _ in objects.written), "the change")
+        assert len(objects.written) <= int(BURST) + 2 * IN_FLIGHT
+
+
+async def test_writes_that_hang_in_one_namespace_leave_room_for_another(
+    server: ScriptedServer, objects: Objects
+) -> None:
+    quiet, never = Reference("quiet", "demo", "uid-of-quiet"), asyncio.Event()
+    objects.uids["/apis/worklease.dev/v1alpha1/namespaces/quiet/workleases/demo"] = quiet.uid
+    objects.trouble = lambda seen: Answer(until=never) if "/sandboxes/" in seen.path else None
+    async with writing(server) as writer:
+        for number in range(3 * IN_FLIGHT):
+            writer.publish(reference(f"hanging-{number}"), {"state": "stopping"}, CHANGE)
+        await server.until_seen(MOST_OF_ONE)
+        writer.publish(quiet, {"state": "stopped"}, CHANGE)
+        await until(lambda: len(objects.written) == 1, "the change")
+        assert len([seen for seen in server.seen if "/sandboxes/" in seen.path]) == MOST_OF_ONE
+        never.set()
+
+
 # --- What was not done ---------------------------------------------------------------------------------------------
 
 
@@ -447,7 +485,7 @@ async def test_what_is_forgotten_while_it_waits_for_its_place_is_not_written(
 async def test_writes_that_hang_do_not_hold_back_the_others(
     server: ScriptedServer, objects: Objects, writer: StatusWriter
 ) -> None:
-    hanging = IN_FLIGHT - 1
+    hanging = MOST_OF_ONE - 1
     objects.trouble = lambda seen: Answer(fault=Fault.HANG) if "hangs" in seen.path else None
     for number in range(hanging):
         writer.publish(reference(f"hangs-{number}"), {"state": "active"}, CHANGE)

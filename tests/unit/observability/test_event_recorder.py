@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.observability.event_recorder import BURST, MOST_WAITING, EventRecorder, kubernetes_event
+from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving, until
+from worklease.observability.event_recorder import BURST, MOST_WAITING, WRITERS, EventRecorder, kubernetes_event
 from worklease.rules.outcomes import Exchange, Unsent
 from worklease.telemetry import (
     About,
@@ -26,6 +26,7 @@ from worklease.telemetry import (
 )
 
 ABOUT = About("sandboxes", "lease-1", "uid-1", "env_1", "work_1")
+QUIET = About("quiet", "lease-2", "uid-2", "env_1", "work_2")
 NOW = datetime(2026, 11, 24, 12, 30, 1, 250_000, tzinfo=UTC)
 
 
@@ -176,3 +177,46 @@ async def test_what_waits_is_bounded() -> None:
     for _ in range(MOST_WAITING + 5):
         waiting.listen(SandboxGone(ABOUT, "pod-1"))
     assert waiting.waiting == MOST_WAITING
+
+
+async def test_what_too_many_events_push_out_is_of_the_namespace_that_has_most(server: ScriptedServer) -> None:
+    server.script = always(Answer(status=201, body={"kind": "Event"}))
+    async with kubernetes_at(server.url) as api:
+        events = EventRecorder(api, lambda: NOW)
+        for number in range(MOST_WAITING):
+            events.listen(SandboxGone(ABOUT, f"pod-{number}"))
+        for number in range(3):
+            events.listen(SandboxGone(QUIET, f"quiet-{number}"))
+        assert events.waiting == MOST_WAITING
+        running = asyncio.create_task(events.run())
+        bodies = await seen(server, 10)
+        quiet = [body["related"]["name"] for body in bodies if body["related"]["namespace"] == "quiet"]
+        assert quiet == ["quiet-0", "quiet-1", "quiet-2"]
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def test_a_namespace_with_many_events_delays_that_of_another_by_a_few_only(
+    server: ScriptedServer, events: EventRecorder
+) -> None:
+    server.script = always(Answer(status=201, body={"kind": "Event"}))
+    for number in range(200):
+        events.listen(SandboxGone(ABOUT, f"pod-{number}"))
+    await seen(server, int(BURST))
+    events.listen(SandboxGone(QUIET, "quiet"))
+    await until(lambda: any("/quiet/" in each.path for each in server.seen), "the event")
+    assert len(server.seen) <= int(BURST) + 2 * WRITERS
+
+
+async def test_events_that_hang_in_one_namespace_leave_those_of_another_alone(
+    server: ScriptedServer, events: EventRecorder
+) -> None:
+    never = asyncio.Event()
+    server.script = lambda asked: Answer(status=201, until=never if "/sandboxes/" in asked.path else None)
+    for pod in ("pod-1", "pod-2"):
+        events.listen(SandboxGone(ABOUT, pod))
+    await seen(server, 1)
+    events.listen(SandboxGone(QUIET, "quiet"))
+    await until(lambda: any("/quiet/" in each.path for each in server.seen), "the event")
+    assert len(server.seen) == 2, "the events of one namespace are written one after the other"
+    never.set()
