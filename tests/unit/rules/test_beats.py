@@ -4,9 +4,19 @@ import pytest
 
 from support.lease_samples import answered, exchange, held, stamp
 from worklease.rules.answers import observe
-from worklease.rules.beats import Beat, Wait, beat_at_once, decide, edit, lapse, stop_acknowledged
+from worklease.rules.beats import (
+    Beat,
+    Wait,
+    beat_at_once,
+    decide,
+    edit,
+    lapse,
+    note_unrecorded,
+    release,
+    stop_acknowledged,
+)
 from worklease.rules.deadlines import is_fenced
-from worklease.rules.lease import End, Lease
+from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import Rejected
 
 
@@ -87,3 +97,19 @@ def test_an_answer_that_does_not_say_it_is_stopped_leaves_it_to_the_next_beat(st
 
 def test_the_answer_to_a_stop_that_says_stopped_ends_the_lease() -> None:
     assert stop_acknowledged(held(), "stopped", 110).end is End.STOPPED
+
+
+def test_a_claim_that_cannot_be_written_down_is_tried_every_ten_seconds_at_least_and_a_held_lease_is_untouched() -> (
+    None
+):
+    lease, now, waits = Lease(), 100.0, []
+    for _ in range(20):
+        lease = note_unrecorded(lease, "full", now)
+        waits.append(lease.due - now)
+        now = lease.due
+    assert lease.trouble is Trouble.CHECKPOINT_UNAVAILABLE
+    assert waits[0] < 1.0
+    assert max(waits) <= 10.0
+    assert waits[-1] > 5.0
+    for other in (held(100), release(held(100), "on failure")):
+        assert note_unrecorded(other, "full", 110.0) == other

@@ -7,7 +7,7 @@ import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
 from worklease.rules.answers import observe
-from worklease.rules.beats import edit, lapse, note_budget_short, release, stopped
+from worklease.rules.beats import edit, lapse, note_budget_short, note_unrecorded, release, stopped
 from worklease.rules.conditions import Condition, Subject, imply, invalid
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
@@ -129,6 +129,12 @@ CASES = {
     ),
     "a budget too small is shown at once": Case(
         situation(note_budget_short(held(), "the budget is short")), HELD, YES, Reason.BUDGET_SHORT
+    ),
+    "a claim that cannot be written down is shown": Case(
+        situation(note_unrecorded(Lease(), "the checkpoint has no room", 100.0)),
+        HELD,
+        NO,
+        Reason.CHECKPOINT_UNAVAILABLE,
     ),
     "a suspended lease holds until it lapses": Case(
         situation(edit(held(), Lease(suspended=True))), HELD, YES, Reason.SUSPENDED
