@@ -181,6 +181,7 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
     Reason.SUCCEEDED: "The sandbox has finished, so the work item is stopped.",
     Reason.FAILED: _FAILED,
     Reason.OOM_KILLED: _FAILED,
+    Reason.WORKER_GAVE_UP: _FAILED,
     Reason.EVICTED: _EVICTED,
     Reason.PREEMPTED: _TAKEN,
     Reason.DELETED: _FAILED,

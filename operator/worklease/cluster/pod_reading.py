@@ -10,12 +10,15 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from worklease.api.models import LONGEST_SANDBOX_MESSAGE
-from worklease.api.names import DEFAULT_CONTAINER, SANDBOX_CONTAINERS
+from worklease.api.names import DEFAULT_CONTAINER, PROXY_CONTAINER, SANDBOX_CONTAINERS
 from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Cause, Pod, Result
 from worklease.rules.words import one_line
 
 DEFAULT_GRACE: Final = 30.0
 """Seconds that Kubernetes gives a pod that does not name its own."""
+
+GAVE_UP: Final = "worker gave up: "
+"""So begins the proxy's termination message if its worker ended without having finished."""
 
 Part = Mapping[str, Any]
 """A part of a pod, as JSON has it."""
@@ -33,6 +36,8 @@ class _Containers:
     """Of those that were injected, and of native sidecars."""
     are_all_told: bool
     """Whether the pod says which containers are the sandbox, and there is a status of each."""
+    proxy: Part
+    """Of the proxy beside the worker; empty where there is none."""
 
 
 def read_pod(body: Part) -> Pod:
@@ -46,7 +51,8 @@ def read_pod(body: Part) -> Pod:
     shown = _end(containers) if has_ended else _obstacle(containers, status, has_started=has_started)
     shown = shown or _unscheduled(conditions)
     disrupted = _disrupted(conditions)
-    message = one_line(status.get("message") or "") or _tail(one_line(shown.get("message") or ""))
+    gave_up = _gave_up(containers) if has_ended else ""
+    message = one_line(status.get("message") or "") or gave_up or _tail(one_line(shown.get("message") or ""))
     return Pod(
         uid=metadata["uid"],
         name=metadata["name"],
@@ -65,6 +71,7 @@ def read_pod(body: Part) -> Pod:
         controller=_controller(metadata.get("ownerReferences") or ()),
         node=spec.get("nodeName") or "",
         created=_time(metadata.get("creationTimestamp")),
+        gave_up=gave_up,
         gates=tuple(str(gate.get("name")) for gate in spec.get("schedulingGates") or ()),
         ailment=None if has_ended else _ailment(containers, status, conditions, has_started=has_started),
         disruption=DISRUPTIONS.get(disrupted.get("reason") or "", Cause.EVICTED) if disrupted else None,
@@ -89,7 +96,8 @@ def _containers(metadata: Part, spec: Part, status: Part) -> _Containers:
     sidecars = {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
     before = [entry for entry in initial if entry.get("name") not in sidecars and entry not in sandbox]
     others = [entry for entry in (*initial, *regular) if entry not in sandbox and entry not in before]
-    return _Containers(sandbox, before, others, bool(told) and len(sandbox) == len(told))
+    are_all_told = bool(told) and len(sandbox) == len(told)
+    return _Containers(sandbox, before, others, are_all_told, found.get(PROXY_CONTAINER) or {})
 
 
 def _told(metadata: Part, spec: Part) -> tuple[str, ...]:
@@ -127,7 +135,17 @@ def _result(
         for entry, end in zip(containers.sandbox, ends, strict=True):
             if _starts_again(policies.get(entry.get("name")) or {}, spec, end.get("exitCode")):
                 return None
-    return Result.FAILED if any(end.get("exitCode") != 0 for end in ends) else Result.SUCCEEDED
+    if any(end.get("exitCode") != 0 for end in ends):
+        return Result.FAILED
+    # The proxy ends right after its worker, and only then says whether the worker gave up.
+    is_proxy_at_work = bool(_state(containers.proxy, "running")) and status.get("phase") == "Running"
+    return None if is_proxy_at_work else Result.SUCCEEDED
+
+
+def _gave_up(containers: _Containers) -> str:
+    """Return why the worker gave up, as the proxy beside it says; empty if it did not."""
+    said = one_line(_state(containers.proxy, "terminated").get("message") or "")
+    return said if said.startswith(GAVE_UP) else ""
 
 
 _KINDS: Final = ("initContainers", "containers")

@@ -26,6 +26,8 @@ class Cause(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     OOM_KILLED = "OOMKilled"
+    GAVE_UP = "WorkerGaveUp"
+    """Its worker ended without having finished, and the proxy beside it says so: the exit code does not."""
     EVICTED = "Evicted"
     PREEMPTED = "Preempted"
     DELETED = "Deleted"
@@ -92,6 +94,8 @@ class Pod:
     node: str = ""
     """The node that it was bound to."""
     created: datetime | None = None
+    gave_up: str = ""
+    """Why the worker gave up, as the proxy beside it says; empty if it did not."""
     gates: tuple[str, ...] = ()
     """What keeps it from being scheduled, for as long as it is there: the scheduler does not look at it."""
     ailment: Ailment | None = None
@@ -219,6 +223,7 @@ _WORDS: Final = {
     Cause.SUCCEEDED: "has finished",
     Cause.FAILED: "failed",
     Cause.OOM_KILLED: "ran out of memory and was killed",
+    Cause.GAVE_UP: "ended before its work was done",
     Cause.EVICTED: "was evicted",
     Cause.PREEMPTED: "was preempted by a pod of higher priority",
     Cause.DELETED: "was deleted by somebody else",
@@ -242,6 +247,8 @@ def cause_of(pod: Pod) -> Cause | None:
         return (pod.disruption or Cause.EVICTED) if pod.had_run else Cause.REJECTED
     result = _result(pod)
     if result is not None and _ended_by_itself(pod):
+        if pod.gave_up:
+            return Cause.GAVE_UP
         return Cause.SUCCEEDED if result is Result.SUCCEEDED else _FAILED.get(pod.reason, Cause.FAILED)
     if result is None and not pod.gone and not pod.terminating:
         return None

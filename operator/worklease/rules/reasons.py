@@ -104,6 +104,7 @@ class Reason(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     OOM_KILLED = "OOMKilled"
+    WORKER_GAVE_UP = "WorkerGaveUp"
     EVICTED = "Evicted"
     PREEMPTED = "Preempted"
     DELETED = "Deleted"
@@ -226,6 +227,7 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.SUCCEEDED: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, (Cause.SUCCEEDED,)),
     Reason.FAILED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.FAILED,)),
     Reason.OOM_KILLED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.OOM_KILLED,)),
+    Reason.WORKER_GAVE_UP: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.GAVE_UP,)),
     Reason.EVICTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.EVICTED,)),
     Reason.PREEMPTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.PREEMPTED,)),
     Reason.DELETED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.DELETED,)),

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from worklease.cluster import pod_reading
 from worklease.cluster.pod_reading import read_pod
-from worklease.rules.pods import Ailment, Cause, Pod, Result, cause_of
+from worklease.rules.pods import Ailment, Cause, Pod, Result, cause_of, ending_of
+from worklease_proxy import answers
 
 TOLD = {"worklease.dev/sandbox-containers": "sandbox"}
 EARLY, LATE = "2026-11-22T03:52:26Z", "2026-11-22T03:52:36Z"
@@ -250,3 +252,50 @@ def test_a_container_that_ran_is_seen(shown: dict[str, Any]) -> None:
     assert pod(shown).has_run
     assert not pod(waits("sandbox", "ContainerCreating"), phase="Pending").has_run
     assert not pod(phase="Failed", reason="OutOfcpu").has_run
+
+
+# --- The proxy beside a worker -----------------------------------------------------------------------------------
+
+
+def behind_proxy(*statuses: dict[str, Any], proxy: dict[str, Any], phase: str = "Running", **more: Any) -> Pod:
+    sidecar = {"initContainers": [{"name": "worklease-proxy", "restartPolicy": "Always"}]}
+    return pod(*statuses, initial=(proxy,), spec=sidecar, phase=phase, **more)
+
+
+TOLD_WHY = "worker gave up: 412 heartbeat\n"
+
+
+def test_the_operator_reads_the_words_that_the_proxy_writes() -> None:
+    assert pod_reading.GAVE_UP == answers.GAVE_UP
+
+
+def test_a_worker_that_ended_with_0_has_finished_only_when_its_proxy_has_ended_and_says_nothing() -> None:
+    done = ended("sandbox", 0)
+    assert behind_proxy(done, proxy=runs("worklease-proxy")).result is None
+    finished = behind_proxy(done, proxy=ended("worklease-proxy", 0), phase="Succeeded")
+    assert (finished.result, cause_of(finished)) == (Result.SUCCEEDED, Cause.SUCCEEDED)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_worker_whose_proxy_says_that_it_gave_up_has_failed_whatever_its_exit_code(code: int) -> None:
+    told = ended("worklease-proxy", 0, message=TOLD_WHY)
+    gave_up = behind_proxy(ended("sandbox", code), proxy=told, phase="Failed" if code else "Succeeded")
+    assert (cause_of(gave_up), gave_up.message) == (Cause.GAVE_UP, TOLD_WHY.strip())
+    ending = ending_of(gave_up, Cause.GAVE_UP)
+    assert ending.message == (
+        f"Pod sandbox-1 ended before its work was done with exit code {code}: worker gave up: 412 heartbeat"
+    )
+
+
+def test_a_worker_that_fails_has_failed_at_once() -> None:
+    assert behind_proxy(ended("sandbox", 1), proxy=runs("worklease-proxy")).result is Result.FAILED
+
+
+def test_what_a_proxy_said_before_it_was_started_again_does_not_count() -> None:
+    again = runs("worklease-proxy", lastState={"terminated": {"exitCode": 137, "message": TOLD_WHY}})
+    assert behind_proxy(ended("sandbox", 1), proxy=again).gave_up == ""
+
+
+def test_a_pod_that_is_over_waits_for_no_proxy() -> None:
+    done = behind_proxy(ended("sandbox", 0), proxy=runs("worklease-proxy"), phase="Succeeded")
+    assert done.result is Result.SUCCEEDED

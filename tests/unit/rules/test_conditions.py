@@ -166,6 +166,12 @@ CASES = {
     "a pod that ran out of memory": Case(
         situation(held(), over("Failed", reason="OOMKilled")), SANDBOX, NO, Reason.OOM_KILLED
     ),
+    "a pod whose worker gave up": Case(
+        situation(held(), over("Succeeded", gave_up="worker gave up: 412 heartbeat")),
+        SANDBOX,
+        NO,
+        Reason.WORKER_GAVE_UP,
+    ),
     "a pod that was evicted": Case(
         situation(held(), over("Failed", reason="Evicted", has_run=True)), SANDBOX, NO, Reason.EVICTED
     ),
