@@ -115,6 +115,15 @@ class DeletionRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainNotAnnounced:
+    """The API server refused the annotation by which a worker hears of a drain; its pod is deleted at once instead."""
+
+    about: About
+    pod: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxGone:
     """A pod that had to end is gone."""
 
@@ -211,7 +220,15 @@ class LoopLagged:
 
 
 SandboxEvent = (
-    SandboxMade | SandboxEnded | DeletionAsked | DeletionRefused | SandboxGone | PodIgnored | StopEnded | Orphaned
+    SandboxMade
+    | SandboxEnded
+    | DeletionAsked
+    | DeletionRefused
+    | DrainNotAnnounced
+    | SandboxGone
+    | PodIgnored
+    | StopEnded
+    | Orphaned
 )
 """What happens to a lease's sandboxes, and to its item because of them."""
 
@@ -229,6 +246,7 @@ TelemetryEvent = (
     | SandboxEnded
     | DeletionAsked
     | DeletionRefused
+    | DrainNotAnnounced
     | SandboxGone
     | PodIgnored
     | StopEnded

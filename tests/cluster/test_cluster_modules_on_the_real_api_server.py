@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from worklease.cluster.checkpoint_room import LIMIT, RESERVED
 from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.credentials import CACHE_SECONDS, Credentials, Key, NoKey
 from worklease.cluster.finalizer import Set, add, remove
-from worklease.cluster.pods import DeletionAccepted, Pods
+from worklease.cluster.pods import Annotated, DeletionAccepted, NotPermitted, Pods
 from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.preflight import PreflightFailed, check
 
@@ -112,6 +113,32 @@ async def test_a_successor_of_the_same_name_survives(api: KubernetesApi, namespa
     pod = await sandboxes.look(namespace, "sandbox", uid)
     assert not isinstance(pod, Gone | NotDone)
     assert not pod.terminating
+
+
+UNTIL = datetime(2026, 11, 29, 12, 0, 30, tzinfo=UTC)
+
+
+async def test_a_worker_is_asked_to_finish_by_an_annotation_of_its_very_pod(api: KubernetesApi, namespace: str) -> None:
+    sandboxes = Pods(api)
+    uid = await make_pod(api, namespace)
+    assert await sandboxes.ask_to_finish(namespace, "sandbox", FOREIGN_UID, UNTIL) == Gone()
+    untouched = await sandboxes.look(namespace, "sandbox", uid)
+    assert await sandboxes.ask_to_finish(namespace, "sandbox", uid, UNTIL) == Annotated()
+    asked = await sandboxes.look(namespace, "sandbox", uid)
+    assert not isinstance(untouched, Gone | NotDone)
+    assert not isinstance(asked, Gone | NotDone)
+    assert (untouched.drains_until, asked.drains_until) == (None, UNTIL)
+    assert await sandboxes.ask_to_finish(namespace, "no-such-pod", uid, UNTIL) == Gone()
+
+
+async def test_without_the_right_to_patch_pods_a_worker_cannot_be_asked_to_finish(
+    control_plane: ControlPlane, api: KubernetesApi, namespace: str, account: Account
+) -> None:
+    uid = await make_pod(api, namespace)
+    async with kubernetes_at(control_plane.url, token=account.token, ca=control_plane.ca) as limited:
+        refused = await Pods(limited).ask_to_finish(namespace, "sandbox", uid, UNTIL)
+    assert isinstance(refused, NotPermitted)
+    assert 'cannot patch resource "pods"' in refused.message
 
 
 async def test_the_grace_of_a_deletion_is_the_pods(api: KubernetesApi, namespace: str) -> None:

@@ -38,5 +38,6 @@ def operator(
     """The operator for the test's namespace; it uses the proxy to the API server if the test asks for one."""
     is_proxied = "proxy" in request.fixturenames
     settings = {"KUBECONFIG": str(request.getfixturevalue("proxy").kubeconfig)} if is_proxied else {}
+    settings["WORKLEASE_PROXY_IMAGE"] = "worklease-operator:tests"
     with Operator(control_plane, namespace, simulator.url, **settings) as started:
         yield started

@@ -24,6 +24,7 @@ from support.sandboxes import (
     deletions,
     disrupt,
     end_containers,
+    end_worker,
     first_written,
     hold,
     remove_pod,
@@ -113,6 +114,14 @@ def test_the_sandbox_fails(leases: Leases, simulator: Simulator, proxy: KubeProx
     assert current(leases)["message"].endswith("The disk is full.")
     assert current(leases)["finishTime"] == "2026-11-24T20:00:00Z"
     ends_in_order(simulator, proxy, pod, "The disk is full.")
+
+
+def test_a_worker_behind_the_proxy_gives_up(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+    pod = hold(leases, simulator, sandbox={"worker": {"proxy": True}})
+    end_worker(leases, pod, said="worker gave up: 412 heartbeat")
+    message = has_failed(leases, simulator, proxy, pod, "WorkerGaveUp")
+    assert "worker gave up: 412 heartbeat" in message
+    assert current(leases)["exitCode"] == 0
 
 
 def test_the_sandbox_runs_out_of_memory(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
 
@@ -16,6 +17,7 @@ from support.sandboxes import (
     await_terminating,
     calls,
     deletions,
+    end_worker,
     grace_asked,
     hold,
     stops,
@@ -52,6 +54,25 @@ def test_the_item_is_stopped_gracefully(leases: Leases, simulator: Simulator, pr
     assert deletions(proxy, pod)[0].at < beat["applied_monotonic"] < confirmed["applied_monotonic"]
     assert confirmed["applied_monotonic"] < accepted(simulator, ITEM)[-1] + 30
     await_reasons(leases, *STARTED, "Draining", "TearingDown", "TornDown", "Stopped")
+    assert check_history(simulator.history()) == []
+
+
+def test_the_item_of_a_worker_behind_the_proxy_is_stopped_gracefully(
+    leases: Leases, simulator: Simulator, proxy: KubeProxy
+) -> None:
+    pod = hold(leases, simulator, sandbox={"drainSeconds": 60, "worker": {"proxy": True}}, ttlSeconds=60)
+    begun = time.time()
+    simulator.stop_item(ITEM)
+    wait_for(lambda: proxy.requests("patch", "pods"), seconds=30, what="the pod's annotation")
+    told = datetime.fromisoformat(leases.pods()[pod]["metadata"]["annotations"]["worklease.dev/draining"])
+    assert begun + 55 < told.timestamp() < time.time() + 61
+    leases.await_condition(ITEM, "LeaseHeld", "True", "Draining")
+    assert deletions(proxy, pod) == []
+    end_worker(leases, pod)
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert len(proxy.requests("patch", "pods")) == 1
+    (confirmed,) = calls(simulator, "stop")
+    assert confirmed["applied_monotonic"] < deletions(proxy, pod)[0].at
     assert check_history(simulator.history()) == []
 
 

@@ -13,6 +13,7 @@ from controlplane import ControlPlane, wait_for
 from support.kube_proxy import KubeProxy, ProxiedRequest
 from support.operator import Leases
 from support.simulator import Simulator
+from worklease.api.names import PROXY_CONTAINER
 
 ITEM = "work_a"
 STARTED = ("Claimed", "SandboxCreated", "SandboxStarted")  # the events of a sandbox that runs
@@ -69,6 +70,22 @@ def end_containers(
     container = {"name": "sandbox", "image": "busybox", "imageID": "", "ready": False, "restartCount": 0}
     phase = "Failed" if exit_code else "Succeeded"
     leases.play(pod, phase=phase, containerStatuses=[container | {"state": {"terminated": ended}}])
+
+
+def end_worker(leases: Leases, pod: str, *, said: str = "") -> None:
+    """End the worker of a pod with 0, and then its proxy, which says how it went, as the kubelet reports them."""
+    ended = {"exitCode": 0, "reason": "Completed", "finishedAt": PAST.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    leases.play(
+        pod,
+        phase="Succeeded",
+        containerStatuses=[_ended("sandbox", ended)],
+        initContainerStatuses=[_ended(PROXY_CONTAINER, ended | {"message": said})],
+    )
+
+
+def _ended(name: str, how: dict[str, Any]) -> dict[str, Any]:
+    state = {"running": None, "terminated": how}
+    return {"name": name, "image": "busybox", "imageID": "", "ready": False, "restartCount": 0, "state": state}
 
 
 def let_wait(leases: Leases, pod: str, reason: str, message: str, *, phase: str = "Pending", restarts: int = 0) -> None:

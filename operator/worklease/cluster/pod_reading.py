@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from worklease.api.models import LONGEST_SANDBOX_MESSAGE
-from worklease.api.names import DEFAULT_CONTAINER, PROXY_CONTAINER, SANDBOX_CONTAINERS
+from worklease.api.names import DEFAULT_CONTAINER, DRAINING, PROXY_CONTAINER, SANDBOX_CONTAINERS
 from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Cause, Pod, Result
 from worklease.rules.words import one_line
 
@@ -57,7 +57,7 @@ def read_pod(body: Part) -> Pod:
         uid=metadata["uid"],
         name=metadata["name"],
         phase=status.get("phase") or "Unknown",
-        reason=one_line(status.get("reason") or shown.get("reason") or ""),
+        reason=one_line(status.get("reason") or (gave_up and Cause.GAVE_UP.value) or shown.get("reason") or ""),
         message=message or one_line(disrupted.get("message") or ""),
         ready=_is_ready(containers, conditions),
         terminating=metadata.get("deletionTimestamp") is not None,
@@ -71,6 +71,8 @@ def read_pod(body: Part) -> Pod:
         controller=_controller(metadata.get("ownerReferences") or ()),
         node=spec.get("nodeName") or "",
         created=_time(metadata.get("creationTimestamp")),
+        has_proxy=any(each.get("name") == PROXY_CONTAINER for kind in _KINDS for each in spec.get(kind) or ()),
+        drains_until=_drains_until(metadata),
         gave_up=gave_up,
         gates=tuple(str(gate.get("name")) for gate in spec.get("schedulingGates") or ()),
         ailment=None if has_ended else _ailment(containers, status, conditions, has_started=has_started),
@@ -239,6 +241,15 @@ def _deletion(metadata: Part) -> datetime | None:
     """Return when the pod's deletion was asked for: its mark is the time at which its grace ends."""
     ends = _time(metadata.get("deletionTimestamp"))
     return None if ends is None else ends - timedelta(seconds=metadata.get("deletionGracePeriodSeconds") or 0)
+
+
+def _drains_until(metadata: Part) -> datetime | None:
+    """Return when the pod's drain must be over, as its annotation says; None if it says nothing that can be read."""
+    try:
+        until = _time((metadata.get("annotations") or {}).get(DRAINING))
+    except ValueError:
+        return None
+    return until if until is not None and until.tzinfo is not None else None
 
 
 def _tail(message: str) -> str:

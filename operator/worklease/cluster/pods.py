@@ -7,10 +7,12 @@ be deleted in its place. Must not decide which pod is made or deleted, or when.
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused, Reply
+from worklease.api.names import DRAINING
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.paging import Page, list_pages
 from worklease.cluster.pod_reading import read_pod
 from worklease.rules.pods import OUT_OF_SERVICE, Obstacle, Pod
@@ -25,6 +27,18 @@ PAGE_TRIES: Final = 3
 @dataclass(frozen=True, slots=True)
 class DeletionAccepted:
     """The deletion was accepted: the pod ends within its grace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """The pod has the annotation."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotPermitted:
+    """The API server does not do this, however often it is asked; ``message`` is its own."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,26 @@ class Pods:
             case reply:
                 assert_never(reply)
 
+    async def ask_to_finish(
+        self, namespace: str, name: str, uid: str, until: datetime
+    ) -> Annotated | Gone | NotPermitted | NotDone:
+        """Annotate this very pod: its proxy tells the worker to finish, which must be done ``until`` then."""
+        moment = until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {"metadata": {"uid": uid, "annotations": {DRAINING: moment}}}
+        match await self._api.call("PATCH", _path(namespace, name), body=body, patch=PatchType.MERGE):
+            case Done():
+                return Annotated()
+            case Refused() as refused if refused.is_absence:
+                return Gone()
+            case Refused(HTTPStatus.UNPROCESSABLE_ENTITY, message) if _UID in message:
+                return Gone()  # a successor has the name by now
+            case Refused(status, message) if status in _REFUSALS:
+                return NotPermitted(message)
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
     async def is_node_off(self, name: str) -> bool:
         """Whether a node surely runs nothing: it was deleted, or somebody gave it the taint that says so.
 
@@ -182,6 +216,12 @@ _QUOTA: Final = ("exceeded quota: ", "status unknown for quota: ")
 
 _DENIED: Final = re.compile(r"^admission webhook .* denied the request")
 """The API server's words for a webhook that answered, and does not want the pod."""
+
+_UID: Final = "metadata.uid: "
+"""In the API server's words for a patch that names another uid than the pod's, which nothing may change."""
+
+_REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.FORBIDDEN, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""Answers to a patch that the next one would get too: a right is missing, or a policy does not want it."""
 
 _VERDICTS: Final = frozenset(
     {

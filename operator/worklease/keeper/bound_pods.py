@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from worklease.api.models import MOST_SANDBOXES
 from worklease.rules.pods import Ending, Pod
-from worklease.rules.situation import Ailing, Asked, Attempt, NotMade, admit, ail, forgive, run
+from worklease.rules.situation import Ailing, Asked, AskedToFinish, Attempt, NotMade, admit, ail, forgive, run
 
 MOST_GONE: Final = 2 * MOST_SANDBOXES
 """Pods of one resource that went and are kept in memory: more than a status shows, so that a late event finds them."""
@@ -30,6 +30,7 @@ class BoundPods:
 
     bound: Mapping[str, Pod] = field(default_factory=_none)
     deletions: Mapping[str, Asked] = field(default_factory=_none)
+    finishing: Mapping[str, AskedToFinish] = field(default_factory=_none)
     ailing: Mapping[str, Ailing] = field(default_factory=_none)
     went: tuple[str, ...] = ()
     """The uids of the bound pods that this process saw go, in that order."""
@@ -91,10 +92,15 @@ class BoundPods:
             self.bound = {each: pod for each, pod in self.bound.items() if each != first}
             self.deletions = {each: asked for each, asked in self.deletions.items() if each != first}
             self.ailing = {each: ailing for each, ailing in self.ailing.items() if each != first}
+            self.finishing = {each: asked for each, asked in self.finishing.items() if each != first}
 
     def note_deletion(self, uid: str, asked: Asked) -> None:
         """Store what became of a deletion that was asked for."""
         self.deletions = {**self.deletions, uid: asked}
+
+    def note_finishing(self, uid: str, asked: AskedToFinish) -> None:
+        """Store what became of asking a worker to finish."""
+        self.finishing = {**self.finishing, uid: asked}
 
     def expect(self, now: float) -> None:
         """Wait for another kind of sandbox from now on; what is at work goes on."""

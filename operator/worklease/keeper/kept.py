@@ -283,6 +283,7 @@ class Kept:
             obstacle=calls.dry_run.obstacle if calls.dry_run is not None else Obstacle.SPEC,
             bound=pods.bound,
             deletions=pods.deletions,
+            finishing=pods.finishing,
             graceful_stop=calls.graceful_stop,
             forced_stop=calls.forced_stop,
             sandbox=self.policy,

@@ -14,17 +14,26 @@ from typing import Any, assert_never
 from worklease.clocks import ClockPair
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_template import pod_body, pod_name, template_problem
-from worklease.cluster.pods import DeletionAccepted, DryRunAccepted, Made, MaybeMade, NotAdmitted
+from worklease.cluster.pods import (
+    Annotated,
+    DeletionAccepted,
+    DryRunAccepted,
+    Made,
+    MaybeMade,
+    NotAdmitted,
+    NotPermitted,
+)
 from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.rules.backoff import backoff
 from worklease.rules.claims import DryRun, refused_dry_run
+from worklease.rules.finishing import AskToFinish
 from worklease.rules.lease import End
 from worklease.rules.lifecycle import EndPod, fence_grace, why_it_must_go
 from worklease.rules.ownership import is_left_of_stopped
 from worklease.rules.pods import Obstacle, Pod
-from worklease.rules.situation import Asked, Attempt, NotMade, is_running
-from worklease.telemetry import DeletionAsked, DeletionRefused, SandboxGone, SandboxMade
+from worklease.rules.situation import Asked, AskedToFinish, Attempt, NotMade, is_running
+from worklease.telemetry import DeletionAsked, DeletionRefused, DrainNotAnnounced, SandboxGone, SandboxMade
 
 _log = logging.getLogger(__name__)
 
@@ -196,6 +205,31 @@ class PodCalls(KeptCalls):
                     assert_never(outcome)
 
     # --- Ending ------------------------------------------------------------------------------------------------
+
+    async def let_finish(self, kept: Kept, step: AskToFinish) -> None:
+        """Ask a pod's worker to finish, and note until when it may; an earlier process may have asked it already."""
+        uid, now, before = step.uid, self._clock(), kept.pods.finishing.get(step.uid)
+        asked_before = kept.pods.bound[uid].drains_until
+        if before is None and asked_before is not None:
+            kept.pods.note_finishing(uid, AskedToFinish(now, until=self._wall().moment(asked_before)))
+            return
+        until = now + step.seconds if before is None else before.until
+        time = self._wall().time(until)
+        outcome = await self._clients.pods.ask_to_finish(kept.resource.namespace, step.name, uid, time)
+        match outcome:
+            case Gone():
+                self._note_gone(kept, uid)
+            case Annotated():
+                kept.pods.note_finishing(uid, AskedToFinish(now, until=until))
+                _log.info("worker asked to finish %s pod=%s seconds=%.0f", kept.about, step.name, step.seconds)
+            case NotPermitted(message):
+                kept.pods.note_finishing(uid, AskedToFinish(now, until=until, is_refused=True))
+                self._clients.publisher.publish(DrainNotAnnounced(kept.about, step.name, message))
+            case NotDone(message):
+                refusals = (before.refusals if before is not None else 0) + 1
+                kept.pods.note_finishing(uid, AskedToFinish(self._clock(), refusals, message, until=until))
+            case _:
+                assert_never(outcome)
 
     async def end(self, kept: Kept, step: EndPod) -> None:
         """Ask for the deletion of a bound pod, and note what the API server said."""

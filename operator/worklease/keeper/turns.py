@@ -28,6 +28,7 @@ from worklease.keeper.work_calls import WorkCalls
 from worklease.rules.beats import beat_at_once, lapse, note_budget_short, release
 from worklease.rules.claims import BeatStep, plan_beat
 from worklease.rules.deadlines import is_fenced
+from worklease.rules.finishing import AskToFinish
 from worklease.rules.lifecycle import (
     AwaitAnother,
     AwaitNode,
@@ -274,6 +275,8 @@ class Turns:
         match step:
             case EndPod(uid):
                 self._start(kept, f"end {uid}", self._pods.end(kept, step))
+            case AskToFinish(uid):
+                self._start(kept, f"finish {uid}", self._pods.let_finish(kept, step))
             case StopItem(force):
                 self._start(kept, "stop", self._work.stop(kept, force=force))
             case BeatNow():

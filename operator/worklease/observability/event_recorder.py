@@ -26,6 +26,7 @@ from worklease.telemetry import (
     ConditionChanged,
     DeletionAsked,
     DeletionRefused,
+    DrainNotAnnounced,
     KopfEnded,
     LeaseAdopted,
     LeaseEnded,
@@ -108,6 +109,9 @@ def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
         case DeletionRefused(about, pod, message):
             note = f"Deleting pod {pod} was refused; retrying: {message}"
             return KubernetesEvent(about, "DeletionRefused", "Delete", note, is_warning=True, pod=pod)
+        case DrainNotAnnounced(about, pod, message):
+            note = f"Asking the worker of pod {pod} to finish was refused, so the pod is deleted instead: {message}"
+            return KubernetesEvent(about, "DrainNotAnnounced", "Drain", note, is_warning=True, pod=pod)
         case SandboxGone(about, pod):
             return KubernetesEvent(about, "TornDown", "Delete", f"Pod {pod} is gone.", pod=pod)
         case PodIgnored(about, pod, message):

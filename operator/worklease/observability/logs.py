@@ -100,6 +100,9 @@ def _log_sandbox(event: telemetry.SandboxEvent) -> None:
             _line(logging.INFO, words, about, pod, cause, grace, pod=pod, reason=cause, grace=grace)
         case telemetry.DeletionRefused(about, pod, message):
             _line(logging.WARNING, "pod not deleted, retrying %s pod=%s: %s", about, pod, message, pod=pod)
+        case telemetry.DrainNotAnnounced(about, pod, message):
+            words = "worker not asked to finish, deleting its pod instead %s pod=%s: %s"
+            _line(logging.WARNING, words, about, pod, message, pod=pod)
         case telemetry.SandboxGone(about, pod):
             _line(logging.INFO, "sandbox gone %s pod=%s", about, pod, pod=pod)
         case telemetry.PodIgnored(about, pod, message):

@@ -263,6 +263,8 @@ class _Sandboxes:
                     self._stop_to_delete.observe(late)
             case telemetry.DeletionRefused():
                 self._refused.inc()
+            case telemetry.DrainNotAnnounced():
+                pass  # its event says all; a missing right shows on each drain
             case telemetry.SandboxGone():
                 self._gone.inc()
             case telemetry.PodIgnored():

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 from worklease.rules.backoff import backoff
 from worklease.rules.deadlines import expiry, fence, giving_up, grace, is_fenced, may_stop, time_left, timeout
+from worklease.rules.finishing import AskToFinish, finish, lead
 from worklease.rules.lease import End, Lease
 from worklease.rules.pods import Cause, Ending, Follows, Pod, cause_of
 from worklease.rules.situation import (
@@ -129,6 +130,7 @@ class DeleteResource:
 
 Step = (
     EndPod
+    | AskToFinish
     | StopItem
     | BeatNow
     | MakePod
@@ -297,10 +299,26 @@ def _drain(situation: Situation, now: float) -> Plan:
     lease = situation.lease
     working = [pod for pod in alive(situation.bound) if pod.is_at_work]
     if working:
-        allowed = fence_grace(lease) if is_fenced(lease, now) else situation.drain_seconds
-        plan = _tear_down(situation, working, now, allowed)
+        plan = (
+            _tear_down(situation, working, now, fence_grace(lease))
+            if is_fenced(lease, now)
+            else _let_finish(situation, working, now)
+        )
         return _confirm_in_time(situation, working, plan, now)
     return _confirm(situation, now)
+
+
+def _let_finish(situation: Situation, working: Sequence[Pod], now: float) -> Plan:
+    """Give the pods of a drain their time: ask the workers that can hear it, and tell the others to end."""
+    drain = situation.drain_seconds
+    finishing = finish(situation, working, now)
+    plans = [
+        _tear_down(situation, finishing.others, now, drain),
+        _tear_down(situation, finishing.late, now, max(1.0, lead(drain))),
+        Plan(finishing.steps, None if finishing.look_at == inf else finishing.look_at),
+    ]
+    looks = [plan.look_at for plan in plans if plan.look_at is not None]
+    return Plan(tuple(step for plan in plans for step in plan.steps), min(looks, default=None))
 
 
 def _confirm_in_time(situation: Situation, working: Sequence[Pod], plan: Plan, now: float) -> Plan:
@@ -369,7 +387,7 @@ def _give_up(situation: Situation, now: float) -> Plan:
     plan = _stop(situation, situation.graceful_stop, StopItem(force=False), now)
     if situation.graceful_stop is None and may_stop(lease, now):
         return plan
-    ending = _tear_down(situation, working, now, situation.drain_seconds)
+    ending = _let_finish(situation, working, now)
     looks = [look for look in (plan.look_at, ending.look_at) if look is not None]
     together = Plan((*plan.steps, *ending.steps), min(looks, default=None))
     return _confirm_in_time(situation, working, together, now)

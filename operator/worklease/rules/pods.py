@@ -94,6 +94,10 @@ class Pod:
     node: str = ""
     """The node that it was bound to."""
     created: datetime | None = None
+    has_proxy: bool = False
+    """Whether a proxy is beside its worker, which hears of a drain by an annotation."""
+    drains_until: datetime | None = None
+    """When its drain must be over, as that annotation says."""
     gave_up: str = ""
     """Why the worker gave up, as the proxy beside it says; empty if it did not."""
     gates: tuple[str, ...] = ()

@@ -148,6 +148,14 @@ class NotMade(Asked):
     obstacle: Obstacle = Obstacle.SPEC
 
 
+@dataclass(frozen=True, slots=True)
+class AskedToFinish(Asked):
+    """A worker that was asked to finish: when, until when, and whether the API server refuses to tell it."""
+
+    until: float = 0.0
+    is_refused: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """All that a decision, and a status, is made from; times are monotonic.
@@ -168,6 +176,8 @@ class Situation:
     bound: Mapping[str, Pod] = field(default_factory=dict)
     """The pods that were found to be this item's while its lease was held, by uid."""
     deletions: Mapping[str, Asked] = field(default_factory=dict)
+    finishing: Mapping[str, AskedToFinish] = field(default_factory=dict)
+    """The workers that were asked to finish, by their pod's uid."""
     graceful_stop: Asked | None = None
     forced_stop: Asked | None = None
     sandbox: Policy | None = None

@@ -27,6 +27,7 @@ TRANSITIONS = [
     (telemetry.SandboxEnded(ABOUT, "pod-1", "Evicted", "Evicted."), {"pod": "pod-1", "reason": "Evicted"}),
     (DELETING, {"level": "info", "pod": "pod-1", "reason": "Stopped", "grace": 30.0}),
     (telemetry.DeletionRefused(ABOUT, "pod-1", "no"), {"level": "warning", "pod": "pod-1"}),
+    (telemetry.DrainNotAnnounced(ABOUT, "pod-1", "no"), {"level": "warning", "pod": "pod-1"}),
     (telemetry.SandboxGone(ABOUT, "pod-1"), {"level": "info", "pod": "pod-1"}),
     (telemetry.PodIgnored(ABOUT, "pod-1", "it is another's"), {"level": "warning", "pod": "pod-1"}),
     (telemetry.StopEnded(ABOUT, force=True, is_acknowledged=True, message="stopped"), {"level": "info", "force": True}),
