@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 import click
 from rich.console import Console
 
-from benchmark import chart, proc, report
+from benchmark import behind_proxy, chart, proc, report
 from benchmark.audit import AuditLog
 from benchmark.course import Course, Size
 from benchmark.figures import Row
@@ -63,6 +63,7 @@ class Sizes(click.ParamType[tuple[Size, ...]]):
 @click.option("--pairs", type=int, default=None, help="Windows per contender.  [default: 3]")
 @click.option("--tutorial/--no-tutorial", default=True, help="Whether to measure the tutorial's operator as well.")
 @click.option("--waves", is_flag=True, help="Hit the whole fleet with waves instead, and check their bounds.")
+@click.option("--proxy", is_flag=True, help="Measure the proxy beside a worker instead, and check its bounds.")
 @click.option("--lines", type=click.Path(dir_okay=False, path_type=Path), help="Append the figures as JSON lines.")
 @click.option(
     "--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write the tables there."
@@ -76,6 +77,7 @@ def main(
     pairs: int | None,
     tutorial: bool,
     waves: bool,
+    proxy: bool,
     lines: Path | None,
     document: Path | None,
     picture: Path | None,
@@ -84,6 +86,8 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     chosen = sizes or Sizes().convert(QUICK_SIZES if quick else CHART_SIZES if picture else SIZES, None, None)
     signal.signal(signal.SIGTERM, _interrupted)
+    if proxy:
+        sys.exit(0 if behind_proxy.run(console, quick=quick) else 1)
     if waves:
         sys.exit(0 if _waves(chosen[-1], console) else 1)
     rows: list[Row] = []
