@@ -71,6 +71,11 @@ def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_pla
     assert len(verdicts) == 6 * 2 + 8 + 1, printed
 
 
+def test_the_proxy_beside_a_worker_is_measured_against_each_of_its_bounds() -> None:
+    printed = bench("--proxy", "--quick", may_end_with=(0, 1))
+    assert len(re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)) == 10, printed
+
+
 def row(contender: str, leases: int, interval: float = 30.0) -> Row:
     """Return a row of a process that uses 0.05 s a second and 1 ms a beat, and 2,000 KiB and 20 KiB a lease."""
     late, beats = Spread(0.0, 0.1, 0.2), int(leases * 60 / interval)

@@ -29,6 +29,7 @@ NOT_RUN: Final[Mapping[str, str]] = {
     "docker build -t registry.example.com/worklease-operator:0.1.0 .": "needs an engine; `make image` builds it",
     "docker push registry.example.com/worklease-operator:0.1.0": "as above",
     "docker build -t sandbox:1 examples/sandbox": "needs an engine; test_sandbox_program.py holds program and image",
+    "docker build -t worker:1 examples/worker": "as above; tests/proxy/test_examples.py runs its program",
     "python3 -m venv worklease && . worklease/bin/activate": "the programs here are installed already, by make",
     "pip install --require-hashes -r requirements/runtime.txt": "as above",
     "pip install --no-deps .": "as above",

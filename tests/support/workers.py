@@ -149,23 +149,23 @@ def worker_process(folder: Path, sdk: str, base_url: str, token: str, **variable
 # --- The session -------------------------------------------------------------------------------------------------
 
 
-def use_bash(simulator: Simulator, command: str) -> str:
+def use_bash(simulator: Simulator, command: str, session: str = SESSION) -> str:
     """Let the session's agent call a tool, and return the call's id."""
-    return simulator.add_event(SESSION, type="agent.tool_use", name="bash", input={"command": command})
+    return simulator.add_event(session, type="agent.tool_use", name="bash", input={"command": command})
 
 
-def end_turn(simulator: Simulator) -> None:
+def end_turn(simulator: Simulator, session: str = SESSION) -> None:
     """Let the session's turn end: the worker has nothing more to do."""
-    simulator.add_event(SESSION, type="session.status_idle", stop_reason={"type": "end_turn"})
+    simulator.add_event(session, type="session.status_idle", stop_reason={"type": "end_turn"})
 
 
-def result_of(simulator: Simulator, tool_use_id: str, seconds: float = SECONDS) -> str:
+def result_of(simulator: Simulator, tool_use_id: str, session: str = SESSION) -> str:
     """Wait for the result of a tool call, and return its text."""
 
     def found() -> Mapping[str, Any] | None:
-        return next((each for each in simulator.events(SESSION) if each.get("tool_use_id") == tool_use_id), None)
+        return next((each for each in simulator.events(session) if each.get("tool_use_id") == tool_use_id), None)
 
-    result = wait_for(found, seconds=seconds, what=f"the result of {tool_use_id}")
+    result = wait_for(found, seconds=SECONDS, what=f"the result of {tool_use_id}")
     assert result is not None
     return str(result["content"][0]["text"])
 
