@@ -207,6 +207,28 @@ def never_lapsed(record: Record) -> Claim:
     return _claim("no lease has lapsed", (f"{each.item} lapsed" for each in record if each.event == "lapsed"))
 
 
+def tool_ran(result: str, expected: str) -> Claim:
+    """Check that the worker ran a tool and that its result has reached the session."""
+    objection = "" if result == expected else f"the result is {result!r}, not {expected!r}"
+    return Claim(f"the worker ran its tool, and the session has the result: {expected}", objection)
+
+
+def worker_ended(code: int, said: str) -> Claim:
+    """Check that a worker ended well, and that its proxy has no objection."""
+    objection = "" if code == 0 and not said else f"exit code {code}, and its proxy said {said or 'nothing'}"
+    return Claim("the worker has ended with code 0, and its proxy says nothing else", objection)
+
+
+def lease_untouched(record: Record, item: str) -> Claim:
+    """Check that nobody but the operator sent heartbeats and stops for an item."""
+    calls = [each for each in record if each.item == item and each.call in {"heartbeat", "stop"}]
+    claims = [each for each in calls if each.expected == NO_HEARTBEAT]
+    stops = [each for each in calls if each.call == "stop"]
+    objections = [] if len(claims) == 1 else [f"{len(claims)} beats said {NO_HEARTBEAT}"]
+    objections += [] if len(stops) == 1 else [f"{len(stops)} stops came"]
+    return _claim("the worker's own heartbeats and its stop did not reach the server", objections)
+
+
 def _listed(names: Collection[str]) -> str:
     *most, last = names
     return f"{', '.join(most)} and {last}" if most else last

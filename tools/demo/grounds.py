@@ -56,6 +56,8 @@ class Grounds:
     """How long a pod may take to end."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """More variables of the operator's environment."""
+    runs_containers: bool = True
+    """Whether its nodes run containers; those of the demo's own control plane are played."""
 
     def typed(self, *words: str) -> str:
         """Return a kubectl line for a reader to type. If there is no kubectl on the PATH, it names the built one."""
@@ -84,6 +86,7 @@ def own(plane: ControlPlane) -> Grounds:
         about=f"etcd, kube-apiserver, controllers, scheduler and two nodes played by kwok, at {plane.url}",
         starting_seconds=20.0,  # kwok takes a second; the rest is for a busy machine
         ending_seconds=0.0,  # kwok's containers end at once
+        runs_containers=False,
     )
     grounds.install()
     return grounds

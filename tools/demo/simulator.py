@@ -19,12 +19,13 @@ class Simulator:
 
     url: str
     admin_url: str
+    environment_key: str = ""
 
     @classmethod
     def from_ready_file(cls, text: str) -> Self:
         """Parse what the simulator wrote once it listened."""
         told = json.loads(text)
-        return cls(told["url"], told["admin_url"])
+        return cls(told["url"], told["admin_url"], told["environment_key"])
 
     def stop_line(self, item: str) -> str:
         """Return the command with which a reader stops an item."""
@@ -34,6 +35,21 @@ class Simulator:
         """Stop an item, as somebody with an API key would."""
         self._ask("POST", f"/items/{item}/stop")
 
+    def create_session(self, item: str) -> str:
+        """Create an item for a session of the same id, acknowledged, and return its sessions token."""
+        body = {"id": item, "data_id": item, "environment_id": "env_demo", "state": "starting"}
+        return str(self._ask("POST", "/items", body)["sessions_token"])
+
+    def use_bash(self, session: str, command: str) -> str:
+        """Let the session's agent call a tool, and return the call's id."""
+        event = {"type": "agent.tool_use", "name": "bash", "input": {"command": command}}
+        return str(self._ask("POST", f"/sessions/{session}/events", event)["id"])
+
+    def result(self, session: str, call: str) -> str:
+        """Return what the result of a call says; empty if there is none yet."""
+        events = self._ask("GET", f"/sessions/{session}/events")["events"]
+        return next((each["content"][0]["text"] for each in events if each.get("tool_use_id") == call), "")
+
     def values(self) -> dict[str, str | None]:
         """Return the last heartbeat of each item."""
         return {each["id"]: each["last_heartbeat"] for each in self._ask("GET", "/items")["items"]}
@@ -42,8 +58,13 @@ class Simulator:
         """Return everything that the simulator has recorded so far."""
         return [entry(each) for each in self._ask("GET", "/history")["entries"]]
 
-    def _ask(self, method: str, path: str) -> Any:
-        request = urllib.request.Request(f"{self.admin_url}{path}", method=method)  # noqa: S310  # loopback only
+    def _ask(self, method: str, path: str, body: object = None) -> Any:
+        request = urllib.request.Request(  # noqa: S310  # loopback only
+            f"{self.admin_url}{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={} if body is None else {"Content-Type": "application/json"},
+        )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=REQUEST_SECONDS) as answer:
             return json.loads(answer.read())

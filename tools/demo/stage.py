@@ -25,6 +25,7 @@ START_SECONDS = 60.0  # usually a second or two; a machine that builds something
 END_SECONDS = 30.0  # an operator that is told to end writes its last status changes first
 LOOK_SECONDS = 0.5  # between two calls of kubectl, each of which takes a tenth of that in CPU
 SIMULATOR, OPERATOR = "simulator", "operator"
+PROXY_IMAGE = "worklease-operator"  # no node of the demo's own control plane pulls it
 STARTED = "operator started"  # what the operator logs once it keeps leases
 
 
@@ -72,6 +73,7 @@ class Stage:
             "KUBECONFIG": str(grounds.kubeconfig),
             "WORKLEASE_API_URL": simulator.url,
             "WORKLEASE_LOG_FORMAT": "text",
+            "WORKLEASE_PROXY_IMAGE": PROXY_IMAGE,
             "NO_PROXY": LOOPBACK,
             **grounds.settings,
         }
@@ -94,6 +96,24 @@ class Stage:
         if OPERATOR not in self._processes.look().ended:
             return None
         return self.start_operator(grounds, simulator)
+
+    def start_program(self, name: str, command: list[str], variables: Mapping[str, str], folder: Path) -> None:
+        """Start another program in a folder, with these variables only."""
+        given = [f"{key}={value}" for key, value in {"PATH": os.environ.get("PATH", os.defpath), **variables}.items()]
+        self._processes.start(name, ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), "env", *given, *command])
+
+    def signal_program(self, name: str, number: int) -> None:
+        """Send a signal to such a program."""
+        self._processes.signal(name, number)
+
+    def end_of(self, name: str, seconds: float) -> int:
+        """Wait until such a program has ended, and return its exit code."""
+        self._processes.wait_for_end(name, seconds=seconds)
+        return self._processes.look().ended[name]
+
+    def log(self, name: str) -> Path:
+        """Return the file to which a program writes its output."""
+        return self._processes.log(name)
 
     def look(self, grounds: Grounds) -> Snapshot:
         """Return what kubectl shows now, or showed a moment ago."""

@@ -1,4 +1,4 @@
-"""The story: five chapters, each with its claims.
+"""The story: its chapters, each with its claims.
 
 Owns what happens, in which order, and how long each step may take. Must not decide whether a claim holds (`claims`),
 nor how anything looks (`screen`).
@@ -14,6 +14,7 @@ from demo.record import Record, conflicts, renewals, stop_moments
 from demo.snapshot import Snapshot
 from demo.stage import TTL_SECONDS
 from demo.telling import Telling
+from demo.worker import ITEM, PlayedPod
 
 ALONE, STOPPED, KEPT = "work_demo1", "work_demo2", "work_demo3"
 ITEMS = (ALONE, STOPPED, KEPT)
@@ -40,7 +41,10 @@ class Story(Telling):
 
     def tell(self) -> bool:
         """Tell all chapters; return whether every claim holds."""
-        for chapter in (self._claimed, self._beating, self._stopped, self._deleted, self._killed):
+        chapters = [self._claimed, self._beating, self._stopped, self._deleted, self._killed]
+        if not self.grounds.runs_containers:
+            chapters.append(self._worked)
+        for chapter in chapters:
             try:
                 chapter()
             except DeadlineError as error:
@@ -162,6 +166,33 @@ class Story(Telling):
         self.judge(claims.pods_untouched(before, snapshot, [_kept_pod(snapshot)]))
         self.table("get", "worklease")
 
+    def _worked(self) -> None:
+        self.screen.chapter(
+            6,
+            "An unmodified worker",
+            "Every worker that exists keeps its item's lease itself. With `sandbox.worker.proxy` a small proxy in the "
+            "pod answers its heartbeats and its stop. Here the pod's containers are processes of this machine: "
+            "`worklease proxy`, and the public SDK's own worker, with the variables that the pod gives them.",
+        )
+        self.screen.command("kubectl apply -f examples/worker/lease.yaml")
+        pod = PlayedPod(self.stage, self.grounds, self.simulator)
+        pod.ask_for_it()
+        snapshot = self.until(lambda seen: _runs(seen, ITEM), self.grounds.starting_seconds, "the worker's pod")
+        pod.start(_pod_of(snapshot, ITEM))
+        self.judge(
+            claims.tool_ran(pod.await_result(pod.use_bash("echo hello from the sandbox")), "hello from the sandbox")
+        )
+        self.screen.command(self.simulator.stop_line(ITEM))
+        last = pod.use_bash("sleep 1; echo done before the end")
+        self.simulator.stop(ITEM)
+        self.screen.say(f"The operator annotated the pod: its worker may finish until {pod.pass_the_drain_on()}.")
+        self.judge(claims.tool_ran(pod.await_result(last), "done before the end"))
+        self.judge(claims.worker_ended(*pod.end()))
+        snapshot = self.until(lambda seen: claims.finished(seen, ITEM).holds, CLAIM_SECONDS, "Finished=True")
+        self.judge(claims.finished(snapshot, ITEM))
+        self.judge(claims.lease_untouched(self.simulator.record(), ITEM))
+        self.table("get", "worklease")
+
     def _look_back(self) -> None:
         self.screen.say("")
         self.screen.say("What the server recorded during the whole demo:")
@@ -216,5 +247,14 @@ def _pods_run(snapshot: Snapshot) -> bool:
 
 def _kept_pod(snapshot: Snapshot) -> str:
     """Return the name of the pod that the operator created."""
-    lease = snapshot.lease(KEPT)
+    return _pod_of(snapshot, KEPT)
+
+
+def _pod_of(snapshot: Snapshot, item: str) -> str:
+    lease = snapshot.lease(item)
     return lease.sandbox if lease is not None else ""
+
+
+def _runs(snapshot: Snapshot, item: str) -> bool:
+    pod = snapshot.pod(_pod_of(snapshot, item))
+    return pod is not None and pod.status == "Running"

@@ -191,3 +191,15 @@ def test_the_moments_of_a_stop_are_those_of_its_item() -> None:
     other = Entry(seq=8, event="request", item="work_b", at=200.0, call="stop", status=200, state_after="stopped")
     assert stop_moments([*STOPPED, other], "work_a") == StopMoments(heard=4.0, confirmed=0.5)
     assert stop_moments(GOOD, "work_a") is None
+
+
+def test_an_unmodified_workers_end_is_judged_by_its_tools_its_code_and_what_reached_the_server() -> None:
+    assert claims.tool_ran("hello", "hello").holds
+    assert claims.tool_ran("", "hello").objection == "the result is '', not 'hello'"
+    assert claims.worker_ended(0, "").holds
+    assert claims.worker_ended(0, "worker gave up: 412 heartbeat").objection
+    assert claims.worker_ended(1, "").objection == "exit code 1, and its proxy said nothing"
+    assert claims.lease_untouched(STOPPED, "work_a").holds
+    beaten = [*STOPPED, beat(8, 116.0, NO_HEARTBEAT, "v3", status=412)]
+    assert claims.lease_untouched(beaten, "work_a").objection == "2 beats said NO_HEARTBEAT"
+    assert claims.lease_untouched([*STOPPED, STOPPED[-1]], "work_a").objection == "2 stops came"
