@@ -117,9 +117,9 @@ def test_a_drain_reaches_the_worker_and_its_tool_finishes(
 
 
 def test_a_worker_that_crashed_is_replaced_under_the_same_lease(
-    sdk: str, simulator: Simulator, token: str, proxy: RunningProxy, tmp_path: Path
+    simulator: Simulator, token: str, proxy: RunningProxy, tmp_path: Path
 ) -> None:
-    with worker_process(tmp_path / "pod", sdk, proxy.url, token) as worker:
+    with worker_process(tmp_path / "pod", NEW, proxy.url, token) as worker:
         assert result_of(simulator, use_bash(simulator, "echo first")) == "first"
         worker.process.kill()
         assert worker.end() == -signal.SIGKILL
@@ -127,7 +127,7 @@ def test_a_worker_that_crashed_is_replaced_under_the_same_lease(
     assert proxy.message == ""
     with (
         proxy_process(tmp_path / "next", f"--upstream={simulator.url}") as successor,
-        worker_process(tmp_path / "next", sdk, successor.url, token) as worker,
+        worker_process(tmp_path / "next", NEW, successor.url, token) as worker,
     ):
         assert result_of(simulator, use_bash(simulator, "echo second")) == "second"
         end_turn(simulator)
@@ -209,9 +209,9 @@ def test_a_worker_works_on_when_its_upstream_was_away_for_thirty_seconds(
 
 
 def test_a_worker_that_is_told_to_end_does_and_its_proxy_follows(
-    sdk: str, simulator: Simulator, token: str, proxy: RunningProxy, tmp_path: Path
+    simulator: Simulator, token: str, proxy: RunningProxy, tmp_path: Path
 ) -> None:
-    with worker_process(tmp_path / "pod", sdk, proxy.url, token) as worker:
+    with worker_process(tmp_path / "pod", NEW, proxy.url, token) as worker:
         assert result_of(simulator, use_bash(simulator, "echo works")) == "works"
         worker.process.send_signal(signal.SIGTERM)
         assert worker.end() == -signal.SIGTERM

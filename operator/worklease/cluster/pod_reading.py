@@ -139,9 +139,18 @@ def _result(
                 return None
     if any(end.get("exitCode") != 0 for end in ends):
         return Result.FAILED
-    # The proxy ends right after its worker, and only then says whether the worker gave up.
-    is_proxy_at_work = bool(_state(containers.proxy, "running")) and status.get("phase") == "Running"
-    return None if is_proxy_at_work else Result.SUCCEEDED
+    return None if _is_proxy_about_to_end(containers, status) else Result.SUCCEEDED
+
+
+def _is_proxy_about_to_end(containers: _Containers, status: Part) -> bool:
+    """Whether a proxy is still to say whether its worker gave up: it does so at its end, right after its worker's.
+
+    The kubelet ends it only when all other containers have ended. One that was injected and runs on would keep the item
+    waiting for ever, so there the exit code alone decides.
+    """
+    regular = [entry for entry in status.get("containerStatuses") or () if entry.get("name") != PROXY_CONTAINER]
+    is_any_running = any(_state(entry, "running") for entry in regular)
+    return bool(_state(containers.proxy, "running")) and status.get("phase") == "Running" and not is_any_running
 
 
 def _gave_up(containers: _Containers) -> str:

@@ -287,6 +287,11 @@ def test_a_worker_whose_proxy_says_that_it_gave_up_has_failed_whatever_its_exit_
     )
 
 
+def test_a_worker_that_ended_beside_an_injected_container_that_runs_on_waits_for_no_proxy() -> None:
+    done = behind_proxy(ended("sandbox", 0), MESH, proxy=runs("worklease-proxy"))
+    assert done.result is Result.SUCCEEDED
+
+
 def test_a_worker_that_fails_has_failed_at_once() -> None:
     assert behind_proxy(ended("sandbox", 1), proxy=runs("worklease-proxy")).result is Result.FAILED
 
