@@ -99,14 +99,17 @@ class Proxy:
         """Ask the worker to finish: its next heartbeat is answered with ``stopping``."""
         if self.seen.draining_since is None:
             _log.info("drain begun by %s", why)
-            self.seen = answers.drain(self.seen, datetime.now(UTC))
+            now = datetime.now(UTC)
+            # Once it is told to finish, a worker sends no heartbeats any more. The hook comes before SIGTERM, and also
+            # where the worker has ended already.
+            self._silence = answers.fell_silent(self.seen, now, self._ttl)
+            self.seen = answers.drain(self.seen, now)
 
     async def finish(self, why: str) -> None:
         """Begin the drain, and wait until the worker has closed its connections.
 
         As a native sidecar the proxy is told to end after its worker. As an ordinary container, in the same moment.
         """
-        self._silence = answers.fell_silent(self.seen, datetime.now(UTC), self._ttl)
         self.drain(why)
         while self._server.connections:  # noqa: ASYNC110 (the server has no event for it)
             await asyncio.sleep(LOOK)

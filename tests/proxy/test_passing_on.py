@@ -5,6 +5,8 @@ import gzip
 import json
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -302,6 +304,18 @@ async def test_the_pods_annotation_begins_the_drain(upstream: RawUpstream, tmp_p
         await until(lambda: worker.proxy.status()["state"] == "stopping", "the drain")
         told = await (await worker.client.post(HEARTBEAT, params={"expected_last_heartbeat": value})).json()
         assert (told["state"], told["last_heartbeat"]) == ("stopping", value)
+
+
+@pytest.mark.parametrize(("silence", "said"), [(19, ""), (21, "worker gave up: no heartbeat for 21 s")])
+async def test_a_worker_that_is_silent_for_its_ttl_when_the_drain_begins_has_given_up(
+    upstream: RawUpstream, tmp_path: Path, silence: int, said: str
+) -> None:
+    told = tmp_path / "termination-log"
+    async with proxied(upstream.url, drain_seconds=30, termination_log=told) as worker:
+        await worker.client.post(HEARTBEAT)
+        worker.proxy.seen = replace(worker.proxy.seen, beat_at=datetime.now(UTC) - timedelta(seconds=silence))
+        worker.proxy.drain("the test")
+    assert (told.read_text() if told.exists() else "") == said
 
 
 async def test_no_key_is_in_a_log_or_an_error(
