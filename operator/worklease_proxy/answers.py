@@ -172,6 +172,12 @@ def unreachable(host: str, seconds: float) -> OwnAnswer:
     return OwnAnswer(HTTPStatus.BAD_GATEWAY, _error("api_error", message))
 
 
+def not_an_origin() -> OwnAnswer:
+    """Refuse a call that takes the proxy for a forward proxy: it stands for one API, as a base URL."""
+    message = "worklease proxy: this is an API's address, such as ANTHROPIC_BASE_URL, and no forward proxy"
+    return OwnAnswer(HTTPStatus.BAD_REQUEST, _error("invalid_request_error", message))
+
+
 def _error(kind: str, message: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
     described: dict[str, Any] = {"type": kind, "message": message}
     return {"type": "error", "error": described if details is None else described | {"details": details}}

@@ -142,6 +142,8 @@ class Proxy:
         own, path = self._sidecar.own, request.raw_path
         if path in {STATUS_PATH, DRAIN_PATH}:
             return self._control(request.method, path)
+        if not path.startswith("/"):
+            return _own(answers.not_an_origin())
         match call := read_call(own, request.method, path):
             case Call.HEARTBEAT:
                 expected = parse_qs(path.partition("?")[2], keep_blank_values=True).get("expected_last_heartbeat")

@@ -65,6 +65,8 @@ def proxy_problem(sandbox: SandboxSpec, spec: Mapping[str, Any], options: ProxyO
         return ""
     if not options.image:
         return "worker.proxy needs the operator's setting WORKLEASE_PROXY_IMAGE, which is not set"
+    if spec.get("hostNetwork"):
+        return "worker.proxy listens in the pod's own network, so hostNetwork must not be true"
     taken = [*_containers(spec), *(spec.get("volumes") or ())]
     if any(each.get("name") == PROXY_CONTAINER for each in taken):
         return f"worker.proxy adds a container and a volume named {PROXY_CONTAINER}, and the template has one already"

@@ -211,7 +211,8 @@ class PodCalls(KeptCalls):
         uid, now, before = step.uid, self._clock(), kept.pods.finishing.get(step.uid)
         asked_before = kept.pods.bound[uid].drains_until
         if before is None and asked_before is not None:
-            kept.pods.note_finishing(uid, AskedToFinish(now, until=self._wall().moment(asked_before)))
+            until = min(self._wall().moment(asked_before), now + step.seconds)
+            kept.pods.note_finishing(uid, AskedToFinish(now, until=until))
             return
         until = now + step.seconds if before is None else before.until
         time = self._wall().time(until)

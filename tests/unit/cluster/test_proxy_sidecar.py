@@ -142,6 +142,7 @@ FROM_SECRET = {"valueFrom": {"secretKeyRef": {"name": "s", "key": "url"}}}
     ("spec", "words"),
     [
         ({"containers": TWO}, "has one upstream"),
+        ({"hostNetwork": True}, "hostNetwork must not be true"),
         ({"env": [{"name": "ANTHROPIC_BASE_URL"} | FROM_SECRET]}, "ANTHROPIC_BASE_URL, so the template must give it"),
         ({"env": [{"name": "no_proxy"} | FROM_SECRET]}, "no_proxy, so the template must give it"),
         ({"env": [{"name": "ANTHROPIC_BASE_URL", "value": "$(OTHER)"}]}, "as a plain value"),
