@@ -22,10 +22,15 @@ MOST_TAKEN_BACK: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Succession:
-    """What a lease still has to expect of a holder before, whose bucket was taken and who may live on."""
+    """What a lease still has to expect of the holder before, whose bucket was taken.
+
+    Its last beats may be much newer than its last record: it could not write one while the API server was away.
+    """
 
     taken: float
     """When the bucket was taken (monotonic)."""
+    may_live: bool = True
+    """Whether the holder before may live on, and beat. One that is proved to be dead has sent its last beat."""
     is_told: bool = False
     """Whether a beat of this tenure was accepted."""
     taken_back: tuple[float, ...] = ()
@@ -34,7 +39,9 @@ class Succession:
 
 def is_over(succession: Succession | None, lease: Lease, now: float) -> bool:
     """Whether nothing is left to expect of the holder before: from then on a 412 is read as ever."""
-    return succession is None or now >= succession.taken + UNRULY_TTLS * lease.ttl
+    if succession is None or (succession.is_told and not succession.may_live):
+        return True
+    return now >= succession.taken + UNRULY_TTLS * lease.ttl
 
 
 def may_fall_silent(succession: Succession | None, lease: Lease, now: float) -> bool:
@@ -58,7 +65,7 @@ def observe_as_taker(
     if succession is None or is_over(succession, lease, now):
         return after, None
     if isinstance(outcome, Answered) and after.sent == outcome.exchange.sent:
-        return after, replace(succession, is_told=True)
+        return after, replace(succession, is_told=True) if succession.may_live else None
     current = outcome.current if isinstance(outcome, Conflicted) else None
     if current is None or not _is_perhaps_the_former_holders(lease, outcome, succession):
         return after, succession

@@ -29,8 +29,11 @@ FORGET_AFTER: Final = 3600.0
 """Seconds without a change after which the liveness Lease of a dead process is deleted."""
 
 
-LONGEST_GLANCE: Final = 3.0
-"""Seconds between two looks at the liveness Leases after which the time of each counts from the later look."""
+LONGEST_GLANCE: Final = 5.0
+"""Seconds between two looks at the liveness Leases after which the time of each counts from the later look.
+
+One look in a row may fail. Within five seconds a holder stays valid, and renews its Lease in time after an outage.
+"""
 
 
 # --- Who lives ---------------------------------------------------------------------------------------------------

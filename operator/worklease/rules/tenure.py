@@ -130,6 +130,14 @@ class Tenure:
     """Whether the bucket is about to be handed over."""
 
 
+def is_same(tenure: Tenure, own: str, holder: str, epoch: int) -> bool:
+    """Whether a bucket that names ``holder`` and ``epoch`` is still held in this tenure by ``own``.
+
+    The name alone does not tell: the bucket may have gone to another process and come back, with another record.
+    """
+    return holder == own and epoch == tenure.epoch
+
+
 def confirm(tenure: Tenure, sent: float) -> Tenure:
     """Return the tenure after an accepted write of the bucket, which was sent then.
 

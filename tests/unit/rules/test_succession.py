@@ -157,6 +157,14 @@ def test_a_tenure_that_no_living_holder_precedes_reads_a_refusal_as_ever() -> No
     assert observe_as_taker(lease, found, SAME, None) == (answers.observe(lease, found, SAME), None)
 
 
+def test_of_a_holder_that_is_proved_dead_nothing_is_to_be_expected_after_the_first_accepted_beat() -> None:
+    lease, succession = taken()
+    dead = replace(succession, may_live=False)
+    after, left = observe_as_taker(lease, refused(401.0, stamp(390.0)), SAME, dead)
+    assert (after.value, left) == (stamp(390.0), dead), "its record may be old all the same"
+    assert observe_as_taker(after, answered(402.0), None, dead)[1] is None
+
+
 def test_a_release_in_a_taken_tenure_begins_with_one_accepted_beat() -> None:
     lease, succession = taken()
     assert not may_fall_silent(succession, lease, TAKEN + 1.0)

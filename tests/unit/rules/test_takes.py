@@ -49,7 +49,7 @@ def test_that_a_process_is_ready_is_no_sign_of_life() -> None:
 
 
 def test_who_could_not_reach_the_api_server_starts_counting_again() -> None:
-    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a"}, 130.0, last=126.0)
+    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a"}, 130.0, last=124.0)
     assert {each.since for each in seen.values()} == {130.0}
 
 

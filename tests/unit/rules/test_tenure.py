@@ -17,6 +17,7 @@ from worklease.rules.tenure import (
     confirm,
     is_confirmed,
     is_heir,
+    is_same,
     is_valid,
     needs_write,
     read_holder,
@@ -106,6 +107,13 @@ def test_a_hand_over_without_an_answer_is_undone_by_a_write() -> None:
 def test_an_answer_to_an_older_write_takes_no_confirmation_away() -> None:
     assert confirm(Tenure(bucket=3, epoch=1, confirmed=105.0), 101.0).confirmed == 105.0
     assert Tenure(bucket=3, epoch=1).confirmed == -math.inf
+
+
+def test_a_bucket_that_went_and_came_back_is_held_in_another_tenure() -> None:
+    tenure = Tenure(bucket=3, epoch=5)
+    assert is_same(tenure, "own", "own", 5)
+    assert not is_same(tenure, "own", "own", 7)
+    assert not is_same(tenure, "own", "other", 6)
 
 
 # --- Names -------------------------------------------------------------------------------------------------------

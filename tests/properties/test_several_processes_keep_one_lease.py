@@ -1,0 +1,67 @@
+"""Two or three processes that share a lease by its bucket break no promise, whatever befalls them.
+
+Crashes, restarts in place, suspends, partitions, outages, hand-overs, lost answers, other workers, thieves, stops and
+pods come in every order that a seed leads to. The processes run the operator's own rules over one record; the world and
+its judge are in ``support.shared_world``. A history that breaks a promise is shortened and told, line by line.
+"""
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+
+from support.shared_history import Fault, History, Plan, plan, told
+
+HISTORIES = 800
+"""As many as the other properties have processor time for; the soak asks for many more."""
+PARTS = 4
+"""Each may run beside the others."""
+MOST_GIVEN_UP = 6 / 8000
+"""Own leases that may be given up, of all: by a process without any proof that they are its own."""
+
+
+def histories(part: int) -> range:
+    """Return the seeds of a part: the same on every machine, or, for the soak, others each time."""
+    count = max(HISTORIES, settings().max_examples) // PARTS
+    first = 0 if settings().derandomize else int.from_bytes(os.urandom(5), "big")
+    return range(first + part * count, first + (part + 1) * count)
+
+
+pytestmark = pytest.mark.timeout(300 if max(0, settings().max_examples) < 10_000 else 6 * 3600)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_several_processes_break_no_promise_whatever_befalls_them(part: int) -> None:
+    counts, given_up = Counter[str](), []
+    for seed in histories(part):
+        verdict = History(plan(seed)).run()
+        assert not verdict.broken, f"{verdict.broken}\n{told(plan(seed))}"
+        counts += verdict.counts
+        given_up += [seed] * verdict.counts["given up"]
+    assert len(given_up) <= 1 + MOST_GIVEN_UP * counts["claimed"], f"own leases given up: {given_up}"
+    assert counts["takes"] > counts["claimed"] / 10, "too little happens"
+
+
+def quiet(ttl: float, *faults: Fault) -> list[Plan]:
+    """Return histories without lost answers, in each of which the same faults happen, a TTL apart."""
+    plans = [plan(seed) for seed in range(20)]
+    return [
+        Plan(
+            seed=each.seed,
+            ttl=ttl,
+            processes=3,
+            loss=0.0,
+            faults=tuple((20.0 + number * ttl, fault, ttl) for number, fault in enumerate(faults)),
+            is_made=each.is_made,
+            deletion=each.deletion,
+        )
+        for each in plans
+    ]
+
+
+@pytest.mark.parametrize("fault", [Fault.CRASH, Fault.RESTART, Fault.SUSPEND, Fault.CUT, Fault.AWAY, Fault.END])
+def test_without_lost_answers_no_lease_of_30_s_lapses(fault: Fault) -> None:
+    verdicts = [History(each).run() for each in quiet(30.0, fault, Fault.HAND_OVER)]
+    assert [verdict.counts["lapsed"] for verdict in verdicts] == [0] * len(verdicts)
+    assert [verdict.broken for verdict in verdicts] == [()] * len(verdicts)
