@@ -14,11 +14,20 @@ import pytest
 from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, Reference
+from worklease.cluster.bucket_store import (
+    BucketHead,
+    BucketStore,
+    Overtaken,
+    StoredBucket,
+    WrittenBucket,
+    former_name,
+)
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.checkpoint_room import LIMIT, RESERVED
 from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
 from worklease.cluster.credentials import CACHE_SECONDS, Credentials, Key, NoKey
 from worklease.cluster.finalizer import Set, add, remove
+from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
 from worklease.cluster.pods import Annotated, DeletionAccepted, NotPermitted, Pods
 from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.preflight import PreflightFailed, check
@@ -254,6 +263,51 @@ async def test_a_successors_finalizers_are_left_alone(api: KubernetesApi, namesp
     former = reference._replace(uid=FOREIGN_UID)
     assert isinstance(await remove(api, former), Gone)
     assert await finalizers(api, reference) == [FINALIZER]
+
+
+# --- Buckets and liveness Leases ---------------------------------------------------------------------------------
+
+
+async def test_of_two_processes_one_takes_a_bucket_and_the_former_holder_is_refused(
+    api: KubernetesApi, namespace: str
+) -> None:
+    store, path = BucketStore(api, namespace), f"/api/v1/namespaces/{namespace}/configmaps"
+    former = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": former_name(3)}, "data": {"uid-1": "{}"}}
+    await call(api, "POST", path, body=former)
+    bucket = await store.take_former(3)
+    assert isinstance(bucket, StoredBucket)
+    assert (bucket.head, bucket.records) == (BucketHead(), {"uid-1": "{}"})
+    assert "data" not in await call(api, "GET", f"{path}/{former_name(3)}"), "an earlier version finds nothing"
+    takes = (store.write(3, bucket.version, BucketHead(name, 1, 1.5), {}) for name in ("a/1-1-a", "b/1-1-b"))
+    first, second = sorted(await asyncio.gather(*takes), key=lambda each: isinstance(each, Overtaken))
+    assert isinstance(first, WrittenBucket)
+    assert second == Overtaken()
+    assert await store.write(3, bucket.version, BucketHead("former", 0), {"uid-1": "late"}) == Overtaken()
+    last = await store.write(3, first.version, BucketHead("c/1-1-c", 2), {"uid-1": None, "uid-2": "{}"})
+    assert isinstance(last, WrittenBucket)
+    assert await store.read(3) == StoredBucket(last.version, BucketHead("c/1-1-c", 2), {"uid-2": "{}"})
+
+
+async def test_a_liveness_lease_is_made_renewed_seen_and_deleted(api: KubernetesApi, namespace: str) -> None:
+    own = LivenessLeases(api, namespace, "worklease-1-2-a", "place/1-2-a")
+    other = LivenessLeases(api, namespace, "worklease-1-3-b", "other/1-3-b")
+    assert await own.renew(datetime.now(UTC), is_ready=False) is None
+    seen: dict[str, ShownLease] = {}
+
+    async def is_seen() -> bool:
+        found = await other.look()
+        assert not isinstance(found, NotDone)
+        seen.update(found)
+        return bool(found)
+
+    await until(is_seen, "the list of Leases, which may lag behind,")
+    assert await own.renew(datetime.now(UTC), is_ready=True) is None
+    shown = await other.read("worklease-1-2-a")
+    assert isinstance(shown, ShownLease)
+    assert (shown.holder, shown.is_ready) == ("place/1-2-a", True)
+    assert isinstance(await other.delete(seen["place/1-2-a"]), NotDone), "it was renewed since"
+    assert await own.end() is None
+    assert await other.read("worklease-1-2-a") == Gone()
 
 
 # --- Status --------------------------------------------------------------------------------------------------------

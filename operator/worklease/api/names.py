@@ -42,6 +42,12 @@ TIMER_FINALIZER: Final = f"{GROUP}/timer"
 CONTROLLER: Final = f"{GROUP}/operator"
 """The controller that events report."""
 
+LIVENESS_LABEL: Final = f"{GROUP}/liveness"
+"""The label of the Leases by which the operator's processes show that they live."""
+
+READY: Final = f"{GROUP}/ready"
+"""The annotation of such a Lease that says whether its process can keep more leases."""
+
 Address = tuple[str, str, str]
 """A namespace, an environment's id and a work item's id, as a pod's namespace and labels name them."""
 

@@ -1,0 +1,224 @@
+"""The buckets as the API server stores them: one ConfigMap each, with the records of its leases and its holder.
+
+Owns their form, their compare-and-set by the ``resourceVersion``, and what becomes of the checkpoint of an earlier
+version. Must not know what a record says, nor who should hold a bucket: ``rules.takes`` does.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.api.names import GROUP
+from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.rules.tenure import CALL_TIMEOUT, VACANT
+from worklease.rules.words import one_line
+
+FORMAT: Final = 2
+"""The format of the records and of what stands beside them. The checkpoint before the buckets counts as the first."""
+
+_HOLDER: Final = f"{GROUP}/holder"
+_EPOCH: Final = f"{GROUP}/epoch"
+_TAKEN: Final = f"{GROUP}/taken"
+_FORMAT: Final = f"{GROUP}/format"
+
+
+class NewerFormat(Exception):
+    """A newer version wrote the bucket: this one would misread its records, and must not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketHead:
+    """What stands beside the records of a bucket."""
+
+    holder: str = VACANT
+    epoch: int = 0
+    taken: float | None = None
+    """When the bucket was last taken from a holder that may live, in seconds since the epoch; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBucket:
+    """A bucket as it was read."""
+
+    version: str | None
+    """Its resource version; None: it does not exist."""
+    head: BucketHead
+    records: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """The bucket was written by somebody else since it was read: nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenBucket:
+    """The bucket was written, and has that version."""
+
+    version: str
+
+
+class BucketStore:
+    """All buckets, in one namespace."""
+
+    def __init__(self, api: KubernetesApi, namespace: str) -> None:
+        self._api = api
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+
+    async def read(self, bucket: int) -> StoredBucket | NotDone:
+        """Return a bucket by a consistent read.
+
+        Raises:
+            NewerFormat: A newer version wrote it.
+        """
+        name = bucket_name(bucket)
+        match await self._api.call("GET", f"{self._path}/{name}", timeout=CALL_TIMEOUT):
+            case Done(body):
+                return _stored(name, body)
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                return StoredBucket(None, BucketHead(), {})
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(f"the bucket {self._path}/{name} could not be read: {message}")
+            case reply:
+                assert_never(reply)
+
+    async def write(
+        self, bucket: int, version: str | None, head: BucketHead, changed: Mapping[str, str | None]
+    ) -> WrittenBucket | Overtaken | NotDone:
+        """Write the head and the changed records, if the bucket has still that version; None as a record drops it.
+
+        A bucket that does not exist has no version, and is made. ``NotDone`` leaves open whether it was written: who
+        reads it then, or is overtaken by its own write, knows.
+        """
+        name = bucket_name(bucket)
+        metadata: dict[str, Any] = {"annotations": _annotations(head)}
+        if version is None:
+            records = {uid: record for uid, record in changed.items() if record is not None}
+            reply = await self._make(name, metadata, records)
+        else:
+            body = {"metadata": metadata | {"resourceVersion": version}, "data": dict(changed)}
+            path = f"{self._path}/{name}"
+            # Else the answer would be the whole ConfigMap, hundreds of kilobytes for each write.
+            reply = await self._api.call(
+                "PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA, timeout=CALL_TIMEOUT
+            )
+        match reply:
+            case Done(answer):
+                return WrittenBucket(str(answer["metadata"]["resourceVersion"]))
+            case Refused(status=HTTPStatus.CONFLICT):
+                return Overtaken()
+            case Refused(status=HTTPStatus.NOT_FOUND) if version is not None:
+                return Overtaken()  # somebody deleted it; who reads it sees that nobody holds it
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(f"the bucket {self._path}/{name} was not written: {message}")
+            case _:
+                assert_never(reply)
+
+    async def _make(self, name: str, metadata: Mapping[str, Any], records: Mapping[str, str]) -> Any:
+        labels = {"app.kubernetes.io/managed-by": "worklease-operator"}
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {**metadata, "name": name, "labels": labels},
+            "data": dict(records),
+        }
+        return await self._api.call("POST", self._path, body=body, accept=METADATA, timeout=CALL_TIMEOUT)
+
+    # --- The checkpoint of an earlier version --------------------------------------------------------------------
+
+    async def take_former(self, bucket: int) -> StoredBucket | Overtaken | NotDone:
+        """Make a bucket of the checkpoint of an earlier version, empty that one, and return the bucket.
+
+        A bucket that exists is left as it is. The former ConfigMap is emptied only if nobody has written it since it
+        was read: who writes it is a process of that version, which must have ended before. If it were not emptied, that
+        version would go on from old values after a rollback, and give up leases.
+
+        Raises:
+            NewerFormat: A newer version wrote the bucket.
+        """
+        found = await self.read(bucket)
+        if isinstance(found, NotDone):
+            return found
+        former = await self._read_former(bucket)
+        if isinstance(former, NotDone):
+            return former
+        if found.version is None:
+            written = await self.write(bucket, None, found.head, former.records)
+            if not isinstance(written, WrittenBucket):
+                return written
+            found = StoredBucket(written.version, found.head, former.records)
+        problem = await self._empty(bucket, former) if former.records else None
+        return found if problem is None else problem
+
+    async def _read_former(self, bucket: int) -> StoredBucket | NotDone:
+        path = f"{self._path}/{former_name(bucket)}"
+        match await self._api.call("GET", path, timeout=CALL_TIMEOUT):
+            case Done(body):
+                return StoredBucket(
+                    str(body["metadata"]["resourceVersion"]), BucketHead(), dict(body.get("data") or {})
+                )
+            case Refused(status=HTTPStatus.NOT_FOUND):
+                return StoredBucket(None, BucketHead(), {})
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(f"the checkpoint {path} could not be read: {message}")
+            case reply:
+                assert_never(reply)
+
+    async def _empty(self, bucket: int, former: StoredBucket) -> Overtaken | NotDone | None:
+        path = f"{self._path}/{former_name(bucket)}"
+        body = {"metadata": {"resourceVersion": former.version}, "data": dict.fromkeys(former.records)}
+        match await self._api.call(
+            "PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA, timeout=CALL_TIMEOUT
+        ):
+            case Done() | Refused(status=HTTPStatus.NOT_FOUND):
+                return None
+            case Refused(status=HTTPStatus.CONFLICT):
+                return Overtaken()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(f"the checkpoint {path} was not emptied: {message}")
+            case reply:
+                assert_never(reply)
+
+
+def bucket_name(bucket: int) -> str:
+    """Return the name of a bucket's ConfigMap. An earlier version does not read it."""
+    return f"worklease-bucket-{bucket:02}"
+
+
+def former_name(bucket: int) -> str:
+    """Return the name of the ConfigMap in which an earlier version keeps the records of a bucket."""
+    return f"worklease-checkpoint-{bucket:02}"
+
+
+def _annotations(head: BucketHead) -> dict[str, str | None]:
+    return {
+        _HOLDER: head.holder,
+        _EPOCH: str(head.epoch),
+        _TAKEN: None if head.taken is None else repr(head.taken),
+        _FORMAT: str(FORMAT),
+    }
+
+
+def _stored(name: str, body: Mapping[str, Any]) -> StoredBucket:
+    metadata = body["metadata"]
+    shown: Mapping[str, str] = metadata.get("annotations") or {}
+    found = shown.get(_FORMAT, str(FORMAT))
+    if found != str(FORMAT):
+        raise NewerFormat(
+            f"the ConfigMap {name} has format {one_line(found)}, and this version of worklease reads format {FORMAT}: "
+            "install the version that wrote it, or a newer one"
+        )
+    taken = _number(shown.get(_TAKEN))
+    head = BucketHead(shown.get(_HOLDER, VACANT), int(_number(shown.get(_EPOCH)) or 0), taken)
+    return StoredBucket(str(metadata["resourceVersion"]), head, dict(body.get("data") or {}))
+
+
+def _number(text: str | None) -> float | None:
+    """Return a number that an annotation has; None if it has none, as when somebody edited it."""
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
