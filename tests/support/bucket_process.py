@@ -377,7 +377,9 @@ class BucketProcess:
             self.kept = self._restored(text, self.tenure.epoch, taken)
             self.kept.pods.deletions = pods.deletions
             self.world.say(self.name, "begins again what it let go of")
+            self.world.counts["begun again"] += 1
         if not was_valid:
+            self.world.counts["valid again by a write"] += 1
             self.kept.adopted = None
             self.want_turn(0.0)
 
@@ -454,6 +456,7 @@ class BucketProcess:
             return
         if written is not None and written[0] is not None:
             self.version = written[0].version
+            self.world.counts["handed over"] += 1
             self.lose(f"handed over to {self.successor or 'nobody'}")
             if self.is_ending:
                 self.exit()

@@ -369,15 +369,18 @@ class SharingProcess(BucketProcess):
             is_as_ever = observe(kept.lease, outcome, seen).end is None
             kept.lease, kept.succession = observe_as_taker(kept.lease, outcome, seen, kept.succession)
             if not is_as_ever and kept.lease.end is None:
+                self.world.counts["read as a taker"] += 1
                 kept.carried = kept.lease.value
             self._judge_end(before, kept.lease)
         else:
             after = observe_as_invalid(Blind(kept.lease, kept.adopted), outcome, seen)
             if after is None:
                 kept.is_let_go = True
+                self.world.counts["let go in silence"] += 1
                 self.world.say(self.name, "lets go in silence")
                 return
             kept.lease, kept.adopted = after.lease, after.adopted
+            self.world.counts["answered without validity"] += 1
         if kept.lease.value != before.value or kept.lease.end is not None:
             is_adopted = isinstance(outcome, Conflicted)
             soon = min(10.0, kept.lease.ttl / 3) * self.world.random.random()
