@@ -8,14 +8,17 @@ its judge are in ``support.shared_world``. A history that breaks a promise is sh
 import os
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import settings
 
-from support.shared_history import Fault, History, Verdict, plan, told
+from support.shared_history import Fault, History, Plan, Verdict, plan, told
 
 HISTORIES = 800
 """As many as the other properties have processor time for; the soak asks for many more."""
+READERS = (27, 50, 301)
+"""Histories in which a take lies between the read of a woken holder and what it does then."""
 PARTS = 4
 """Each may run beside the others."""
 WHAT_HAPPENS = (
@@ -59,6 +62,23 @@ def directed(ttl: float, *faults: tuple[float, Fault, float]) -> list[Verdict]:
     """Return what came of twenty histories without lost answers, in which the same goes wrong at the same time."""
     plans = [replace(plan(seed), ttl=ttl, processes=3, loss=0.0, faults=faults) for seed in range(20)]
     return [History(each).run() for each in plans]
+
+
+def woken(seed: int) -> Plan:
+    """Return a history in which a suspended holder wakes about when another takes its bucket, and has work to do."""
+    random = Random(seed)  # noqa: S311 (the same history each time)
+    suspended = (20.0, Fault.SUSPEND, random.uniform(9.0, 13.0))
+    work = (22.0, random.choice((Fault.DELETION, Fault.SUCCESS, Fault.STOP)), 1.0)
+    return replace(plan(seed), ttl=60.0, processes=2, loss=0.0, faults=(suspended, work), is_made=True)
+
+
+def test_a_holder_that_wakes_while_its_bucket_is_taken_does_nothing_without_it() -> None:
+    assert [History(woken(seed)).run().broken for seed in range(100)] == [()] * 100
+
+
+def test_who_only_reads_its_bucket_after_a_gap_would_act_without_it() -> None:
+    broken = [History(woken(seed), reread=True).run().broken for seed in READERS]
+    assert all("acted without the bucket" in promises[0] for promises in broken)
 
 
 @pytest.mark.parametrize("fault", [Fault.CRASH, Fault.RESTART, Fault.SUSPEND, Fault.CUT, Fault.AWAY, Fault.END])

@@ -87,6 +87,8 @@ class BucketProcess:
         self.lives, self.paused_until, self.cut_until = True, -inf, -inf
         self.lag = world.random.choice((0.0, 0.0, 0.5, 1.5))
         self.flaky = world.random.choice((0.0, 0.0, 0.05))
+        self.slow = world.random.choice((0.08, 0.08, 0.7))
+        """How long a call to the API server is under way at most, there and back each."""
         self.reaches, self.liveness = True, Liveness()
         self.seen: Seen = {}
         self.looked = -inf
@@ -164,9 +166,9 @@ class BucketProcess:
                 answered.clear()
                 world.at(world.now + timeout, partial(self.step, partial(self._unanswered, resume)))
                 return
-            up = random.uniform(0.003, 0.08)
+            up = random.uniform(0.003, self.slow)
             world.at(world.now + up, arrive)
-            world.at(world.now + up + random.uniform(0.003, 0.08), answer)
+            world.at(world.now + up + random.uniform(0.003, self.slow), answer)
 
         return begin
 

@@ -253,7 +253,7 @@ class History:
         world.cluster.away_until = world.loss = world.list_fails = 0.0
         for each in self.processes:
             each.paused_until = min(each.paused_until, world.now)
-            each.cut_until, each.flaky = -inf, 0.0
+            each.cut_until, each.flaky, each.slow = -inf, 0.0, 0.08
         if not any(each.lives and not each.is_ending for each in self.processes):
             self.join(self._elsewhere(), 0.0)
 
