@@ -25,7 +25,7 @@ export CLICOLOR ?= 1
 # Bytecode is kept, whatever the environment says: a hundred Python programs of one run share it.
 unexport PYTHONDONTWRITEBYTECODE
 # The programs under tools/ and bench/ are not part of the package.
-demo e2e image tools-bin: export PYTHONPATH := tools
+demo e2e image node tools-bin: export PYTHONPATH := tools
 bench: export PYTHONPATH := bench:tools
 
 ##@ For users
@@ -45,6 +45,15 @@ demo: $(READY) ## See the operator at work; ONCE=1 runs the demo once, checks ea
 .PHONY: e2e
 e2e: $(READY) ## Run a user's whole journey on the cluster of KUBECONFIG, after asking; E2E_IMAGE names the image
 	@$(BIN)/python -m e2e
+
+.PHONY: node
+node: $(READY) ## Start a real node on this machine, as root on Linux, and say how to use it; DOWN=1 ends it
+ifdef DOWN
+	@$(BIN)/python -m node down
+else
+	@compgen -G "dist/worklease-operator-*.oci.tar" > /dev/null || $(BIN)/python -m image
+	@$(BIN)/python -m node up
+endif
 
 ##@ For contributors
 
@@ -73,10 +82,14 @@ image: $(READY) ## Build the image, list what is in it, and check it, as root; P
 	@$(BIN)/python -m image
 	@$(BIN)/pytest -m image tests/image
 
+.PHONY: test-node
+test-node: $(READY) ## Run the tests on a real node, as root on Linux
+	@$(BIN)/pytest -m node --durations 10 tests/node
+
 .PHONY: check
 check: lint ## The quick part: style, types, layers, and the tests that need no other program
 	@$(COLLECT)
-	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not alerts and not chart and not cluster and not journey and not image"
+	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not alerts and not chart and not cluster and not journey and not image and not node"
 
 .PHONY: lint
 lint: $(READY) ## Style, types and layers only

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from controlplane.binaries import TOOLS, BinariesError, ensure
+from controlplane.binaries import USUAL, BinariesError, ensure
 from controlplane.own import OwnControlPlane
 from controlplane.processes import StartError
 
@@ -22,8 +22,8 @@ def main() -> None:
 @main.command()
 @click.argument("names", nargs=-1)
 def binaries(names: tuple[str, ...]) -> None:
-    """Build the pinned binaries that are missing: all of them, or those that are named."""
-    _ensure(names or tuple(TOOLS))
+    """Build the pinned binaries that are missing: those of every machine, or those that are named."""
+    _ensure(names or USUAL)
 
 
 @main.command()

@@ -36,6 +36,7 @@ class BinariesError(Exception):
 
 
 CONTROL_PLANE = {"etcd", "kubernetes", "kwok"}  # the modules of its programs
+REAL_NODE = {"containerd", "coredns", "kubelet"}  # the modules of what runs on a node; Linux only
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Tool:
     @property
     def purpose(self) -> str:
         """What it is for: `make demo` builds the control plane only."""
+        if self.module in REAL_NODE:
+            return ", which only make node needs"
         return "" if self.module in CONTROL_PLANE else ", which only make test needs"
 
 
@@ -60,6 +63,18 @@ def _kubernetes(name: str, about: str) -> Tool:
     """Return the tool for one program of Kubernetes."""
     package = f"k8s.io/kubernetes/cmd/{name}"
     return Tool(name, "kubernetes", "k8s.io/kubernetes", package, about, link=KUBERNETES_LINK)
+
+
+def _kubelet(name: str, about: str) -> Tool:
+    """Return the tool for one program of Kubernetes that runs on a node: the control plane's module lacks its parts."""
+    return Tool(name, "kubelet", "k8s.io/kubernetes", f"k8s.io/kubernetes/cmd/{name}", about, link=KUBERNETES_LINK)
+
+
+def _containerd(name: str, about: str) -> Tool:
+    """Return the tool for one program of containerd."""
+    module = "github.com/containerd/containerd/v2"
+    link = (f"-X {module}/version.Version={{version}}",)
+    return Tool(name, "containerd", module, f"{module}/cmd/{name}", about, link=link)
 
 
 def _prometheus(name: str, about: str) -> Tool:
@@ -124,8 +139,15 @@ TOOLS = {
         ),
         _prometheus("promtool", "5 min"),
         _prometheus("prometheus", "2 min"),
+        _kubelet("kubelet", "2 min"),
+        _kubelet("kube-proxy", "30 s"),
+        _containerd("containerd", "1 min"),
+        _containerd("containerd-shim-runc-v2", "10 s"),
+        _containerd("ctr", "10 s"),
+        Tool("coredns", "coredns", "github.com/coredns/coredns", ".", "1 min"),
     )
 }
+USUAL = tuple(name for name, tool in TOOLS.items() if tool.module not in REAL_NODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +236,7 @@ def foreign_versions(found: Mapping[str, Path], places: Places) -> list[str]:
     return [f"{path} (from KUBEBUILDER_ASSETS) is {said}, but {pinned} is pinned. It is used all the same."]
 
 
-def ensure(names: Iterable[str] = tuple(TOOLS), places: Places | None = None) -> dict[str, Path]:
+def ensure(names: Iterable[str] = USUAL, places: Places | None = None) -> dict[str, Path]:
     """Return the paths of the named binaries; build those that are missing. Raises BinariesError."""
     places = places or Places.from_environment()
     tools = [_tool(name) for name in names]

@@ -35,30 +35,35 @@ USERS = (ADMIN_USER, KWOK_USER, CONTROLLER_USER, SCHEDULER_USER)
 class OwnControlPlane(ControlPlane):
     """A running control plane, as a context manager. Every process ends with this one, however it ends."""
 
+    _needed: Collection[str] = COMPONENTS
+    """What must run until pods can run."""
+
     def __init__(
         self,
         *,
         nodes: int = 2,
         binaries: Mapping[str, Path] | None = None,
         choose_port: Callable[[], int] = free_port,
+        processes: Callable[[Path], Processes] = Processes,
+        users: Collection[str] = (),
     ) -> None:
         self._choose_port = choose_port
         self._node_names = [f"node-{number}" for number in range(1, nodes + 1)]
-        self._tokens = {user: secrets.token_hex(16) for user in USERS}
+        self._tokens = {user: secrets.token_hex(16) for user in (*USERS, *users)}
         binaries = ensure(BINARIES) if binaries is None else binaries
         directory = Path(tempfile.mkdtemp(prefix="worklease-controlplane-")).resolve()
         super().__init__(directory, binaries, port=0, token=self._tokens[ADMIN_USER])
-        self._processes = Processes(self.directory)
+        self._processes = processes(self.directory)
 
     def __enter__(self) -> Self:
         """Start everything and wait until pods can run."""
         try:
             self._prepare()
             self._start_server()
-            for name in ("kube-controller-manager", "kube-scheduler", "kwok"):
+            for name in ("kube-controller-manager", "kube-scheduler"):
                 self._processes.start(name, self._command(name))
             self._make_nodes()
-            self._await("nodes and the default service account", self._is_usable, needs=COMPONENTS)
+            self._await("nodes and the default service account", self._is_usable, needs=self._needed)
         except BaseException:
             self.close()
             raise
@@ -127,9 +132,13 @@ class OwnControlPlane(ControlPlane):
 
     def _prepare(self) -> None:
         """Write what the components read before they start."""
-        # Every user is an administrator; the audit log distinguishes them by their names.
-        rows = (f'{token},{user},{user},"system:masters"\n' for user, token in self._tokens.items())
+        # Every user but a kubelet is an administrator; the audit log distinguishes them by their names.
+        rows = (f'{token},{user},{user},"{_group(user)}"\n' for user, token in self._tokens.items())
         write_private(self._layout.tokens, "".join(rows))
+        self._write_stages()
+
+    def _write_stages(self) -> None:
+        """Write what kwok does with nodes and pods."""
         own = Path(__file__).with_name("stages.yaml")
         stages = [*sorted((self.binaries["kwok"].parent / STAGES).glob("*.yaml")), own]
         self._layout.stages.write_text("\n---\n".join(path.read_text() for path in stages))
@@ -170,7 +179,8 @@ class OwnControlPlane(ControlPlane):
         return "\n".join(f"{self.log(name)}:\n{self._processes.tail(name)}" for name in names)
 
     def _make_nodes(self) -> None:
-        """Create the nodes that kwok plays."""
+        """Start kwok, and create the nodes that it plays."""
+        self._processes.start("kwok", self._command("kwok"))
         for name in self._node_names:
             if self.request("POST", "/api/v1/nodes", components.node(name)) is None:
                 raise StartError(f"{name} could not be created:\n{self._processes.tail('kube-apiserver')}")
@@ -182,6 +192,11 @@ class OwnControlPlane(ControlPlane):
         if len(ready) < len(self._node_names):
             return False
         return self.get("/api/v1/namespaces/default/serviceaccounts/default") is not None
+
+
+def _group(user: str) -> str:
+    """Return the group of a user: with that of nodes, a kubelet has only a node's rights."""
+    return "system:nodes" if user.startswith("system:node:") else "system:masters"
 
 
 def _takes_pods(node: Mapping[str, Any]) -> bool:

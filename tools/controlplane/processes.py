@@ -36,13 +36,19 @@ class Condition:
 class Processes:
     """The processes of one folder. Ends them and removes the folder when closed, or when this process dies."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, inside: Sequence[str] = ()) -> None:
+        """Start the reaper.
+
+        Args:
+            directory: where the processes run, and where their logs are.
+            inside: the command that starts the reaper, if it is to run elsewhere, as in namespaces of its own.
+        """
         self.directory = directory
         self._lock = threading.Lock()  # keeps a request and its answer together
         # -I: the reaper needs nothing from this project's environment; -S: it starts in half the time. Its own session
         # keeps Ctrl-C away from it, which goes to every process of the terminal's group.
         self._reaper = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(REAPER), str(directory)],
+            [*inside, sys.executable, "-I", "-S", str(REAPER), str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

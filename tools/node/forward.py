@@ -1,0 +1,76 @@
+"""A port of this machine's loopback interface that leads into a network namespace.
+
+The namespace has no other way in or out. One thread of this process enters it, so that the port ends with the process.
+"""
+
+import asyncio
+import ctypes
+import os
+import socket
+import threading
+from pathlib import Path
+
+from controlplane.ports import LOOPBACK
+
+CLONE_NEWNET = 0x40000000  # from linux/sched.h
+BLOCK = 65536
+
+
+class Forwarder:
+    """Forwards connections to a port of loopback to the same port of a namespace's loopback."""
+
+    def __init__(self, namespace: Path, port: int) -> None:
+        """Listen in this namespace, then enter the other one in a thread."""
+        self._listening = socket.create_server((LOOPBACK, port))
+        self._port = port
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(namespace,), daemon=True, name="forwarder")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening, and leave the namespace."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._listening.close()
+
+    def _run(self, namespace: Path) -> None:
+        handle = os.open(namespace, os.O_RDONLY)
+        try:
+            if ctypes.CDLL(None, use_errno=True).setns(handle, CLONE_NEWNET) != 0:  # this thread only
+                raise OSError(ctypes.get_errno(), f"{namespace} cannot be entered")
+        finally:
+            os.close(handle)
+        asyncio.set_event_loop(self._loop)
+        server = self._loop.run_until_complete(asyncio.start_server(self._accept, sock=self._listening))
+        self._loop.run_forever()
+        server.close()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._port)
+        except OSError:  # not up, or no longer
+            writer.transport.abort()
+            return
+        try:
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+        except asyncio.CancelledError:
+            pass  # by `close`: asyncio would print the cancellation of a connection's task as an error
+        finally:
+            writer.close()
+            far_writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy until one direction ends, and pass that end on."""
+    try:
+        while block := await reader.read(BLOCK):
+            writer.write(block)
+            await writer.drain()
+        writer.write_eof()
+    except OSError:  # one side is gone: so is the other
+        writer.transport.abort()
