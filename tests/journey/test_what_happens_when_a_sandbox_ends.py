@@ -116,10 +116,10 @@ def test_the_sandbox_fails(leases: Leases, simulator: Simulator, proxy: KubeProx
     ends_in_order(simulator, proxy, pod, "The disk is full.")
 
 
-def test_a_worker_behind_the_proxy_gives_up(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
+def test_a_worker_behind_the_proxy_gives_up(leases: Leases, simulator: Simulator) -> None:
     pod = hold(leases, simulator, sandbox={"worker": {"proxy": True}})
     end_worker(leases, pod, said="worker gave up: 412 heartbeat")
-    message = has_failed(leases, simulator, proxy, pod, "WorkerGaveUp")
+    message = has_failed(leases, simulator, pod, "WorkerGaveUp")
     assert "worker gave up: 412 heartbeat" in message
     assert current(leases)["exitCode"] == 0
 
