@@ -13,13 +13,15 @@ stopped and delivered again under the same id, another worker holds it, and befo
 It is also tamer where nobody can know: the server shortens the TTL by itself in a lost answer, or the process sleeps.
 """
 
+import math
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from support.lease_world import UID, Fate, World
-from support.server_model import Holder, Lapse, OtherWorker, ServerModel, worker_interval
+from support.server_model import Holder, Lapse, Listing, OtherWorker, ServerModel, worker_interval
 from worklease.rules.lease import End, Lease
 from worklease.rules.situation import DeletionPolicy
 
@@ -89,6 +91,18 @@ class LeaseMachine(RuleBasedStateMachine):
     def the_server_changes_its_ttl(self, ttl: float) -> None:
         self.world.server.default_ttl = ttl
 
+    @rule(longest=st.sampled_from((60.0, 12.0, math.inf)))
+    def the_server_refuses_longer_ttls(self, longest: float) -> None:
+        self.world.server.longest_ttl = longest
+
+    @rule(named=st.sampled_from((None, 7.0, 86_400.0)))
+    def the_server_names_another_ttl_where_it_extends_nothing(self, named: float | None) -> None:
+        self.world.server.named_ttl = named
+
+    @rule(listing=st.sampled_from(Listing))
+    def the_list_is_as_it_is(self, listing: Listing) -> None:
+        self.world.server.listing = listing
+
     @rule(delay=st.sampled_from((0.0, 0.15)))
     def another_worker_takes_the_item(self, delay: float) -> None:
         """Only what is in the queue can be taken: a worker polls, acknowledges and claims."""
@@ -106,7 +120,7 @@ class LeaseMachine(RuleBasedStateMachine):
         if not really:
             return
         world.server.stop(force=True)
-        world.server.deliver_again()
+        world.server.deliver_again(world.now)
         world.other.claim(world.now)
         self.unseen = world.lease.held
 
@@ -211,6 +225,8 @@ SERVERS = st.builds(
     default_ttl=TTLS,
     lapse=st.sampled_from(Lapse),
     skew=st.sampled_from((0.0, -0.4, 0.4, None)),
+    shows_entries=st.booleans(),
+    listing=st.sampled_from(Listing),
 )
 LATENCIES = st.sampled_from((0.01, 0.4, 3.0))
 
@@ -238,6 +254,7 @@ class DoubtfulClaim(LeaseMachine):
         self, server: ServerModel, wish: int | None, latency: float, fates: list[Fate], rival: int
     ) -> None:
         self.begin(server, wish, latency)
+        self.world.other.desired = wish  # a fleet asks for one TTL: a claim in doubt is watched for that of its own
         for number, fate in enumerate(fates):
             if number == rival:
                 self.another_worker_takes_the_item(0.0)

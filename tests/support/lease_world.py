@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from math import inf
 
-from support.server_model import Holder, OtherWorker, Reply, ServerModel
+from support.server_model import Holder, Listing, OtherWorker, Reply, RobbedError, ServerModel, TtlRefusedError
 from worklease.keeper import record
 from worklease.rules import answers, beats
 from worklease.rules.beats import Beat, Wait
@@ -22,7 +22,11 @@ from worklease.rules.outcomes import (
     Conflicted,
     Current,
     Exchange,
+    ListAnswer,
+    ListedItem,
+    ListNotRead,
     Outcome,
+    Rejected,
     Throttled,
     Unanswered,
     Unauthorized,
@@ -124,6 +128,8 @@ class World:
     """An edit of the spec that is on its way."""
     judged_end: float = -inf
     starts: int = 0
+    has_looked: bool = False
+    """A list that tells deliveries apart was looked at before the claim that is under way."""
 
     # --- Time ----------------------------------------------------------------------------------------------------
 
@@ -267,12 +273,34 @@ class World:
                 case Wait(until) if until < inf and not self.done:
                     self.advance(until)
                 case Beat() as beat if not self.done and (self.lease.held or not self.deleting):
+                    if self._look_before_claim() is None:
+                        continue
                     self._send(beat, fate)
                     return True
                 case _:
                     break
         self.advance(self.now + 5.0)
         return False
+
+    def _look_before_claim(self) -> Beat | None:
+        """Look at the list as the keeper does before a claim in doubt; return the beat that is due still."""
+        self.has_looked = False
+        if answers.is_claim_in_doubt(self.lease):
+            before = self.lease
+            self.lease = answers.look_before_claim(before, self._list(), self.now)
+            self.has_looked = self.server.listing is Listing.SHOWN and (
+                self.server.shows_entries or before.refused_value is not None
+            )
+            self._judge_claim(before)
+        beat = beats.decide(self.lease, self.now)
+        return beat if isinstance(beat, Beat) else None
+
+    def _list(self) -> ListAnswer:
+        """Return what the list shows of the item."""
+        row = self.server.row(self.now)
+        if row is None:
+            return ListNotRead("lost")
+        return ListedItem(row.state, row.started_at, row.latest_heartbeat_at, row.acknowledged_at)
 
     def take_edit(self) -> None:
         """Let an edit of the spec arrive: while a beat is in flight, or between two."""
@@ -284,8 +312,10 @@ class World:
         sent, before = self.now, self.lease
         outcome = self._exchange(beat, fate, sent)
         self.take_edit()
-        after = answers.observe(self.lease, outcome)
+        seen = self._list() if answers.is_doubtful(self.lease, outcome) else None
+        after = answers.observe(self.lease, outcome, seen)
         self.lease = after
+        self._judge_claim(before)
         if after.end is None and after.held and after.held_back is None and after.state != "stopping":
             pace = max(min(after.ttl / 3, after.interval), after.ttl / 20 * 1.2)
             assert after.due <= self.now + pace + 1e-6, "P2: a lease at stake is not beaten densely"
@@ -318,26 +348,42 @@ class World:
                 return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "time-out")
             case Fate.LOST_AFTER:
                 self.advance(arrives)
-                self._apply(beat.expected, beat.desired_ttl)
+                self._apply(beat.expected, beat.desired_ttl, is_looked_for=self.has_looked)
                 self.advance(given_up)
                 return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "time-out")
             case Fate.GATEWAY:
                 self.advance(arrives)
-                self._apply(beat.expected, beat.desired_ttl)
+                self._apply(beat.expected, beat.desired_ttl, is_looked_for=self.has_looked)
                 self.advance(arrives + way)
                 return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "504 of a gateway")
             case Fate.ANSWERED | Fate.MALFORMED | Fate.MUTE:
                 self.advance(arrives)
-                reply = self.server.beat(self.now, Holder.OURS, beat.expected, beat.desired_ttl)
+                reply = self._apply(
+                    beat.expected, beat.desired_ttl, is_read=fate is not Fate.MALFORMED, is_looked_for=self.has_looked
+                )
                 self.advance(arrives + way)
-                exchange = Exchange(sent=sent, done=self.now, date=reply.date, asked=beat.desired_ttl)
+                exchange = Exchange(sent=sent, done=self.now, asked=beat.desired_ttl)
+                if reply is None:
+                    return Rejected(exchange, "400")
+                exchange = replace(exchange, date=reply.date)
                 if fate is Fate.MALFORMED:
-                    self._note_cut(reply, beat.desired_ttl)
                     return Unanswered(replace(exchange, date=None), "malformed")
                 return _read(exchange, reply, mute=fate is Fate.MUTE)
 
-    def _apply(self, expected: str, desired: float | None) -> None:
-        self._note_cut(self.server.beat(self.now, Holder.OURS, expected, desired), desired)
+    def _apply(
+        self, expected: str, desired: float | None, *, is_read: bool = False, is_looked_for: bool = False
+    ) -> Reply | None:
+        """Let a beat arrive, and return the server's answer; None if it refuses the TTL (400)."""
+        is_others = self.server.is_polled_by_other and self.server.value is None and self.server.state == "starting"
+        try:
+            reply = self.server.beat(self.now, Holder.OURS, expected, desired)
+        except TtlRefusedError:
+            return None
+        if reply.extended and is_others and is_looked_for:
+            raise RobbedError(f"at {self.now}: a delivery was claimed that another worker had polled")
+        if not is_read:
+            self._note_cut(reply, desired)
+        return reply
 
     def _note_cut(self, reply: Reply, desired: float | None) -> None:
         """Note a TTL that the server shortened by itself, in an answer that nobody reads."""
@@ -369,6 +415,12 @@ class World:
         ours = server.holder is Holder.OURS and server.delivery == self.delivery and server.state == "active"
         if self.lease.held and ends is not None and ours and not self.unread_cut:
             assert ends <= server.ends + 1e-6, f"our clock says {ends}, the server's {server.ends}"
+
+    def _judge_claim(self, before: Lease) -> None:
+        """P2: a claim that was never held is given up for good only if its delivery is over."""
+        if before.held or self.lease.end in {None, End.STOPPED} or before.end is not None:
+            return
+        assert self.server.delivery > 1, f"P2: {self.lease.end} though the item was delivered once"
 
     def _judge_conflict(self, before: Lease) -> None:
         """P2: a 412 that names its value never ends a lease that is ours."""

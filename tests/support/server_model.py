@@ -47,6 +47,29 @@ class Reply:
     date: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An item as the list shows it."""
+
+    state: str
+    started_at: str | None
+    latest_heartbeat_at: str | None
+    acknowledged_at: str | None
+
+
+class Listing(Enum):
+    """What becomes of a look at the list."""
+
+    LOST = auto()
+    SHOWN = auto()
+    LAGS = auto()
+    """It shows the former delivery of the item, if there was one."""
+
+
+class TtlRefusedError(Exception):
+    """The server answers 400 to the TTL that was asked for, and changes nothing."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ServerModel:
     """One work item, polled and acknowledged, and its lease. Times are of the test's clock."""
@@ -66,6 +89,21 @@ class ServerModel:
     other_lives: bool = False
     """Whether the other worker still beats."""
     delivery: int = 1
+    longest_ttl: float = float("inf")
+    """Seconds; a longer TTL is refused for ever."""
+    named_ttl: float | None = None
+    """The TTL that answers name which extend nothing; None: the one in force."""
+    listing: Listing = Listing.LOST
+    shows_entries: bool = True
+    """Whether ``started_at`` is the entry to the queue; else the first beat's stamp, and nothing before that."""
+    queued_at: float = 990.0
+    acknowledged_at: float | None = 995.0
+    began: str | None = None
+    """The stamp of the delivery's first beat."""
+    is_polled_by_other: bool = False
+    """Another worker polled this delivery, so it is that worker's to claim."""
+    former: Row | None = None
+    """The last row of the former delivery: what a list shows that lags by one."""
 
     @property
     def ends(self) -> float:
@@ -82,10 +120,13 @@ class ServerModel:
             return self._reply(now, accepted=False, extended=False)
         if who is Holder.OURS and self.holder is Holder.OTHER and self.other_lives:
             raise RobbedError(f"at {now}: {expected} of another worker was taken for ours")
+        if desired is not None and desired > self.longest_ttl:
+            raise TtlRefusedError
         self.state, self.holder = "active", who
         self.ttl = self.default_ttl if desired is None else desired
         self.stamped = max(now, self.stamped + 2e-6)
         self.value = _written(self.stamped + self.ahead)
+        self.began = self.began or self.value
         return self._reply(now, accepted=True, extended=True)
 
     def stop(self, *, force: bool) -> str:
@@ -94,19 +135,38 @@ class ServerModel:
             self.state = "stopped" if force else "stopping"
         return self.state
 
-    def deliver_again(self) -> None:
+    def deliver_again(self, now: float) -> None:
         """Queue the item under the same id again, and let another worker poll and acknowledge it."""
-        self._forget()
-        self.state = "starting"
+        self._forget(now)
+        self._poll(now)
 
     def poll(self, now: float) -> bool:
         """Let another worker poll and acknowledge the item, if it is in the queue; return whether it was."""
         if self.state == "active" and now >= self.ends:
-            self._forget()
+            self._forget(now)
         if self.state == "queued":
-            self.state = "starting"
+            self._poll(now)
             return True
         return False
+
+    def row(self, now: float) -> Row | None:
+        """Return the item as the list shows it; None if the list's answer is lost."""
+        self._lapse(now)
+        match self.listing:
+            case Listing.LOST:
+                return None
+            case Listing.LAGS if self.former is not None:
+                return self.former
+            case _:
+                return self._row()
+
+    def _row(self) -> Row:
+        entered = _written(self.queued_at + self.ahead) if self.shows_entries else self.began
+        acknowledged = None if self.acknowledged_at is None else _written(self.acknowledged_at + self.ahead)
+        return Row(self.state, entered, self.value, acknowledged)
+
+    def _poll(self, now: float) -> None:
+        self.state, self.acknowledged_at, self.is_polled_by_other = "starting", now, True
 
     def lapsed(self, now: float) -> bool:
         """Whether the lease can no longer be extended at ``now``."""
@@ -115,15 +175,20 @@ class ServerModel:
 
     def _lapse(self, now: float) -> None:
         if self.lapse is Lapse.AT_ONCE and self.state == "active" and now >= self.ends:
-            self._forget()
+            self._forget(now)
 
-    def _forget(self) -> None:
+    def _forget(self, now: float) -> None:
+        self.former = self._row()
         self.state, self.value, self.holder, self.other_lives = "queued", None, Holder.NOBODY, False
+        self.queued_at, self.acknowledged_at, self.began, self.is_polled_by_other = now, None, None, False
         self.delivery += 1
 
     def _reply(self, now: float, *, accepted: bool, extended: bool) -> Reply:
         date = None if self.skew is None else float(floor(now + self.ahead + self.skew))
-        return Reply(accepted, self.value, self.state, extended, self.ttl or self.default_ttl, date)
+        named = self.ttl or self.default_ttl
+        if accepted and not extended and self.named_ttl is not None:
+            named = self.named_ttl
+        return Reply(accepted, self.value, self.state, extended, named, date)
 
 
 def _written(stamp: float) -> str:
@@ -144,6 +209,7 @@ class OtherWorker:
     """Seconds by which each of its beats is late; at most a fifth of the interval."""
     next_beat: float = float("inf")
     held: str | None = None
+    desired: int | None = None
 
     def claim(self, now: float) -> bool:
         """Claim the lease if it is unclaimed, and return whether it was."""
@@ -167,7 +233,11 @@ class OtherWorker:
             yield self.next_beat
 
     def _beat(self, now: float, expected: str) -> None:
-        reply = self.server.beat(now, Holder.OTHER, expected, None)
+        try:
+            reply = self.server.beat(now, Holder.OTHER, expected, self.desired)
+        except TtlRefusedError:
+            self.die()
+            return
         if not reply.extended:
             self.die()
             return

@@ -90,20 +90,20 @@ NEXT: Final[Mapping[str, str]] = {
     ),
     # It is not held.
     Reason.CLAIMING: (
-        "The operator claims the lease as soon as the work item was polled and acknowledged. It checks at least once a "
-        "minute."
+        "The operator claims the lease as soon as the work item was polled and acknowledged. It checks at least every "
+        "ten seconds."
     ),
     Reason.HELD_BY_ANOTHER: (
-        "The operator checks at least once a minute, and claims the lease when the other worker's has lapsed. A worker "
-        "inside the sandbox must not send heartbeats itself."
+        "The operator checks at least once a minute. If the work item is queued again, this resource ends: a new "
+        "delivery needs a new resource. A worker inside the sandbox must not send heartbeats itself."
     ),
     Reason.CHECKPOINT_UNAVAILABLE: (
         "The operator claims the item once it can write the claim down; it tries every ten seconds. Whoever runs the "
         "operator has to act: the message names the ConfigMap."
     ),
     Reason.NOT_FOUND: (
-        "If the ids are right, the operator claims the item once it exists; it checks at least once a minute. If they "
-        "are wrong, delete this resource and create another: the ids cannot be changed."
+        "If the ids are right, the operator claims the item once it exists; it checks at least every ten seconds. If "
+        "they are wrong, delete this resource and create another: the ids cannot be changed."
     ),
     Reason.DUPLICATE: "This resource does nothing while the other one keeps the lease. Delete one of the two.",
     Reason.INVALID_SPEC: "The operator does nothing until the spec is fixed.",

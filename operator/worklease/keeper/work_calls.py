@@ -68,6 +68,10 @@ class WorkCalls(KeptCalls):
                 missing = CredentialsMissing(self._instant(), admitted.message)
                 kept.observed.append(partial(answers.observe, outcome=missing))
                 return
+            if answers.is_claim_in_doubt(kept.newest_lease()):
+                await self._look_before_claim(kept)
+                if self._wanted_beat(kept) is None:
+                    return
             is_claim = kept.lease.sent is None and kept.lease.value is None
             if is_claim and self._is_unrecorded(kept, self._clients.checkpoint.obstacle(kept.reference)):
                 return
@@ -161,9 +165,11 @@ class WorkCalls(KeptCalls):
             lease = kept.newest_lease()
             # Where a 412 does not name the value, nothing but the list can, so it is asked to the last.
             seconds = deadlines.timeout(lease) if is_mute else deadlines.list_timeout(lease, self._clock())
-            listed = await self._find_in_list(kept, seconds) if seconds > 0 else None
+            # Of a claim that nothing is known of, the list only tells who holds the item.
+            is_idle = not lease.held and not answers.is_claim_in_doubt(lease) and lease.watched is None
+            listed = await self._find_in_list(kept, seconds, may_be_old=is_idle) if seconds > 0 else None
         kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
-        if isinstance(outcome, Conflicted):
+        if isinstance(outcome, Conflicted) or before.watched is not None:
             rule = answers.adoption(before, outcome, kept.newest_lease())
             if rule is not None:
                 self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
@@ -199,8 +205,16 @@ class WorkCalls(KeptCalls):
             self._clients.budget.note_accepted(key.value.get_secret_value(), outcome.exchange.sent)
         return outcome
 
-    async def _find_in_list(self, kept: Kept, seconds: float) -> ListAnswer | None:
-        """Look for the item in the environment's list, for so long at most; None if the list decides nothing."""
+    async def _look_before_claim(self, kept: Kept) -> None:
+        """Look at the list whether the item is still the one that was to be claimed."""
+        seen = await self._find_in_list(kept, deadlines.timeout(kept.newest_lease()))
+        kept.observed.append(partial(answers.look_before_claim, seen=seen, now=self._clock()))
+
+    async def _find_in_list(self, kept: Kept, seconds: float, *, may_be_old: bool = False) -> ListAnswer | None:
+        """Look for the item in the environment's list, for so long at most; None if the list decides nothing.
+
+        ``may_be_old``: the list of the last minute will do.
+        """
         key = await self._clients.credentials.key(*self._secret(kept))
         if isinstance(key, NoKey):
             return None
@@ -216,7 +230,9 @@ class WorkCalls(KeptCalls):
                     payer=key.environment.get_secret_value(),
                     kind=CallClass.READING,
                 )
-                return await self._clients.shared_list.ask(environment_id, key.environment, kept.spec.work_id, turn)
+                shared_list, work_id = self._clients.shared_list, kept.spec.work_id
+                ask = shared_list.ask_once_a_minute if may_be_old else shared_list.ask
+                return await ask(environment_id, key.environment, work_id, turn)
         except TimeoutError:
             _log.warning("the list did not come in time, so the windows alone decide %s", kept.about)
             return None

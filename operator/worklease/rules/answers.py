@@ -7,7 +7,7 @@ import math
 from dataclasses import replace
 from typing import assert_never
 
-from worklease.rules.conflicts import overruled, read_conflict
+from worklease.rules.conflicts import overruled, read_conflict, read_list
 from worklease.rules.deadlines import (
     changed_ttl,
     dense_retry,
@@ -19,6 +19,7 @@ from worklease.rules.deadlines import (
     try_again,
 )
 from worklease.rules.lease import (
+    ASSUMED_TTL,
     CLOCK_SKEW,
     STOPPED_MESSAGE,
     Adoption,
@@ -70,11 +71,11 @@ def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> L
         case Missing() if lease.held:
             return _missing(lease, outcome, seen)
         case Missing():
-            return troubled(lease, Trouble.NOT_FOUND, outcome.message, outcome.exchange.done + slow_retry(lease))
+            return _not_there_yet(lease, Trouble.NOT_FOUND, outcome)
         case NotReady() if lease.held and listed is not None:
             return _listed(replace(lease, missing_since=None), outcome, listed)
         case NotReady() if not lease.held:
-            return troubled(lease, Trouble.NOT_ACKNOWLEDGED, outcome.message, outcome.exchange.done + slow_retry(lease))
+            return _not_there_yet(lease, Trouble.NOT_ACKNOWLEDGED, outcome)
         case Rejected() if lease.held and outcome.exchange.asked is not None:
             asked = outcome.exchange.asked
             message = f"{outcome.message}; ttlSeconds {asked} may be refused: going on without it"
@@ -102,15 +103,34 @@ def is_doubtful(lease: Lease, outcome: Outcome) -> bool:
     It must before a value is adopted, where a 412 or a 409 does not say what the server has, and before a 404 ends the
     lease. The list changes nothing, and may show that the item is another delivery by now, or that it is stopping.
     """
-    return lease.held and isinstance(outcome, Conflicted | NotReady | Missing) and observe(lease, outcome).end is None
+    if not lease.held:
+        return lease.end is None and isinstance(outcome, Conflicted) and outcome.current is None
+    return isinstance(outcome, Conflicted | NotReady | Missing) and observe(lease, outcome).end is None
+
+
+def is_claim_in_doubt(lease: Lease) -> bool:
+    """Whether the list must be asked before the next claim is sent.
+
+    An earlier claim may have been applied, or somebody held the item. It may be another delivery by now that somebody
+    else has just polled, and a claim takes whatever is there. A value that was found takes nothing but itself.
+    """
+    has_history = bool(lease.unanswered or lease.unplaced) or lease.refused_value is not None
+    return has_history and not lease.held and lease.end is None and lease.watched is None
+
+
+def look_before_claim(lease: Lease, seen: ListAnswer | None, now: float) -> Lease:
+    """Return the lease after a look at the list before a claim: the claim is due still, later, or never."""
+    if not isinstance(seen, ListedItem) or not is_claim_in_doubt(lease):
+        return lease
+    return read_list(_place(lease), seen, Exchange(sent=now, done=now))
 
 
 def adoption(before: Lease, outcome: Outcome, after: Lease) -> Adoption | None:
     """Return the rule by which ``outcome`` had ``before`` adopt the value of ``after``; None without an adoption."""
+    if not before.held:
+        return Adoption.LOST_CLAIM if after.held and before.watched is not None else None
     if not isinstance(outcome, Conflicted) or after.end is not None or after.value in {None, before.value}:
         return None
-    if not before.held:
-        return Adoption.LOST_CLAIM
     return Adoption.LISTED if outcome.current is None else Adoption.UNANSWERED_BEAT
 
 
@@ -151,6 +171,12 @@ def _read_words(known: Words | None, outcome: Outcome) -> Words | None:
     )
 
 
+def _not_there_yet(lease: Lease, trouble: Trouble, refusal: Missing | NotReady) -> Lease:
+    """Return the lease that cannot be claimed yet; a value found for its lost claim is the server's no more."""
+    due = refusal.exchange.done + slow_retry(lease)
+    return troubled(replace(lease, watched=None), trouble, refusal.message, due)
+
+
 # --- 200 ---------------------------------------------------------------------------------------------------------
 
 
@@ -188,6 +214,7 @@ def _renewed(lease: Lease, answer: Answered) -> Lease:
         unanswered=(),
         unplaced=(),
         refused_value=None,
+        watched=None,
         failures=0,
         held_back=None,
         trouble=None,
@@ -300,7 +327,7 @@ def _doubted(lease: Lease, exchange: Exchange) -> Lease:
     cut, wished = lease.cut, changed_ttl(lease, exchange.asked)
     if wished is not None:
         cut = shorter(cut, Cut(wished, exchange.sent + wished))
-    window = Unplaced(exchange.sent, exchange.done + timeout(lease))
+    window = Unplaced(exchange.sent, exchange.done + timeout(lease), float(exchange.asked or ASSUMED_TTL))
     if not lease.held:
         return _place(replace(lease, cut=cut, unplaced=_joined(lease.unplaced, window)))
     oldest = exchange.done - lease.ttl
@@ -322,7 +349,12 @@ def _joined(known: tuple[Unplaced, ...], window: Unplaced) -> tuple[Unplaced, ..
     last = known[-1] if known else None
     if last is None or window.sent > last.closes:
         return (*known, window)
-    return (*known[:-1], Unplaced(last.sent, max(last.closes, window.closes)))
+    return (*known[:-1], replace(last, closes=max(last.closes, window.closes), ttl=_longer(last.ttl, window.ttl)))
+
+
+def _longer(one: float | None, other: float | None) -> float | None:
+    """Return the longer of two TTLs that claims asked for: for so long the one in doubt is watched."""
+    return None if one is None or other is None else max(one, other)
 
 
 def _place(lease: Lease) -> Lease:
@@ -331,7 +363,7 @@ def _place(lease: Lease) -> Lease:
         return lease
     clock = lease.clock
     placed = [
-        Window(clock.earliest(u.sent), clock.latest(u.closes), u.sent if u.sent > -math.inf else None)
+        Window(clock.earliest(u.sent), clock.latest(u.closes), u.sent if u.sent > -math.inf else None, u.ttl)
         for u in lease.unplaced
     ]
     every = (*lease.unanswered, *placed)
@@ -342,7 +374,9 @@ def _joined_windows(windows: tuple[Window, ...]) -> tuple[Window, ...]:
     joined: list[Window] = []
     for window in sorted(windows, key=lambda w: w.opens):
         if joined and window.opens <= joined[-1].closes:
-            joined[-1] = replace(joined[-1], closes=max(joined[-1].closes, window.closes))
+            last = joined[-1]
+            ttl = _longer(last.ttl, window.ttl)
+            joined[-1] = replace(last, closes=max(last.closes, window.closes), ttl=ttl)
         else:
             joined.append(window)
     return tuple(joined)

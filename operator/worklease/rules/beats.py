@@ -62,12 +62,16 @@ def decide(lease: Lease, now: float) -> Beat | Wait | Rest:
         return Wait(math.inf)
     if now < lease.due:
         return Wait(lease.due)
-    return Beat(lease.value if lease.value is not None else NO_HEARTBEAT, asked_ttl(lease), timeout(lease))
+    expected = lease.value if lease.value is not None else lease.watched or NO_HEARTBEAT
+    return Beat(expected, asked_ttl(lease), timeout(lease))
 
 
 def beat_at_once(lease: Lease, now: float) -> Lease:
-    """Return the lease with its next beat due at once: something happened that the beat will tell about."""
-    return replace(lease, due=min(lease.due, now))
+    """Return the lease with its next beat due at once: something happened that the beat will tell about.
+
+    A claim in doubt waits all the same: sooner, it would take the lease of a holder that lives.
+    """
+    return lease if lease.watched is not None else replace(lease, due=min(lease.due, now))
 
 
 def note_crowded(lease: Lease) -> Lease:

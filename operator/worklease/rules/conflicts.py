@@ -9,7 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from worklease.rules.deadlines import FIRST_RETRY, expiry, least_ttl, slow_retry, try_again
+from worklease.rules.deadlines import (
+    FIRST_RETRY,
+    LONGEST_RETRY_BESIDE_A_HOLDER,
+    expiry,
+    least_ttl,
+    slow_retry,
+    try_again,
+)
 from worklease.rules.lease import (
     ASSUMED_TTL,
     CLOCK_SKEW,
@@ -55,6 +62,8 @@ class ConflictRow:
 def read_conflict(lease: Lease, answer: Conflicted, listed: ListedItem | None) -> Lease:
     """Return the lease after a 412: the verdict of the first row that applies."""
     if (current := answer.current) is None:
+        if listed is not None and not lease.held:
+            return read_list(lease, listed, answer.exchange, is_refused=True)
         refused = RefusedBeat(lease=lease, exchange=answer.exchange, listed=listed)
     else:
         refused = RefusedBeat(
@@ -67,6 +76,23 @@ def read_conflict(lease: Lease, answer: Conflicted, listed: ListedItem | None) -
             ttl=current.ttl_seconds,
         )
     return first_row(AFTER_HOLDING if lease.held else TO_A_FIRST_CLAIM, refused).conclude(refused)
+
+
+def read_list(lease: Lease, listed: ListedItem, exchange: Exchange, *, is_refused: bool = False) -> Lease:
+    """Return the lease that is not held, as the list alone tells; unchanged where the next claim is to tell.
+
+    ``is_refused``: the claim was refused without a word, so that the list is all there is.
+    """
+    value = listed.latest_heartbeat_at or None
+    refused = RefusedBeat(lease=lease, exchange=exchange, listed=listed, is_mute=False, value=value, state=listed.state)
+    if listed.state == "stopped" and not _is_claimed_by_us(refused):
+        # A list that lags may show the former delivery of an id.
+        refused = replace(refused, is_mute=True, state="")
+    row = first_row(TO_A_FIRST_CLAIM, refused)
+    is_claim_to_tell = refused.is_mute or value is None or lease.clock is None
+    if is_claim_to_tell and row.verdict is not End.REQUEUED and not is_refused:
+        return lease
+    return row.conclude(refused)
 
 
 def overruled(lease: Lease, exchange: Exchange, listed: ListedItem) -> Lease | None:
@@ -160,18 +186,35 @@ def _in_a_window(lease: Lease, stamp: float) -> bool:
     return any(window.opens <= stamp <= window.closes for window in lease.unanswered)
 
 
+def _is_a_later_delivery(refused: RefusedBeat) -> bool:
+    """Whether the item was queued once more since a claim of ours was lost, or since somebody held it.
+
+    Somebody else may have polled it by now. Whoever made the resource had polled the item before the first claim.
+    """
+    lease, listed = refused.lease, refused.listed
+    if listed is None or listed.latest_heartbeat_at or not _waits(listed.state):
+        return False
+    queued, found = instant(listed.started_at), instant(lease.refused_value)
+    if found is not None:
+        acknowledged = instant(listed.acknowledged_at)
+        return max(queued or -math.inf, acknowledged or -math.inf) > found
+    if queued is None or lease.clock is None or not lease.unanswered:
+        return False
+    slack = lease.clock.most - lease.clock.least + CLOCK_SKEW
+    return queued > min(window.opens for window in lease.unanswered) + slack
+
+
+def _is_claimed_by_us(refused: RefusedBeat) -> bool:
+    stamp = instant(refused.value)
+    return stamp is not None and _in_a_window(refused.lease, stamp)
+
+
 def _has_no_value(refused: RefusedBeat) -> bool:
     return not refused.value
 
 
 def _is_anothers(refused: RefusedBeat) -> bool:
-    lease, stamp = refused.lease, instant(refused.value)
-    return stamp is None or lease.clock is None or not _in_a_window(lease, stamp)
-
-
-def _is_our_lost_claim(refused: RefusedBeat) -> bool:
-    known = refused.lease.refused_value
-    return refused.value == known and _silence(refused) > _longest_silence(_ttl_of_claim(refused))
+    return refused.lease.clock is None or not _is_claimed_by_us(refused)
 
 
 def _silence(refused: RefusedBeat) -> float:
@@ -190,7 +233,12 @@ def _longest_silence(ttl: float) -> float:
 
 
 def _ttl_of_claim(refused: RefusedBeat) -> float:
-    return max(1.0, refused.ttl or ASSUMED_TTL)
+    """Return the TTL that the claim has if it was applied: the one that the server names, else the one asked for."""
+    if refused.ttl:
+        return max(1.0, refused.ttl)
+    lease, stamp = refused.lease, instant(refused.value)
+    around = [each.ttl for each in lease.unanswered if stamp is not None and each.opens <= stamp <= each.closes]
+    return max((ttl or lease.desired_ttl or ASSUMED_TTL for ttl in around), default=ASSUMED_TTL)
 
 
 # --- What follows ------------------------------------------------------------------------------------------------
@@ -291,8 +339,13 @@ def _adopted(lease: Lease, value: str | None, state: str, now: float) -> Lease:
 
 
 def _unclaimed(lease: Lease) -> Lease:
-    """Return the lease without the value that was taken for our lost claim's: the next try is a first claim again."""
-    return replace(lease, value=None)
+    """Return the lease without the value that may be our lost claim's: the next try is a first claim again."""
+    return replace(lease, watched=None)
+
+
+def _leave_it_to_the_next(refused: RefusedBeat) -> Lease:
+    message = "the work item went back to the queue before its claim was answered; a new delivery is a new resource"
+    return ended(refused.lease, End.REQUEUED, message)
 
 
 def _claim_again(refused: RefusedBeat) -> Lease:
@@ -301,12 +354,14 @@ def _claim_again(refused: RefusedBeat) -> Lease:
 
 def _claim_when_acknowledged(refused: RefusedBeat) -> Lease:
     message = f"the work item is {refused.state} and cannot be claimed yet: it must be polled and acknowledged"
-    return _claim_slowly(_note_refused_value(refused), refused, Trouble.NOT_ACKNOWLEDGED, message)
+    return _claim_slowly(_unclaimed(refused.lease), refused, Trouble.NOT_ACKNOWLEDGED, message)
 
 
 def _leave_it_to_the_holder(refused: RefusedBeat) -> Lease:
     message = f"another worker holds the lease; its last heartbeat is {refused.value}"
-    return _claim_slowly(_note_refused_value(refused), refused, Trouble.HELD_BY_ANOTHER, message)
+    lease = _note_refused_value(refused)
+    due = refused.exchange.done + slow_retry(lease, LONGEST_RETRY_BESIDE_A_HOLDER)
+    return troubled(lease, Trouble.HELD_BY_ANOTHER, message, due)
 
 
 def _claim_slowly(lease: Lease, refused: RefusedBeat, trouble: Trouble, message: str) -> Lease:
@@ -314,20 +369,15 @@ def _claim_slowly(lease: Lease, refused: RefusedBeat, trouble: Trouble, message:
 
 
 def _note_refused_value(refused: RefusedBeat) -> Lease:
-    """Return the lease with a note of the value that refused its claim: whether nobody beats shows at the next 412."""
+    """Return the lease with a note of the value that was found: what is queued later is another delivery."""
     return replace(_unclaimed(refused.lease), refused_value=refused.value)
-
-
-def _adopt_the_lost_claim(refused: RefusedBeat) -> Lease:
-    lease = replace(refused.lease, ttl=_ttl_of_claim(refused))
-    return _adopted(lease, refused.value, refused.state, refused.exchange.done)
 
 
 def _watch(refused: RefusedBeat) -> Lease:
     message = f"the claim's answer was lost; whether {refused.value} is ours shows if nobody beats meanwhile"
     done, silent = refused.exchange.done, _silence(refused)
     due = max(done + FIRST_RETRY, done + _longest_silence(_ttl_of_claim(refused)) - silent)
-    return troubled(_note_refused_value(refused), Trouble.IN_DOUBT, message, due)
+    return troubled(replace(_note_refused_value(refused), watched=refused.value), Trouble.IN_DOUBT, message, due)
 
 
 # --- The tables --------------------------------------------------------------------------------------------------
@@ -366,6 +416,12 @@ AFTER_HOLDING: Final = (
 """A 412 to a beat of a lease that is held."""
 
 TO_A_FIRST_CLAIM: Final = (
+    ConflictRow(
+        "listed as waiting, and queued or acknowledged later than the claim that was lost or the value that was found",
+        _is_a_later_delivery,
+        End.REQUEUED,
+        _leave_it_to_the_next,
+    ),
     ConflictRow("it does not say its value", _is_mute, Trouble.IN_DOUBT, _claim_again),
     ConflictRow("it is `stopped`", _is_stopped, End.STOPPED, _stop),
     ConflictRow("it has no value", _has_no_value, Trouble.NOT_ACKNOWLEDGED, _claim_when_acknowledged),
@@ -375,12 +431,6 @@ TO_A_FIRST_CLAIM: Final = (
         Trouble.HELD_BY_ANOTHER,
         _leave_it_to_the_holder,
     ),
-    ConflictRow(
-        "its value was met before, and is older than a worker would let it become",
-        _is_our_lost_claim,
-        Adoption.LOST_CLAIM,
-        _adopt_the_lost_claim,
-    ),
     ConflictRow("anything else", _always, Trouble.IN_DOUBT, _watch),
 )
-"""A 412 to a beat of a lease that is not held: whatever the list may show, nothing is at stake."""
+"""A 412 to a beat of a lease that is not held. Where it does not say its value, what the list shows stands for it."""

@@ -27,8 +27,14 @@ LONGEST_KEY_RETRY: Final = 10.0
 FIRST_CLAIM_RETRY: Final = 1.0
 """Seconds before a refused claim is tried again: an acknowledgement may be on its way."""
 
-LONGEST_CLAIM_RETRY: Final = 60.0
-"""Seconds between refused claims at most: the holder may be at work for hours."""
+LONGEST_CLAIM_RETRY: Final = 8.0
+"""Seconds, give or take a fifth, between refused claims while nobody is known to hold the item.
+
+Some servers queue an item again that is not claimed within 30 s of its acknowledgement.
+"""
+
+LONGEST_RETRY_BESIDE_A_HOLDER: Final = 60.0
+"""Seconds between claims on an item that another worker holds at most: it may be at work for hours."""
 
 SHORTEST_GAP: Final = 1 / 3
 """The least part of an interval between two routine beats, when crowded beats are spread."""
@@ -222,9 +228,9 @@ def dense_retry(lease: Lease) -> float:
     return _retry(lease, min(FIRST_RETRY, longest), longest)
 
 
-def slow_retry(lease: Lease) -> float:
+def slow_retry(lease: Lease, longest: float = LONGEST_CLAIM_RETRY) -> float:
     """Return the seconds before a refused claim is tried again: nothing that we hold is at risk."""
-    return _retry(lease, FIRST_CLAIM_RETRY, LONGEST_CLAIM_RETRY)
+    return _retry(lease, FIRST_CLAIM_RETRY, longest)
 
 
 def _retry(lease: Lease, first: float, longest: float) -> float:

@@ -75,6 +75,8 @@ class Window:
     closes: float
     sent: float | None = None
     """When this process sent the beat (monotonic); None: an earlier process did."""
+    ttl: float | None = None
+    """The TTL, in seconds, that the beat asked for; None: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Unplaced:
     sent: float
     """Minus infinity means any time since the last accepted value."""
     closes: float
+    ttl: float | None = None
+    """The TTL, in seconds, that the beat asked for; None: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,7 @@ class Adoption(StrEnum):
     LISTED = "Listed"
     """A 412 does not name the value, and the list names such a stamp."""
     LOST_CLAIM = "LostClaim"
-    """The answer to a first claim was lost, and nobody else beats."""
+    """The answer to a first claim was lost, nobody else beats, and a beat with the value found was accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +194,9 @@ class Lease:
     unanswered: tuple[Window, ...] = ()
     unplaced: tuple[Unplaced, ...] = ()
     refused_value: str | None = None
-    """The value that the last 412 to a claim named: another holder's, or that of our own unanswered claim."""
+    """The value that was last found at a claim: another holder's, or that of our own unanswered claim."""
+    watched: str | None = None
+    """What the next claim carries: a value that may be our lost claim's, once a live holder would have renewed it."""
 
     words: Words | None = None
     claimed: float | None = None

@@ -119,7 +119,10 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True)
 class ListedItem:
-    """A work item as the list shows it. ``started_at`` is its entry to the queue: id and entry name the delivery."""
+    """A work item as the list shows it. ``started_at`` is its entry to the queue: id and entry name the delivery.
+
+    Some servers stamp it with the first beat instead, and there an item that waits has none.
+    """
 
     state: str
     started_at: str | None

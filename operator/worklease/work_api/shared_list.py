@@ -7,13 +7,14 @@ asked for: an older one may not show yet what the doubt is about.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pydantic import SecretStr
 
-from worklease.rules.outcomes import ListAnswer, ListNotRead, ListRefused, NotListed
+from worklease.rules.outcomes import ListAnswer, ListedItem, ListNotRead, ListRefused, NotListed
 from worklease.work_api.budget import Budget, BudgetRequest, CallClass
 from worklease.work_api.client import ListPage, WorkApi
 
@@ -34,6 +35,9 @@ TRIES: Final = 3
 MOST_PAGES: Final = 1_000
 """Pages that are read for one set of questions at most: more is a list that goes in circles."""
 
+RECENT: Final = 60.0
+"""Seconds for which a list will do for those who have nothing in doubt: they wait for who may work for minutes."""
+
 _Reply = ListPage | ListRefused | ListNotRead
 
 _log = logging.getLogger(__name__)
@@ -48,6 +52,14 @@ class _Question:
     answer: "asyncio.Future[ListAnswer]"
 
 
+@dataclass(frozen=True, slots=True)
+class _RecentList:
+    """What a first page showed, and when it was asked for."""
+
+    at: float
+    items: Mapping[str, ListedItem]
+
+
 class SharedList:
     """The lists under way, by environment and key."""
 
@@ -55,13 +67,25 @@ class SharedList:
         self._work_api = work_api
         self._budget = budget
         self._readers: dict[tuple[str, str], _Reader] = {}
+        self._recent: dict[tuple[str, str], _RecentList] = {}
+        """What the last first pages showed."""
+
+    async def ask_once_a_minute(
+        self, environment_id: str, key: SecretStr, work_id: str, request: BudgetRequest
+    ) -> ListAnswer:
+        """Return what a list of the last minute shows of an item; only if there is none, the list is read."""
+        recent = self._recent.get((environment_id, key.get_secret_value()))
+        if recent is None or self._budget.now >= recent.at + RECENT:
+            return await self.ask(environment_id, key, work_id, request)
+        return recent.items.get(work_id) or ListNotRead("the list was read within the last minute")
 
     async def ask(self, environment_id: str, key: SecretStr, work_id: str, request: BudgetRequest) -> ListAnswer:
         """Return what the list shows of an item, or why that is not known; ``request`` is for the turn of each page."""
         place = (environment_id, key.get_secret_value())
         reader = self._readers.get(place)
         if reader is None:
-            reader = self._readers[place] = _Reader(self._work_api, self._budget, environment_id, key)
+            note = partial(self._keep, place)
+            reader = self._readers[place] = _Reader(self._work_api, self._budget, environment_id, key, note)
         question = _Question(work_id, request, asyncio.get_running_loop().create_future())
         reader.add(question)
         try:
@@ -71,6 +95,15 @@ class SharedList:
             if reader.is_idle and self._readers.get(place) is reader:
                 del self._readers[place]
 
+    def _keep(self, place: tuple[str, str], recent: _RecentList) -> None:
+        """Keep a first page for a minute; a key that is used no more is not remembered."""
+        self._recent[place] = recent
+        asyncio.get_running_loop().call_later(RECENT, self._drop, place, recent)
+
+    def _drop(self, place: tuple[str, str], recent: _RecentList) -> None:
+        if self._recent.get(place) is recent:
+            del self._recent[place]
+
 
 class _Reader:
     """The reading of one environment's list with one key.
@@ -79,11 +112,20 @@ class _Reader:
     further ones, which goes on for one set of questions at a time.
     """
 
-    def __init__(self, work_api: WorkApi, budget: Budget, environment_id: str, key: SecretStr) -> None:
+    def __init__(
+        self,
+        work_api: WorkApi,
+        budget: Budget,
+        environment_id: str,
+        key: SecretStr,
+        note: Callable[[_RecentList], None],
+    ) -> None:
         self._work_api = work_api
         self._budget = budget
         self._environment_id = environment_id
         self._key = key
+        self._note = note
+        """Keeps a first page for those who can do with it."""
         self._open: set[_Question] = set()
         """Who waits for an answer."""
         self._new: set[_Question] = set()
@@ -167,6 +209,8 @@ class _Reader:
             _log.warning("list not read environment=%s: %s", self._environment_id, page.message)
             _answer(asked, page)
             return None
+        if place is None:
+            self._note(_RecentList(began, page.items))
         for each in earlier:
             if (listed := page.items.get(each.work_id)) is not None:
                 _answer([each], listed)

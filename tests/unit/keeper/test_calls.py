@@ -4,6 +4,8 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import Callable
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -167,3 +169,31 @@ async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:
         await until(lambda: is_let_go(there), "the end of the finalizer")
         (left,) = [each for each in there.published if isinstance(each, Orphaned)]
         assert left.about.name == "lease-1"
+
+
+async def test_a_lost_claim_is_looked_for_in_the_list_and_held_though_no_412_says_what_is() -> None:
+    found = ""
+
+    def server(seen: Seen) -> Answer:
+        nonlocal found
+        dated = {"date": format_datetime(datetime.now(UTC), usegmt=True)}
+        if seen.method == "GET":
+            row = {"id": "work_1", "type": "work", "state": "active", "latest_heartbeat_at": found}
+            return Answer(body={"data": [row], "next_page": None})
+        if len(beats()) == 1:
+            found = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            return Answer(status=504, body=b"the gateway's")
+        if seen.query["expected_last_heartbeat"] == [found]:
+            return Answer(body=RENEWED | {"ttl_seconds": 1}, headers=dated)
+        return Answer(status=412, body={"type": "error", "error": {"type": "x", "message": "no"}}, headers=dated)
+
+    async with keeping(kubernetes(configmaps=Answer())) as world:
+
+        def beats() -> list[str]:
+            sent = (seen for seen in world.work_api.seen if seen.method == "POST")
+            return [seen.query["expected_last_heartbeat"][0] for seen in sent]
+
+        world.work_api.script = server
+        world.keeper.see(resource(ttlSeconds=1))
+        await until(lambda: found in beats(), "the claim that carries the value found")
+        assert beats() == ["NO_HEARTBEAT", "NO_HEARTBEAT", found]

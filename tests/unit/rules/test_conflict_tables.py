@@ -47,7 +47,7 @@ def test_the_document_names_the_functions_of_each_row(head: str) -> None:
 DOUBTED = observe(held(), unanswered(130))
 LOST_CLAIM = observe(Lease(), unanswered(100))
 MUTE = Conflicted(exchange(160), None)
-FOUND_BEFORE = observe(LOST_CLAIM, refused(111, stamp(100.2)))
+HELD_BY_ANOTHER = observe(Lease(), refused(111, stamp(105)))
 
 AFTER_HOLDING_CASES: tuple[tuple[Lease, Conflicted, ListedItem | None], ...] = (
     (DOUBTED, refused(160, stamp(130.2)), ListedItem("stopped", stamp(90), stamp(130.2))),
@@ -63,11 +63,11 @@ AFTER_HOLDING_CASES: tuple[tuple[Lease, Conflicted, ListedItem | None], ...] = (
 """For each row a refusal that meets it, and no row above."""
 
 FIRST_CLAIM_CASES: tuple[tuple[Lease, Conflicted, ListedItem | None], ...] = (
+    (HELD_BY_ANOTHER, MUTE, ListedItem("starting", stamp(150))),
     (LOST_CLAIM, MUTE, ListedItem("stopped", stamp(10))),
     (LOST_CLAIM, refused(160, None, state="stopped"), None),
     (LOST_CLAIM, refused(160, None, state="queued"), None),
     (LOST_CLAIM, refused(160, stamp(159)), None),
-    (FOUND_BEFORE, refused(160, stamp(100.2)), None),
     (LOST_CLAIM, refused(160, stamp(100.2)), None),
 )
 

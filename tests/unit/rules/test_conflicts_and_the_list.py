@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from support.lease_samples import exchange, held, refused, stamp, unanswered
-from worklease.rules.answers import is_doubtful, observe
-from worklease.rules.lease import End, Trouble
-from worklease.rules.outcomes import Conflicted, ListedItem, NotReady
+from worklease.rules.answers import is_claim_in_doubt, is_doubtful, look_before_claim, observe
+from worklease.rules.beats import NO_HEARTBEAT, Beat, decide
+from worklease.rules.lease import End, Lease, Trouble
+from worklease.rules.outcomes import Conflicted, ListAnswer, ListedItem, ListNotRead, NotListed, NotReady
 
 
 def test_the_list_is_asked_before_an_adoption() -> None:
@@ -112,3 +113,91 @@ def test_a_list_that_lags_by_a_delivery_does_not_overrule_a_412_that_names_our_s
 def test_a_mute_412_beside_the_former_deliverys_row_decides_nothing() -> None:
     listed = ListedItem("stopped", stamp(10), stamp(40))
     assert observe(held(), Conflicted(exchange(130), None), listed).trouble is Trouble.IN_DOUBT
+
+
+# --- To a first claim --------------------------------------------------------------------------------------------
+
+MUTE = Conflicted(exchange(111), None)
+
+
+def test_a_lost_claim_is_found_by_the_list_where_a_412_says_nothing() -> None:
+    lease = observe(Lease(desired_ttl=15), unanswered(100, 2.5, asked=15))
+    assert is_doubtful(lease, MUTE)
+    lease = observe(lease, MUTE, ListedItem("active", None, stamp(100.2)))
+    assert lease.trouble is Trouble.IN_DOUBT
+    again = decide(lease, lease.due)
+    assert isinstance(again, Beat)
+    assert again.expected == stamp(100.2)
+    assert lease.due <= 100.2 + 15 - 1.25, "by the TTL that was asked for: there is time for this beat"
+
+
+@pytest.mark.parametrize(
+    ("listed", "trouble"),
+    [
+        (ListedItem("queued", stamp(10)), Trouble.NOT_ACKNOWLEDGED),
+        (ListedItem("starting", None), Trouble.NOT_ACKNOWLEDGED),
+        (ListedItem("active", None, stamp(105)), Trouble.HELD_BY_ANOTHER),
+        (ListedItem("stopped", stamp(10), stamp(20)), Trouble.IN_DOUBT),
+        (NotListed(), Trouble.IN_DOUBT),
+        (None, Trouble.IN_DOUBT),
+    ],
+)
+def test_the_list_tells_who_holds_an_item_where_a_412_says_nothing(listed: ListAnswer | None, trouble: Trouble) -> None:
+    lease = observe(Lease(), MUTE, listed)
+    assert (lease.trouble, lease.held, lease.end) == (trouble, False, None)
+
+
+def test_a_stopped_row_ends_a_claim_only_with_a_value_of_that_claim() -> None:
+    lease = observe(Lease(), unanswered(100))
+    assert observe(lease, MUTE, ListedItem("stopped", stamp(10), stamp(20))).end is None
+    assert observe(lease, MUTE, ListedItem("stopped", stamp(10), stamp(100.2))).end is End.STOPPED
+
+
+LOST = observe(observe(Lease(), unanswered(100, 1)), NotReady(exchange(101.2), "not now"))
+FOUND = observe(Lease(), Conflicted(exchange(101.2), None), ListedItem("active", None, stamp(95)))
+
+
+@pytest.mark.parametrize(
+    ("lease", "listed"),
+    [
+        (LOST, ListedItem("starting", stamp(130))),
+        (LOST, ListedItem("queued", stamp(130))),
+        (FOUND, ListedItem("starting", stamp(130))),
+        (FOUND, ListedItem("starting", None, None, stamp(140))),
+    ],
+)
+def test_a_claim_that_was_never_held_does_not_take_a_later_delivery(lease: Lease, listed: ListedItem) -> None:
+    assert is_claim_in_doubt(lease)
+    assert look_before_claim(lease, listed, 150).end is End.REQUEUED
+
+
+@pytest.mark.parametrize("lease", [LOST, FOUND])
+@pytest.mark.parametrize(
+    "seen", [ListedItem("starting", stamp(94), None, stamp(94.5)), ListedItem("starting", None), NotListed(), None]
+)
+def test_a_look_that_tells_of_no_other_delivery_leaves_the_claim_as_it_is(
+    lease: Lease, seen: ListAnswer | None
+) -> None:
+    assert look_before_claim(lease, seen, 150) == lease
+    again = decide(lease, 1000)
+    assert isinstance(again, Beat)
+    assert again.expected == NO_HEARTBEAT
+
+
+def test_an_item_that_is_claimed_within_a_second_of_its_entry_to_the_queue_is_no_later_delivery() -> None:
+    assert look_before_claim(LOST, ListedItem("starting", stamp(99.5)), 150) == LOST
+
+
+def test_a_look_at_the_list_before_a_claim_finds_what_became_of_the_lost_one() -> None:
+    watched = look_before_claim(LOST, ListedItem("active", stamp(90), stamp(100.2)), 110)
+    assert watched.watched == stamp(100.2)
+    assert watched.due > 110
+    assert not is_claim_in_doubt(watched), "a value takes nothing but itself"
+    others = look_before_claim(LOST, ListedItem("active", stamp(90), stamp(120)), 125)
+    assert others.trouble is Trouble.HELD_BY_ANOTHER
+
+
+def test_a_first_claim_needs_no_look_at_the_list() -> None:
+    assert not is_claim_in_doubt(Lease())
+    assert not is_claim_in_doubt(observe(Lease(), MUTE, ListNotRead("no")))
+    assert not is_claim_in_doubt(held())

@@ -15,7 +15,7 @@ from worklease.rules.outcomes import ListAnswer, ListedItem, ListNotRead, ListRe
 from worklease.telemetry import SILENT, Publisher, TelemetryEvent, TurnGiven
 from worklease.work_api.budget import Budget, BudgetRequest, Rank
 from worklease.work_api.client import WorkApi
-from worklease.work_api.shared_list import MOST_PAGES, PAGE_TIMEOUT, PATIENCE, TRIES, SharedList
+from worklease.work_api.shared_list import MOST_PAGES, PAGE_TIMEOUT, PATIENCE, RECENT, TRIES, SharedList
 
 ACTIVE = ListedItem("active", VALUE)
 MANY_A_MINUTE = 60_000  # so that each call needs a turn, and gets it at once
@@ -87,6 +87,28 @@ async def lists_of() -> AsyncIterator[Callable[..., Lists]]:
 @pytest.fixture
 def lists(lists_of: Callable[..., Lists]) -> Lists:
     return lists_of()
+
+
+# --- Who can do with an older one ----------------------------------------------------------------------------------
+
+
+async def test_who_has_nothing_in_doubt_asks_for_the_list_once_a_minute(lists_of: Callable[..., Lists]) -> None:
+    now = [0.0]
+    lists = lists_of(clock=lambda: now[0])
+    lists.server.script = always(page(item(1)))
+
+    async def look(work_id: str) -> ListAnswer:
+        return await lists.shared.ask_once_a_minute("env/1", SecretStr(KEY), work_id, request())
+
+    assert await look("work_1") == ACTIVE
+    assert await look("work_1") == ACTIVE
+    assert isinstance(await look("work_2"), ListNotRead), "an item that came since may be on no page yet"
+    assert len(lists.server.seen) == 1
+    assert await lists.ask("work_1") == ACTIVE
+    assert len(lists.server.seen) == 2, "who is in doubt gets a page of his own"
+    now[0] += RECENT
+    assert await look("work_2") == NotListed()
+    assert len(lists.server.seen) == 3
 
 
 # --- How far it is read --------------------------------------------------------------------------------------------
