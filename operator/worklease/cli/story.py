@@ -58,7 +58,7 @@ NEXT: Final[Mapping[str, str]] = {
     ),
     Reason.IN_DOUBT: (
         "The operator asks again within seconds. If the server has the value of one of the operator's heartbeats, the "
-        "lease goes on; if it has another worker's, the lease is TakenOver. No deadline moves meanwhile."
+        "lease goes on and counts from there; if it has another worker's, the lease is TakenOver."
     ),
     Reason.UNREACHABLE: (
         "The operator retries, often while the lease is at risk. Nothing needs to be done here once the Work API can "

@@ -20,7 +20,7 @@ WORK_SECRET: Final = "work-secret"  # noqa: S105 (as above)
 """Of these the operator reads the first two; the last is for a worker behind the proxy."""
 
 CACHE_SECONDS: Final = 30.0
-"""Seconds for which a key is used before its Secret is read again; after a refused key it is read at once."""
+"""Seconds after which no key is used unless its Secret was read again; after a refused key it is read at once."""
 
 UNUSED_SECONDS: Final = 12 * 3600.0
 """Seconds after which a Secret that nobody asks about is forgotten, and its keys with it. A held lease asks at each
@@ -70,18 +70,23 @@ class Credentials:
         self._refused: dict[Name, Key] = {}
         """The first keys that were refused, each until its Secret changes or its other key is refused too."""
         self._reading: dict[Name, asyncio.Task[Key | NoKey]] = {}
+        self._asked: dict[Name, float] = {}
+        """When somebody asked for a key last."""
         self._tidied = clock()
 
     async def key(self, namespace: str, name: str) -> Key | NoKey:
         """Return the key of a Secret.
 
         A key that is known is returned at once, and its Secret read again in the background: a beat that has a key
-        never waits for Kubernetes.
+        never waits for Kubernetes. So that comes early: when the key would be too old for who asks next, if that is as
+        long from now as the last time.
         """
-        known = self._known.get((namespace, name))
+        now = self._clock()
+        known, asked = self._known.get((namespace, name)), self._asked.get((namespace, name), now)
+        self._asked[namespace, name] = now
         if known is None or isinstance(known.found, NoKey):
             return self._chosen((namespace, name), await self._read(namespace, name))
-        if self._clock() - known.at > CACHE_SECONDS:
+        if now - known.at + (now - asked) > CACHE_SECONDS:
             self._start(namespace, name)
         return self._chosen((namespace, name), known.found)
 
@@ -173,6 +178,7 @@ class Credentials:
             del self._known[at]
             self._last.pop(at, None)
             self._refused.pop(at, None)
+            self._asked.pop(at, None)
 
 
 def _has(found: Key | NoKey, key: Key) -> bool:

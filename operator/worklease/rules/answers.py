@@ -239,7 +239,7 @@ def _not_extended(lease: Lease, answer: Answered) -> Lease:
         taken = lease
     else:
         taken = replace(lease, value=answer.last_heartbeat, unanswered=(), unplaced=())
-    message = "the server answered, but did not extend the lease"
+    message = f"the server answered that the item is {answer.state or 'in no state'}, but did not extend the lease"
     due = answer.exchange.done + dense_retry(taken)
     return troubled(replace(taken, stopping_seen=False), Trouble.NOT_EXTENDED, message, due)
 

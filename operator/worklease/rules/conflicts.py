@@ -31,6 +31,9 @@ from worklease.rules.lease import (
 )
 from worklease.rules.outcomes import Conflicted, Exchange, ListedItem
 
+LONGEST_LAG: Final = 10.0
+"""Seconds by which a list may be behind: what it shows of an item may be from before the item was claimed."""
+
 MUTE_MESSAGE: Final = "the server refused the value and does not say what it has"
 
 
@@ -148,6 +151,14 @@ def _is_mute(refused: RefusedBeat) -> bool:
 def _is_mute_and_listed_as_ours(refused: RefusedBeat) -> bool:
     listed = refused.listed
     return refused.is_mute and listed is not None and _is_ours(refused.lease, listed.latest_heartbeat_at)
+
+
+def _is_mute_and_listed_as_queued(refused: RefusedBeat) -> bool:
+    """Whether a 412 says nothing, and the list shows that nobody holds the item, as not even an older list would."""
+    lease, listed = refused.lease, refused.listed
+    if not refused.is_mute or listed is None or listed.state != "queued" or listed.latest_heartbeat_at:
+        return False
+    return lease.claimed is not None and refused.exchange.sent > lease.claimed + LONGEST_LAG
 
 
 def _is_stopped(refused: RefusedBeat) -> bool:
@@ -406,6 +417,12 @@ AFTER_HOLDING: Final = (
         _is_mute_and_listed_as_ours,
         Adoption.LISTED,
         _adopt_from_the_list,
+    ),
+    ConflictRow(
+        "it does not say its value, and is listed as `queued` without one",
+        _is_mute_and_listed_as_queued,
+        End.REQUEUED,
+        _requeue,
     ),
     ConflictRow("it does not say its value", _is_mute, Trouble.IN_DOUBT, _decide_nothing),
     ConflictRow("it is `stopped`", _is_stopped, End.STOPPED, _stop),

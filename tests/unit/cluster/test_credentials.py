@@ -153,9 +153,21 @@ async def test_a_key_in_hand_is_given_without_asking(
 ) -> None:
     server.script = always(secret(environment_key=KEY))
     first = await key_of(credentials)
-    clock.now += CACHE_SECONDS - 1
+    clock.now += CACHE_SECONDS / 3
     assert await key_of(credentials) is first
     assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("gap", [7.0, 10.0, 20.0, 30.0])
+async def test_no_beat_uses_a_key_that_was_read_longer_than_thirty_seconds_ago(
+    gap: float, server: ScriptedServer, credentials: Credentials, clock: Clock
+) -> None:
+    server.script = lambda _: secret(environment_key=f"sk-{clock.now}")
+    for _ in range(12):
+        key = await key_of(credentials)
+        assert clock.now - float(key.value.get_secret_value().removeprefix("sk-")) <= CACHE_SECONDS
+        await asyncio.gather(*(each for each in asyncio.all_tasks() if each.get_name().startswith("secret ")))
+        clock.now += gap
 
 
 async def test_a_key_in_hand_is_looked_after_in_the_background(

@@ -67,6 +67,7 @@ def test_the_servers_words_are_noted_verbatim_whatever_follows_from_them(state: 
 def test_a_first_claim_that_extends_nothing_carries_no_value_of_others() -> None:
     lease = observe(Lease(), answered(100, stamp(95), extended=False))
     assert (lease.held, lease.value, lease.trouble) == (False, None, Trouble.NOT_EXTENDED)
+    assert "the item is active" in lease.message
 
 
 def test_an_extension_without_a_value_is_doubt_and_never_an_omitted_value() -> None:

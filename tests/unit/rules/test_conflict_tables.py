@@ -54,6 +54,7 @@ AFTER_HOLDING_CASES: tuple[tuple[Lease, Conflicted, ListedItem | None], ...] = (
     (DOUBTED, refused(160, stamp(130.2), state="stopped"), ListedItem("queued", stamp(120))),
     (DOUBTED, refused(160, stamp(130.2), state="stopped"), ListedItem("active", stamp(120))),
     (DOUBTED, MUTE, ListedItem("active", stamp(10), stamp(130.2))),
+    (DOUBTED, MUTE, ListedItem("queued", None)),
     (DOUBTED, MUTE, ListedItem("active", stamp(10), stamp(400))),
     (DOUBTED, refused(160, None, state="stopped"), None),
     (DOUBTED, refused(160, stamp(130.2), state="queued"), None),

@@ -115,6 +115,14 @@ def test_a_mute_412_beside_the_former_deliverys_row_decides_nothing() -> None:
     assert observe(held(), Conflicted(exchange(130), None), listed).trouble is Trouble.IN_DOUBT
 
 
+@pytest.mark.parametrize("started", [None, stamp(10)])
+def test_a_412_without_a_word_and_a_list_that_says_queued_are_requeued_at_once(started: str | None) -> None:
+    refusal = Conflicted(exchange(130), None)
+    assert observe(held(), refusal, ListedItem("queued", started)).end is End.REQUEUED
+    young = observe(held(), Conflicted(exchange(105), None), ListedItem("queued", started))
+    assert young.trouble is Trouble.IN_DOUBT, "the list may be from before the claim"
+
+
 # --- To a first claim --------------------------------------------------------------------------------------------
 
 MUTE = Conflicted(exchange(111), None)
