@@ -187,6 +187,12 @@ class LeaseMachine(RuleBasedStateMachine):
         self.world.add_pod(grace, controller=controller, foreign=False)
         self.world.advance(self.world.now)
 
+    @precondition(lambda self: self.world.is_early() and not self.unseen)
+    @rule(grace=st.sampled_from((30.0, 600.0)), finishes=st.sampled_from((None, 0.5, 20.0, math.inf)))
+    def a_worker_behind_the_proxy_starts(self, grace: float, finishes: float | None) -> None:
+        self.world.add_pod(grace, controller=UID, foreign=False, has_proxy=True, finishes=finishes)
+        self.world.advance(self.world.now)
+
     @rule(controller=st.sampled_from(("", "another")))
     def a_foreign_pod_starts(self, controller: str) -> None:
         world = self.world

@@ -15,6 +15,7 @@ from worklease.keeper import record
 from worklease.rules import answers, beats
 from worklease.rules.beats import Beat, Wait
 from worklease.rules.deadlines import expiry, is_fenced
+from worklease.rules.finishing import AskToFinish
 from worklease.rules.lease import End, Lease, Words, instant
 from worklease.rules.lifecycle import BeatNow, EndPod, RemoveFinalizer, Step, StopItem, decide
 from worklease.rules.outcomes import (
@@ -34,7 +35,7 @@ from worklease.rules.outcomes import (
 )
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Pod
-from worklease.rules.situation import Asked, DeletionPolicy, Situation
+from worklease.rules.situation import Asked, AskedToFinish, DeletionPolicy, Situation
 
 UID = "resource"
 RETRY_AFTER = 40.0
@@ -71,6 +72,8 @@ class RealPod:
     ends: float = inf
     was_refused: bool = False
     """Its deletion was sent while Kubernetes was away."""
+    finishes: float | None = None
+    """How long its worker takes to finish once it is asked to; infinite: it does not; None: the asking is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class World:
     pods: dict[str, RealPod] = field(default_factory=dict)
     bound: dict[str, Pod] = field(default_factory=dict)
     deletions: dict[str, Asked] = field(default_factory=dict)
+    finishing: dict[str, AskedToFinish] = field(default_factory=dict)
     graceful_stop: Asked | None = None
     forced_stop: Asked | None = None
     deleting: bool = False
@@ -194,7 +198,7 @@ class World:
             if uid not in self.bound and is_bindable(real.pod, UID, self.lease):
                 self.bound[uid] = real.pod
                 self._update_pod_grace()
-        for _ in range(3):
+        for _ in range(4):  # at most: a stop, the asking of a worker, its pod's deletion where that is refused, nothing
             plan = decide(self.situation(), self.now)
             for step in plan.steps:
                 self._perform(step)
@@ -209,6 +213,7 @@ class World:
             lease=self.lease,
             bound=self.bound,
             deletions=self.deletions,
+            finishing=self.finishing,
             graceful_stop=self.graceful_stop,
             forced_stop=self.forced_stop,
             deleting=self.deleting,
@@ -223,6 +228,8 @@ class World:
         match step:
             case EndPod(uid, _, asked_grace):
                 self._end(self.pods[uid], asked_grace)
+            case AskToFinish(uid, _, seconds):
+                self._let_finish(self.pods[uid], seconds)
             case StopItem(force):
                 self._stop(force=force)
             case BeatNow():
@@ -232,6 +239,20 @@ class World:
                 self.done = True
             case _:
                 raise AssertionError(f"{step} is asked for without a sandbox in the spec")
+
+    def _let_finish(self, real: RealPod, seconds: float) -> None:
+        assert not real.foreign, f"P4: pod {real.pod.uid} is not ours"
+        uid = real.pod.uid
+        before = self.finishing.get(uid)
+        until = self.now + seconds if before is None else before.until
+        if not self.kubernetes_answers:
+            refusals = 1 + (before.refusals if before is not None else 0)
+            self.finishing[uid] = AskedToFinish(self.now, refusals, "away", until=until)
+        elif real.finishes is None:
+            self.finishing[uid] = AskedToFinish(self.now, until=until, is_refused=True)
+        else:
+            self.finishing[uid] = AskedToFinish(self.now, until=until)
+            real.ends = min(real.ends, self.now + real.finishes)
 
     def _end(self, real: RealPod, asked_grace: float | None) -> None:
         assert not real.foreign, f"P4: pod {real.pod.uid} is not ours"
@@ -466,7 +487,7 @@ class World:
             self._happen()
         self.starts += 1
         fresh = Lease(desired_ttl=self.lease.desired_ttl, interval=self.lease.interval, seed=self.starts)
-        self.deletions, self.graceful_stop, self.forced_stop = {}, None, None
+        self.deletions, self.finishing, self.graceful_stop, self.forced_stop = {}, {}, None, None
         if checkpointed is not None:
             found = record.read(checkpointed.text)
             assert found is not None, "this version reads what it writes"
@@ -496,11 +517,21 @@ class World:
 
     # --- Pods ----------------------------------------------------------------------------------------------------
 
-    def add_pod(self, seconds: float, *, controller: str, foreign: bool) -> None:
-        """Add a pod with the item's labels."""
+    def add_pod(
+        self, seconds: float, *, controller: str, foreign: bool, has_proxy: bool = False, finishes: float | None = None
+    ) -> None:
+        """Add a pod with the item's labels; ``finishes`` says how the worker behind its proxy takes a drain."""
         uid = f"pod{len(self.pods) + len(self.bound)}-{self.now}"
-        pod = Pod(uid=uid, name=uid, phase="Running", ready=True, grace=seconds, controller=controller)
-        self.pods[uid] = RealPod(pod, foreign)
+        pod = Pod(
+            uid=uid,
+            name=uid,
+            phase="Running",
+            ready=True,
+            grace=seconds,
+            controller=controller,
+            has_proxy=has_proxy,
+        )
+        self.pods[uid] = RealPod(pod, foreign, finishes=finishes)
 
     def is_early(self) -> bool:
         """Whether a sandbox that starts now can still be told to end in time."""
