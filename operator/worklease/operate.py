@@ -6,6 +6,7 @@ Owns the order of the start and of the end, and the signals. Must not decide any
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from worklease.observability.health import Health, ProbeResult
 from worklease.observability.metrics import FleetCollector, Metrics
 from worklease.observability.server import Page, serve
 from worklease.preflight import PreflightFailed, check, check_work_api
-from worklease.process import notice_suspends
+from worklease.process import notice_jumps, notice_suspends
 from worklease.settings import Settings
 from worklease.telemetry import Publisher
 from worklease.watching.bridge import Bridge
@@ -79,6 +80,7 @@ async def operate(settings: Settings) -> None:
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")
             noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
+            comparing = tasks.create_task(notice_jumps(monotonic, time.time, keeper.note_jump), name="jumps")
             looking = tasks.create_task(_look_for_work_api(clients.work_api), name="Work API")
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
@@ -90,7 +92,7 @@ async def operate(settings: Settings) -> None:
             _log.info("operator stopping: the next process takes the leases over")
             health.say("stopping")
             await _end(clients, keeper, watching)
-            for task in (looking, noticing, writing, reporting, checkpointing):
+            for task in (looking, noticing, comparing, writing, reporting, checkpointing):
                 task.cancel()
 
 

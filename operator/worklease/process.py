@@ -1,6 +1,6 @@
-"""The process and its machine: when Python collects garbage, and whether the machine was suspended.
+"""The process and its machine: when Python collects garbage, and whether the machine was suspended or paused.
 
-Owns the settings of the garbage collector and the comparison of two clocks. Must not know what follows from a suspend.
+Owns the settings of the garbage collector and the comparison of clocks. Must not know what follows from a suspend.
 
 A collection of all objects of ten thousand leases takes a second, in which no beat is sent, and finds next to nothing:
 what a beat leaves behind has no cycles. While a machine is suspended the event loop's timers stand still, but leases go
@@ -74,4 +74,32 @@ async def notice_suspends(
         if ahead - known > SHORTEST_SUSPEND:
             _log.warning("the machine was suspended for %.1f s: checking every lease", ahead - known)
             wake_all()
+        known = ahead
+
+
+# --- Pauses ----------------------------------------------------------------------------------------------------------
+
+SHORTEST_JUMP: Final = 1.0
+"""Seconds by which the wall clock must get ahead to count as a jump: as much as the margin of the shortest lease."""
+
+
+async def notice_jumps(
+    clock: Callable[[], float],
+    wall: Callable[[], float],
+    note_jump: Callable[[float], None],
+    *,
+    every: float = POLL_INTERVAL,
+) -> None:
+    """Report each jump of the wall clock ahead of the monotonic one, in seconds, until cancelled.
+
+    While a virtual machine is paused, all of its clocks stand still. When it goes on, its host or NTP sets the wall
+    clock, and nothing else tells of the pause.
+    """
+    known = wall() - clock()
+    while True:
+        await asyncio.sleep(every)
+        ahead = wall() - clock()
+        if ahead - known > SHORTEST_JUMP:
+            _log.warning("the wall clock went ahead by %.1f s, as after a pause: asking for every lease", ahead - known)
+            note_jump(ahead - known)
         known = ahead

@@ -1,4 +1,4 @@
-"""The operator notices by two clocks that the machine was suspended."""
+"""The operator notices by two clocks that the machine was suspended, or paused."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from support.scripted_server import until
-from worklease.process import notice_suspends
+from worklease.process import notice_jumps, notice_suspends
 
 
 async def test_a_suspend_wakes_everything_once_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -32,5 +32,23 @@ async def test_a_suspend_wakes_everything_once_and_is_logged(caplog: pytest.LogC
         await until(lambda: looks > seen + 3, "more looks")
         assert woken == [1]
         assert "suspended for 90" in caplog.text
+    finally:
+        noticing.cancel()
+
+
+async def test_a_wall_clock_that_jumps_ahead_is_reported_once_and_one_that_is_set_back_is_not() -> None:
+    ahead, reported, looks = [0.0], [0.0], 0
+
+    def wall() -> float:
+        nonlocal looks
+        looks += 1
+        return 1000.0 + ahead[0]
+
+    noticing = asyncio.create_task(notice_jumps(lambda: 5.0, wall, reported.append, every=0.01))
+    try:
+        for jump in (0.9, 21.0, 20.0, 3.0):
+            ahead[0], seen = jump, looks
+            await until(lambda seen=seen: looks > seen + 3, "looks at the clocks")  # type: ignore[misc]
+        assert reported[1:] == [pytest.approx(20.1)]
     finally:
         noticing.cancel()

@@ -22,9 +22,11 @@ from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.resume import resume, without_status
 from worklease.keeper.turns import Turns
+from worklease.rules.clock_error import jumped
 from worklease.rules.conditions import invalid
 from worklease.rules.lease import Lease
 from worklease.rules.reasons import Kind
+from worklease.rules.situation import RECHECK, Asked
 
 TIMER_GRACE: Final = 1.0
 """Seconds after which a resource's turns begin without its timer: Kopf may not be running."""
@@ -196,6 +198,22 @@ class Keeper:
     def wake_all(self) -> None:
         """Have every resource take a turn now."""
         for kept in self._fleet:
+            kept.turn.add()
+
+    def note_jump(self, seconds: float) -> None:
+        """Have a beat tell of each held lease, as after a start: the machine may have been paused for so long.
+
+        A beat under way may have been sent before the pause, so its answer would be dated too late: it is broken off.
+        """
+        now = self._clock()
+        for kept in self._fleet:
+            if not kept.newest_lease().held:
+                continue
+            calls = kept.calls
+            calls.graceful_stop = calls.forced_stop = Asked(now - RECHECK, in_doubt=now)
+            if "beat" in calls.under_way and "beat" not in calls.unsent:
+                calls.under_way["beat"].cancel()
+            kept.observed.append(partial(jumped, seconds=seconds, now=now))
             kept.turn.add()
 
     def overdue(self) -> float:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
 from worklease.rules.beats import restore
+from worklease.rules.clock_error import unsure
 from worklease.rules.deadlines import timeout
 from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words
 from worklease.rules.pods import Cause, Ending, Follows
@@ -217,7 +218,7 @@ def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, mom
     reprieve = held.reprieve
     if reprieve is not None and record.reprieve is not None:
         reprieve = min(reprieve, record.reprieve + shift)
-    return replace(
+    held = replace(
         held,
         first=record.first,
         reprieve=reprieve,
@@ -225,6 +226,7 @@ def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, mom
         refused_ttl=record.refused,
         unanswered=(*(Window(opens, closes) for opens, closes in record.windows), *held.unanswered),
     )
+    return held if record.boot == BOOT else unsure(held, now)
 
 
 def _resume_claim(record: Record, fresh: Lease, shift: float, now: float) -> Lease:

@@ -20,6 +20,7 @@ from worklease.cluster.pod_template import pod_name
 from worklease.keeper import record
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.rules.beats import restore
+from worklease.rules.clock_error import unsure
 from worklease.rules.lease import End, Lease, Words
 from worklease.rules.pods import Pod
 from worklease.rules.reasons import Kind, Reason, Verdict
@@ -143,6 +144,7 @@ def _newest(
         words=words,
         now=now,
     )
+    shown = unsure(shown, now)
     return shown if recorded.sent is None else replace(shown, first=recorded.first)
 
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import assert_never
 
+from worklease.rules.clock_error import corrected
 from worklease.rules.conflicts import overruled, read_conflict, read_list
 from worklease.rules.deadlines import (
     changed_ttl,
@@ -61,7 +62,9 @@ def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> L
     """Return the lease after ``outcome``; ``seen`` is what the list shows of the item, if the list was asked."""
     if lease.end is not None:
         return lease
-    lease = _place(replace(lease, clock=_read_clock(lease.clock, outcome), words=_read_words(lease.words, outcome)))
+    known = lease.clock
+    lease = _place(replace(lease, clock=_read_clock(known, outcome), words=_read_words(lease.words, outcome)))
+    lease = corrected(lease, known)
     listed = seen if isinstance(seen, ListedItem) else None
     match outcome:
         case Answered():

@@ -33,6 +33,8 @@ class ServerClock:
     most: float
     dated_at: float | None = None
     """When one of the API's own answers to this process told it (monotonic); None: it was read from a stamp."""
+    is_restored: bool = False
+    """Whether it follows from a sending that only wall clocks tell: the server has not told this process its time."""
 
     def earliest(self, now: float) -> float:
         """Return the earliest time that the server's clock may show at ``now``."""

@@ -163,6 +163,18 @@ async def test_beats_that_waited_for_the_end_of_a_hold_do_not_stay_together() ->
         assert await gap_after_a_beat(hold=0.5) != pytest.approx(30)
 
 
+async def test_after_a_jump_of_the_wall_clock_a_beat_under_way_is_broken_off_and_another_tells() -> None:
+    async with keeping(secrets("key")) as there:
+        never = asyncio.Event()
+        there.work_api.script = in_turn(Answer(body=RENEWED, until=never), Answer(body=RENEWED))
+        there.keeper.see(resource(since=29))
+        await there.work_api.until_seen(1)
+        there.keeper.note_jump(40.0)
+        await there.work_api.until_seen(2)
+        await until(lambda: "Renewed" in repr(there.asked("PATCH", "/status")), "its answer, in the status")
+        never.set()
+
+
 async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:
     async with keeping(kubernetes(configmaps=Answer())) as there:
         there.keeper.see(resource(is_deleting=True, fieldOfALaterVersion=True))

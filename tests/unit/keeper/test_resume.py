@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
-from support.lease_samples import AHEAD, answered
+from support.lease_samples import AHEAD, answered, throttled
 from worklease.api.models import WorkLease
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
 from worklease.keeper import shown
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
+from worklease.keeper.record import BOOT
 from worklease.keeper.resume import resume
 from worklease.rules.answers import observe
 from worklease.rules.beats import stopped
+from worklease.rules.clock_error import LONGEST_MARGIN
 from worklease.rules.deadlines import expiry, fence
 from worklease.rules.lifecycle import EndPod, MakePod, Plan, Release, RemoveFinalizer, Restart, StopItem, decide
 from worklease.rules.ownership import is_bindable
@@ -247,7 +249,8 @@ def test_the_ttl_of_an_answer_that_extended_nothing_sets_no_deadline_at_a_start(
     draining = kept({})
     draining.lease = observe(draining.lease, answered(START + 10, state="stopping", extended=False, ttl=named))
     again = started_again(draining, START + 20, checkpoint=checkpoint)
-    assert expiry(again.lease) == pytest.approx(START + 3600, abs=1.0), "99 s that were left became one"
+    margin = 0.0 if checkpoint else LONGEST_MARGIN
+    assert expiry(again.lease) == pytest.approx(START + 3600 - margin, abs=1.0), "99 s that were left became one"
     assert again.lease.ttl == 3600, "a longer TTL would make more values ours than can be, a shorter one fewer"
 
 
@@ -258,7 +261,7 @@ def test_the_status_of_an_earlier_version_has_no_ttl_that_was_granted_and_its_en
     status = shown.status(draining, WALL, START + 20).model_copy(update={"granted_ttl_seconds": None})
     said = {key: value for key, value in status.as_merge_patch().items() if value is not None}
     again = resume(resource({}, said), OPTIONS, None, WALL, START + 25)
-    assert expiry(again.lease) == pytest.approx(START + 3600, abs=1.0)
+    assert expiry(again.lease) == pytest.approx(START + 3600 - LONGEST_MARGIN, abs=1.0)
     assert again.lease.ttl <= 3600
 
 
@@ -267,3 +270,26 @@ def test_the_status_shows_the_granted_ttl_beside_the_expiry_whatever_an_answer_n
     draining.lease = observe(draining.lease, answered(START + 10, state="stopping", extended=False, ttl=7))
     status = shown.status(draining, WALL, START + 20)
     assert (status.ttl_seconds, status.granted_ttl_seconds) == (7, 3600)
+
+
+@pytest.mark.parametrize("source", ["checkpoint", "status"])
+def test_a_start_where_the_wall_clock_is_behind_is_corrected_by_the_first_answer(source: str) -> None:
+    each = kept(None)
+    status = {
+        key: value for key, value in shown.status(each, WALL, START).as_merge_patch().items() if value is not None
+    }
+    elsewhere = each.record(trying=None, wall=WALL, now=START).replace(BOOT, "another machine's")
+    text = elsewhere if source == "checkpoint" else None
+    behind = ClockPair(START + 100, WALL.utc + timedelta(seconds=80))
+    lease = resume(resource(None, status), OPTIONS, text, behind, START + 100).lease
+    assert expiry(lease) == pytest.approx(START + 3600 + 20 - LONGEST_MARGIN, abs=1.0)
+    assert START + 3597 < (expiry(observe(lease, throttled(START + 101, None))) or 0.0) <= START + 3600
+
+
+def test_what_the_same_machine_recorded_has_no_margin_and_what_is_recorded_in_doubt_keeps_it() -> None:
+    each = kept(None)
+    text = each.record(trying=None, wall=WALL, now=START)
+    assert expiry(resume(resource(None), OPTIONS, text, WALL, START + 5).lease) == START + 3600
+    elsewhere = resume(resource(None), OPTIONS, text.replace(BOOT, "another machine's"), WALL, START + 5)
+    text = elsewhere.record(trying=None, wall=WALL, now=START + 5)
+    assert expiry(resume(resource(None), OPTIONS, text, WALL, START + 9).lease) == START + 3600 - LONGEST_MARGIN
