@@ -199,7 +199,8 @@ async def _list_held_back_in(api: KubernetesApi, namespace: str | None) -> list[
             case Refused(status=HTTPStatus.FORBIDDEN) as refused:
                 return refused
             case Refused(_, message) | NoAnswer(message):
-                return NotDone(f"WorkLeases could not be listed at {path}: {message}")
+                where = "all namespaces" if namespace is None else f"namespace {namespace}"
+                return NotDone(f"WorkLeases of {where} could not be listed: {message}")
             case items:
                 found += [item for item in items if _has_finalizer(item)]
     return found

@@ -86,6 +86,9 @@ class Record(BaseModel):
     """Uid and node of pods that may still run on lost nodes."""
     begins: float | None = None
     """From when on the attempt's sandbox may be made; monotonic."""
+    rejections: int = 0
+    again: float | None = None
+    """From when on another pod may be made after a rejection; monotonic."""
     settled: tuple[str, ...] = ()
     """The uids of earlier attempts' pods, as far as the status may show them."""
     taken: tuple[str, ...] = ()
@@ -142,6 +145,8 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         "runs": sandboxes.attempt.runs_since,
         "lost": tuple(sorted(sandboxes.attempt.lost))[:MOST_PODS],
         "begins": sandboxes.attempt.begins,
+        "rejections": sandboxes.attempt.rejections or None,
+        "again": sandboxes.attempt.again,
         "settled": tuple(sorted(sandboxes.attempt.settled))[:MOST_UIDS],
         "taken": tuple(sorted(sandboxes.attempt.taken))[:MOST_UIDS],
         "ending": None if ending is None else (ending.cause, _cut(ending.message), ending.pod, ending.follows),
@@ -179,6 +184,8 @@ def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Rec
         runs_since=None if record.runs is None else record.runs + shift,
         lost=frozenset(record.lost),
         begins=None if record.begins is None else record.begins + shift,
+        rejections=record.rejections,
+        again=None if record.again is None else record.again + shift,
         settled=frozenset(record.settled),
         taken=frozenset(record.taken),
     )

@@ -253,20 +253,20 @@ class Census:
     async def _pages(self, known: KnownObjects, scope: Scope, accept: str) -> AsyncIterator[Page | None]:
         """List the objects of a scope, page by page; None, as the last, if the list is incomplete."""
         async for page in list_pages(self._api, known.path(scope), known.query, accept=accept):
-            path = known.path(scope)
+            path, where = known.path(scope), (known.plural, scope or "all")
             if isinstance(page, Refused) and page.status == HTTPStatus.FORBIDDEN and len(self._scopes) > 1:
                 if path not in self._left_out:
                     self._left_out.add(path)
-                    _log.warning("namespace left out until its rights are back path=%s: %s", path, page.message)
+                    _log.warning("left out until its rights are back kind=%s namespace=%s: %s", *where, page.message)
                 yield None
             elif isinstance(page, Refused | NoAnswer):
                 self._left_out.discard(path)
-                _log.warning("census not taken, will try again path=%s: %s", path, page.message)
+                _log.warning("census not taken, will try again kind=%s namespace=%s: %s", *where, page.message)
                 yield None
             else:
                 if path in self._left_out:
                     self._left_out.discard(path)
-                    _log.info("namespace can be read again path=%s", path)
+                    _log.info("can be read again kind=%s namespace=%s", *where)
                 yield page
 
     def _is_left_out(self, known: KnownObjects, scope: Scope) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving, until
 from worklease.api.names import Reference
-from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, SHARDS, UNKNOWN_FOR, Checkpoint
+from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, SHARDS, UNKNOWN_FOR, Checkpoint, NotReadable
 from worklease.cluster.checkpoint_room import LONGEST, RESERVED, SHARE
 from worklease.cluster.client import METADATA, NotDone
 
@@ -161,6 +161,14 @@ async def test_what_an_earlier_process_left_counts_though_it_is_too_much() -> No
         same, *_ = in_one_configmap(1)
         checkpoint.put(same, "y" * 1000, within=0.0)
         assert checkpoint.recall(same.uid) == "y" * 1000, "what is there can still change"
+
+
+async def test_a_checkpoint_that_cannot_be_read_names_its_configmap_as_people_do() -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        server.script = always(Answer(status=403, body={"kind": "Status", "message": "forbidden"}))
+        with pytest.raises(NotReadable, match="the checkpoint's ConfigMap own/worklease-checkpoint-") as raised:
+            await Checkpoint(api, "own", lambda: 1000.0).load(timeout=0.1)
+        assert "/api" not in str(raised.value)
 
 
 REFUSALS = [

@@ -98,11 +98,14 @@ async def test_nothing_is_taken_for_gone_that_is_in_a_namespace_without_rights()
         assert there.listener.gone == []
 
 
-async def test_a_namespace_whose_rights_are_back_is_counted_again() -> None:
+async def test_a_namespace_whose_rights_are_back_is_counted_again(caplog: pytest.LogCaptureFixture) -> None:
     async with setting("here", "gone") as there:
         there.census.saw("gone", "two", "uid-two")
         there.serve({"/gone/workleases": FORBIDDEN, "/gone/pods": FORBIDDEN})
         await there.census.take()
+        said = [each.getMessage() for each in caplog.records]
+        assert [each for each in said if "left out" in each and "kind=workleases namespace=gone:" in each]
+        assert not [each for each in said if "/api" in each], "people know namespaces, not paths"
         absent = Answer(status=404, body={"kind": "Status", "message": 'workleases "two" not found'})
         served = Answer(body={"resources": [{"name": "workleases"}]})
         there.serve({"/workleases/two": absent, "/apis/worklease.dev/v1alpha1": served})
