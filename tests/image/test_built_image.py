@@ -19,6 +19,7 @@ pytestmark = pytest.mark.image
 UID = 65532
 MOST_BYTES = 60_000_000  # compressed: it has 43 MB today, and an accidental dependency would exceed this
 ADDRESS = re.compile(r"The Work API listens on +(http://127\.0\.0\.1:\d+)")
+LISTENS = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
 SHELLS = ("sh", "bash", "dash", "busybox")
 COMPILERS = ("cc", "gcc", "c++", "g++", "clang", "tcc", "ld", "as", "make", "cargo", "rustc", "go")
 INSTALLERS = ("pip", "pip3", "uv", "easy_install", "apt", "apt-get", "dpkg", "apk")
@@ -125,6 +126,24 @@ def test_the_simulator_answers_on_the_loopback_and_ends_when_told(container: Con
         assert re.search(rf"^Uid:\t{UID}\t{UID}\t{UID}\t{UID}$", status, re.MULTILINE)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
+
+
+def test_the_proxy_of_a_sandbox_starts_answers_its_probe_and_hears_its_hook(container: Container) -> None:
+    item = {"ANTHROPIC_ENVIRONMENT_ID": "env_demo", "ANTHROPIC_WORK_ID": "work_demo1", "WORKLEASE_PROXY_PORT": "0"}
+    argv = container.argv(*container.entrypoint, "proxy", "--termination-log=/dev/null", **item)
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            told = LISTENS.search(process.stderr.readline())
+            assert told is not None
+            ready = container.run("worklease", "proxy", "--ready", WORKLEASE_PROXY_PORT=told[1])
+            assert (ready.returncode, json.loads(ready.stdout)["state"]) == (0, "starting")
+            drained = container.run("worklease", "proxy", "--drain", WORKLEASE_PROXY_PORT=told[1])
+            assert (drained.returncode, json.loads(drained.stdout)["state"]) == (0, "stopping")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
 
 
 def test_the_operator_starts_and_says_that_it_has_no_cluster(container: Container) -> None:
