@@ -21,7 +21,7 @@ from worklease.rules.beats import edit
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
 from worklease.rules.pods import Cause, Ending, Obstacle, Pod
-from worklease.rules.situation import Ailing, Asked, Attempt, DeletionPolicy, Policy, Situation
+from worklease.rules.situation import Ailing, Asked, AskedToFinish, Attempt, DeletionPolicy, Policy, Situation
 from worklease.telemetry import Publisher
 
 START = 1000.0
@@ -157,6 +157,7 @@ NEWS: dict[str, Any] = {
     "obstacle": Obstacle.QUOTA,
     "bound": {"pod-1": Pod(uid="pod-1", name="sandbox")},
     "deletions": {"pod-1": Asked(START)},
+    "finishing": {"pod-1": AskedToFinish(START, until=START)},
     "graceful_stop": Asked(START, 1, "refused"),
     "forced_stop": Asked(START, 1, "refused"),
     "sandbox": Policy(),
