@@ -42,6 +42,9 @@ TIMER_FINALIZER: Final = f"{GROUP}/timer"
 CONTROLLER: Final = f"{GROUP}/operator"
 """The controller that events report."""
 
+BUCKET_LABEL: Final = f"{GROUP}/bucket"
+"""The label that names the bucket of an object, by its number."""
+
 LIVENESS_LABEL: Final = f"{GROUP}/liveness"
 """The label of the Leases by which the operator's processes show that they live."""
 

@@ -10,8 +10,20 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.api.names import GROUP
-from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.api.names import BUCKET_LABEL, GROUP
+from worklease.cluster.client import (
+    METADATA,
+    METADATA_LIST,
+    Done,
+    KubernetesApi,
+    NoAnswer,
+    NotDone,
+    PatchType,
+    Refused,
+    Reply,
+)
+from worklease.cluster.paging import list_pages
+from worklease.rules.buckets import BUCKETS
 from worklease.rules.tenure import CALL_TIMEOUT, VACANT
 from worklease.rules.words import one_line
 
@@ -84,6 +96,19 @@ class BucketStore:
             case reply:
                 assert_never(reply)
 
+    async def look(self) -> Mapping[int, BucketHead] | NotDone:
+        """Return the heads of all buckets, as a list has them: it may lag behind, and an epoch tells by how much."""
+        found: dict[int, BucketHead] = {}
+        query = {"labelSelector": BUCKET_LABEL, "resourceVersion": "0"}
+        async for page in list_pages(self._api, self._path, query, accept=METADATA_LIST):
+            if isinstance(page, Refused | NoAnswer):
+                return NotDone(f"the buckets could not be listed: {page.message}")
+            for body in page:
+                number = _number((body["metadata"].get("labels") or {}).get(BUCKET_LABEL))
+                if number is not None and number in range(BUCKETS):
+                    found[int(number)] = _head(body["metadata"].get("annotations") or {})
+        return found
+
     async def write(
         self, bucket: int, version: str | None, head: BucketHead, changed: Mapping[str, str | None]
     ) -> WrittenBucket | Overtaken | NotDone:
@@ -96,7 +121,8 @@ class BucketStore:
         metadata: dict[str, Any] = {"annotations": _annotations(head)}
         if version is None:
             records = {uid: record for uid, record in changed.items() if record is not None}
-            reply = await self._make(name, metadata, records)
+            labels = {"app.kubernetes.io/managed-by": "worklease-operator", BUCKET_LABEL: str(bucket)}
+            reply = await self._make(metadata | {"name": name, "labels": labels}, records)
         else:
             body = {"metadata": metadata | {"resourceVersion": version}, "data": dict(changed)}
             path = f"{self._path}/{name}"
@@ -116,14 +142,8 @@ class BucketStore:
             case _:
                 assert_never(reply)
 
-    async def _make(self, name: str, metadata: Mapping[str, Any], records: Mapping[str, str]) -> Any:
-        labels = {"app.kubernetes.io/managed-by": "worklease-operator"}
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {**metadata, "name": name, "labels": labels},
-            "data": dict(records),
-        }
+    async def _make(self, metadata: Mapping[str, Any], records: Mapping[str, str]) -> Reply:
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(records)}
         return await self._api.call("POST", self._path, body=body, accept=METADATA, timeout=CALL_TIMEOUT)
 
     # --- The checkpoint of an earlier version --------------------------------------------------------------------
@@ -210,9 +230,12 @@ def _stored(name: str, body: Mapping[str, Any]) -> StoredBucket:
             f"the ConfigMap {name} has format {one_line(found)}, and this version of worklease reads format {FORMAT}: "
             "install the version that wrote it, or a newer one"
         )
-    taken = _number(shown.get(_TAKEN))
-    head = BucketHead(shown.get(_HOLDER, VACANT), int(_number(shown.get(_EPOCH)) or 0), taken)
-    return StoredBucket(str(metadata["resourceVersion"]), head, dict(body.get("data") or {}))
+    return StoredBucket(str(metadata["resourceVersion"]), _head(shown), dict(body.get("data") or {}))
+
+
+def _head(shown: Mapping[str, str]) -> BucketHead:
+    epoch = int(_number(shown.get(_EPOCH)) or 0)
+    return BucketHead(shown.get(_HOLDER, VACANT), epoch, _number(shown.get(_TAKEN)))
 
 
 def _number(text: str | None) -> float | None:

@@ -33,6 +33,9 @@ OWN_NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/names
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """What to accept where only an object's metadata are needed."""
 
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""What to accept of a list where only the objects' metadata are needed."""
+
 _OTHER_UID: Final = re.compile(r"\bUID in (the )?precondition\b")
 """The API server's words for a uid that does not match; a 409 without them is about something else."""
 

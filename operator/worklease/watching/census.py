@@ -16,7 +16,7 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol, assert_never
 
 from worklease.api.names import ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
-from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.client import METADATA, METADATA_LIST, Done, KubernetesApi, NoAnswer, Refused
 from worklease.cluster.paging import Page, list_pages
 from worklease.watching.known_objects import BLIND_AFTER, KnownObjects, Scope, Sighting, identity
 
@@ -47,7 +47,6 @@ REMEMBERED: Final = 10_000
 """Uids of gone resources that are remembered: more than an old list can contain that is answered late."""
 
 WHOLE: Final = "application/json"
-LIST_OF_METADATA: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 _log = logging.getLogger(__name__)
 
@@ -210,7 +209,7 @@ class Census:
         """Compare one kind in one scope; return the listed uids, or None if the comparison is incomplete."""
         began = self._clock()
         versions: dict[str, str] = {}
-        async for page in self._pages(known, scope, LIST_OF_METADATA):
+        async for page in self._pages(known, scope, METADATA_LIST):
             if page is None:
                 # Nothing is known of a namespace that is left out, and nothing is waited for there.
                 return set() if self._is_left_out(known, scope) else None

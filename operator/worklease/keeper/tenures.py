@@ -1,0 +1,398 @@
+"""The buckets that this process holds: it takes them, proves that it may act for them, and hands them over.
+
+Owns its liveness Lease, its tenures, and every write of a bucket. Each decision is a rule's (``rules.tenure``,
+``rules.takes``, ``rules.acts``). Must not know what a record says: who keeps the leases hears of a bucket that was
+taken or lost.
+"""
+
+import asyncio
+import logging
+from asyncio import gather
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, assert_never
+
+from worklease.clocks import ClockPair
+from worklease.cluster.bucket_store import BucketHead, BucketStore, Overtaken, StoredBucket, WrittenBucket
+from worklease.cluster.client import Gone, NotDone
+from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
+from worklease.rules.acts import QUIET, Act, Leave, Standing, may, standing
+from worklease.rules.buckets import BUCKETS, distribute
+from worklease.rules.succession import Succession
+from worklease.rules.takes import (
+    HAND_OVER_TIME,
+    Seen,
+    SeenLease,
+    TakeCause,
+    heirs,
+    is_unchanged,
+    living,
+    next_hand_over,
+    see,
+    take,
+)
+from worklease.rules.tenure import (
+    RENEW_EVERY,
+    VACANT,
+    Holder,
+    Liveness,
+    Tenure,
+    confirm,
+    is_heir,
+    is_same,
+    is_valid,
+    needs_write,
+    read_holder,
+    renewed,
+)
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the other processes and the buckets: a take comes later by so much at most."""
+
+_log = logging.getLogger(__name__)
+
+
+class Heir(Protocol):
+    """Who keeps the leases of the buckets that are held."""
+
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession | None) -> None:
+        """Begin with the leases of a bucket, from its records; nothing of an earlier tenure goes on."""
+
+    def lose(self, bucket: int) -> None:
+        """Let go of the leases of a bucket, which is another process's; nothing is sent for them any more."""
+
+    def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
+        """Return the records to write at a hand-over; or all, where the ConfigMap is gone and is made again."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A bucket that this process holds, as far as it knows."""
+
+    tenure: Tenure
+    version: str | None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held around each write: the next one needs the version of the last."""
+    hands_over_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a process knows of itself and of its machine."""
+
+    own: Holder
+    running: Callable[[], frozenset[tuple[int, int]]]
+    """Pid and start of each process that runs in the same place."""
+    clock: Callable[[], float]
+    wall: Callable[[], ClockPair]
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class Tenures:
+    """All buckets, as this process sees and holds them; ``heir`` keeps the leases."""
+
+    def __init__(self, leases: LivenessLeases, store: BucketStore, heir: Heir, surroundings: Surroundings) -> None:
+        self._leases, self._store, self._heir = leases, store, heir
+        self._place, self._own = surroundings.own, str(surroundings.own)
+        self._running, self._sleep = surroundings.running, surroundings.sleep
+        self._clock, self._wall = surroundings.clock, surroundings.wall
+        self._liveness = Liveness()
+        self._reaches = True
+        self._is_ending = False
+        self._held: dict[int, _Held] = {}
+        self._epochs: dict[int, int] = {}
+        """The last epoch in which this process held a bucket: an older one is a list that lags behind."""
+        self._seen: Seen = {}
+        self._heads: Mapping[int, BucketHead] = {}
+        self._looked = -float("inf")
+        self._handed_over = -float("inf")
+        self._renewal = asyncio.Event()
+
+    # --- What others ask -----------------------------------------------------------------------------------------
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the process is valid."""
+        return is_valid(self._liveness, self._clock())
+
+    @property
+    def held(self) -> frozenset[int]:
+        """Return the buckets that the process holds, as far as it knows."""
+        return frozenset(self._held)
+
+    def standing(self, bucket: int) -> Standing:
+        """Return how the process stands to a bucket."""
+        held = self._held.get(bucket)
+        if held is None:
+            return Standing.FORMER
+        return standing(
+            held.tenure, self._liveness, self._clock(), hands_over_at=held.hands_over_at, reaches=self._reaches
+        )
+
+    def may(self, act: Act, bucket: int) -> Leave:
+        """Return whether an act may begin now, for a resource of that bucket."""
+        return may(act, self.standing(bucket), self._liveness, self._clock())
+
+    async def still_holds(self, bucket: int) -> bool:
+        """Read a bucket, and return whether it still names this process in this tenure."""
+        held = self._held.get(bucket)
+        stored = await self._read(bucket)
+        if held is None or stored is None or self._held.get(bucket) is not held:
+            return False
+        if is_same(held.tenure, self._own, stored.head.holder, stored.head.epoch):
+            return True
+        self._lose(bucket, "a read of the bucket shows another holder")
+        return False
+
+    # --- Life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Renew, look, take and balance until cancelled.
+
+        Raises:
+            NewerFormat: A newer version wrote a bucket.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._renew_on())
+            tasks.create_task(self._look_on())
+            tasks.create_task(self._confirm_on())
+
+    async def _renew_on(self) -> None:
+        while True:
+            began = self._clock()
+            await self.renew()
+            await self._sleep(max(0.0, began + RENEW_EVERY - self._clock()))
+
+    async def _look_on(self) -> None:
+        while True:
+            await self.look()
+            await self._sleep(LOOK_EVERY)
+
+    async def _confirm_on(self) -> None:
+        while True:
+            await self._renewal.wait()
+            self._renewal.clear()
+            await self.write_after_gap()
+
+    async def renew(self) -> None:
+        """Renew the liveness Lease."""
+        sent, was_valid = self._clock(), self.is_valid
+        problem = await self._leases.renew(self._wall().utc, is_ready=not self._is_ending)
+        self._reaches = problem is None
+        if problem is None:
+            self._liveness = renewed(self._liveness, sent, self._clock())
+            self._renewal.set()
+        elif was_valid and not self.is_valid:
+            _log.warning("not valid any more, so beats go on and nothing else is done: %s", problem.message)
+
+    async def write_after_gap(self) -> None:
+        """Write each bucket that was not written since the last gap in the validity, or whose hand-over is open."""
+        now = self._clock()
+        open_ones = [bucket for bucket, held in self._held.items() if needs_write(held.tenure, self._liveness, now)]
+        await gather(*(self.write(bucket, {}) for bucket in open_ones))
+
+    async def look(self) -> None:
+        """Look at the other processes and at all buckets, and take or hand over what is due."""
+        leases, heads = await gather(self._leases.look(), self._store.look())
+        self._reaches = not isinstance(leases, NotDone) and not isinstance(heads, NotDone)
+        if isinstance(leases, NotDone) or isinstance(heads, NotDone):
+            return
+        now = self._clock()
+        others = {name: (shown.version, shown.is_ready) for name, shown in leases.items() if name != self._own}
+        holders = {head.holder for head in heads.values()} - {VACANT, self._own}
+        self._seen = see(self._seen, others, holders, now, last=self._looked)
+        self._looked, self._heads = now, heads
+        for bucket, head in heads.items():
+            await self._follow(bucket, head)
+        if self.is_valid and not self._is_ending:
+            await self._take_what_is_due()
+            await self._balance()
+
+    async def _follow(self, bucket: int, head: BucketHead) -> None:
+        """Follow what a list shows of a bucket, unless it lags behind what this process knows."""
+        held = self._held.get(bucket)
+        if held is not None and head.epoch > held.tenure.epoch:
+            self._lose(bucket, "another process holds it, or did meanwhile")
+        is_new = head.epoch > self._epochs.get(bucket, -1)
+        if bucket not in self._held and head.holder == self._own and is_new:
+            stored = await self._read(bucket)
+            if stored is not None and stored.head.holder == self._own and bucket not in self._held:
+                self._begin(bucket, stored, Tenure(bucket=bucket, epoch=stored.head.epoch), None)
+                await self.write(bucket, {})
+
+    # --- Takes ---------------------------------------------------------------------------------------------------
+
+    async def _take_what_is_due(self) -> None:
+        now, running = self._clock(), self._running()
+        preferred, due = distribute(self._living()), []
+        for bucket in range(BUCKETS):
+            holder = self._heads.get(bucket, BucketHead()).holder
+            is_dead = is_heir(self._place, holder, running)
+            cause = take(holder, self._own, preferred[bucket], self._seen, now, is_proved_dead=is_dead)
+            if cause is not None and bucket not in self._held:
+                due.append(self._take(bucket, holder, cause))
+        await gather(*due)
+
+    async def _take(self, bucket: int, holder: str, cause: TakeCause) -> None:
+        """Take a bucket: it is read first, then its holder's Lease, and then written if it is as it was read."""
+        stored = await self._read(bucket)
+        if stored is None or stored.head.holder != holder:
+            return
+        if stored.version is None:
+            former = await self._store.take_former(bucket)
+            if not isinstance(former, StoredBucket) or former.head.holder != holder:
+                self._say_not_taken(bucket, former)
+                return
+            stored = former
+        if cause is TakeCause.LAPSED and not await self._is_still_silent(holder):
+            return
+        if not self.is_valid or self._is_ending:
+            return
+        taken = self._wall().utc.timestamp() if cause.may_live else stored.head.taken
+        head, sent = BucketHead(self._own, stored.head.epoch + 1, taken), self._clock()
+        written = await self._store.write(bucket, stored.version, head, {})
+        if isinstance(written, WrittenBucket):
+            tenure = confirm(Tenure(bucket=bucket, epoch=head.epoch), sent)
+            self._begin(bucket, replace(stored, version=written.version, head=head), tenure, cause)
+        else:
+            self._say_not_taken(bucket, written)
+
+    async def _is_still_silent(self, holder: str) -> bool:
+        seen, named = self._seen.get(holder, SeenLease("", 0.0)), read_holder(holder)
+        shown: ShownLease | Gone | NotDone = Gone() if named is None else await self._leases.read(lease_name(named))
+        if isinstance(shown, NotDone):
+            return False
+        return is_unchanged(seen, shown.version if isinstance(shown, ShownLease) else None)
+
+    def _say_not_taken(self, bucket: int, outcome: StoredBucket | Overtaken | NotDone) -> None:
+        if isinstance(outcome, NotDone):
+            _log.warning("bucket not taken bucket=%d: %s", bucket, outcome.message)
+
+    def _begin(self, bucket: int, stored: StoredBucket, tenure: Tenure, cause: TakeCause | None) -> None:
+        wall, head, succession = self._wall(), stored.head, None
+        if head.taken is not None:
+            succession = Succession(taken=wall.epoch(head.taken))
+        elif cause is TakeCause.DEAD:
+            succession = Succession(taken=self._clock(), may_live=False)
+        taken = None if succession is None else succession.taken
+        self._held[bucket] = _Held(replace(tenure, taken=taken), stored.version)
+        self._epochs[bucket] = tenure.epoch
+        why = "handed over" if cause is None else cause.name.lower()
+        _log.info("bucket taken bucket=%d epoch=%d why=%s", bucket, tenure.epoch, why)
+        self._heir.take(bucket, stored.records, succession)
+
+    def _lose(self, bucket: int, why: str) -> None:
+        held = self._held.pop(bucket, None)
+        if held is not None:
+            _log.info("bucket lost bucket=%d epoch=%d: %s", bucket, held.tenure.epoch, why)
+            self._heir.lose(bucket)
+
+    # --- Writes --------------------------------------------------------------------------------------------------
+
+    async def write(self, bucket: int, changed: Mapping[str, str | None]) -> str | None:
+        """Write changed records of a bucket that the process holds; return why they were not written, or None."""
+        held = self._held.get(bucket)
+        if held is None:
+            return "another process holds the bucket"
+        async with held.lock:
+            if self._held.get(bucket) is not held:
+                return "another process holds the bucket"
+            is_due = needs_write(held.tenure, self._liveness, self._clock())
+            if not is_due and self.may(Act.WRITE_RECORD, bucket) is not Leave.YES:
+                return "the process is not valid"
+            if held.version is None:
+                changed = self._heir.unwritten(bucket, everything=True)
+            sent, head = self._clock(), BucketHead(self._own, held.tenure.epoch, self._taken_by_wall(held))
+            match await self._store.write(bucket, held.version, head, changed):
+                case WrittenBucket(version):
+                    held.version, held.tenure = version, confirm(held.tenure, sent)
+                    return None
+                case Overtaken():
+                    await self._read_again(bucket, held)
+                    return "somebody else wrote the bucket"
+                case NotDone(message):
+                    return message
+                case outcome:
+                    assert_never(outcome)
+
+    def _taken_by_wall(self, held: _Held) -> float | None:
+        taken = held.tenure.taken
+        return None if taken is None else self._wall().time(taken).timestamp()
+
+    async def _read_again(self, bucket: int, held: _Held) -> None:
+        """Read a bucket whose write was refused: an own write may have been applied whose answer was lost."""
+        stored = await self._read(bucket)
+        if stored is None or self._held.get(bucket) is not held:
+            return
+        is_gone = stored.version is None
+        if is_gone or is_same(held.tenure, self._own, stored.head.holder, stored.head.epoch):
+            held.version = stored.version
+        else:
+            self._lose(bucket, "a write was refused")
+
+    async def _read(self, bucket: int) -> StoredBucket | None:
+        stored = await self._store.read(bucket)
+        self._reaches = not isinstance(stored, NotDone)
+        return None if isinstance(stored, NotDone) else stored
+
+    # --- Hand-overs ----------------------------------------------------------------------------------------------
+
+    async def _balance(self) -> None:
+        holders = {bucket: head.holder for bucket, head in self._heads.items()} | dict.fromkeys(self._held, self._own)
+        step = next_hand_over(self._own, holders, self._ready(), self._handed_over, self._clock())
+        if step is not None:
+            await self._hand_over(*step)
+            self._handed_over = self._clock()
+
+    def _ready(self) -> frozenset[str]:
+        alive = self._living()
+        return frozenset(name for name, each in self._seen.items() if name in alive and each.is_ready)
+
+    def _living(self) -> frozenset[str]:
+        """Return the processes that live, without those that this one can prove to be dead."""
+        running = self._running()
+        alive = living(self._own, self._seen, self._clock())
+        return frozenset(name for name in alive if not is_heir(self._place, name, running))
+
+    async def end(self) -> None:
+        """Hand all buckets over, as far as there is time for it, and delete the liveness Lease."""
+        self._is_ending = True
+        left = heirs(self._own, dict.fromkeys(self._held, self._own), self._ready())
+        try:
+            async with asyncio.timeout(HAND_OVER_TIME):
+                await gather(*(self._hand_over(bucket, successor) for bucket, successor in left.items()))
+        except TimeoutError:
+            _log.warning("buckets not handed over in time: they are taken when this process counts as dead")
+        if not self._held:
+            await self._leases.end()
+
+    async def _hand_over(self, bucket: int, successor: str) -> None:
+        """Hand a bucket over: nothing new begins in it, then no beat either, then it is written with its successor."""
+        held = self._held.get(bucket)
+        if held is None or self.standing(bucket) is not Standing.VALID:
+            return
+        held.tenure = replace(held.tenure, is_leaving=True)
+        held.hands_over_at = self._clock() + QUIET
+        await self._sleep(QUIET)
+        async with held.lock:
+            held.hands_over_at = None
+            held.tenure = replace(held.tenure, is_leaving=False)
+            if self._held.get(bucket) is not held or self.standing(bucket) is not Standing.VALID:
+                return
+            held.tenure = replace(held.tenure, offered=self._clock())
+            changed = self._heir.unwritten(bucket, everything=False)
+            head = BucketHead(successor, held.tenure.epoch + 1, self._taken_by_wall(held))
+            match await self._store.write(bucket, held.version, head, changed):
+                case WrittenBucket():
+                    self._lose(bucket, f"handed over to {successor or 'nobody'}")
+                case Overtaken():
+                    await self._read_again(bucket, held)
+                case NotDone(message):
+                    _log.warning("bucket perhaps not handed over bucket=%d: %s", bucket, message)
+                case outcome:
+                    assert_never(outcome)
+
+
+def lease_name(holder: Holder) -> str:
+    """Return the name of a process's liveness Lease."""
+    return f"worklease-{holder.incarnation}"

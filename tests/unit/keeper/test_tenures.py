@@ -1,0 +1,216 @@
+"""Processes share the buckets: each acts only for what it holds, and hands over what another one should hold."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from support.scripted_server import ScriptedServer, kubernetes_at, serving
+from support.stored_objects import StoredObjects
+from worklease.clocks import ClockPair
+from worklease.cluster.bucket_store import BucketStore, bucket_name
+from worklease.cluster.liveness_leases import LivenessLeases
+from worklease.keeper.tenures import Surroundings, Tenures, lease_name
+from worklease.rules.acts import Act, Leave, Standing
+from worklease.rules.buckets import BUCKETS
+from worklease.rules.succession import Succession
+from worklease.rules.tenure import Holder
+
+ALL = frozenset(range(BUCKETS))
+START = datetime(2026, 11, 29, 6, tzinfo=UTC)
+CONFIG_MAPS = "/api/v1/namespaces/own/configmaps"
+
+
+@dataclass
+class Records:
+    """Who keeps the leases: it notes what it is given, and has one record for each bucket."""
+
+    held: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    successions: dict[int, Succession | None] = field(default_factory=dict)
+    news: dict[str, str] = field(default_factory=dict)
+
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession | None) -> None:
+        self.held[bucket], self.successions[bucket] = records, succession
+
+    def lose(self, bucket: int) -> None:
+        del self.held[bucket]
+
+    def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
+        return {**self.held[bucket], **self.news} if everything else dict(self.news)
+
+
+@dataclass
+class Process:
+    tenures: Tenures
+    records: Records
+    running: set[tuple[int, int]]
+
+
+@dataclass
+class Installation:
+    """Several processes at one API server, on one clock that the test moves."""
+
+    server: ScriptedServer
+    opened: AsyncExitStack
+    stored: StoredObjects
+    now: float = 1000.0
+
+    async def start(self, place: str, *, pid: int = 1, started: int = 1) -> Process:
+        api = await self.opened.enter_async_context(kubernetes_at(self.server.url))
+        own, records, running = Holder(place, pid, started, "a"), Records(), {(pid, started)}
+        leases = LivenessLeases(api, "own", f"{lease_name(own)}{place}", str(own))
+        surroundings = Surroundings(
+            own=own, running=lambda: frozenset(running), clock=lambda: self.now, wall=self._wall, sleep=self._sleep
+        )
+        return Process(Tenures(leases, BucketStore(api, "own"), records, surroundings), records, running)
+
+    async def _sleep(self, seconds: float) -> None:
+        wakes = self.now + seconds
+        await asyncio.sleep(0)  # others that sleep at the same time wake at the same time
+        self.now = max(self.now, wakes)
+
+    def _wall(self) -> ClockPair:
+        return ClockPair(self.now, START + timedelta(seconds=self.now))
+
+    async def live(self, seconds: float, *processes: Process) -> None:
+        """Let time pass, with all that these processes do each second."""
+        for _ in range(round(seconds)):
+            self.now += 1.0
+            for each in processes:
+                await each.tenures.renew()
+                await each.tenures.write_after_gap()
+                await each.tenures.look()
+
+
+@pytest.fixture
+async def installation() -> AsyncIterator[Installation]:
+    async with AsyncExitStack() as opened, serving() as server:
+        server.script = stored = StoredObjects()
+        async with AsyncExitStack() as clients:
+            yield Installation(server, clients, stored)
+        del opened
+
+
+def standings(process: Process) -> Iterator[Standing]:
+    return (process.tenures.standing(bucket) for bucket in range(BUCKETS))
+
+
+async def test_one_process_alone_holds_all_buckets_within_a_second(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    assert one.tenures.held == ALL
+    assert set(standings(one)) == {Standing.VALID}
+    assert set(one.records.successions.values()) == {None}, "nobody held them before"
+
+
+async def test_the_records_of_an_earlier_version_are_taken_over(installation: Installation) -> None:
+    former = {"metadata": {"name": "worklease-checkpoint-03", "resourceVersion": "0"}, "data": {"uid-1": "{}"}}
+    installation.stored.objects[f"{CONFIG_MAPS}/worklease-checkpoint-03"] = former
+    one = await installation.start("a")
+    await installation.live(1, one)
+    assert one.records.held[3] == {"uid-1": "{}"}
+
+
+async def test_a_second_process_gets_its_half_and_a_record_goes_along(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    assert await one.tenures.write(3, {"uid-1": "{}"}) is None
+    two = await installation.start("b")
+    await installation.live(14, one, two)
+    assert one.tenures.held | two.tenures.held == ALL
+    assert len(one.tenures.held) == len(two.tenures.held) == BUCKETS / 2
+    assert set(standings(two)) == {Standing.VALID, Standing.FORMER}
+    holder = one if 3 in one.tenures.held else two
+    assert holder is one or holder.records.held[3] == {"uid-1": "{}"}
+
+
+async def test_the_buckets_of_a_process_that_is_silent_are_taken_after_nine_seconds(
+    installation: Installation,
+) -> None:
+    one, two = await installation.start("a"), await installation.start("b")
+    await installation.live(12, one, two)
+    left = one.tenures.held
+    await installation.live(8, two)
+    assert two.tenures.held == ALL - left
+    await installation.live(2, two)
+    assert two.tenures.held == ALL
+    assert {two.records.successions[bucket] is None for bucket in left} == {False}, "it may live"
+    assert one.tenures.may(Act.STOP, min(left)) is Leave.NO, "by its own clock it is not valid"
+    assert not await one.tenures.still_holds(min(left))
+    await installation.live(1, one)
+    assert one.tenures.held == frozenset(), "it sees that it holds nothing any more"
+
+
+async def test_a_holder_that_wakes_in_time_writes_its_buckets_and_is_valid_again(installation: Installation) -> None:
+    one, two = await installation.start("a"), await installation.start("b")
+    await installation.live(12, one, two)
+    held = one.tenures.held
+    await installation.live(8, two)
+    await one.tenures.renew()
+    assert {one.tenures.standing(bucket) for bucket in held} == {Standing.INVALID}
+    await one.tenures.write_after_gap()
+    assert {one.tenures.standing(bucket) for bucket in held} == {Standing.VALID}
+    await installation.live(3, one, two)
+    assert one.tenures.held == held
+
+
+async def test_the_heir_of_a_dead_process_takes_its_buckets_at_once(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    heir = await installation.start("a", started=2)
+    await installation.live(1, heir)
+    assert heir.tenures.held == ALL
+    assert {succession is not None and succession.may_live for succession in heir.records.successions.values()} == {
+        False
+    }
+    assert await one.tenures.write(3, {"uid-1": "late"}) is not None
+    assert 3 not in one.tenures.held
+
+
+async def test_a_process_that_ends_leaves_all_it_holds_to_the_others(installation: Installation) -> None:
+    one, two = await installation.start("a"), await installation.start("b")
+    await installation.live(14, one, two)
+    one.records.news = {"uid-1": "last words"}
+    left = one.tenures.held
+    await one.tenures.end()
+    await installation.live(1, two)
+    assert two.tenures.held == ALL
+    assert {two.records.held[bucket].get("uid-1") for bucket in left} == {"last words"}
+
+
+async def test_the_last_process_leaves_its_buckets_to_anybody_at_once(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    await one.tenures.end()
+    assert one.records.held == {}
+    two = await installation.start("b")
+    await installation.live(1, two)
+    assert two.tenures.held == ALL
+    assert set(two.records.successions.values()) == {None}
+
+
+async def test_while_the_api_server_is_away_nobody_takes_and_nobody_is_valid(installation: Installation) -> None:
+    one, two = await installation.start("a"), await installation.start("b")
+    await installation.live(14, one, two)
+    before = one.tenures.held, two.tenures.held
+    installation.stored.is_away = True
+    await installation.live(30, one, two)
+    assert set(standings(one)) == {Standing.CUT_OFF, Standing.FORMER}
+    installation.stored.is_away = False
+    await installation.live(2, one, two)
+    assert (one.tenures.held, two.tenures.held) == before
+    assert set(standings(one)) == {Standing.VALID, Standing.FORMER}
+
+
+async def test_a_bucket_that_somebody_deleted_is_made_again_from_memory(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    one.records.news = {"uid-1": "{}"}
+    del installation.stored.objects[f"{CONFIG_MAPS}/{bucket_name(3)}"]
+    assert await one.tenures.write(3, {"uid-2": "{}"}) is not None
+    assert await one.tenures.write(3, {"uid-2": "{}"}) is None
+    assert installation.stored.objects[f"{CONFIG_MAPS}/{bucket_name(3)}"]["data"] == {"uid-1": "{}"}
+    assert one.tenures.standing(3) is Standing.VALID
