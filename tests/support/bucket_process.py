@@ -301,16 +301,16 @@ class BucketProcess:
         """Begin a tenure from the record, as a start does."""
         taken = None if bucket.taken is None else self.now + bucket.taken - self.wall
         self.tenure = replace(tenure, taken=taken)
-        self.kept = self._restored(bucket.record, bucket.epoch, taken)
-        if cause is TakeCause.DEAD and self.kept.succession is None:
-            self.kept.succession = Succession(taken=self.now, may_live=False)
+        died = self.now if cause is TakeCause.DEAD else None
+        succession = None if taken is None and died is None else Succession(taken=taken, died=died)
+        self.kept = self._restored(bucket.record, bucket.epoch, succession)
         self.hands_over_at = None
         self.world.say(self.name, how, "epoch", bucket.epoch, "value", self.kept.lease.value)
         if needs_write(self.tenure, self.liveness, self.now):
             self.want_write(0.0)
         self.want_turn(0.0)
 
-    def _restored(self, text: str | None, epoch: int, taken: float | None) -> KeptLease:
+    def _restored(self, text: str | None, epoch: int, succession: Succession | None) -> KeptLease:
         fresh = Lease(interval=INTERVAL, seed=self.own.pid)
         kept = KeptLease(lease=replace(fresh, due=self.now), epoch=epoch)
         found = record.read(None if text is None else text.replace(self.place, record.BOOT))
@@ -326,7 +326,7 @@ class BucketProcess:
         if (end := self.world.cluster.ended) is not None:
             kept.lease = replace(kept.lease, end=end)
         kept.pods.are_listed = kept.lease.claimed is None
-        kept.succession = None if taken is None else Succession(taken=taken)
+        kept.succession = succession
         return kept
 
     # --- Writes of the bucket ------------------------------------------------------------------------------------
@@ -374,9 +374,8 @@ class BucketProcess:
         self.tenure = confirm(self.tenure, sent)
         if not was_valid and self.kept.is_let_go:
             pods = self.kept.pods
-            taken = None if self.kept.succession is None else self.kept.succession.taken
             text = self._record(self.kept, None)
-            self.kept = self._restored(text, self.tenure.epoch, taken)
+            self.kept = self._restored(text, self.tenure.epoch, self.kept.succession)
             self.kept.pods.deletions = pods.deletions
             self.world.say(self.name, "begins again what it let go of")
             self.world.counts["begun again"] += 1

@@ -274,6 +274,8 @@ class SharingProcess(BucketProcess):
             self.world.cluster.finalizer = False
             return True
 
+        if kept.lease.end is not None:
+            yield from self._write_end(kept.lease.end)  # the status shows first how it ended
         if (yield self.kube(apply, within=CALL_TIMEOUT)) is not None:
             self.world.say(self.name, "is done")
             kept.is_done = True

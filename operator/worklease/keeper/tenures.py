@@ -269,12 +269,9 @@ class Tenures:
             _log.warning("bucket not taken bucket=%d: %s", bucket, outcome.message)
 
     def _begin(self, bucket: int, stored: StoredBucket, tenure: Tenure, cause: TakeCause | None) -> None:
-        wall, head, succession = self._wall(), stored.head, None
-        if head.taken is not None:
-            succession = Succession(taken=wall.epoch(head.taken))
-        elif cause is TakeCause.DEAD:
-            succession = Succession(taken=self._clock(), may_live=False)
-        taken = None if succession is None else succession.taken
+        taken = None if stored.head.taken is None else self._wall().epoch(stored.head.taken)
+        died = self._clock() if cause is TakeCause.DEAD else None
+        succession = None if taken is None and died is None else Succession(taken=taken, died=died)
         self._held[bucket] = _Held(replace(tenure, taken=taken), stored.version)
         self._epochs[bucket] = tenure.epoch
         why = "handed over" if cause is None else cause.name.lower()

@@ -5,6 +5,7 @@ is not valid, whose bucket may have been taken. Pure: no clock, no socket. Must 
 does.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,10 +28,10 @@ class Succession:
     Its last beats may be much newer than its last record: it could not write one while the API server was away.
     """
 
-    taken: float
-    """When the bucket was taken (monotonic)."""
-    may_live: bool = True
-    """Whether the holder before may live on, and beat. One that is proved to be dead has sent its last beat."""
+    taken: float | None = None
+    """When the bucket was last taken from a holder that may live on, and beat (monotonic); None: it never was."""
+    died: float | None = None
+    """When this tenure took it from a holder that is proved to be dead and sends no beat; None: it did not."""
     is_told: bool = False
     """Whether a beat of this tenure was accepted."""
     taken_back: tuple[float, ...] = ()
@@ -39,9 +40,10 @@ class Succession:
 
 def is_over(succession: Succession | None, lease: Lease, now: float) -> bool:
     """Whether nothing is left to expect of the holder before: from then on a 412 is read as ever."""
-    if succession is None or (succession.is_told and not succession.may_live):
+    if succession is None:
         return True
-    return now >= succession.taken + UNRULY_TTLS * lease.ttl
+    takes = (succession.taken, None if succession.is_told else succession.died)
+    return now >= max((at for at in takes if at is not None), default=-math.inf) + UNRULY_TTLS * lease.ttl
 
 
 def may_fall_silent(succession: Succession | None, lease: Lease, now: float) -> bool:
@@ -65,7 +67,7 @@ def observe_as_taker(
     if succession is None or is_over(succession, lease, now):
         return after, None
     if isinstance(outcome, Answered) and after.sent == outcome.exchange.sent:
-        return after, replace(succession, is_told=True) if succession.may_live else None
+        return after, replace(succession, is_told=True)
     current = outcome.current if isinstance(outcome, Conflicted) else None
     if current is None or not _is_perhaps_the_former_holders(lease, outcome, succession):
         return after, succession

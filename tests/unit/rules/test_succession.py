@@ -159,10 +159,18 @@ def test_a_tenure_that_no_living_holder_precedes_reads_a_refusal_as_ever() -> No
 
 def test_of_a_holder_that_is_proved_dead_nothing_is_to_be_expected_after_the_first_accepted_beat() -> None:
     lease, succession = taken()
-    dead = replace(succession, may_live=False)
+    dead = Succession(died=succession.taken)
     after, left = observe_as_taker(lease, refused(401.0, stamp(390.0)), SAME, dead)
     assert (after.value, left) == (stamp(390.0), dead), "its record may be old all the same"
-    assert observe_as_taker(after, answered(402.0), None, dead)[1] is None
+    told, left = observe_as_taker(after, answered(402.0), None, dead)
+    assert is_over(left, told, 403.0)
+
+
+def test_a_holder_that_died_long_after_the_last_take_may_have_left_an_old_record_too() -> None:
+    lease, _ = taken()
+    left = Succession(taken=TAKEN - 500.0, died=TAKEN)
+    assert not is_over(left, lease, 401.0)
+    assert observe_as_taker(lease, refused(401.0, stamp(390.0)), SAME, left)[0].end is None
 
 
 def test_a_release_in_a_taken_tenure_begins_with_one_accepted_beat() -> None:
