@@ -29,10 +29,11 @@ FORGET_AFTER: Final = 3600.0
 """Seconds without a change after which the liveness Lease of a dead process is deleted."""
 
 
-LONGEST_GLANCE: Final = 5.0
-"""Seconds between two looks at the liveness Leases after which the time of each counts from the later look.
+LONGEST_GLANCE: Final = 2.5
+"""Seconds between two looks at the liveness Leases that count in full: a look each second, and the way of its answer.
 
-One look in a row may fail. Within five seconds a holder stays valid, and renews its Lease in time after an outage.
+What goes beyond them does not count, since nobody may have been able to renew a Lease: so after an outage a holder has
+time to do so.
 """
 
 
@@ -60,8 +61,8 @@ def see(
 ) -> Seen:
     """Return what is seen of the other processes after a look at all liveness Leases.
 
-    A Lease that is gone counts as unchanged: its owner makes it again, if it lives. If the observer could not look for
-    a while, all times count from now: perhaps nobody could reach the API server, and nobody could renew its Lease.
+    A Lease that is gone counts as unchanged: its owner makes it again, if it lives. Time in which the observer could
+    not look does not count: perhaps nobody could reach the API server.
 
     Args:
         before: What was seen before.
@@ -70,8 +71,9 @@ def see(
         now: Monotonic seconds of the observer.
         last: When it looked before.
     """
-    if now > last + LONGEST_GLANCE:
-        before = {name: replace(each, since=now) for name, each in before.items()}
+    blind = now - last - LONGEST_GLANCE
+    if blind > 0:
+        before = {name: replace(each, since=min(now, each.since + blind)) for name, each in before.items()}
     seen = {name: each for name, each in before.items() if name in leases or name in holders}
     for name in holders:
         seen.setdefault(name, SeenLease("", now))

@@ -4,6 +4,7 @@ import pytest
 
 from worklease.rules.buckets import BUCKETS, distribute
 from worklease.rules.takes import (
+    LONGEST_GLANCE,
     Seen,
     SeenLease,
     TakeCause,
@@ -48,9 +49,11 @@ def test_that_a_process_is_ready_is_no_sign_of_life() -> None:
     assert see(SEEN, {"a": ("1", True)}, set(), 104.0, last=103.0)["a"] == SeenLease("1", 100.0, is_ready=True)
 
 
-def test_who_could_not_reach_the_api_server_starts_counting_again() -> None:
-    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a"}, 130.0, last=124.0)
-    assert {each.since for each in seen.values()} == {130.0}
+def test_time_in_which_the_observer_could_not_look_does_not_count() -> None:
+    seen = see(SEEN, {"a": ("1", False), "b": ("6", True)}, {"a"}, 130.0, last=104.0)
+    assert seen["a"].since == 130.0 - 4.0 - LONGEST_GLANCE, "four seconds were seen, and as many as one look may take"
+    assert seen["b"].since == 130.0
+    assert see(SEEN, {"a": ("1", False)}, {"a"}, 106.5, last=104.0)["a"] == SEEN["a"], "one look may take its time"
 
 
 def test_a_process_lives_for_nine_seconds_after_the_last_change() -> None:
