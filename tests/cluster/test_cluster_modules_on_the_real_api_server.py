@@ -4,8 +4,8 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from controlplane import ControlPlane
 from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, Reference
+from worklease.clocks import monotonic, wall
 from worklease.cluster.bucket_store import (
     BucketHead,
     BucketStore,
@@ -30,7 +31,12 @@ from worklease.cluster.finalizer import Set, add, remove
 from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
 from worklease.cluster.pods import Annotated, DeletionAccepted, NotPermitted, Pods
 from worklease.cluster.status_writer import StatusWriter, Urgency
+from worklease.keeper.surroundings import Surroundings, own_holder, running
+from worklease.keeper.tenures import Tenures, lease_name
 from worklease.preflight import PreflightFailed, check
+from worklease.rules.acts import Standing
+from worklease.rules.buckets import BUCKETS
+from worklease.rules.succession import Succession
 
 LEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
 FOREIGN_UID = "6f5c2a1e-0000-0000-0000-000000000001"
@@ -308,6 +314,48 @@ async def test_a_liveness_lease_is_made_renewed_seen_and_deleted(api: Kubernetes
     assert isinstance(await other.delete(seen["place/1-2-a"]), NotDone), "it was renewed since"
     assert await own.end() is None
     assert await other.read("worklease-1-2-a") == Gone()
+
+
+@dataclass
+class Records:
+    """Who keeps the leases: it notes what it is given, and leaves a last record in each bucket."""
+
+    held: dict[int, Mapping[str, str]] = field(default_factory=dict)
+
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession | None) -> None:
+        assert succession is None, "nobody was silent"
+        self.held[bucket] = records
+
+    def lose(self, bucket: int) -> None:
+        del self.held[bucket]
+
+    def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
+        return {f"uid-{bucket}": "" if everything else "last words"}
+
+
+async def test_a_process_holds_all_buckets_at_once_and_leaves_them_to_the_next_one(
+    api: KubernetesApi, namespace: str
+) -> None:
+    await take_and_leave(api, namespace, "pod-0", {})
+    await take_and_leave(api, namespace, "pod-1", {f"uid-{bucket}": "last words" for bucket in range(BUCKETS)})
+    leases = await call(api, "GET", f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases")
+    assert leases["items"] == [], "who ends in order leaves no Lease"
+
+
+async def take_and_leave(api: KubernetesApi, namespace: str, place: str, expected: Mapping[str, str]) -> None:
+    """Run a process from its start to its end, and check what it finds in the buckets."""
+    own, records = own_holder(place), Records()
+    leases = LivenessLeases(api, namespace, lease_name(own), str(own))
+    around = Surroundings(own=own, running=running, clock=monotonic, wall=wall)
+    tenures = Tenures(leases, BucketStore(api, namespace), records, around)
+    living = asyncio.create_task(tenures.run())
+    await until(lambda: len(records.held) == BUCKETS, "the take of all buckets")
+    assert {tenures.standing(bucket) for bucket in range(BUCKETS)} == {Standing.VALID}
+    assert {uid: text for held in records.held.values() for uid, text in held.items()} == expected
+    await tenures.end()
+    assert records.held == {}
+    living.cancel()
+    await asyncio.wait({living})
 
 
 # --- Status --------------------------------------------------------------------------------------------------------

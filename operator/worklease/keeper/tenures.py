@@ -8,14 +8,14 @@ taken or lost.
 import asyncio
 import logging
 from asyncio import gather
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, assert_never
 
-from worklease.clocks import ClockPair
 from worklease.cluster.bucket_store import BucketHead, BucketStore, Overtaken, StoredBucket, WrittenBucket
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
+from worklease.keeper.surroundings import Surroundings
 from worklease.rules.acts import QUIET, Act, Leave, Standing, may, standing
 from worklease.rules.buckets import BUCKETS, distribute
 from worklease.rules.succession import Succession
@@ -76,18 +76,6 @@ class _Held:
     hands_over_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a process knows of itself and of its machine."""
-
-    own: Holder
-    running: Callable[[], frozenset[tuple[int, int]]]
-    """Pid and start of each process that runs in the same place."""
-    clock: Callable[[], float]
-    wall: Callable[[], ClockPair]
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-
-
 class Tenures:
     """All buckets, as this process sees and holds them; ``heir`` keeps the leases."""
 
@@ -98,7 +86,7 @@ class Tenures:
         self._clock, self._wall = surroundings.clock, surroundings.wall
         self._liveness = Liveness()
         self._reaches = True
-        self._is_ending = False
+        self._is_ending = self._has_ended = False
         self._held: dict[int, _Held] = {}
         self._epochs: dict[int, int] = {}
         """The last epoch in which this process held a bucket: an older one is a list that lags behind."""
@@ -176,6 +164,8 @@ class Tenures:
 
     async def renew(self) -> None:
         """Renew the liveness Lease."""
+        if self._has_ended:
+            return
         sent, was_valid = self._clock(), self.is_valid
         problem = await self._leases.renew(self._wall().utc, is_ready=not self._is_ending)
         self._reaches = problem is None
@@ -361,6 +351,7 @@ class Tenures:
         except TimeoutError:
             _log.warning("buckets not handed over in time: they are taken when this process counts as dead")
         if not self._held:
+            self._has_ended = True
             await self._leases.end()
 
     async def _hand_over(self, bucket: int, successor: str) -> None:

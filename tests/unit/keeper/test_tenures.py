@@ -13,7 +13,8 @@ from support.stored_objects import StoredObjects
 from worklease.clocks import ClockPair
 from worklease.cluster.bucket_store import BucketStore, bucket_name
 from worklease.cluster.liveness_leases import LivenessLeases
-from worklease.keeper.tenures import Surroundings, Tenures, lease_name
+from worklease.keeper.surroundings import Surroundings
+from worklease.keeper.tenures import Tenures, lease_name
 from worklease.rules.acts import Act, Leave, Standing
 from worklease.rules.buckets import BUCKETS
 from worklease.rules.succession import Succession
@@ -188,6 +189,15 @@ async def test_the_last_process_leaves_its_buckets_to_anybody_at_once(installati
     await installation.live(1, two)
     assert two.tenures.held == ALL
     assert set(two.records.successions.values()) == {None}
+
+
+async def test_a_process_that_has_ended_does_not_show_itself_alive_again(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    await one.tenures.end()
+    await installation.live(2, one)
+    assert not [path for path in installation.stored.objects if "/leases/" in path]
+    assert one.tenures.held == frozenset()
 
 
 async def test_while_the_api_server_is_away_nobody_takes_and_nobody_is_valid(installation: Installation) -> None:
