@@ -177,9 +177,10 @@ class Tenures:
 
     async def write_after_gap(self) -> None:
         """Write each bucket that was not written since the last gap in the validity, or whose hand-over is open."""
-        now = self._clock()
-        open_ones = [bucket for bucket, held in self._held.items() if needs_write(held.tenure, self._liveness, now)]
-        await gather(*(self.write(bucket, {}) for bucket in open_ones))
+        for _ in range(2):  # an own write may have been applied without an answer: the first try finds its version
+            now, held = self._clock(), self._held.items()
+            due = [bucket for bucket, each in held if needs_write(each.tenure, self._liveness, now)]
+            await gather(*(self.write(bucket, {}) for bucket in due))
 
     async def look(self) -> None:
         """Look at the other processes and at all buckets, and take or hand over what is due."""
@@ -192,8 +193,7 @@ class Tenures:
         holders = {head.holder for head in heads.values()} - {VACANT, self._own}
         self._seen = see(self._seen, others, holders, now, last=self._looked)
         self._looked, self._heads = now, heads
-        for bucket, head in heads.items():
-            await self._follow(bucket, head)
+        await gather(*(self._follow(bucket, head) for bucket, head in heads.items()))
         if self.is_valid and not self._is_ending:
             await self._take_what_is_due()
             await self._balance()

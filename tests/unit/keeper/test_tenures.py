@@ -213,6 +213,36 @@ async def test_while_the_api_server_is_away_nobody_takes_and_nobody_is_valid(ins
     assert set(standings(one)) == {Standing.VALID, Standing.FORMER}
 
 
+async def test_a_write_that_was_applied_without_an_answer_is_found_at_the_next_renewal(
+    installation: Installation,
+) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    path = f"{CONFIG_MAPS}/{bucket_name(3)}"
+    stored = installation.stored.objects[path]
+    stored["metadata"]["resourceVersion"] = "4711"  # as after an own write whose answer was lost
+    installation.now += 20.0
+    await one.tenures.renew()
+    assert one.tenures.standing(3) is Standing.INVALID
+    await one.tenures.write_after_gap()
+    assert set(standings(one)) == {Standing.VALID}
+
+
+async def test_from_one_to_five_to_two_processes_the_buckets_are_even_within_forty_seconds(
+    installation: Installation,
+) -> None:
+    processes = [await installation.start("a")]
+    await installation.live(1, *processes)
+    processes += [await installation.start(place) for place in "bcde"]
+    await installation.live(25, *processes)
+    assert sorted(len(each.tenures.held) for each in processes) == [3, 3, 3, 3, 4]
+    before = [each.tenures.held for each in processes]
+    await installation.live(5, *processes)
+    assert [each.tenures.held for each in processes] == before, "nothing moves any more"
+    await installation.live(25, *processes[:2])
+    assert sorted(len(each.tenures.held) for each in processes[:2]) == [8, 8]
+
+
 async def test_a_bucket_that_somebody_deleted_is_made_again_from_memory(installation: Installation) -> None:
     one = await installation.start("a")
     await installation.live(1, one)
