@@ -210,6 +210,7 @@ class History:
 
     def _happen_to(self, holder: SharingProcess, fault: Fault, length: float) -> None:
         until = self.world.now + length
+        self.world.able_since = self.world.now  # from here on another process has to notice it
         match fault:
             case Fault.CRASH | Fault.RESTART:
                 self._crash(holder, length, in_place=fault is Fault.RESTART)

@@ -114,6 +114,7 @@ class SharedWorld:
     able: Callable[[], bool] = lambda: True
     """Whether any process lives and reaches the API server."""
     able_since: float = 0.0
+    """Since when a process is able to act, and none that held the bucket was struck."""
     troubled: float = -inf
     """Until when something was wrong with the processes or the API server."""
     lease_ended: float | None = None
