@@ -1,4 +1,4 @@
-"""Fixtures for the tests on a real node: one node for all of them, the operator as a process, and what really runs."""
+"""Fixtures for the tests on a real node: one node for the tests of a file, and the operator as a process."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,20 +24,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def node_cluster() -> Iterator[NodeCluster]:
     with NodeCluster(f"worklease-node-{os.getpid()}") as started:
         install_custom_resources(started)
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def control_plane(node_cluster: NodeCluster) -> NodeCluster:
     """The control plane of these tests is the one with the real node."""
     return node_cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def containers(node_cluster: NodeCluster) -> Iterator[Containers]:
     with Containers(node_cluster) as looking:
         yield looking

@@ -1,7 +1,7 @@
 """Observes the containers of a real node continuously, and remembers when each last ran.
 
-It asks the kernel, not a status: a container runs as long as its cgroup has a process. Which container that is,
-containerd knows. This module observes only; `judge` compares the observations with the leases.
+It asks the kernel, not a status: a container runs as long as its cgroup has a process. Which container that is, says
+the file from which the runtime started it. This module observes only; `judge` compares what it saw with the leases.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from node import NodeCluster
 from node.needs import hierarchies
@@ -21,7 +21,6 @@ from support.judge import Stay
 
 POLL_INTERVAL = 0.05  # seconds between two observations: short beside the second of reserve that a fence has
 JOIN_TIMEOUT = 30.0
-WORK_LABEL = "worklease.dev/work-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,6 @@ class Containers:
         # Any hierarchy will do: each has every container.
         self._root = hierarchies()[0] / cluster.name
         self._seen: dict[str, Container | None] = {}
-        self._items: dict[str, str] = {}
         self._ended = threading.Event()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="looks at containers", daemon=True)
@@ -66,15 +64,11 @@ class Containers:
         ordered = sorted(found, key=lambda each: each.first)
         return {each.name: each for each in ordered if (each.namespace, each.pod) == (namespace, pod)}
 
-    def stays(self, namespace: str) -> list[Stay]:
-        """Return when each container of the items' pods ran."""
+    def stays(self, namespace: str, item: str) -> list[Stay]:
+        """Return when each container of a namespace ran, in which all pods are sandboxes of one item."""
         self._check()
-        found = (each for each in self._seen.values() if each is not None and each.namespace == namespace)
-        return [
-            Stay(self._items[each.uid], f"{each.pod}/{each.name}", each.uid, each.first, each.last)
-            for each in found
-            if each.uid in self._items
-        ]
+        found = [each for each in self._seen.values() if each is not None and each.namespace == namespace]
+        return [Stay(item, f"{each.pod}/{each.name}", each.uid, each.first, each.last) for each in found]
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -91,7 +85,8 @@ class Containers:
         asked = time.monotonic()
         for identity in self._running():
             if identity not in self._seen:
-                self._seen[identity] = self._identify(identity, asked)
+                with suppress(FileNotFoundError):  # it has just ended; if not, the next look finds it
+                    self._seen[identity] = self._identify(identity, asked)
             elif (known := self._seen[identity]) is not None:
                 self._seen[identity] = Container(known.namespace, known.pod, known.uid, known.name, known.first, asked)
 
@@ -106,13 +101,10 @@ class Containers:
                     yield path.name
 
     def _identify(self, identity: str, asked: float) -> Container | None:
-        """Return what containerd says about a container; None for the one that only keeps a pod's network."""
-        labels: Mapping[str, str] = json.loads(self._cluster.ctr("containers", "info", identity))["Labels"]
-        if labels.get("io.cri-containerd.kind") != "container":
+        """Return what the runtime was told of a container; None for the one that only keeps a pod's network."""
+        bundle = self._cluster.folder.path / "state" / "io.containerd.runtime.v2.task" / "k8s.io" / identity
+        told: Mapping[str, str] = json.loads((bundle / "config.json").read_text())["annotations"]
+        if told["io.kubernetes.cri.container-type"] != "container":
             return None
-        namespace, pod, uid = (labels[f"io.kubernetes.pod.{key}"] for key in ("namespace", "name", "uid"))
-        body: dict[str, Any] = self._cluster.get(f"/api/v1/namespaces/{namespace}/pods/{pod}") or {}
-        metadata = body.get("metadata", {})
-        if metadata.get("uid") == uid and WORK_LABEL in metadata.get("labels", {}):
-            self._items[uid] = metadata["labels"][WORK_LABEL]
-        return Container(namespace, pod, uid, labels["io.kubernetes.container.name"], asked, asked)
+        namespace, pod, uid = (told[f"io.kubernetes.cri.sandbox-{key}"] for key in ("namespace", "name", "uid"))
+        return Container(namespace, pod, uid, told["io.kubernetes.cri.container-name"], asked, asked)
