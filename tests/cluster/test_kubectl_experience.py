@@ -76,6 +76,7 @@ def _held() -> WorkLeaseStatus:
         state="active",
         lease_extended=True,
         ttl_seconds=300,
+        granted_ttl_seconds=300,
         sandboxes=(SandboxStatus(pod_uid="u1", pod_name="new-pod"), SandboxStatus(pod_uid="u0", pod_name="old-pod")),
         conditions=(
             _condition("Ready", ConditionStatus.UNKNOWN, "Claiming"),

@@ -14,22 +14,26 @@ def twin(leases: Leases, name: str) -> dict[str, object]:
 
 
 @pytest.mark.long(seconds=35)
-def test_the_older_of_two_keeps_the_lease_and_the_younger_takes_over_when_it_goes(
+def test_the_older_of_two_keeps_the_lease_and_the_younger_takes_no_later_delivery_when_it_goes(
     leases: Leases, simulator: Simulator
 ) -> None:
     simulator.create_item("work_a")
     leases.create("work_a", deletionPolicy="Release")
     leases.await_condition("work_a", "LeaseHeld", "True", "Renewed")
-    leases.apply(twin(leases, "twin"))
+    young = twin(leases, "twin")
+    leases.apply(young)
     message = leases.await_condition("twin", "LeaseHeld", "False", "Duplicate")
     assert f"{leases.namespace}/work-a" in message
     assert leases.condition("work_a", "LeaseHeld")[:2] == ("True", "Renewed")
     leases.delete("work_a", wait=True)
     wait_for(lambda: leases.condition("twin", "LeaseHeld")[1] != "Duplicate", seconds=10, what="the younger's turn")
-    # The released lease lapses, and the item is queued again. Once a worker acknowledges it, the newer one may claim.
+    # The released lease lapses, and the item is queued again: its next delivery is whose worker polls it.
     simulator.wait_for(lambda entries: entries[-1]["event"] == "lapsed" or len(entries) > 40, item="work_a", timeout=30)
+    leases.await_condition("twin", "Finished", "True", "Requeued", seconds=90)
     simulator.requeue_item("work_a", state="starting")
-    leases.await_condition("twin", "LeaseHeld", "True", "Renewed", seconds=90)
+    leases.apply(young | {"metadata": {"name": "next"}})
+    leases.await_condition("next", "LeaseHeld", "True", "Renewed")
+    assert leases.condition("twin", "Finished")[:2] == ("True", "Requeued")
     assert check_history(simulator.history(), released=["work_a"]) == []
 
 

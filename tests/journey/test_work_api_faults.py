@@ -344,7 +344,7 @@ def test_whoever_else_takes_an_item_keeps_it_and_it_is_not_stopped(
 def test_an_item_that_came_again_while_a_beat_was_lost_is_not_taken_from_who_claimed_it(
     leases: Leases, simulator: Simulator, stays: Stays
 ) -> None:
-    hold(leases, simulator, "work_a")
+    hold(leases, simulator, "work_a", ttl=30)  # there is time to ask the list before the fence
     since = simulator.last_seq()
     simulator.inject("drop-before", item="work_a")
     simulator.inject("delay", item="work_a", seconds=1)  # the retry finds what has happened meanwhile
