@@ -4,7 +4,6 @@ Owns the connection, its credentials and the official client. Must not know what
 that call the API server do so through this one; Kopf alone has connections of its own.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import aiohttp
 from kubernetes.aio import client, config
 from pydantic_core import from_json
 
+from worklease.cluster.slots import Slots
 from worklease.rules.words import one_line
 
 CALL_TIMEOUT: Final = 10.0
@@ -119,8 +119,8 @@ class KubernetesApi:
         self._call_timeout = call_timeout
         self.namespace = namespace
         """The namespace that the credentials name, if they do."""
-        self.low_priority = asyncio.Semaphore(LOW_PRIORITY_CALLS)
-        """Must be held around calls that thousands may want to make at once, and that have time."""
+        self.low_priority = Slots(LOW_PRIORITY_CALLS, LOW_PRIORITY_CALLS // 2)
+        """One must be had around calls that thousands may want to make at once, and that have time."""
 
     @classmethod
     async def connect(cls) -> Self:

@@ -43,7 +43,7 @@ async def _write(api: KubernetesApi, reference: Reference, *, wanted: bool) -> S
         finalizers = [*present, FINALIZER] if wanted else [name for name in present if name != FINALIZER]
         return await _patch(api, reference, metadata, finalizers)
 
-    async with api.low_priority:
+    async with api.low_priority.taken(reference.namespace):
         return _outcome(await write_guarded(api, reference, write))
 
 

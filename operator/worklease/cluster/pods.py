@@ -15,10 +15,17 @@ from worklease.api.names import DRAINING
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.paging import Page, list_pages
 from worklease.cluster.pod_reading import read_pod
+from worklease.cluster.slots import Slots
 from worklease.rules.pods import OUT_OF_SERVICE, Obstacle, Pod
 
 ADMISSION_TIMEOUT: Final = 35.0
 """Seconds that the creation of a pod may take: a webhook may take 30, and the API server then says which one it was."""
+
+CREATIONS: Final = 32
+"""Creations and dry runs of pods under way at once: a third of all connections, since a webhook may let them hang."""
+
+CREATIONS_OF_ONE: Final = 16
+"""Of these, those for one namespace: a webhook may be for this one only."""
 
 PAGE_TRIES: Final = 3
 """How often a page after the first is asked for before a long list is given up."""
@@ -74,10 +81,14 @@ class Pods:
 
     def __init__(self, api: KubernetesApi) -> None:
         self._api = api
+        self.creations = Slots(CREATIONS, CREATIONS_OF_ONE)
+        """One must be had for :meth:`make`; a dry run takes one by itself."""
 
     async def dry_run(self, namespace: str, body: Mapping[str, Any]) -> DryRunAccepted | NotAdmitted:
         """Ask the API server whether it would accept a pod, admission included, and make none (``dryRun=All``)."""
-        match await self._create(namespace, body, {"dryRun": "All"}):
+        async with self.creations.taken(namespace):
+            reply = await self._create(namespace, body, {"dryRun": "All"})
+        match reply:
             case Done():
                 return DryRunAccepted()
             case Refused() as refused if refused.is_by_name:
@@ -87,7 +98,7 @@ class Pods:
                 return NotAdmitted(_obstacle(refused), refused.message)
             case NoAnswer(message):
                 return NotAdmitted(Obstacle.ADMISSION, message)
-            case reply:
+            case _:
                 assert_never(reply)
 
     async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | MaybeMade | NotAdmitted:

@@ -83,10 +83,11 @@ class PodCalls(KeptCalls):
             if (problem := await self._commit(kept)) is not None:
                 _log.warning("the status has to tell a restart of a pod %s: %s", kept.about, problem.message)
                 await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
-            if not is_running(kept.gather(), self._clock()):
-                return  # the lease or the resource ended meanwhile
-            send()
-            await self._make(kept, attempt)
+            async with self._clients.pods.creations.taken(kept.resource.namespace):
+                if not is_running(kept.gather(), self._clock()):
+                    return  # the lease or the resource ended meanwhile
+                send()
+                await self._make(kept, attempt)
 
     async def _make(self, kept: Kept, attempt: int) -> None:
         if problem := template_problem(kept.resource, self._proxy):

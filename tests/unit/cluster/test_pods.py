@@ -1,5 +1,6 @@
 """What the operator reads from a pod, and how the deletion of a pod ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
-from worklease.cluster.client import Gone, NotDone
+from worklease.api.names import Reference
+from worklease.cluster.client import LOW_PRIORITY_CALLS, Gone, NotDone
+from worklease.cluster.finalizer import Set, add
 from worklease.cluster.pod_reading import read_pod
-from worklease.cluster.pods import DeletionAccepted, MaybeMade, NotAdmitted, Pods
+from worklease.cluster.pods import CREATIONS_OF_ONE, DeletionAccepted, DryRunAccepted, MaybeMade, NotAdmitted, Pods
 from worklease.rules.pods import Obstacle, Pod
 
 UID = "2388ac9f-56d7-402b-b758-4ec433754b79"
@@ -296,3 +299,38 @@ async def test_a_node_is_off_if_it_is_gone_or_somebody_says_so_and_nothing_else_
     server.script = always(answer)
     assert await sandboxes.is_node_off("node-1") is is_off
     assert server.seen[0].target == "/api/v1/nodes/node-1"
+
+
+async def test_creations_that_hang_in_one_namespace_leave_connections_to_deletions_and_to_other_namespaces() -> None:
+    never = asyncio.Event()
+    async with serving() as server, kubernetes_at(server.url) as api:
+        hanging, accepted = Answer(until=never), Answer(body={"metadata": {}})
+        server.script = lambda seen: hanging if "/sandboxes/" in seen.path and seen.method == "POST" else accepted
+        pods = Pods(api)
+        waiting = {asyncio.create_task(pods.dry_run("sandboxes", body())) for _ in range(150)}
+        await server.until_seen(CREATIONS_OF_ONE)
+        async with asyncio.timeout(5):
+            assert await pods.end(*NAMED, 1) == DeletionAccepted()
+            assert await pods.dry_run("elsewhere", body()) == DryRunAccepted()
+        assert len(server.seen) == CREATIONS_OF_ONE + 2
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        never.set()
+
+
+async def test_finalizers_that_hang_in_one_namespace_leave_room_for_another() -> None:
+    never = asyncio.Event()
+    async with serving() as server, kubernetes_at(server.url) as api:
+        server.script = lambda seen: Answer(
+            body={"metadata": {"uid": "uid", "resourceVersion": "1"}},
+            until=never if "/sandboxes/" in seen.path else None,
+        )
+        waiting = {asyncio.create_task(add(api, Reference("sandboxes", "lease-1", "uid"))) for _ in range(50)}
+        await server.until_seen(LOW_PRIORITY_CALLS // 2)
+        async with asyncio.timeout(5):
+            assert isinstance(await add(api, Reference("elsewhere", "lease-2", "uid")), Set)
+        for each in waiting:
+            each.cancel()
+        await asyncio.wait(waiting)
+        never.set()
