@@ -13,7 +13,7 @@ from typing import Any, Final
 from support.shared_world import AHEAD, Bucket, SharedWorld
 from worklease.keeper import record
 from worklease.keeper.bound_pods import BoundPods
-from worklease.rules.acts import Act, Leave, Standing, may, standing
+from worklease.rules.acts import QUIET, Act, Leave, Standing, may, standing
 from worklease.rules.buckets import distribute
 from worklease.rules.lease import Lease
 from worklease.rules.pods import Pod
@@ -423,7 +423,7 @@ class BucketProcess:
         if self.tenure is None or (not others and not ends) or self.stands() is not Standing.VALID:
             return
         self.successor = self.world.random.choice(others) if others else VACANT
-        self.hands_over_at = self.now + self.world.random.uniform(0.5, 2.0)
+        self.hands_over_at = self.now + CALL_TIMEOUT + self.world.random.uniform(QUIET, 1.0)
         self.tenure = replace(self.tenure, is_leaving=True)
         self.world.at(self.world.now + self.hands_over_at - self.now, partial(self.step, self._send_hand_over))
 

@@ -276,6 +276,8 @@ class SharingProcess(BucketProcess):
 
         if kept.lease.end is not None:
             yield from self._write_end(kept.lease.end)  # the status shows first how it ended
+        if self.kept is not kept or self.may(Act.WRITE_RESOURCE) is not Leave.YES:
+            return
         if (yield self.kube(apply, within=CALL_TIMEOUT)) is not None:
             self.world.say(self.name, "is done")
             kept.is_done = True

@@ -32,6 +32,7 @@ from worklease.rules.takes import (
     take,
 )
 from worklease.rules.tenure import (
+    CALL_TIMEOUT,
     RENEW_EVERY,
     VACANT,
     Holder,
@@ -94,6 +95,9 @@ class Tenures:
         self._heads: Mapping[int, BucketHead] = {}
         self._looked = -float("inf")
         self._handed_over = -float("inf")
+        self._leaving: dict[int, str] = {}
+        """The successors of the buckets that are being handed over."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._renewal = asyncio.Event()
 
     # --- What others ask -----------------------------------------------------------------------------------------
@@ -196,7 +200,7 @@ class Tenures:
         await gather(*(self._follow(bucket, head) for bucket, head in heads.items()))
         if self.is_valid and not self._is_ending:
             await self._take_what_is_due()
-            await self._balance()
+            self._balance()
 
     async def _follow(self, bucket: int, head: BucketHead) -> None:
         """Follow what a list shows of a bucket, unless it lags behind what this process knows."""
@@ -324,12 +328,15 @@ class Tenures:
 
     # --- Hand-overs ----------------------------------------------------------------------------------------------
 
-    async def _balance(self) -> None:
+    def _balance(self) -> None:
+        """Begin to hand over the next bucket that another process should hold, and is ready for."""
         holders = {bucket: head.holder for bucket, head in self._heads.items()} | dict.fromkeys(self._held, self._own)
-        step = next_hand_over(self._own, holders, self._ready(), self._handed_over, self._clock())
+        step = next_hand_over(self._own, holders | self._leaving, self._ready(), self._handed_over, self._clock())
         if step is not None:
-            await self._hand_over(*step)
             self._handed_over = self._clock()
+            task = asyncio.create_task(self._hand_over(*step))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _ready(self) -> frozenset[str]:
         alive = self._living()
@@ -355,11 +362,22 @@ class Tenures:
             await self._leases.end()
 
     async def _hand_over(self, bucket: int, successor: str) -> None:
-        """Hand a bucket over: nothing new begins in it, then no beat either, then it is written with its successor."""
+        """Hand a bucket over: nothing new begins in it, then no beat either, then it is written with its successor.
+
+        What began before has ended by then, or was given up.
+        """
         held = self._held.get(bucket)
         if held is None or self.standing(bucket) is not Standing.VALID:
             return
+        self._leaving[bucket] = successor
+        try:
+            await self._leave(bucket, held, successor)
+        finally:
+            del self._leaving[bucket]
+
+    async def _leave(self, bucket: int, held: _Held, successor: str) -> None:
         held.tenure = replace(held.tenure, is_leaving=True)
+        await self._sleep(CALL_TIMEOUT)
         held.hands_over_at = self._clock() + QUIET
         await self._sleep(QUIET)
         async with held.lock:

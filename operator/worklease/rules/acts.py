@@ -27,7 +27,10 @@ class Standing(Enum):
     VALID = auto()
     """It is the holder, and nobody else can be."""
     LEAVING = auto()
-    """It is valid, and about to hand the bucket over."""
+    """It is valid, and about to hand the bucket over: what is under way may end, and nothing new begins.
+
+    It lasts as long as a call may take, so that nothing of this holder is done after its successor has begun.
+    """
     HANDED_OVER = auto()
     """It sent the hand-over, or is about to, and its successor may be at work."""
     INVALID = auto()
@@ -76,8 +79,8 @@ _IRREVERSIBLE: Final = {act: Leave.NO for act in Act if act is not Act.READ} | {
 
 TABLE: Final[Mapping[Standing, Mapping[Act, Leave]]] = {
     Standing.VALID: dict.fromkeys(Act, Leave.YES),
-    Standing.LEAVING: dict.fromkeys(Act, Leave.YES)
-    | dict.fromkeys((Act.FIRST_CLAIM, Act.POLL, Act.ACKNOWLEDGE, Act.STOP, Act.MAKE_POD), Leave.NO),
+    Standing.LEAVING: _IRREVERSIBLE
+    | dict.fromkeys((Act.ROUTINE_BEAT, Act.END_POD_AT_FENCE, Act.WRITE_RECORD), Leave.YES),
     Standing.HANDED_OVER: _IRREVERSIBLE | {Act.END_POD_AT_FENCE: Leave.AFTER_READING},
     Standing.INVALID: _IRREVERSIBLE
     | {Act.ROUTINE_BEAT: Leave.AFTER_READING, Act.END_POD_AT_FENCE: Leave.AFTER_READING},

@@ -1,7 +1,7 @@
 """Processes share the buckets: each acts only for what it holds, and hands over what another one should hold."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,10 +15,10 @@ from worklease.cluster.bucket_store import BucketStore, bucket_name
 from worklease.cluster.liveness_leases import LivenessLeases
 from worklease.keeper.surroundings import Surroundings
 from worklease.keeper.tenures import Tenures, lease_name
-from worklease.rules.acts import Act, Leave, Standing
+from worklease.rules.acts import QUIET, Act, Leave, Standing
 from worklease.rules.buckets import BUCKETS
 from worklease.rules.succession import Succession
-from worklease.rules.tenure import Holder
+from worklease.rules.tenure import CALL_TIMEOUT, Holder
 
 ALL = frozenset(range(BUCKETS))
 START = datetime(2026, 11, 29, 6, tzinfo=UTC)
@@ -58,6 +58,7 @@ class Installation:
     opened: AsyncExitStack
     stored: StoredObjects
     now: float = 1000.0
+    when_asleep: Callable[[float], None] = lambda _: None
 
     async def start(self, place: str, *, pid: int = 1, started: int = 1) -> Process:
         api = await self.opened.enter_async_context(kubernetes_at(self.server.url))
@@ -69,6 +70,7 @@ class Installation:
         return Process(Tenures(leases, BucketStore(api, "own"), records, surroundings), records, running)
 
     async def _sleep(self, seconds: float) -> None:
+        self.when_asleep(seconds)
         wakes = self.now + seconds
         await asyncio.sleep(0)  # others that sleep at the same time wake at the same time
         self.now = max(self.now, wakes)
@@ -167,6 +169,15 @@ async def test_the_heir_of_a_dead_process_takes_its_buckets_at_once(installation
     assert set(heir.records.successions.values()) == {Succession(died=installation.now)}
     assert await one.tenures.write(3, {"uid-1": "late"}) is not None
     assert 3 not in one.tenures.held
+
+
+async def test_nothing_of_a_former_holder_is_done_after_its_successor_has_begun(installation: Installation) -> None:
+    one = await installation.start("a")
+    await installation.live(1, one)
+    slept: list[tuple[float, Standing]] = []
+    installation.when_asleep = lambda seconds: slept.append((seconds, one.tenures.standing(3)))
+    await one.tenures.end()
+    assert dict(slept) == {CALL_TIMEOUT: Standing.LEAVING, QUIET: Standing.HANDED_OVER}, "calls have time to end"
 
 
 async def test_a_process_that_ends_leaves_all_it_holds_to_the_others(installation: Installation) -> None:

@@ -62,6 +62,8 @@ def test_a_valid_process_is_not_the_valid_holder_of_a_bucket_that_it_has_not_wri
 def test_before_a_hand_over_nothing_new_begins_and_in_the_last_half_second_no_beat() -> None:
     leaving = replace(HELD, is_leaving=True)
     assert stands(leaving, 103.0, at=104.0) is Standing.LEAVING
+    assert may(Act.ROUTINE_BEAT, Standing.LEAVING, VALID, 103.0) is Leave.YES
+    assert may(Act.END_POD, Standing.LEAVING, VALID, 103.0) is Leave.NO
     assert stands(leaving, 104.0 - QUIET, at=104.0) is Standing.HANDED_OVER
 
 
