@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("operator")
 
 TOLD_SECONDS = 5.0  # from a container's end to the item's stop: the kubelet reports it within one or two
 GRACE = 3
+HOOK = {"preStop": {"exec": {"command": ["sleep", "1000"]}}}
+SIDECAR = {"initContainers": [beside("helper", DEAF, restartPolicy="Always")]}
 
 
 @pytest.fixture
@@ -138,8 +140,7 @@ def test_a_volume_of_a_secret_that_is_not_there_is_over_at_the_start_deadline(sc
 
 
 def test_a_prestop_that_hangs_delays_the_end_by_no_more_than_the_grace_and_two_seconds(scene: Scene, told: Any) -> None:
-    hook = {"preStop": {"exec": {"command": ["sleep", "1000"]}}}
-    pod = scene.run(template(HANDLERLESS, grace=GRACE, lifecycle=hook), drainSeconds=GRACE)
+    pod = scene.run(template(HANDLERLESS, grace=GRACE, lifecycle=HOOK), drainSeconds=GRACE)
     scene.simulator.stop_item(ITEM)
     wait_for(
         lambda: (
@@ -197,12 +198,23 @@ def test_the_kubelet_evicts_a_sandbox_that_exceeds_its_storage(scene: Scene, tol
     scene.holds()
 
 
-def test_a_fence_ends_every_container_before_the_lease_can_end(scene: Scene, told: Any) -> None:
-    pod = scene.run(template(DEAF, grace=30))
+@pytest.mark.parametrize(
+    "body",
+    [
+        template(DEAF, grace=30),
+        template(DEAF, grace=30, lifecycle=HOOK),
+        template(DEAF, grace=30, pod=SIDECAR),
+    ],
+    ids=["ignores SIGTERM", "has a preStop that hangs", "has a native sidecar that ignores SIGTERM"],
+)
+def test_a_fence_ends_every_container_before_the_lease_can_end(scene: Scene, told: Any, body: dict[str, Any]) -> None:
+    pod = scene.run(body)
     scene.simulator.outage("refuse")
     scene.leases.await_condition(ITEM, "LeaseHeld", "Unknown", "Fenced", seconds=60)
-    ended = scene.ended(pod)
+    scene.ended(pod)
+    await_gone(scene.leases, pod)
+    ended = max(each.last for each in scene.containers.of(scene.leases.namespace, pod).values())
     told(f"ended {scene.lease_ends() - ended:.1f} s before the lease")
     scene.simulator.outage("off")
-    assert ended < scene.lease_ends()
     scene.holds()
+    assert ended < scene.lease_ends()

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from worklease.api.models import LONGEST_SANDBOX_MESSAGE
 from worklease.api.names import DEFAULT_CONTAINER, DRAINING, PROXY_CONTAINER, SANDBOX_CONTAINERS
-from worklease.rules.pods import AILMENTS, DISRUPTIONS, Ailment, Cause, Pod, Result
+from worklease.rules.pods import AILMENTS, DISRUPTIONS, SHORTEST_GRACE, Ailment, Cause, Pod, Result
 from worklease.rules.words import one_line
 
 DEFAULT_GRACE: Final = 30.0
@@ -61,7 +61,8 @@ def read_pod(body: Part) -> Pod:
         message=message or one_line(disrupted.get("message") or ""),
         ready=_is_ready(containers, conditions),
         terminating=metadata.get("deletionTimestamp") is not None,
-        grace=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)),
+        grace=(grace := float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE))),
+        overtime=_overtime(spec, grace),
         result=result,
         has_started=has_started,
         has_run=any(map(_has_run, (*containers.initial, *containers.sandbox, *containers.others))),
@@ -192,6 +193,22 @@ def _finish_time(containers: _Containers) -> datetime | None:
     times = [_time(end.get("finishedAt")) for end in ended]
     known = [time for time in times if time is not None]
     return max(known) if known and len(known) == len(times) else None
+
+
+def _overtime(spec: Part, grace: float) -> float:
+    """Return how long beyond the pod's grace one of its containers may run, in seconds.
+
+    A ``preStop`` hook, or the wait of a native sidecar for what it serves, may use up the grace. Then the container
+    still gets the kubelet's shortest grace.
+    """
+    each = [container for kind in _KINDS for container in spec.get(kind) or ()]
+    is_late = any((one.get("lifecycle") or {}).get("preStop") or _is_sidecar(one) for one in each)
+    return SHORTEST_GRACE if is_late else max(0.0, SHORTEST_GRACE - grace)
+
+
+def _is_sidecar(container: Part) -> bool:
+    """Whether a container of ``initContainers`` is a native sidecar. Others have no policy of their own like this."""
+    return container.get("restartPolicy") == "Always"
 
 
 # --- What keeps them from running --------------------------------------------------------------------------------

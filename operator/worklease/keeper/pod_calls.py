@@ -260,7 +260,7 @@ class PodCalls(KeptCalls):
         It was made by a call whose answer was lost, and nothing else would end it.
         """
         has_own_grace = kept.lease.end in {None, End.STOPPED, End.RELEASED}
-        grace, tries = None if has_own_grace else fence_grace(kept.lease), 0
+        grace, tries = None if has_own_grace else max(1.0, fence_grace(kept.lease) - pod.overtime), 0
         while isinstance(
             outcome := await self._clients.pods.end(kept.resource.namespace, pod.name, pod.uid, grace), NotDone
         ):

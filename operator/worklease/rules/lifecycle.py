@@ -468,12 +468,14 @@ def _end(pod: Pod, asked: Asked | None, allowed: float | None, left: float) -> E
     """Return the deletion to ask for. One that is under way is not given less time only because time goes by.
 
     The API server counts a shorter grace from the first deletion, so the time that went by would count twice. What is
-    left is rounded up, which the fence's margin covers: it holds more than a second.
+    left is rounded up, which the fence's margin covers: it holds more than a second. A grace that the lease limits is
+    shorter by what the kubelet adds to it.
     """
     before, most = _asked_grace(pod, asked), pod.grace if allowed is None else allowed
-    wanted = max(1.0, float(floor(most)) if most <= left else float(ceil(left)))
+    fits = most <= left - pod.overtime
+    wanted = max(1.0, float(floor(most)) if fits else float(ceil(left - pod.overtime)))
     if before is not None:
-        wanted = max(1.0, min(before, float(floor(most))))
+        wanted = max(1.0, before if most >= before else float(floor(most - pod.overtime)))
     return EndPod(pod.uid, pod.name, None if allowed is None and wanted == pod.grace else wanted)
 
 

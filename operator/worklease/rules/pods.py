@@ -53,6 +53,12 @@ class Obstacle(Enum):
     """Something that has to admit it, such as a webhook, does not answer."""
 
 
+SHORTEST_GRACE: Final = 2.0
+"""Seconds that a kubelet gives a container at least to end (``minimumGracePeriodInSeconds`` of its kuberuntime).
+
+A ``preStop`` hook, or the wait of a native sidecar for the containers that it serves, may have used up the grace."""
+
+
 class Result(Enum):
     """How the sandbox's containers ended, all of them."""
 
@@ -73,6 +79,8 @@ class Pod:
     terminating: bool = False
     grace: float = 30.0
     """Its ``terminationGracePeriodSeconds``."""
+    overtime: float = 0.0
+    """How long beyond its grace, in seconds, the kubelet lets a container run."""
     result: Result | None = None
     """How the containers that are the sandbox ended; None: not all have, or nothing says which they are.
 

@@ -56,6 +56,27 @@ MESH = runs("mesh")
 CRASHES = waits("mesh", "CrashLoopBackOff", lastState={"terminated": {"exitCode": 1}})
 
 
+# --- How long it may run on --------------------------------------------------------------------------------------
+
+HOOK = {"preStop": {"exec": {"command": ["save"]}}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "overtime"),
+    [
+        ({"containers": [{"name": "sandbox"}]}, 0.0),
+        ({"containers": [{"name": "sandbox"}], "terminationGracePeriodSeconds": 0}, 2.0),
+        ({"containers": [{"name": "sandbox"}], "terminationGracePeriodSeconds": 1}, 1.0),
+        ({"containers": [{"name": "sandbox", "lifecycle": HOOK}]}, 2.0),
+        ({"containers": [{"name": "sandbox", "lifecycle": {"postStart": {}}}]}, 0.0),
+        ({"initContainers": [{"name": "mesh", "restartPolicy": "Always"}]}, 2.0),
+        ({"initContainers": [{"name": "prepare"}]}, 0.0),
+    ],
+)
+def test_a_hook_and_a_native_sidecar_may_run_beyond_the_pods_grace(spec: dict[str, Any], overtime: float) -> None:
+    assert pod(spec=spec).overtime == overtime
+
+
 # --- The end -----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import pytest
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
 from worklease.rules.answers import observe
 from worklease.rules.beats import lapse
+from worklease.rules.deadlines import fence
 from worklease.rules.lease import End, Lease
 from worklease.rules.lifecycle import EndPod, Plan, RemoveFinalizer, StopItem, decide, why_it_must_go
 from worklease.rules.ownership import is_bindable
@@ -117,6 +118,25 @@ def test_a_deletion_that_was_refused_before_is_asked_again_at_the_fence() -> Non
 def test_a_stopping_item_lets_its_sandbox_finish() -> None:
     plan = decide(situation(stopping(lease_with(POD)), POD, sandbox=Policy(drain=20.0)), 130.1)
     assert plan.steps == (EndPod("pod1", "sandbox", 20.0),)
+
+
+@pytest.mark.parametrize(("ttl", "grace"), [(300, 28.0), (90, 16.0), (15, 1.0), (5, 1.0)])
+def test_a_grace_that_the_lease_limits_is_shorter_by_what_the_kubelet_adds(ttl: float, grace: float) -> None:
+    pod = replace(POD, overtime=2.0)
+    lease = lease_with(pod, ttl=ttl)
+    at = fence(lease)
+    assert at is not None
+    assert decide(situation(lease, pod), at).steps == (EndPod(pod.uid, pod.name, grace),)
+
+
+def test_a_drain_that_the_fence_shortens_leaves_what_the_kubelet_adds() -> None:
+    pod = replace(POD, overtime=2.0, terminating=True)
+    lease = stopping(lease_with(pod))
+    at = fence(lease)
+    assert at is not None
+    asked = Asked(135, grace=60.0, first=135.0)
+    plan = decide(situation(lease, pod, deletions={pod.uid: asked}, sandbox=Policy(drain=60.0)), at)
+    assert plan.steps == (EndPod(pod.uid, pod.name, 16.0),)
 
 
 @pytest.mark.parametrize(("drain", "grace"), [(30.0, 30.0), (120.0, 58.0), (0.0, 1.0)])
