@@ -118,8 +118,17 @@ def _tell(name: str, kubectl: str, seconds: float) -> None:
         f"  {shutil.which('kubectl') or kubectl} get nodes\n\n"
         "It has no way to the network, and these images:\n\n"
         f"{operator}  {SANDBOX}   a shell, for sandboxes\n\n"
+        f"{_journey(name)}"
         "make node DOWN=1 ends it, and leaves nothing behind."
     )
+
+
+def _journey(name: str) -> str:
+    """Say how a user's whole journey runs on the node, if it has the operator's image."""
+    if not ARCHIVE.exists():
+        return ""
+    given = f"KUBECONFIG={_folder(name) / 'kubeconfig'} E2E_IMAGE={REFERENCE} E2E_SANDBOX_IMAGE={SANDBOX}"
+    return f"A user's whole journey runs on it by:\n\n  {given} make e2e\n\n"
 
 
 def _pid(name: str) -> int | None:

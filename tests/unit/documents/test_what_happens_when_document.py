@@ -55,7 +55,8 @@ def test_each_row_has_a_test_of_its_name_and_each_test_its_row() -> None:
 
 def test_each_file_says_whose_rows_it_has() -> None:
     sections = re.split(r"^## ", DOCUMENT.read_text("utf-8"), flags=re.MULTILINE)[1:]
-    expected = {section.partition("\n")[0]: [claim(row) for row in rows(section)] for section in sections}
+    told = {section.partition("\n")[0]: [claim(row) for row in rows(section)] for section in sections}
+    expected = {heading: names for heading, names in told.items() if names}  # the others are prose
     found = {}
     for path in FILES:
         source = path.read_text("utf-8")
