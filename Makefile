@@ -99,10 +99,11 @@ lint: $(READY) ## Style, types and layers only
 	@$(BIN)/lint-imports --no-logo --cache-dir .venv/.import-linter > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
 
 .PHONY: soak
-soak: tools-bin ## Run the long tests, for hours: 100,000 examples, fifty kills, outages of 30 minutes; prints a table
+soak: tools-bin ## Run the long tests, for hours: 100,000 examples, fifty kills, outages of 30 minutes, lost answers; prints tables
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties \
 		tests/journey/test_a_crash_at_any_write.py
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES) --outage $(OUTAGE)
+	@for profile in hosted o m; do PYTHONPATH=tests:tools $(BIN)/python -m soak.lost_answers --profile $$profile || exit 1; done
 
 # QUICK=1 is a smoke test; SIZES=1000/5,10000/30 chooses leases and seconds between beats; WAVES=1 checks the waves;
 # PROXY=1 measures the proxy beside a worker, for ten minutes of a silent stream; with QUICK=1 in ten seconds;

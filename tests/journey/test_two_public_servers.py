@@ -1,4 +1,4 @@
-"""Two public servers of this API, as the profiles `o` and `m` answer: the main scenario, a restart, and a thief.
+"""Two public servers, as the profiles `o` and `m` answer: the main scenario, a lost claim, a restart, and a thief.
 
 Both refuse a value without saying what they have, and keep past items in their lists for ever.
 """
@@ -17,7 +17,8 @@ from support.stays import Stays
 TTL = 15  # seconds
 PAST = 4_000  # items that ended before ours were made
 KEPT, GRACEFUL, FORCED, STOLEN = "work_kept", "work_graceful", "work_forced", "work_stolen"
-ITEMS = (KEPT, GRACEFUL, FORCED, STOLEN)
+LOST = "work_lostclaim"  # the answer to its claim is lost
+ITEMS = (KEPT, GRACEFUL, FORCED, STOLEN, LOST)
 
 
 @pytest.fixture(params=["o", "m"])
@@ -49,8 +50,9 @@ def await_renewals(simulator: Simulator, item: str, *, since: int, times: int) -
 def test_the_main_scenario_ends_as_it_should_at_a_public_server(
     leases: Leases, simulator: Simulator, operator: Operator, stays: Stays
 ) -> None:
+    simulator.inject("drop-after", item=LOST)
     leases.create(*ITEMS, pods=True, ttlSeconds=TTL, sandbox={"drainSeconds": 1})
-    for item in ITEMS:
+    for item in (KEPT, GRACEFUL, FORCED, STOLEN):
         leases.await_condition(item, "SandboxReady", "True", seconds=60)
     since = simulator.last_seq()
     simulator.inject("drop-after", item=KEPT)
@@ -75,15 +77,17 @@ def test_the_main_scenario_ends_as_it_should_at_a_public_server(
     operator.start()
     absent = (died, time.monotonic())
     await_renewals(simulator, KEPT, since=simulator.last_seq(), times=2)
-    leases.await_condition(KEPT, "LeaseHeld", "True")
+    for item in (KEPT, LOST):
+        leases.await_condition(item, "LeaseHeld", "True")
 
     history = simulator.history()
-    assert set(leases.pods()) == {"pod-work-kept"}
+    assert set(leases.pods()) == {"pod-work-kept", "pod-work-lostclaim"}
     assert {item: simulator.item(item)["state"] for item in ITEMS} == {
         KEPT: "active",
         GRACEFUL: "stopped",
         FORCED: "stopped",
         STOLEN: "active",
+        LOST: "active",
     }
     stopped = {entry["item"] for entry in history if entry.get("call") == "stop" and entry["agent"] == OPERATOR}
     assert stopped <= {GRACEFUL}

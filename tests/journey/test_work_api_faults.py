@@ -59,6 +59,10 @@ FAULTS: dict[str, list[Fault]] = {
     "work_slowafter": [Fault("delay-after", 1, {"seconds": TTL / 6 + 1})],
     "work_hung": [Fault("hang")],
     "work_hungafter": [Fault("hang-after")],
+    # A gateway before the API answers by itself, and its clock is not the API's.
+    "work_gateway404": [Fault("gateway", 1, {"status": 404})],
+    "work_gateway502": [Fault("gateway", 1, {"status": 502, "body": "<html>502 Bad Gateway</html>"})],
+    "work_gateway504": [Fault("gateway-after", 1, {"status": 504, "clock_ahead": 20, "retry_after": 1})],
     **{f"work_malformed{number}": [Fault("malformed", 1, {"body": body})] for number, body in enumerate(MALFORMED)},
 }
 
