@@ -352,7 +352,9 @@ def test_an_item_that_came_again_while_a_beat_was_lost_is_not_taken_from_who_cla
     since = simulator.last_seq()
     simulator.inject("drop-before", item="work_a")
     simulator.inject("delay", item="work_a", seconds=1)  # the retry finds what has happened meanwhile
-    simulator.wait_for(lambda entries: any(entry.get("fault") for entry in entries), item="work_a", since=since)
+    simulator.wait_for(
+        lambda entries: any(entry.get("fault") for entry in entries), item="work_a", since=since, timeout=30
+    )
     simulator.requeue_item("work_a", state="active")
     assert_ended(leases, simulator, "work_a", "TakenOver")
     accepted = [beat for beat in heartbeats(simulator.history("work_a", since=since)) if beat["lease_extended"]]
@@ -364,7 +366,7 @@ def test_a_stop_is_acknowledged_and_confirmed_through_lost_answers(
     leases: Leases, simulator: Simulator, stays: Stays
 ) -> None:
     graceful = ["work_lost", "work_neverheard", "work_confirmlost", "work_confirmunheard"]
-    hold(leases, simulator, *graceful, "work_forced", sandbox={"drainSeconds": 4})
+    hold(leases, simulator, *graceful, "work_forced", ttl=30, sandbox={"drainSeconds": 4})
     simulator.inject("drop-after", item="work_lost", times=3)
     simulator.inject("drop-before", item="work_neverheard", times=3)
     simulator.inject("drop-after", call="stop", item="work_confirmlost", times=2)
