@@ -66,8 +66,8 @@ class Record(BaseModel):
     stopping: bool = False
     granted: int | None = None
     """The TTL that was asked for when ``ttl`` was granted."""
-    refused: int | None = None
-    """The TTL that the server refused."""
+    refused: tuple[int, ...] = ()
+    """The TTLs that the server refused."""
     windows: tuple[tuple[float, float], ...] = ()
     """Unanswered beats and claims, in the server's time."""
     tries: tuple[tuple[float, float], ...] = ()
@@ -131,7 +131,7 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         "reprieve": lease.reprieve,
         "stopping": lease.stopping_seen,
         "granted": lease.granted_for,
-        "refused": lease.refused_ttl,
+        "refused": lease.refused_ttls,
         # For a lease that was held, a start covers all windows by one of its own, but says nothing of their beginnings.
         "windows": tuple(
             (each.opens, each.closes) for each in lease.unanswered[-MOST_WINDOWS:] if each.opens > -math.inf
@@ -230,7 +230,7 @@ def resume(record: Record, fresh: Lease, words: Words | None, *, now: float, mom
         first=record.first,
         reprieve=reprieve,
         granted_for=record.granted,
-        refused_ttl=record.refused,
+        refused_ttls=record.refused,
         unanswered=(*(Window(opens, closes) for opens, closes in record.windows), *held.unanswered),
     )
     return held if record.boot == BOOT else unsure(held, now)

@@ -82,7 +82,7 @@ def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> L
         case Rejected() if lease.held and outcome.exchange.asked is not None:
             asked = outcome.exchange.asked
             message = f"{outcome.message}; ttlSeconds {asked} may be refused: going on without it"
-            refused = replace(lease, refused_ttl=asked if asked == lease.desired_ttl else lease.refused_ttl)
+            refused = replace(lease, refused_ttls=tuple(sorted({*lease.refused_ttls, asked})))
             return try_again(refused, Trouble.REJECTED, outcome.exchange, message)
         case NotReady() | Rejected():
             return try_again(lease, Trouble.REJECTED, outcome.exchange, outcome.message)

@@ -102,7 +102,7 @@ def edit(lease: Lease, fresh: Lease) -> Lease:
     return replace(
         lease,
         desired_ttl=fresh.desired_ttl,
-        refused_ttl=lease.refused_ttl if fresh.desired_ttl == lease.desired_ttl else None,
+        refused_ttls=lease.refused_ttls if fresh.desired_ttl == lease.desired_ttl else (),
         interval=fresh.interval,
         suspended=fresh.suspended,
     )

@@ -183,8 +183,8 @@ class Lease:
     """The TTL of the last accepted answer, in seconds, kept together with ``value``."""
     granted_for: int | None = None
     """The TTL that the beat asked for by which ``ttl`` was granted: the same wish is granted alike."""
-    refused_ttl: int | None = None
-    """The TTL that the spec asks for and the server refused (400): the lease keeps the TTL granted before."""
+    refused_ttls: tuple[int, ...] = ()
+    """The TTLs that the server refused (400) since the spec names the present one: they are asked for no more."""
     cut: Cut | None = None
     """How a beat that was not answered since the last accepted one may have shortened the lease."""
     sent: float | None = None

@@ -73,7 +73,7 @@ def test_a_steady_lease_has_nothing_of_doubts_in_its_record() -> None:
     text = write(held(), RecordedSandboxes(), trying=None, now=110, wall=AHEAD + 110)
     found = read(text)
     assert found is not None
-    assert (found.windows, found.granted, found.refused) == ((), None, None)
+    assert (found.windows, found.granted, found.refused) == ((), None, ())
 
 
 def test_a_record_is_bounded_whatever_a_sandbox_writes_and_however_many_pods_are_labelled() -> None:

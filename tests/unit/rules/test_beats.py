@@ -67,6 +67,14 @@ def test_a_ttl_that_is_refused_although_it_was_granted_before_is_asked_for_no_mo
     assert wish_of(lease, lease.due) is None
 
 
+def test_if_the_ttl_that_was_granted_before_is_refused_as_well_none_is_asked_for() -> None:
+    lease = edit(held(wish=60, ttl=60), Lease(desired_ttl=86_400))
+    for asked in (86_400, 60):
+        assert wish_of(lease, 150) == asked
+        lease = observe(lease, Rejected(exchange(120, asked=asked), "the Work API answered 400"))
+    assert wish_of(lease, 150) is None
+
+
 def test_a_new_wish_is_asked_for_after_a_refused_one() -> None:
     lease = edit(held(), Lease(desired_ttl=86_400))
     lease = observe(lease, Rejected(exchange(130, asked=86_400), "no"))
