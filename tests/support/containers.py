@@ -6,21 +6,18 @@ the file from which the runtime started it. This module observes only; `judge` c
 
 import json
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from node import NodeCluster
 from node.needs import hierarchies
 from support.judge import Stay
+from support.observer import Observer
 
 POLL_INTERVAL = 0.05  # seconds between two observations: short beside the second of reserve that a fence has
-JOIN_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +32,15 @@ class Container:
     last: float
 
 
-class Containers:
+class Containers(Observer):
     """An observer of all containers of a node, during a `with` block."""
 
     def __init__(self, cluster: NodeCluster) -> None:
+        super().__init__("containers", POLL_INTERVAL)
         self._cluster = cluster
         # Any hierarchy will do: each has every container.
         self._root = hierarchies()[0] / cluster.name
         self._seen: dict[str, Container | None] = {}
-        self._ended = threading.Event()
-        self._failure: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name="looks at containers", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join(JOIN_TIMEOUT)
 
     def of(self, namespace: str, pod: str) -> dict[str, Container]:
         """Return a pod's containers by name; of those that ran again, the last."""
@@ -69,17 +54,6 @@ class Containers:
         self._check()
         found = [each for each in self._seen.values() if each is not None and each.namespace == namespace]
         return [Stay(item, f"{each.pod}/{each.name}", each.uid, each.first, each.last) for each in found]
-
-    def _check(self) -> None:
-        if self._failure is not None:
-            raise RuntimeError("The looking at containers has failed, so nothing is known of them") from self._failure
-
-    def _run(self) -> None:
-        try:
-            while not self._ended.wait(POLL_INTERVAL):
-                self._observe()
-        except Exception as error:  # noqa: BLE001 - raised by `of` and `stays`, in the thread that calls them
-            self._failure = error
 
     def _observe(self) -> None:
         asked = time.monotonic()

@@ -7,7 +7,7 @@ import base64
 import binascii
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import from_json, to_json
@@ -95,6 +95,9 @@ class _Events(_Answer):
     data: list[_IdleEvent]
 
 
+_Read = TypeVar("_Read", bound=_Answer)
+
+
 class QueueCalls:
     """The calls, over the connections of ``WorkApi``; ``worker_id`` names this process."""
 
@@ -147,12 +150,9 @@ class QueueCalls:
         """Return the numbers of an environment's queue."""
         path = f"/v1/environments/{escaped(environment_id)}/work/{WorkApiCall.STATS}"
         response = await self._work_api.ask(WorkApiCall.STATS, path, key, timeout=timeout)
-        if isinstance(response, Lost) or response.status != HTTPStatus.OK:
-            return _failed(response, key)
-        try:
-            read = _Stats.model_validate_json(response.content)
-        except ValidationError:
-            return CallFailed(QueueFailure.UNANSWERED, "the queue's numbers could not be read")
+        read = _read(_Stats, response, key, "the queue's numbers")
+        if isinstance(read, CallFailed):
+            return read
         return QueueNumbers(read.depth, read.pending, read.oldest_queued_at, read.workers_polling)
 
     async def session(
@@ -165,12 +165,9 @@ class QueueCalls:
         """Return what a session does; ``NOT_FOUND``: it does not exist any more."""
         path = f"/v1/sessions/{escaped(session_id)}"
         response = await self._work_api.ask(WorkApiCall.SESSION, path, key, timeout=timeout)
-        if isinstance(response, Lost) or response.status != HTTPStatus.OK:
-            return _failed(response, key)
-        try:
-            read = _Session.model_validate_json(response.content)
-        except ValidationError:
-            return CallFailed(QueueFailure.UNANSWERED, "the session could not be read")
+        read = _read(_Session, response, key, "the session")
+        if isinstance(read, CallFailed):
+            return read
         return SessionState(read.status, read.archived_at is not None)
 
     async def idle_reason(
@@ -186,19 +183,26 @@ class QueueCalls:
         response = await self._work_api.ask(
             WorkApiCall.SESSION, path, key, timeout=timeout, longest=LONGEST_EVENTS, params=asked
         )
-        if isinstance(response, Lost) or response.status != HTTPStatus.OK:
-            return _failed(response, key)
-        try:
-            events = _Events.model_validate_json(response.content).data
-        except ValidationError:
-            return CallFailed(QueueFailure.UNANSWERED, "the session's events could not be read")
-        reason = events[0].stop_reason if events else None
+        read = _read(_Events, response, key, "the session's events")
+        if isinstance(read, CallFailed):
+            return read
+        reason = read.data[0].stop_reason if read.data else None
         return IdleReason(None if reason is None else reason.type)
 
 
 def work_secret(token: SecretStr) -> str:
     """Return the work secret of workers behind the proxy: url-safe base64 of the token's JSON, and nothing else."""
     return base64.urlsafe_b64encode(to_json({"sessions_token": token.get_secret_value()})).decode()
+
+
+def _read(model: type[_Read], response: Response | Lost, key: SecretStr, what: str) -> _Read | CallFailed:
+    """Read the answer to a call that changes nothing; ``what`` it is, for the message if it cannot be read."""
+    if isinstance(response, Lost) or response.status != HTTPStatus.OK:
+        return _failed(response, key)
+    try:
+        return model.model_validate_json(response.content)
+    except ValidationError:
+        return CallFailed(QueueFailure.UNANSWERED, f"{what} could not be read")
 
 
 def _polled(response: Response) -> PollOutcome:
