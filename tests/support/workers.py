@@ -34,7 +34,8 @@ SDKS: Final = {
 SECONDS: Final = 60.0  # for what takes two: importing the SDK takes long on a machine that builds something
 SESSION: Final = "sesn_demo"
 WORK: Final = "work_demo"
-DRAIN_SECONDS: Final = 3  # the TTL is then two seconds, and the worker beats each second
+DRAIN_SECONDS: Final = 15
+"""The TTL is then ten seconds, and the worker beats each five. It gives up when a proxy's start takes ten or more."""
 
 
 @dataclass
