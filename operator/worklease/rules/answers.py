@@ -23,6 +23,7 @@ from worklease.rules.lease import (
     ASSUMED_TTL,
     CLOCK_SKEW,
     STOPPED_MESSAGE,
+    WHOLE_SECOND,
     Adoption,
     Cut,
     End,
@@ -146,16 +147,16 @@ def is_adopted(lease: Lease) -> bool:
 
 
 def _read_clock(known: ServerClock | None, outcome: Outcome) -> ServerClock | None:
-    """Return the server's clock as the newest answer shows it, give or take a second and the round trip.
+    """Return the clock that stamps beats, as the newest answer shows it.
 
-    A ``Date`` header names a whole second. Where a server sends none, the stamp of an accepted beat tells the time.
-    Older answers do not narrow the bounds: two clocks drift, and a bound that is too narrow gives up a lease that is
-    still ours.
+    A ``Date`` header names a whole second, and another clock may write it: each moves the bounds by a second, and the
+    round trip by its length. Where a server sends none, the stamp of an accepted beat tells the time. Older answers do
+    not narrow the bounds: two clocks drift, and a bound that is too narrow gives up a lease that is still ours.
     """
     exchange = outcome.exchange
     if exchange.date is not None:
-        least, most = exchange.date - CLOCK_SKEW - exchange.done, exchange.date + CLOCK_SKEW - exchange.sent
-        return ServerClock(least, most, exchange.done)
+        earliest, latest = exchange.date - CLOCK_SKEW, exchange.date + WHOLE_SECOND + CLOCK_SKEW
+        return ServerClock(earliest - exchange.done, latest - exchange.sent, exchange.done)
     if not isinstance(outcome, Answered) or not outcome.lease_extended:
         return known
     return clock_by_stamp(outcome.last_heartbeat, exchange.sent, exchange.done) or known

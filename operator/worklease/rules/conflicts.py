@@ -92,9 +92,9 @@ def read_list(lease: Lease, listed: ListedItem, exchange: Exchange, *, is_refuse
         # A list that lags may show the former delivery of an id.
         refused = replace(refused, is_mute=True, state="")
     row = first_row(TO_A_FIRST_CLAIM, refused)
-    is_claim_to_tell = refused.is_mute or value is None or lease.clock is None
-    if is_claim_to_tell and row.verdict is not End.REQUEUED and not is_refused:
-        return lease
+    is_sure = lease.clock is not None and row.verdict not in {Trouble.NOT_ACKNOWLEDGED, Trouble.IN_DOUBT}
+    if not is_sure and row.verdict is not End.REQUEUED and not is_refused:
+        return lease  # the refusal of a claim may name the TTL too, by which a live holder's silence is judged
     return row.conclude(refused)
 
 
@@ -211,7 +211,7 @@ def _is_a_later_delivery(refused: RefusedBeat) -> bool:
         return max(queued or -math.inf, acknowledged or -math.inf) > found
     if queued is None or lease.clock is None or not lease.unanswered:
         return False
-    slack = lease.clock.most - lease.clock.least + CLOCK_SKEW
+    slack = lease.clock.most - lease.clock.least
     return queued > min(window.opens for window in lease.unanswered) + slack
 
 
@@ -324,15 +324,14 @@ def _earliest_sending(lease: Lease, stamp: float, now: float) -> float | None:
     clock = lease.clock
     if lease.sent is None or clock is None or clock.dated_at is None or now - clock.dated_at > lease.ttl:
         return None
-    slack = clock.most - clock.least - CLOCK_SKEW
+    slack = clock.most - clock.least - 2 * CLOCK_SKEW
     around = [each for each in lease.unanswered if each.opens - slack <= stamp <= each.closes + slack]
-    latest = clock.most + CLOCK_SKEW
-    known = [each.opens - latest if each.sent is None else each.sent for each in around if each.opens > -math.inf]
+    known = [each.opens - clock.most if each.sent is None else each.sent for each in around if each.opens > -math.inf]
     if not known:
         return None
     if len(known) < len(around):
         # A beat of an earlier process may have come late: then only the stamp says when.
-        known.append(stamp - latest)
+        known.append(stamp - clock.most)
     return max(lease.sent, min(known))
 
 

@@ -19,6 +19,9 @@ ASSUMED_TTL: Final = 90.0
 CLOCK_SKEW: Final = 1.0
 """Seconds by which two clocks of the server may differ: the database's stamps beats, another one dates answers."""
 
+WHOLE_SECOND: Final = 1.0
+"""Seconds by which the time of an answer may be later than its ``Date``, which names no fraction."""
+
 STOPPED_MESSAGE: Final = "the work item is stopped"
 
 

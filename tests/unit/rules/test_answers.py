@@ -3,15 +3,16 @@
 Each of these cases was once a mistake in the rules.
 """
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from support.lease_samples import answered, exchange, held, refused, stamp, unanswered
+from support.lease_samples import AHEAD, answered, exchange, held, refused, stamp, unanswered
 from worklease.rules import beats
 from worklease.rules.answers import adoption, observe
 from worklease.rules.beats import NO_HEARTBEAT, Beat, decide
-from worklease.rules.deadlines import expiry
+from worklease.rules.deadlines import expiry, timeout
 from worklease.rules.lease import Adoption, End, Lease, Trouble, instant
 from worklease.rules.outcomes import Answered, Conflicted, ListedItem
 
@@ -106,6 +107,17 @@ def test_two_clocks_that_drift_apart_lose_no_lease() -> None:
 def test_the_clock_that_stamps_may_differ_from_the_one_that_dates(off: float) -> None:
     lease = observe(held(), unanswered(130))
     assert observe(lease, refused(141, stamp(130.2 + off))).end is None
+
+
+@pytest.mark.parametrize("behind", [0.0, 0.4, 0.9])
+def test_a_beat_that_is_stamped_at_the_last_moment_is_ours_though_the_dates_are_behind(behind: float) -> None:
+    """A ``Date`` names no fraction, and the clock that writes it may be behind the one that stamps."""
+    claimed, lost = answered(100.94 + behind), unanswered(130)
+    date = math.floor(AHEAD + 100.99)
+    assert instant(claimed.last_heartbeat) == pytest.approx(date + 0.99 + behind)
+    lease = observe(Lease(), replace(claimed, exchange=replace(claimed.exchange, date=float(date))))
+    last_moment = lost.exchange.done + timeout(lease)
+    assert observe(observe(lease, lost), refused(150, stamp(last_moment))).end is None
 
 
 def test_without_a_date_the_stamps_tell_the_time() -> None:

@@ -197,9 +197,10 @@ def test_an_item_that_is_claimed_within_a_second_of_its_entry_to_the_queue_is_no
 
 
 def test_a_look_at_the_list_before_a_claim_finds_what_became_of_the_lost_one() -> None:
-    watched = look_before_claim(LOST, ListedItem("active", stamp(90), stamp(100.2)), 110)
-    assert watched.watched == stamp(100.2)
-    assert watched.due > 110
+    maybe_ours = ListedItem("active", stamp(90), stamp(100.2))
+    assert look_before_claim(LOST, maybe_ours, 110) == LOST, "the refusal of a claim names the TTL as well"
+    watched = observe(LOST, MUTE, maybe_ours)
+    assert watched.watched == stamp(100.2), "where it does not, the list is all there is"
     assert not is_claim_in_doubt(watched), "a value takes nothing but itself"
     others = look_before_claim(LOST, ListedItem("active", stamp(90), stamp(120)), 125)
     assert others.trouble is Trouble.HELD_BY_ANOTHER
