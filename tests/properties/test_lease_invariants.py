@@ -42,9 +42,9 @@ class LeaseMachine(RuleBasedStateMachine):
     unseen: bool = False
     """Another worker holds a new delivery of the item, and no answer has shown that yet."""
 
-    def begin(self, server: ServerModel, wish: int | None, latency: float) -> None:
+    def begin(self, server: ServerModel, wish: int | None, latency: float, patience: float) -> None:
         fresh = Lease(desired_ttl=wish, due=1000.0)
-        self.world = World(server=server, other=OtherWorker(server), lease=fresh, latency=latency)
+        self.world = World(server=server, other=OtherWorker(server), lease=fresh, latency=latency, patience=patience)
 
     # --- The network ---------------------------------------------------------------------------------------------
 
@@ -244,14 +244,15 @@ SERVERS = st.builds(
     former=st.sampled_from((None, Row("stopped", "2026-09-21T14:00:00Z", "2026-09-21T14:01:00Z", None))),
 )
 LATENCIES = st.sampled_from((0.01, 0.4, 3.0))
+PATIENCES = st.sampled_from((1.0, 0.2))
 
 
 class HeldLease(LeaseMachine):
     """A lease that begins held."""
 
-    @initialize(server=SERVERS, wish=WISHES, latency=LATENCIES)
-    def claim(self, server: ServerModel, wish: int | None, latency: float) -> None:
-        self.begin(server, wish, latency)
+    @initialize(server=SERVERS, wish=WISHES, latency=LATENCIES, patience=PATIENCES)
+    def claim(self, server: ServerModel, wish: int | None, latency: float, patience: float) -> None:
+        self.begin(server, wish, latency, patience)
         self.world.beat(Fate.ANSWERED)
 
 
@@ -268,7 +269,7 @@ class DoubtfulClaim(LeaseMachine):
     def try_to_claim(
         self, server: ServerModel, wish: int | None, latency: float, fates: list[Fate], rival: int
     ) -> None:
-        self.begin(server, wish, latency)
+        self.begin(server, wish, latency, patience=1.0)
         self.world.other.desired = wish  # a fleet asks for one TTL: a claim in doubt is watched for that of its own
         for number, fate in enumerate(fates):
             if number == rival:

@@ -106,6 +106,8 @@ class World:
     other: OtherWorker
     lease: Lease
     latency: float
+    patience: float = 1.0
+    """The part of the longest wait after which the beat of a held lease is given up."""
     now: float = 1000.0
     pods: dict[str, RealPod] = field(default_factory=dict)
     bound: dict[str, Pod] = field(default_factory=dict)
@@ -366,8 +368,9 @@ class World:
         self.advance(self.now)
 
     def _exchange(self, beat: Beat, fate: Fate, sent: float) -> Outcome:
-        way = min(self.latency, beat.timeout * 0.4)
-        arrives, given_up = sent + way, sent + beat.timeout
+        wait = beat.timeout * (self.patience if self.lease.held else 1.0)
+        way = min(self.latency, wait * 0.4)
+        arrives, given_up = sent + way, sent + wait
         match fate:
             case Fate.UNSENT:
                 return Unsent(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "refused")
@@ -380,7 +383,7 @@ class World:
             case Fate.LOST_BEFORE | Fate.LATE:
                 self.advance(given_up)
                 if fate is Fate.LATE:
-                    self.late.append((given_up + 0.9 * beat.timeout, beat.expected, beat.desired_ttl))
+                    self.late.append((sent + 1.9 * beat.timeout, beat.expected, beat.desired_ttl))
                 return Unanswered(Exchange(sent=sent, done=self.now, asked=beat.desired_ttl), "time-out")
             case Fate.LOST_AFTER:
                 self.advance(arrives)
@@ -404,7 +407,7 @@ class World:
                 exchange = replace(exchange, date=reply.date)
                 if fate is Fate.MALFORMED:
                     return Unanswered(replace(exchange, date=None), "malformed")
-                return _read(exchange, reply, mute=fate is Fate.MUTE)
+                return read_reply(exchange, reply, mute=fate is Fate.MUTE)
 
     def _apply(
         self, expected: str, desired: float | None, *, is_read: bool = False, is_looked_for: bool = False
@@ -592,7 +595,7 @@ def is_over(lease: Lease, now: float) -> bool:
     return beats.lapse(lease, now).end is not None
 
 
-def _read(exchange: Exchange, reply: Reply, *, mute: bool) -> Outcome:
+def read_reply(exchange: Exchange, reply: Reply, *, mute: bool) -> Outcome:
     if reply.accepted:
         return Answered(exchange, reply.last_heartbeat or "", reply.state, reply.extended, reply.ttl)
     return Conflicted(exchange, None if mute else Current(reply.last_heartbeat, reply.state, reply.ttl))

@@ -38,6 +38,7 @@ from worklease.rules.situation import Asked
 from worklease.telemetry import BeatEnded, LeaseAdopted, StopEnded
 from worklease.work_api.budget import FIRST_PROBE, BudgetRequest, CallClass, Rank
 from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, StopOutcome, WorkItem
+from worklease.work_api.patience import Patience
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class WorkCalls(KeptCalls):
     ) -> None:
         super().__init__(clients, clock, wall, secret)
         self._keys = Keys(clients, clock, secret)
+        self._patience = Patience()
         self._rival = rival
 
     # --- Beats -------------------------------------------------------------------------------------------------
@@ -181,7 +183,7 @@ class WorkCalls(KeptCalls):
 
     async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
         """Send the beat; a refused key is read again, and if the Secret has another one, that is tried at once."""
-        outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
+        outcome = await self._ask(kept, key, beat)
         if isinstance(outcome, Unauthorized):
             second = await self._keys.after_refusal(kept, key)
             if isinstance(second, NoKey):
@@ -190,7 +192,7 @@ class WorkCalls(KeptCalls):
                 await self._clients.budget.turn(self._request(kept, second))
                 if beats.lapse(kept.lease, self._clock()).end is not None:
                     return outcome
-                key, outcome = second, await self._clients.work_api.heartbeat(_item(kept, second), beat)
+                key, outcome = second, await self._ask(kept, second, beat)
                 if isinstance(outcome, Unauthorized):
                     await self._keys.after_refusal(kept, key)
         if isinstance(outcome, Unauthorized):
@@ -203,6 +205,14 @@ class WorkCalls(KeptCalls):
         if isinstance(outcome, Answered | Conflicted | NotReady | Rejected):
             self._keys.note_accepted(kept, key)
             self._clients.budget.note_accepted(key.value.get_secret_value(), outcome.exchange.sent)
+        return outcome
+
+    async def _ask(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
+        """Send the beat; that of a held lease is given up early enough for many tries, if the server is fast."""
+        if kept.lease.held:
+            beat = replace(beat, timeout=self._patience.timeout(beat.timeout))
+        outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
+        self._patience.note(outcome)
         return outcome
 
     async def _look_before_claim(self, kept: Kept) -> None:

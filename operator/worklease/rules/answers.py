@@ -323,7 +323,9 @@ def _listed(lease: Lease, answer: NotReady, seen: ListedItem) -> Lease:
 
 
 def _doubted(lease: Lease, exchange: Exchange) -> Lease:
-    """Return the lease with the window of a beat that may have been applied: until one time-out after giving it up.
+    """Return the lease with the window of a beat that may have been applied: until two time-outs after its sending.
+
+    One for the answer, and one more for a beat that comes late; of a claim, it counts from when that was given up.
 
     Each beat of a held lease keeps its own window: an adoption counts from the sending of the beat that it finds
     applied. What was sent longer than a TTL ago can have renewed nothing that is still held.
@@ -331,9 +333,12 @@ def _doubted(lease: Lease, exchange: Exchange) -> Lease:
     cut, wished = lease.cut, changed_ttl(lease, exchange.asked)
     if wished is not None:
         cut = shorter(cut, Cut(wished, exchange.sent + wished))
-    window = Unplaced(exchange.sent, exchange.done + timeout(lease), float(exchange.asked or ASSUMED_TTL))
+    longest = timeout(lease)
+    window = Unplaced(exchange.sent, exchange.done + longest, float(exchange.asked or ASSUMED_TTL))
     if not lease.held:
         return _place(replace(lease, cut=cut, unplaced=_joined(lease.unplaced, window)))
+    # A beat that was given up early may come as late as one that was waited for.
+    window = replace(window, closes=max(exchange.done, exchange.sent + longest) + longest)
     oldest = exchange.done - lease.ttl
     return _place(
         replace(

@@ -207,10 +207,12 @@ def try_again(
 ) -> Lease:
     """Return the lease with its next try due: soon, but no sooner than the server asked for.
 
-    If the lease would reach its fence before that, one attempt is made all the same, two time-outs before the fence.
+    What a beat waited for its answer counts as waiting. If the lease would reach its fence before the server's time,
+    one attempt is made all the same, two time-outs before the fence.
     """
     is_keyless = trouble in {Trouble.CREDENTIALS_MISSING, Trouble.UNAUTHORIZED}
-    dense = exchange.done + min(dense_retry(lease), LONGEST_KEY_RETRY if is_keyless else math.inf)
+    wait = min(dense_retry(lease), LONGEST_KEY_RETRY if is_keyless else math.inf)
+    dense = max(exchange.sent + wait, exchange.done + min(wait, FIRST_RETRY)) if lease.held else exchange.done + wait
     held_back = lease.held_back if retry_after is None else max(lease.held_back or 0.0, exchange.done + retry_after)
     if held_back is None or held_back <= dense:
         return troubled(replace(lease, held_back=held_back), trouble, message, dense)

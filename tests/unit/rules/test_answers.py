@@ -49,6 +49,11 @@ def test_a_beat_that_is_still_under_way_may_move_a_value_that_was_not_extended()
     assert observe(lease, refused(145, stamp(143))).end is None
 
 
+def test_a_beat_that_was_given_up_early_may_come_as_late_as_one_that_was_waited_for() -> None:
+    lease = observe(held(), unanswered(130, 1.0))
+    assert observe(lease, refused(149, stamp(130 + 2 * timeout(lease)))).end is None
+
+
 def test_a_value_that_moves_without_an_extension_is_carried_on() -> None:
     lease = observe(held(), answered(130, extended=False))
     assert (lease.value, expiry(lease)) == (stamp(130.05), 190)

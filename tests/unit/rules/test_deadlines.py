@@ -102,6 +102,13 @@ def test_retries_start_at_once_and_double_up_to_a_twentieth_of_the_ttl(ttl: floa
         assert 0.8 * step <= wait <= 1.2 * step + 1e-9
 
 
+def test_what_a_beat_waited_for_its_answer_counts_as_waiting() -> None:
+    lease = observe(observe(held(100, ttl=60), unsent(101)), unsent(102))
+    assert lease.due - 102 == pytest.approx(0.5, rel=0.21)
+    assert observe(lease, unanswered(103, 10.0)).due == 113.25
+    assert observe(lease, unanswered(103, 0.1)).due == pytest.approx(104.0, abs=0.21)
+
+
 def test_retries_of_many_leases_are_spread() -> None:
     dues = {observe(replace(held(), seed=seed), unsent(101)).due for seed in range(100)}
     assert len(dues) > 90
