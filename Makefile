@@ -73,7 +73,7 @@ pictures: tools-bin ## Draw the demo and the dashboard's main panels from real r
 	@PYTHONPATH=tests:tools $(BIN)/python -m observability pictures
 
 .PHONY: test
-test: lint tools-bin ## All that CI runs except the image: style, types, layers, and every test
+test: tools-bin ## All that CI runs except the image: style, types, layers, and every test
 	@$(COLLECT)
 	@$(BIN)/pytest $(SIDE_BY_SIDE) --durations 15
 
@@ -87,7 +87,7 @@ test-node: $(READY) ## Run the tests on a real node, as root on Linux
 	@$(BIN)/pytest -m node --durations 10 tests/node
 
 .PHONY: check
-check: lint ## The quick part: style, types, layers, and the tests that need no other program
+check: $(READY) ## The quick part: style, types, layers, and the tests that need no other program
 	@$(COLLECT)
 	@$(BIN)/pytest $(SIDE_BY_SIDE) --quiet -m "not alerts and not chart and not cluster and not journey and not image and not node"
 

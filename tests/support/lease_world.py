@@ -557,6 +557,7 @@ class World:
         self.unread_cut = self.unread_cut or min(self.server.ttl, asked) < mine.ttl
         self.lease, self.delivery, self.frozen = mine, deliveries, False
         self.refused_ttls = refused_ttls
+        self.was_frozen = True  # an accepted beat of the other process does not undo that
         self.forget_the_past()
 
     @contextmanager

@@ -99,7 +99,7 @@ class ServerModel:
     queued_at: float = 990.0
     acknowledged_at: float | None = 995.0
     began: str | None = None
-    """The stamp of the delivery's first beat."""
+    """The stamp of the delivery's first beat, as a server writes it that reads its clock once more for it."""
     is_polled_by_other: bool = False
     """Another worker polled this delivery, so it is that worker's to claim."""
     former: Row | None = None
@@ -126,7 +126,7 @@ class ServerModel:
         self.ttl = self.default_ttl if desired is None else desired
         self.stamped = max(now, self.stamped + 2e-6)
         self.value = _written(self.stamped + self.ahead)
-        self.began = self.began or self.value
+        self.began = self.began or _written(self.stamped + self.ahead + 5e-6)
         return self._reply(now, accepted=True, extended=True)
 
     def stop(self, *, force: bool) -> str:

@@ -132,12 +132,16 @@ def _is_listed_as_stopped(refused: RefusedBeat) -> bool:
 
 
 def _is_another_delivery(refused: RefusedBeat) -> bool:
-    """Whether the item entered the queue after we first held it: its id recurs, its delivery does not."""
+    """Whether the item entered the queue after we first held it: its id recurs, its delivery does not.
+
+    Some servers stamp the first beat instead of the entry to the queue, some microseconds after its value. So a second
+    is allowed.
+    """
     if refused.listed is None:
         return False
     # A lease restored from a status knows its last value only. That is later, and rules out other deliveries as surely.
     queued, first = instant(refused.listed.started_at), instant(refused.lease.first or refused.lease.value)
-    return queued is not None and first is not None and queued > first
+    return queued is not None and first is not None and queued > first + CLOCK_SKEW
 
 
 def _is_another_delivery_in_the_queue(refused: RefusedBeat) -> bool:
@@ -395,13 +399,13 @@ def _watch(refused: RefusedBeat) -> Lease:
 LISTED_AS_OVER: Final = (
     ConflictRow("listed as `stopped`, in a row that can be of our delivery", _is_listed_as_stopped, End.STOPPED, _stop),
     ConflictRow(
-        "listed with a later entry to the queue than our first value, and waiting there",
+        "listed with an entry to the queue more than a second later than our first value, and waiting there",
         _is_another_delivery_in_the_queue,
         End.REQUEUED,
         _requeue_by_the_list,
     ),
     ConflictRow(
-        "listed with a later entry to the queue than our first value, and not waiting",
+        "listed with an entry to the queue more than a second later than our first value, and not waiting",
         _is_another_delivery,
         End.TAKEN_OVER,
         _take_over_by_the_list,
