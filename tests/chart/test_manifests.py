@@ -12,7 +12,10 @@ from support import schemas
 from support.chart import objects
 from support.cluster import CUSTOM_RESOURCES
 
-pytestmark = pytest.mark.usefixtures("helm")
+pytestmark = [
+    pytest.mark.usefixtures("helm"),
+    pytest.mark.xdist_group("schemas of the API server"),  # reading them takes three seconds of one core
+]
 
 Check = Callable[[str], subprocess.CompletedProcess[str]]
 

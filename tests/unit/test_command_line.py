@@ -1,4 +1,4 @@
-"""The program's command line, as a process."""
+"""The program's command line: what a process prints, and how mistakes of usage are told."""
 
 import os
 import subprocess
@@ -7,6 +7,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
+
+from worklease.command_line import main
+
+
+def usage(*arguments: str) -> Result:
+    """Run a command that ends before it has settings to read."""
+    return CliRunner(env={"KUBECONFIG": os.devnull}).invoke(main, arguments)
 
 
 def worklease(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -30,15 +38,15 @@ def test_the_version_is_the_packages() -> None:
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_names_the_commands(option: str) -> None:
-    done = worklease(option)
-    assert done.returncode == 0
+    done = usage(option)
+    assert done.exit_code == 0
     assert all(command in done.stdout for command in ("run", "check", "simulate", "release-finalizers"))
 
 
 @pytest.mark.parametrize("command", ["run", "check", "simulate", "release-finalizers"])
 def test_every_command_has_its_help(command: str) -> None:
-    done = worklease(command, "--help")
-    assert done.returncode == 0
+    done = usage(command, "--help")
+    assert done.exit_code == 0
     assert len(done.stdout.splitlines()) > 3
 
 
@@ -83,8 +91,8 @@ def test_a_check_says_all_that_is_missing_and_fails() -> None:
 
 
 def test_finalizers_of_a_namespace_are_not_released_together_with_the_whole_operator() -> None:
-    done = worklease("release-finalizers", "--deployment", "a/b", "--namespace", "c")
-    assert done.returncode == 2
+    done = usage("release-finalizers", "--deployment", "a/b", "--namespace", "c")
+    assert done.exit_code == 2
     assert "--namespace must not be added" in done.stderr
 
 
@@ -96,6 +104,6 @@ def test_an_unknown_command_is_a_mistake_of_usage() -> None:
 
 @pytest.mark.parametrize("name", ["operator", "/operator", "a/", "a/b/c"])
 def test_a_deployment_is_named_with_its_namespace(name: str) -> None:
-    done = worklease("release-finalizers", "--deployment", name)
-    assert done.returncode == 2
+    done = usage("release-finalizers", "--deployment", name)
+    assert done.exit_code == 2
     assert "write namespace/name" in done.stderr
