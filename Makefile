@@ -17,7 +17,7 @@ MINUTES ?= 240
 OUTAGE ?= 1800
 # Journey tests spend most of their time waiting, so many more of them run at once than there are cores. Each worker gets
 # one test after the other, in the order of tests/conftest.py; those of a group share what the first of them started.
-SIDE_BY_SIDE := --numprocesses 8 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE := --numprocesses 10 --dist loadgroup --no-loadscope-reorder
 # One process compiles the tests; else each worker does, at the same time.
 COLLECT := $(BIN)/pytest --collect-only --quiet > .venv/collected.log || { cat .venv/collected.log; exit 1; }
 

@@ -63,9 +63,10 @@ class _RecentList:
 class SharedList:
     """The lists under way, by environment and key."""
 
-    def __init__(self, work_api: WorkApi, budget: Budget) -> None:
+    def __init__(self, work_api: WorkApi, budget: Budget, patience: float = PATIENCE) -> None:
         self._work_api = work_api
         self._budget = budget
+        self._patience = patience
         self._readers: dict[tuple[str, str], _Reader] = {}
         self._recent: dict[tuple[str, str], _RecentList] = {}
         """What the last first pages showed."""
@@ -85,7 +86,9 @@ class SharedList:
         reader = self._readers.get(place)
         if reader is None:
             note = partial(self._keep, place)
-            reader = self._readers[place] = _Reader(self._work_api, self._budget, environment_id, key, note)
+            reader = self._readers[place] = _Reader(
+                self._work_api, self._budget, environment_id, key, note, patience=self._patience
+            )
         question = _Question(work_id, request, asyncio.get_running_loop().create_future())
         reader.add(question)
         try:
@@ -119,6 +122,8 @@ class _Reader:
         environment_id: str,
         key: SecretStr,
         note: Callable[[_RecentList], None],
+        *,
+        patience: float,
     ) -> None:
         self._work_api = work_api
         self._budget = budget
@@ -126,6 +131,7 @@ class _Reader:
         self._key = key
         self._note = note
         """Keeps a first page for those who can do with it."""
+        self._patience = patience
         self._open: set[_Question] = set()
         """Who waits for an answer."""
         self._new: set[_Question] = set()
@@ -226,7 +232,7 @@ class _Reader:
             for left in reversed(range(TRIES)):
                 reading = self._work_api.page(self._environment_id, self._key, place, timeout=PAGE_TIMEOUT)
                 tries.add(asyncio.create_task(reading))
-                page = await _first_answer(tries, PATIENCE if left else None)
+                page = await _first_answer(tries, self._patience if left else None)
                 if left == 0 or (page is not None and not _is_lost(page)):
                     break
                 await self._turn(asked)

@@ -51,10 +51,10 @@ def places(server: ScriptedServer) -> list[str]:
 class Lists:
     """A shared list at a scripted server; questions still open at the end are given up."""
 
-    def __init__(self, server: ScriptedServer, api: WorkApi, budget: Budget) -> None:
+    def __init__(self, server: ScriptedServer, api: WorkApi, budget: Budget, patience: float) -> None:
         self.server = server
         self.budget = budget
-        self.shared = SharedList(api, budget)
+        self.shared = SharedList(api, budget, patience)
         self.asking: list[asyncio.Task[ListAnswer]] = []
 
     def ask(self, work_id: str = "work_1", fence: float = math.inf) -> asyncio.Task[ListAnswer]:
@@ -74,9 +74,12 @@ async def lists_of() -> AsyncIterator[Callable[..., Lists]]:
         made: list[Lists] = []
 
         def make(
-            per_minute: int = 0, clock: Callable[[], float] = time.monotonic, publisher: Publisher = SILENT
+            per_minute: int = 0,
+            clock: Callable[[], float] = time.monotonic,
+            publisher: Publisher = SILENT,
+            patience: float = PAGE_TIMEOUT,
         ) -> Lists:
-            made.append(Lists(server, api, Budget(per_minute, clock, publisher)))
+            made.append(Lists(server, api, Budget(per_minute, clock, publisher), patience))
             return made[-1]
 
         yield make
@@ -194,14 +197,16 @@ async def test_a_page_that_gets_lost_again_and_again_decides_nothing(lists: List
     assert len(lists.server.seen) == TRIES
 
 
-async def test_a_page_that_hangs_is_asked_for_again_and_the_first_answer_counts(lists: Lists) -> None:
+async def test_a_page_that_hangs_is_asked_for_again_and_the_first_answer_counts(lists_of: Callable[..., Lists]) -> None:
+    lists = lists_of(patience=PATIENCE)
     lists.server.script = in_turn(Answer(fault=Fault.HANG), page(item(1)))
     began = time.monotonic()
     assert await lists.ask() == ACTIVE
     assert PATIENCE <= time.monotonic() - began < PAGE_TIMEOUT
 
 
-async def test_a_late_answer_counts_where_a_later_try_was_lost(lists: Lists) -> None:
+async def test_a_late_answer_counts_where_a_later_try_was_lost(lists_of: Callable[..., Lists]) -> None:
+    lists = lists_of(patience=PATIENCE)
     may_answer = asyncio.Event()
     lists.server.script = in_turn(page(item(1), until=may_answer), refusal(500), refusal(500))
     asked = lists.ask()
