@@ -334,11 +334,11 @@ def _doubted(lease: Lease, exchange: Exchange) -> Lease:
     if wished is not None:
         cut = shorter(cut, Cut(wished, exchange.sent + wished))
     longest = timeout(lease)
-    window = Unplaced(exchange.sent, exchange.done + longest, float(exchange.asked or ASSUMED_TTL))
+    # The beat of a held lease may be given up early, and comes as late as one that was waited for.
+    given_up = max(exchange.done, exchange.sent + longest) if lease.held else exchange.done
+    window = Unplaced(exchange.sent, given_up + longest, float(exchange.asked or ASSUMED_TTL))
     if not lease.held:
         return _place(replace(lease, cut=cut, unplaced=_joined(lease.unplaced, window)))
-    # A beat that was given up early may come as late as one that was waited for.
-    window = replace(window, closes=max(exchange.done, exchange.sent + longest) + longest)
     oldest = exchange.done - lease.ttl
     return _place(
         replace(

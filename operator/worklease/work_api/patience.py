@@ -8,7 +8,7 @@ be waited for, or no answer would ever be read.
 from collections import deque
 from typing import Final
 
-from worklease.rules.outcomes import Exchange, Outcome, Unanswered, Unsent
+from worklease.rules.outcomes import Answered, Conflicted, Outcome, Unanswered, Unsent
 
 LEAST: Final = 1.0
 """Seconds to wait at least: a new connection with TLS around the world takes less."""
@@ -42,14 +42,14 @@ class Patience:
         return min(longest, max(LEAST, longest * PART, SLOWEST_TIMES * max(self._recent)))
 
     def note(self, outcome: Outcome) -> None:
-        """Note what became of a beat: a lost connection says nothing about how fast the server is."""
-        took = _seconds(outcome.exchange)
-        if not isinstance(outcome, Unanswered | Unsent):
+        """Note what became of a beat.
+
+        A lost connection does not tell how fast the server is, nor does a refusal that needs no look at the lease, such
+        as that of a key or of too many requests.
+        """
+        took = outcome.exchange.done - outcome.exchange.sent
+        if isinstance(outcome, Answered | Conflicted):
             self._recent.append(took)
             self._hung = 0
-        elif took >= LEAST:
+        elif isinstance(outcome, Unanswered | Unsent) and took >= LEAST:
             self._hung += 1
-
-
-def _seconds(exchange: Exchange) -> float:
-    return exchange.done - exchange.sent

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from support.keeping import RENEWED, SECRET, TEMPLATE, Keeping, keeping, resource
-from support.scripted_server import Answer, Seen, always, in_turn, until
+from support.scripted_server import Answer, Fault, Seen, always, in_turn, until
 from worklease.rules.lease import Lease
-from worklease.telemetry import Orphaned
+from worklease.rules.outcomes import Unanswered
+from worklease.telemetry import BeatEnded, Orphaned
 
 REFUSED = Answer(status=403, body={"kind": "Status", "message": "exceeded quota"})
 
@@ -173,6 +174,26 @@ async def test_after_a_jump_of_the_wall_clock_a_beat_under_way_is_broken_off_and
         await there.work_api.until_seen(2)
         await until(lambda: "Renewed" in repr(there.asked("PATCH", "/status")), "its answer, in the status")
         never.set()
+
+
+async def test_where_the_server_is_fast_the_beat_of_a_held_lease_is_given_up_early_and_a_claim_is_not() -> None:
+    async with keeping(secrets("key")) as there:
+
+        def lost(name: str) -> list[str]:
+            ended = [each for each in there.published if isinstance(each, BeatEnded) and each.about.name == name]
+            return [each.outcome.message for each in ended if isinstance(each.outcome, Unanswered)]
+
+        there.work_api.script = always(Answer(body=RENEWED))
+        there.keeper.see(held())
+        await until(lambda: any(isinstance(each, BeatEnded) for each in there.published), "the answer to a beat")
+        there.work_api.script = always(Answer(fault=Fault.HANG))
+        there.keeper.see(resource("lease-2", workID="work_2", ttlSeconds=18))
+        await until(lambda: lost("lease-2") != [], "the end of a claim that hangs")
+        assert "within 3.0 s" in lost("lease-2")[0], "a sixth of 18 s"
+        there.ahead.append(30.0)
+        there.keeper.wake_all()
+        await until(lambda: lost("lease-1") != [], "the end of a beat that hangs")
+        assert "within 2.0 s" in lost("lease-1")[0], "a fifth of the ten seconds that it may take"
 
 
 async def test_a_resource_that_cannot_be_read_can_go_all_the_same() -> None:

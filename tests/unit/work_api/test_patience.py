@@ -2,7 +2,8 @@
 
 import pytest
 
-from support.lease_samples import answered, refused, unanswered, unsent
+from support.lease_samples import answered, exchange, refused, throttled, unanswered, unsent
+from worklease.rules.outcomes import Outcome, Unauthorized
 from worklease.work_api.patience import LEAST, MOST_HUNG, PART, RECENT, SLOWEST_TIMES, Patience
 
 LONGEST = 10.0
@@ -46,6 +47,18 @@ def test_after_four_calls_that_hang_the_server_may_be_slow_until_one_is_answered
     assert patience.timeout(LONGEST) == LONGEST
     patience.note(answered(150, took=1.0))
     assert patience.timeout(LONGEST) == SLOWEST_TIMES * 1.0
+
+
+@pytest.mark.parametrize("refusal", [throttled(150, None), Unauthorized(exchange(150), "no")])
+def test_a_refusal_that_needs_no_look_at_the_lease_does_not_show_that_the_server_is_fast(refusal: Outcome) -> None:
+    patience = Patience()
+    patience.note(refusal)
+    assert patience.timeout(LONGEST) == LONGEST
+    patience.note(answered(160))
+    for number in range(MOST_HUNG):
+        patience.note(unanswered(170 + 5 * number, LONGEST * PART))
+    patience.note(refusal)
+    assert patience.timeout(LONGEST) == LONGEST
 
 
 def test_connections_that_are_lost_say_nothing_about_how_fast_the_server_is(patience: Patience) -> None:
