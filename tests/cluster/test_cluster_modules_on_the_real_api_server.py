@@ -322,8 +322,8 @@ class Records:
 
     held: dict[int, Mapping[str, str]] = field(default_factory=dict)
 
-    def take(self, bucket: int, records: Mapping[str, str], succession: Succession | None) -> None:
-        assert succession is None, "nobody was silent"
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
+        assert succession.taken is None, "nobody was silent"
         self.held[bucket] = records
 
     def lose(self, bucket: int) -> None:

@@ -287,7 +287,7 @@ class BucketProcess:
                     self.version = written[0].version
                     tenure = confirm(Tenure(bucket=0, epoch=wanted.epoch), sent)
                     self.is_taking = False
-                    self._begin(written[0], f"takes the bucket ({cause.name})", tenure, cause)
+                    self._begin(written[0], f"takes the bucket ({cause.name})", tenure)
         self.is_taking = False
 
     def _store_take(self, version: int, wanted: Bucket, cause: TakeCause) -> Bucket | None:
@@ -297,12 +297,12 @@ class BucketProcess:
             self.world.counts["takes"] += 1
         return written
 
-    def _begin(self, bucket: Bucket, how: str, tenure: Tenure, cause: TakeCause | None = None) -> None:
+    def _begin(self, bucket: Bucket, how: str, tenure: Tenure) -> None:
         """Begin a tenure from the record, as a start does."""
         taken = None if bucket.taken is None else self.now + bucket.taken - self.wall
         self.tenure = replace(tenure, taken=taken)
-        died = self.now if cause is TakeCause.DEAD else None
-        succession = None if taken is None and died is None else Succession(taken=taken, died=died)
+        self.world.last_tenure = self.world.now
+        succession = Succession(taken=taken, begun=self.now)
         self.kept = self._restored(bucket.record, bucket.epoch, succession)
         self.hands_over_at = None
         self.world.say(self.name, how, "epoch", bucket.epoch, "value", self.kept.lease.value)

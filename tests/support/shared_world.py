@@ -120,6 +120,8 @@ class SharedWorld:
     lease_ended: float | None = None
     """When our lease ended at the server, if it did."""
     last_take: float = -inf
+    last_tenure: float = -inf
+    """When the last tenure began, by a take or a hand-over."""
     broken: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -196,7 +198,9 @@ class SharedWorld:
                 self.thief.lives = False
                 is_early = self.now < self.last_take + 2 * server.ttl
                 self.counts["thief robbed after a take" if is_early else "thief robbed"] += 1
-                if is_carried and self.now >= self.last_take + 3 * server.ttl:  # a beat of it may have been lost
+                if (
+                    is_carried and self.now >= max(self.last_take, self.last_tenure) + 3 * server.ttl
+                ):  # a beat of it may have been lost
                     self.breaks("a thief is robbed as a taker does it, two TTLs after the take")
         return reply
 

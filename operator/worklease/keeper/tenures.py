@@ -56,7 +56,7 @@ _log = logging.getLogger(__name__)
 class Heir(Protocol):
     """Who keeps the leases of the buckets that are held."""
 
-    def take(self, bucket: int, records: Mapping[str, str], succession: Succession | None) -> None:
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
         """Begin with the leases of a bucket, from its records; nothing of an earlier tenure goes on."""
 
     def lose(self, bucket: int) -> None:
@@ -264,8 +264,8 @@ class Tenures:
 
     def _begin(self, bucket: int, stored: StoredBucket, tenure: Tenure, cause: TakeCause | None) -> None:
         taken = None if stored.head.taken is None else self._wall().epoch(stored.head.taken)
-        died = self._clock() if cause is TakeCause.DEAD else None
-        succession = None if taken is None and died is None else Succession(taken=taken, died=died)
+        # The holder before may have beaten on without writing a record: while the API server is away nobody can.
+        succession = Succession(taken=taken, begun=self._clock())
         self._held[bucket] = _Held(replace(tenure, taken=taken), stored.version)
         self._epochs[bucket] = tenure.epoch
         why = "handed over" if cause is None else cause.name.lower()

@@ -30,8 +30,8 @@ class Succession:
 
     taken: float | None = None
     """When the bucket was last taken from a holder that may live on, and beat (monotonic); None: it never was."""
-    died: float | None = None
-    """When this tenure took it from a holder that is proved to be dead and sends no beat; None: it did not."""
+    begun: float | None = None
+    """When this tenure began: its record may be older than the lease, until a beat of it is accepted."""
     is_told: bool = False
     """Whether a beat of this tenure was accepted."""
     taken_back: tuple[float, ...] = ()
@@ -42,7 +42,7 @@ def is_over(succession: Succession | None, lease: Lease, now: float) -> bool:
     """Whether nothing is left to expect of the holder before: from then on a 412 is read as ever."""
     if succession is None:
         return True
-    takes = (succession.taken, None if succession.is_told else succession.died)
+    takes = (succession.taken, None if succession.is_told else succession.begun)
     return now >= max((at for at in takes if at is not None), default=-math.inf) + UNRULY_TTLS * lease.ttl
 
 

@@ -30,10 +30,10 @@ class Records:
     """Who keeps the leases: it notes what it is given, and has one record for each bucket."""
 
     held: dict[int, Mapping[str, str]] = field(default_factory=dict)
-    successions: dict[int, Succession | None] = field(default_factory=dict)
+    successions: dict[int, Succession] = field(default_factory=dict)
     news: dict[str, str] = field(default_factory=dict)
 
-    def take(self, bucket: int, records: Mapping[str, str], succession: Succession | None) -> None:
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
         self.held[bucket], self.successions[bucket] = records, succession
 
     def lose(self, bucket: int) -> None:
@@ -106,7 +106,7 @@ async def test_one_process_alone_holds_all_buckets_within_a_second(installation:
     await installation.live(1, one)
     assert one.tenures.held == ALL
     assert set(standings(one)) == {Standing.VALID}
-    assert set(one.records.successions.values()) == {None}, "nobody held them before"
+    assert {each.taken for each in one.records.successions.values()} == {None}, "nobody held them before"
 
 
 async def test_the_records_of_an_earlier_version_are_taken_over(installation: Installation) -> None:
@@ -140,7 +140,7 @@ async def test_the_buckets_of_a_process_that_is_silent_are_taken_after_nine_seco
     assert two.tenures.held == ALL - left
     await installation.live(2, two)
     assert two.tenures.held == ALL
-    assert {two.records.successions[bucket] is None for bucket in left} == {False}, "it may live"
+    assert {two.records.successions[bucket].taken is None for bucket in left} == {False}, "it may live"
     assert one.tenures.may(Act.STOP, min(left)) is Leave.NO, "by its own clock it is not valid"
     assert not await one.tenures.still_holds(min(left))
     await installation.live(1, one)
@@ -166,7 +166,7 @@ async def test_the_heir_of_a_dead_process_takes_its_buckets_at_once(installation
     heir = await installation.start("a", started=2)
     await installation.live(1, heir)
     assert heir.tenures.held == ALL
-    assert set(heir.records.successions.values()) == {Succession(died=installation.now)}
+    assert set(heir.records.successions.values()) == {Succession(begun=installation.now)}
     assert await one.tenures.write(3, {"uid-1": "late"}) is not None
     assert 3 not in one.tenures.held
 
@@ -199,7 +199,7 @@ async def test_the_last_process_leaves_its_buckets_to_anybody_at_once(installati
     two = await installation.start("b")
     await installation.live(1, two)
     assert two.tenures.held == ALL
-    assert set(two.records.successions.values()) == {None}
+    assert {each.taken for each in two.records.successions.values()} == {None}
 
 
 async def test_a_process_that_has_ended_does_not_show_itself_alive_again(installation: Installation) -> None:

@@ -157,18 +157,18 @@ def test_a_tenure_that_no_living_holder_precedes_reads_a_refusal_as_ever() -> No
     assert observe_as_taker(lease, found, SAME, None) == (answers.observe(lease, found, SAME), None)
 
 
-def test_of_a_holder_that_is_proved_dead_nothing_is_to_be_expected_after_the_first_accepted_beat() -> None:
+def test_a_tenure_that_no_living_holder_precedes_reads_as_ever_after_its_first_accepted_beat() -> None:
     lease, succession = taken()
-    dead = Succession(died=succession.taken)
+    dead = Succession(begun=succession.taken)
     after, left = observe_as_taker(lease, refused(401.0, stamp(390.0)), SAME, dead)
     assert (after.value, left) == (stamp(390.0), dead), "its record may be old all the same"
     told, left = observe_as_taker(after, answered(402.0), None, dead)
     assert is_over(left, told, 403.0)
 
 
-def test_a_holder_that_died_long_after_the_last_take_may_have_left_an_old_record_too() -> None:
+def test_a_tenure_that_begins_long_after_the_last_take_may_find_an_old_record_too() -> None:
     lease, _ = taken()
-    left = Succession(taken=TAKEN - 500.0, died=TAKEN)
+    left = Succession(taken=TAKEN - 500.0, begun=TAKEN)
     assert not is_over(left, lease, 401.0)
     assert observe_as_taker(lease, refused(401.0, stamp(390.0)), SAME, left)[0].end is None
 
