@@ -14,8 +14,9 @@ import click
 from work_api_simulator.command import simulate
 from worklease.cli.command import explain, status
 from worklease.clocks import monotonic
-from worklease.cluster.checkpoint import NotReadable
+from worklease.cluster.bucket_store import NewerFormat
 from worklease.cluster.client import KubernetesApi, NotConfigured
+from worklease.keeper.tenures import NotReadable
 from worklease.observability import logs
 from worklease.observability.server import AddressInUse
 from worklease.operate import operate
@@ -53,7 +54,7 @@ def run() -> None:
         sys.setswitchinterval(SWITCH_INTERVAL)
         tune_gc()
         asyncio.run(operate(settings))
-    except (NotConfigured, PreflightFailed, NotReadable, AddressInUse) as error:
+    except (NewerFormat, NotConfigured, PreflightFailed, NotReadable, AddressInUse) as error:
         raise click.ClickException(str(error)) from error
 
 

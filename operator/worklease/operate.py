@@ -10,13 +10,16 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from worklease.clocks import monotonic, wall
+from worklease.cluster.bucket_store import BucketStore
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
+from worklease.cluster.liveness_leases import LivenessLeases
 from worklease.cluster.pods import Pods
 from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.cluster.shared_pod_list import SharedPodList
@@ -24,6 +27,8 @@ from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.calls import Clients
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
+from worklease.keeper.surroundings import Surroundings, own_holder, running
+from worklease.keeper.tenures import Tenures, lease_name
 from worklease.observability import logs
 from worklease.observability.event_recorder import EventRecorder
 from worklease.observability.health import Health, ProbeResult
@@ -31,6 +36,8 @@ from worklease.observability.metrics import FleetCollector, Metrics
 from worklease.observability.server import Page, serve
 from worklease.preflight import PreflightFailed, check, check_work_api
 from worklease.process import notice_jumps, notice_suspends
+from worklease.rules.acts import Act, Leave
+from worklease.rules.buckets import bucket_of
 from worklease.settings import Settings
 from worklease.telemetry import Publisher
 from worklease.watching.bridge import Bridge
@@ -53,6 +60,7 @@ async def operate(settings: Settings) -> None:
     Raises:
         NotConfigured: No credentials for a cluster were found.
         PreflightFailed: The cluster lacks the CRD or a right.
+        NewerFormat: A newer version wrote the checkpoint.
         NotReadable: The checkpoint cannot be read.
         AddressInUse: The metrics cannot be served at their address.
     """
@@ -70,13 +78,15 @@ async def operate(settings: Settings) -> None:
         health.say("checking that the cluster has the CRD and grants the rights")
         for warning in await check(kubernetes, settings.namespaces, own):
             _log.warning("%s", warning)
-        events = EventRecorder(kubernetes, lambda: datetime.now(UTC))
+        tenures = _tenures(settings, kubernetes, own, publisher)
+        events = EventRecorder(kubernetes, lambda: datetime.now(UTC), may_emit=partial(_may, tenures, Act.EMIT_EVENT))
         publisher.add(events.listen)
-        health.say("reading the checkpoint")
-        clients = await _open_clients(settings, kubernetes, own, publisher, opened)
-        keeper = Keeper(clients, _lease_options(settings), monotonic, wall)
-        metrics.watch(FleetCollector(keeper, clients.budget, clients.checkpoint, monotonic))
+        health.say("taking the leases over, whose records are in the checkpoint")
+        clients = await _open_clients(settings, kubernetes, tenures, own, publisher=publisher, opened=opened)
+        keeper = await _start_keeper(settings, clients, tenures)
+        metrics.watch(FleetCollector(keeper, tenures, clients.budget, clients.checkpoint, monotonic))
         async with asyncio.TaskGroup() as tasks:
+            holding = tasks.create_task(tenures.run(), name="tenures")
             reporting = tasks.create_task(events.run(), name="events")
             checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")
             noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
@@ -86,13 +96,13 @@ async def operate(settings: Settings) -> None:
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
             writing = tasks.create_task(_write(clients.status, bridge.found), name="status")
-            health.attend(keeper.overdue, census.awaited)
+            health.attend(keeper.overdue, census.awaited, tenures.obstacle)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
             _log.info("operator stopping: the next process takes the leases over")
             health.say("stopping")
-            await _end(clients, keeper, watching)
-            for task in (looking, noticing, comparing, writing, reporting, checkpointing):
+            await _end(clients, keeper, tenures, watching)
+            for task in (looking, noticing, comparing, writing, reporting, checkpointing, holding):
                 task.cancel()
 
 
@@ -121,11 +131,12 @@ async def _write(status: StatusWriter, found: asyncio.Event) -> None:
     await status.run()
 
 
-async def _end(clients: Clients, keeper: Keeper, watching: "asyncio.Task[None]") -> None:
-    """Write the last statuses while beats go on, then cancel what is under way."""
+async def _end(clients: Clients, keeper: Keeper, tenures: Tenures, watching: "asyncio.Task[None]") -> None:
+    """Write the last statuses and hand the leases over while beats go on, then cancel what is under way."""
     watching.cancel()
     await asyncio.wait({watching})
     await _flush(clients.checkpoint, clients.status)
+    await tenures.end()
     await keeper.close()
     await _flush(clients.checkpoint)
 
@@ -145,14 +156,41 @@ def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyn
     return serve(settings.http_host, settings.http_port, probes, {"/metrics": metrics.page})
 
 
+def _tenures(settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher) -> Tenures:
+    """Return the buckets as this process is to hold them; ``own`` is the namespace that they are in."""
+    holder = own_holder(settings.pod_uid)
+    leases = LivenessLeases(kubernetes, own, lease_name(holder), str(holder))
+    around = Surroundings(own=holder, running=running, clock=monotonic, wall=wall)
+    return Tenures(leases, BucketStore(kubernetes, own), around, publisher)
+
+
+async def _start_keeper(settings: Settings, clients: Clients, tenures: Tenures) -> Keeper:
+    """Return the keeper of the buckets that the process takes at its start, and of those that it takes later."""
+    keeper = Keeper(clients, _lease_options(settings), monotonic, wall)
+    tenures.serve(keeper)
+    await tenures.start()
+    return keeper
+
+
+def _may(tenures: Tenures, act: Act, uid: str) -> bool:
+    """Whether this process may do something for a resource now."""
+    return tenures.may(act, bucket_of(uid)) is Leave.YES
+
+
 async def _open_clients(
-    settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher, opened: AsyncExitStack
+    settings: Settings,
+    kubernetes: KubernetesApi,
+    tenures: Tenures,
+    own: str,
+    *,
+    publisher: Publisher,
+    opened: AsyncExitStack,
 ) -> Clients:
-    """Open the clients of the keeper; ``own`` is the namespace of the checkpoint, which is read here."""
+    """Open the clients of the keeper; ``own`` is the namespace of the checkpoint."""
     work_api = await opened.enter_async_context(WorkApi(str(settings.api_url), monotonic, publisher))
-    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, publisher)
-    checkpoint = Checkpoint(kubernetes, own, monotonic)
-    await checkpoint.load()
+    may_write = partial(_may, tenures, Act.WRITE_RESOURCE)
+    status = StatusWriter(kubernetes, settings.status_writes_per_second, monotonic, publisher, may_write=may_write)
+    checkpoint = Checkpoint(tenures, own, monotonic)
     budget = Budget(settings.requests_per_minute, monotonic, publisher)
     pods = Pods(kubernetes)
     return Clients(
@@ -166,6 +204,7 @@ async def _open_clients(
         shared_list=SharedList(work_api, budget),
         shared_pod_list=SharedPodList(pods),
         checkpoint=checkpoint,
+        tenures=tenures,
         publisher=publisher,
     )
 

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Final, assert_never
 
 from worklease.api.names import GROUP, RESOURCE_PATH
+from worklease.cluster.bucket_store import bucket_name
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.polling import deadline_in, poll
 from worklease.work_api.client import WorkApi
@@ -56,14 +57,16 @@ RIGHTS: Final = (
 """What is used in every watched namespace. Secrets are granted by name, so a missing right shows on the resource."""
 
 
-CHECKPOINT: Final = "worklease-checkpoint-00"
+CHECKPOINT: Final = bucket_name(0)
 """The first ConfigMap of the checkpoint. Rights to read and write are granted by name; creation has no name yet."""
 
 OWN_RIGHTS: Final = (
-    Right("create", "", "configmaps"),
+    *(Right(verb, "", "configmaps") for verb in ("create", "list")),
     *(Right(verb, "", "configmaps", name=CHECKPOINT) for verb in ("get", "patch")),
+    *(Right(verb, "coordination.k8s.io", "leases") for verb in ("get", "list", "create", "patch", "delete")),
 )
-"""What is used in the operator's own namespace: the checkpoint."""
+"""What is used in the operator's own namespace: the checkpoint, and the Leases by which processes show that they live.
+"""
 
 
 async def check(

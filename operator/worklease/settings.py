@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     server; leases do not depend on it."""
     namespace: Annotated[str, Field(pattern=_NAME, max_length=63)] | None = None
     """The operator's own namespace, for its checkpoint; by default the service account's or the kubeconfig's."""
+    pod_uid: Annotated[str, Field(pattern=r"^[-0-9A-Za-z]*$", max_length=63)] = ""
+    """The uid of the operator's pod: a container that is started again there goes on at once with what the one before
+    it left. The chart sets it; without it, only a process on the same machine does."""
     http_address: Annotated[str, AfterValidator(_address)] = "[::]:8080"
     """The address of ``/metrics``, ``/healthz`` and ``/readyz``, as host:port; port 0 takes any free port. ``[::]`` is
     every address, IPv4 and IPv6."""

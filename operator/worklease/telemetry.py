@@ -205,6 +205,39 @@ class StatusWrite:
     result: Write
 
 
+class BucketMove(StrEnum):
+    """How a bucket of leases came to this process, or went."""
+
+    VACANT = "vacant"
+    """Taken: nobody held it."""
+    DEAD = "dead"
+    """Taken: its holder was proved to be dead."""
+    LAPSED = "lapsed"
+    """Taken: its holder had not shown for long enough that it lives."""
+    RECEIVED = "received"
+    """Handed over by another process."""
+    HANDED_OVER = "handed_over"
+    """Handed over to another process, or to whoever comes next."""
+    LOST = "lost"
+    """Another process took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketMoved:
+    """A bucket of leases came to this process, or went."""
+
+    bucket: int
+    move: BucketMove
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTakenOver:
+    """The first beat of a lease was accepted after its bucket came to this process."""
+
+    seconds: float
+    """How long after that."""
+
+
 @dataclass(frozen=True, slots=True)
 class KopfEnded:
     """Kopf ended without being asked to, and is restarted."""
@@ -242,6 +275,8 @@ TelemetryEvent = (
     | LeaseEnded
     | CallRefused
     | KopfEnded
+    | BucketMoved
+    | LeaseTakenOver
     | SandboxMade
     | SandboxEnded
     | DeletionAsked

@@ -11,6 +11,7 @@ from support.installation import Installation
 from support.operator import Leases
 from support.sandboxes import disrupt
 from support.simulator import Simulator, accepted
+from worklease.cluster.bucket_store import bucket_name
 from worklease.preflight import OWN_RIGHTS, RIGHTS, Right
 
 TEAM = "team-a"
@@ -84,6 +85,7 @@ def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
 ) -> None:
     installation.install({"config.apiURL": simulator.url})
     leases = Leases(installation.plane, installation.make_namespace(TEAM), simulator)
+    leave_a_bucket(installation)
     with installation.operator() as operator:
         go_all_ways(installation, leases, simulator)
         assert operator.terminate() == 0
@@ -100,6 +102,14 @@ def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
     used = [entry["objectRef"] for entry in entries if "objectRef" in entry]
     assert {each["name"] for each in used if each["resource"] == "secrets"} == {"worklease-credentials"}
     assert {each["namespace"] for each in used if each["resource"] == "configmaps"} == {NAMESPACE}
+
+
+def leave_a_bucket(installation: Installation) -> None:
+    """Leave a bucket as a process does that died elsewhere: who takes it reads that process's Lease."""
+    annotations = {"worklease.dev/holder": "elsewhere/1-1-a", "worklease.dev/epoch": "1"}
+    metadata = {"name": bucket_name(0), "labels": {"worklease.dev/bucket": "0"}, "annotations": annotations}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    installation.plane.demand("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps", body)
 
 
 def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator) -> None:

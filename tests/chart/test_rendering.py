@@ -14,7 +14,8 @@ from support.cluster import CUSTOM_RESOURCES
 from work_api_simulator.command import simulate
 from worklease import command_line as program
 from worklease import operate
-from worklease.cluster.checkpoint import SHARDS
+from worklease.cluster.bucket_store import bucket_name, former_name
+from worklease.rules.buckets import BUCKETS
 from worklease.settings import PREFIX, Settings
 from worklease.watching import supervisor
 
@@ -192,8 +193,10 @@ def test_a_packaged_chart_contains_the_crd_and_renders_the_same(each_helm: Helm,
 
 
 def test_the_checkpoints_names_are_the_programs(helm: Helm) -> None:
-    _, narrowed = pick(helm.render(), "Role", f"{RELEASE}-checkpoint")["rules"]
-    assert narrowed["resourceNames"] == [f"worklease-checkpoint-{number:02}" for number in range(SHARDS)]
+    _, narrowed, _ = pick(helm.render(), "Role", f"{RELEASE}-checkpoint")["rules"]
+    assert narrowed["resourceNames"] == [
+        name(bucket) for name in (bucket_name, former_name) for bucket in range(BUCKETS)
+    ]
 
 
 def test_a_proxy_is_kept_out_of_the_way_to_the_api_server(helm: Helm) -> None:

@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from controlplane import ControlPlane
+from support.every_bucket import EveryBucket
 from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, Reference
 from worklease.clocks import monotonic, wall
@@ -192,7 +193,10 @@ async def finalizers(api: KubernetesApi, reference: Reference) -> list[str]:
 async def test_what_the_checkpoint_is_to_forget_is_written_when_that_is_said(
     api: KubernetesApi, namespace: str
 ) -> None:
-    checkpoint = Checkpoint(api, namespace, time.monotonic)
+    store = BucketStore(api, namespace)
+    for bucket in range(BUCKETS):
+        await store.write(bucket, None, BucketHead(), {})
+    checkpoint = Checkpoint(EveryBucket(api, namespace), namespace, time.monotonic)
     writing = asyncio.create_task(checkpoint.run())
     await checkpoint.forget("never-kept")
     await checkpoint.commit(Reference("sandboxes", "lease-1", "kept"), "{}")
@@ -280,7 +284,7 @@ async def test_of_two_processes_one_takes_a_bucket_and_the_former_holder_is_refu
     store, path = BucketStore(api, namespace), f"/api/v1/namespaces/{namespace}/configmaps"
     former = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": former_name(3)}, "data": {"uid-1": "{}"}}
     await call(api, "POST", path, body=former)
-    bucket = await store.take_former(3)
+    bucket = await store.take_former(3, now=1000.0, utc=datetime.now(UTC) + timedelta(minutes=1))
     assert isinstance(bucket, StoredBucket)
     assert (bucket.head, bucket.records) == (BucketHead(), {"uid-1": "{}"})
     assert "data" not in await call(api, "GET", f"{path}/{former_name(3)}"), "an earlier version finds nothing"
@@ -329,6 +333,9 @@ class Records:
     def lose(self, bucket: int) -> None:
         del self.held[bucket]
 
+    def confirmed(self, bucket: int) -> None:
+        """Nothing was put off."""
+
     def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
         return {f"uid-{bucket}": "" if everything else "last words"}
 
@@ -347,7 +354,9 @@ async def take_and_leave(api: KubernetesApi, namespace: str, place: str, expecte
     own, records = own_holder(place), Records()
     leases = LivenessLeases(api, namespace, lease_name(own), str(own))
     around = Surroundings(own=own, running=running, clock=monotonic, wall=wall)
-    tenures = Tenures(leases, BucketStore(api, namespace), records, around)
+    tenures = Tenures(leases, BucketStore(api, namespace), around)
+    tenures.serve(records)
+    await tenures.start()
     living = asyncio.create_task(tenures.run())
     await until(lambda: len(records.held) == BUCKETS, "the take of all buckets")
     assert {tenures.standing(bucket) for bucket in range(BUCKETS)} == {Standing.VALID}
@@ -479,7 +488,8 @@ NEEDED = (
     "patch workleases.worklease.dev/status",
     "get,list,watch,create,delete pods",
     "create events.events.k8s.io",
-    "get,create,patch configmaps",
+    "get,list,create,patch configmaps",
+    "get,list,create,patch,delete leases.coordination.k8s.io",
 )
 
 

@@ -35,7 +35,7 @@ POLL_INTERVAL: Final = 0.02
 
 WRITES: Final = {
     "finalizer": {"verb": "patch", "resource": "workleases"},
-    "checkpoint": {"resource": "configmaps"},  # created and patched; it is read at the start only
+    "checkpoint": {"verb": "patch", "resource": "configmaps"},
     "make pod": {"verb": "create", "resource": "pods"},  # first as a dry run, then for real
     "status": {"verb": "patch", "resource": "workleases/status"},
     "delete pod": {"verb": "delete", "resource": "pods"},
@@ -251,7 +251,7 @@ class Stage:
     def records(self) -> set[str]:
         """Return the uids of the resources in the checkpoint."""
         found = self.plane.get(f"/api/v1/namespaces/{self.leases.namespace}/configmaps")
-        maps = [each for each in found["items"] if each["metadata"]["name"].startswith("worklease-checkpoint")]
+        maps = [each for each in found["items"] if each["metadata"]["name"].startswith("worklease-bucket")]
         return {uid for each in maps for uid in each.get("data") or {}}
 
 

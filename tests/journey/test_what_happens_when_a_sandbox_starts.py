@@ -78,7 +78,7 @@ def test_the_checkpoint_cannot_be_written(leases: Leases, simulator: Simulator, 
     with proxy.fault(no_room, verb="patch", resource="configmaps"):
         leases.create(ITEM, sandbox={"template": leases.template()})
         message = leases.await_condition(ITEM, "LeaseHeld", "False", "CheckpointUnavailable")
-        assert "worklease-checkpoint-" in message
+        assert "worklease-bucket-" in message
         assert "exceeded quota" in message
         assert calls(simulator, "heartbeat") == []
     leases.await_condition(ITEM, "SandboxReady", "True")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from support.every_bucket import EveryBucket
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving
 from worklease.api.names import FINALIZER
 from worklease.clocks import ClockPair
@@ -87,18 +88,19 @@ def clients(
     clock: Callable[[], float] = time.monotonic,
 ) -> Clients:
     """Give the clients of an operator whose own namespace is ``own``; neither checkpoint nor status runs yet."""
-    budget, pods = Budget(0, clock), Pods(api)
+    budget, pods, buckets = Budget(0, clock), Pods(api), EveryBucket(api)
     return Clients(
         kubernetes=api,
         work_api=work_api,
         credentials=Credentials(api, time.monotonic),
         pods=pods,
-        status=StatusWriter(api, 1000.0, time.monotonic),
+        status=StatusWriter(api, 1000.0, time.monotonic, may_write=buckets.may_write),
         budget=budget,
         key_probes=KeyProbes(0, clock),
         shared_list=SharedList(work_api, budget),
         shared_pod_list=SharedPodList(pods),
-        checkpoint=Checkpoint(api, "own", time.monotonic),
+        checkpoint=Checkpoint(buckets, "own", time.monotonic),
+        tenures=buckets,
         publisher=publisher,
     )
 

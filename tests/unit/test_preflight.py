@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, in_turn, kubernetes_at, serving
-from worklease.cluster.checkpoint import Checkpoint
+from worklease.cluster.bucket_store import BucketStore
 from worklease.cluster.client import KubernetesApi
 from worklease.preflight import CHECKPOINT, OWN_RIGHTS, RIGHTS, PreflightFailed, check, check_work_api
 from worklease.work_api.client import WorkApi
@@ -56,7 +56,7 @@ async def test_a_cluster_with_the_resource_and_the_rights_is_ready(
     await check(kubernetes, (), "home")
     asked = [attributes(seen) for seen in server.seen if seen.method == "POST"]
     assert len(asked) == len(RIGHTS) + len(OWN_RIGHTS)
-    assert not [each for each in asked if "namespace" in each and each["resource"] != "configmaps"]
+    assert not [each for each in asked if "namespace" in each and each["resource"] not in {"configmaps", "leases"}]
     own = {"group": "", "resource": "configmaps", "namespace": "home"}
     assert own | {"verb": "create"} in asked
     assert own | {"verb": "patch", "name": CHECKPOINT} in asked
@@ -119,7 +119,7 @@ async def test_what_is_missing_in_all_of_several_namespaces_stops_the_start(
 
 async def test_the_checkpoint_is_asked_for_by_its_own_name(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = always(refused(404))
-    await Checkpoint(kubernetes, "home", time.monotonic).load()
+    await BucketStore(kubernetes, "home").read(0)
     assert f"/api/v1/namespaces/home/configmaps/{CHECKPOINT}" in {seen.target for seen in server.seen}
 
 

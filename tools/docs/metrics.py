@@ -41,13 +41,15 @@ are the reasons of [`LeaseHeld`](troubleshooting.md); the causes of `worklease_s
 
 @dataclass(frozen=True, slots=True)
 class _Idle:
-    """The keeper, the budget and the checkpoint of an operator without leases."""
+    """The keeper, the buckets, the budget and the checkpoint of an operator without leases."""
 
     waiting: int = 0
     per_minute: int = 0
     largest: int = 0
     left_out: int = 0
     failing_for: float = 0.0
+    is_valid: bool = True
+    held: frozenset[int] = frozenset()
 
     def leases(self) -> Iterator[Any]:
         """Return no leases."""
@@ -61,7 +63,7 @@ class _Idle:
 def families() -> list[Metric]:
     """Return the operator's own metrics, without any lease."""
     metrics, idle = Metrics(), cast("Any", _Idle())
-    metrics.watch(FleetCollector(idle, idle, idle, lambda: 0.0))
+    metrics.watch(FleetCollector(idle, idle, idle, idle, lambda: 0.0))
     asyncio.run(metrics.page())
     return [family for family in metrics.registry.collect() if family.name.startswith("worklease_")]
 

@@ -7,6 +7,7 @@ version. Must not know what a record says, nor who should hold a bucket: ``rules
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
@@ -29,6 +30,10 @@ from worklease.rules.words import one_line
 
 FORMAT: Final = 2
 """The format of the records and of what stands beside them. The checkpoint before the buckets counts as the first."""
+
+FORMER_SILENCE: Final = 15.0
+"""Seconds without a write after which an earlier version is taken to have ended: it writes every ten seconds at least,
+while there is a lease."""
 
 _HOLDER: Final = f"{GROUP}/holder"
 _EPOCH: Final = f"{GROUP}/epoch"
@@ -78,6 +83,8 @@ class BucketStore:
     def __init__(self, api: KubernetesApi, namespace: str) -> None:
         self._api = api
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
+        self._formers: dict[int, tuple[str | None, float]] = {}
+        """The version of each ConfigMap of an earlier version, and since when it was seen unchanged."""
 
     async def read(self, bucket: int) -> StoredBucket | NotDone:
         """Return a bucket by a consistent read.
@@ -111,10 +118,10 @@ class BucketStore:
 
     async def write(
         self, bucket: int, version: str | None, head: BucketHead, changed: Mapping[str, str | None]
-    ) -> WrittenBucket | Overtaken | NotDone:
+    ) -> WrittenBucket | Overtaken | Refused | NoAnswer:
         """Write the head and the changed records, if the bucket has still that version; None as a record drops it.
 
-        A bucket that does not exist has no version, and is made. ``NotDone`` leaves open whether it was written: who
+        A bucket that does not exist has no version, and is made. ``NoAnswer`` leaves open whether it was written: who
         reads it then, or is overtaken by its own write, knows.
         """
         name = bucket_name(bucket)
@@ -137,8 +144,8 @@ class BucketStore:
                 return Overtaken()
             case Refused(status=HTTPStatus.NOT_FOUND) if version is not None:
                 return Overtaken()  # somebody deleted it; who reads it sees that nobody holds it
-            case Refused(_, message) | NoAnswer(message):
-                return NotDone(f"the bucket {self._path}/{name} was not written: {message}")
+            case Refused() | NoAnswer():
+                return reply
             case _:
                 assert_never(reply)
 
@@ -148,9 +155,10 @@ class BucketStore:
 
     # --- The checkpoint of an earlier version --------------------------------------------------------------------
 
-    async def take_former(self, bucket: int) -> StoredBucket | Overtaken | NotDone:
+    async def take_former(self, bucket: int, *, now: float, utc: datetime) -> StoredBucket | Overtaken | NotDone:
         """Make a bucket of the checkpoint of an earlier version, empty that one, and return the bucket.
 
+        What was written a short time ago is not taken: its process may run still, and two would rob each other.
         A bucket that exists is left as it is. The former ConfigMap is emptied only if nobody has written it since it
         was read: who writes it is a process of that version, which must have ended before. If it were not emptied, that
         version would go on from old values after a rollback, and give up leases.
@@ -165,28 +173,45 @@ class BucketStore:
         if isinstance(former, NotDone):
             return former
         if found.version is None:
+            if former.records and not self._is_silent(bucket, former, now, utc):
+                return NotDone(
+                    f"{former_name(bucket)} was written within the last {FORMER_SILENCE:.0f} s: if an operator of an "
+                    "earlier version runs still, end it"
+                )
             written = await self.write(bucket, None, found.head, former.records)
-            if not isinstance(written, WrittenBucket):
+            if isinstance(written, Refused | NoAnswer):
+                return NotDone(f"the bucket {self._path}/{bucket_name(bucket)} was not made: {written.message}")
+            if isinstance(written, Overtaken):
                 return written
             found = StoredBucket(written.version, found.head, former.records)
         problem = await self._empty(bucket, former) if former.records else None
         return found if problem is None else problem
 
-    async def _read_former(self, bucket: int) -> StoredBucket | NotDone:
+    def _is_silent(self, bucket: int, former: "_FormerBucket", now: float, utc: datetime) -> bool:
+        """Whether nobody has written an earlier version's ConfigMap for long enough, by its own time or by ours."""
+        version, since = self._formers.get(bucket, (None, now))
+        if version != former.version:
+            self._formers[bucket] = (former.version, now)
+            since = now
+        is_old = former.written is not None and utc - former.written > timedelta(seconds=FORMER_SILENCE)
+        return is_old or now - since >= FORMER_SILENCE
+
+    async def _read_former(self, bucket: int) -> "_FormerBucket | NotDone":
         path = f"{self._path}/{former_name(bucket)}"
         match await self._api.call("GET", path, timeout=CALL_TIMEOUT):
             case Done(body):
-                return StoredBucket(
-                    str(body["metadata"]["resourceVersion"]), BucketHead(), dict(body.get("data") or {})
-                )
+                metadata = body["metadata"]
+                times = (each.get("time") for each in metadata.get("managedFields") or ())
+                written = max((datetime.fromisoformat(each) for each in times if each), default=None)
+                return _FormerBucket(str(metadata["resourceVersion"]), dict(body.get("data") or {}), written)
             case Refused(status=HTTPStatus.NOT_FOUND):
-                return StoredBucket(None, BucketHead(), {})
+                return _FormerBucket(None, {}, None)
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(f"the checkpoint {path} could not be read: {message}")
             case reply:
                 assert_never(reply)
 
-    async def _empty(self, bucket: int, former: StoredBucket) -> Overtaken | NotDone | None:
+    async def _empty(self, bucket: int, former: "_FormerBucket") -> Overtaken | NotDone | None:
         path = f"{self._path}/{former_name(bucket)}"
         body = {"metadata": {"resourceVersion": former.version}, "data": dict.fromkeys(former.records)}
         match await self._api.call(
@@ -200,6 +225,17 @@ class BucketStore:
                 return NotDone(f"the checkpoint {path} was not emptied: {message}")
             case reply:
                 assert_never(reply)
+
+
+@dataclass(frozen=True, slots=True)
+class _FormerBucket:
+    """A ConfigMap in which an earlier version keeps the records of a bucket."""
+
+    version: str | None
+    """Its resource version; None: it does not exist."""
+    records: Mapping[str, str]
+    written: datetime | None
+    """When it was last written, by the API server's clock, if that is known."""
 
 
 def bucket_name(bucket: int) -> str:

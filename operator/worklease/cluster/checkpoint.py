@@ -1,27 +1,23 @@
 """The checkpoint: what a restart needs, many leases to one write, in ConfigMaps of the operator's own namespace.
 
-Owns those ConfigMaps: their names, when they are written, and the shared write for which a first claim waits. Must not
-know what a record says. A ConfigMap that is gone is created again from memory; a write that fails is repeated. What
-does not fit is left out, and said: ``checkpoint_room`` has the limits.
+Owns the records of the buckets that this process holds, when they are written, and the shared write for which a first
+claim waits. Must not know what a record says, nor write by itself: who holds the buckets does. A write that fails is
+repeated. What does not fit is left out, and said: ``checkpoint_room`` has the limits.
 """
 
 import asyncio
 import logging
 import math
-import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, assert_never
+from typing import Final, Protocol
 
 from worklease.api.names import Reference
+from worklease.cluster.bucket_store import bucket_name
 from worklease.cluster.checkpoint_room import Room
-from worklease.cluster.client import METADATA, Done, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
-from worklease.cluster.polling import deadline_in, poll
-
-SHARDS: Final = 16
-"""ConfigMaps. Each has room for some 1,900 records: together enough for 30,000 leases, and few to write."""
+from worklease.cluster.client import NoAnswer, NotDone, Refused
+from worklease.rules.buckets import BUCKETS, bucket_of
 
 LONGEST_DELAY: Final = 10.0
 """Seconds for which a change is held back at most, so that many changes share a write."""
@@ -32,9 +28,6 @@ MINIMUM_GAP: Final = 1.0
 CHARACTERS_PER_SECOND: Final = 65_536
 """Characters a second written to one ConfigMap at most, whatever waits: each write stores all of the ConfigMap, and
 etcd keeps the former one for minutes. Thousands of claims at once would fill etcd; instead they share fewer writes."""
-
-START_TIMEOUT: Final = 60.0
-"""Seconds to wait for an API server that refuses or is silent: without the checkpoint the operator knows less."""
 
 UNKNOWN_FOR: Final = 3600.0
 """Seconds for which a record stays whose resource no list has: ``watchNamespaces`` may be narrowed by mistake."""
@@ -59,18 +52,29 @@ REFUSALS: Final = frozenset(
 _log = logging.getLogger(__name__)
 
 
-class NotReadable(Exception):
-    """The checkpoint could not be read: starting without it could lose leases that the operator holds."""
+NotWritten = Refused | NoAnswer | NotDone
+"""Why a write was not done: refused, not answered, or not sent at all."""
+
+
+class RecordWriter(Protocol):
+    """Who writes the records of the buckets, such as ``keeper.tenures.Tenures``."""
+
+    async def write(self, bucket: int, changed: Mapping[str, str | None]) -> NotWritten | None:
+        """Write changed records, None drops one; return why they were not written, or None."""
 
 
 @dataclass(slots=True)
 class _Shard:
     """One ConfigMap: its records, and which of them are not written yet."""
 
-    name: str
+    number: int
     records: dict[str, str] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
-    due: float = float("inf")
+    under_way: set[str] = field(default_factory=set)
+    """Those of a write that is not answered yet."""
+    tenure: int = 0
+    """Counts how often the records came from somebody else, or went: what was under way then says nothing of them."""
+    due: float = math.inf
     rested: float = 0.0
     """When it may be written again if nothing waits for that."""
     free: float = 0.0
@@ -95,51 +99,49 @@ class Checkpoint:
 
     def __init__(
         self,
-        api: KubernetesApi,
+        writer: RecordWriter,
         namespace: str,
         clock: Callable[[], float],
         *,
         commit_timeout: float = COMMIT_TIMEOUT,
     ) -> None:
         self._commit_timeout = commit_timeout
-        self._api = api
+        self._writer = writer
         self._namespace = namespace
-        self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self._clock = clock
         self._pace = float(CHARACTERS_PER_SECOND)
         self._unknown: dict[str, float] = {}
         """The uids of records whose resource no list has, and since when."""
-        self._shards = tuple(_Shard(f"worklease-checkpoint-{number:02}") for number in range(SHARDS))
+        self._shards = tuple(_Shard(number) for number in range(BUCKETS))
 
-    async def load(self, *, timeout: float = START_TIMEOUT) -> None:  # noqa: ASYNC109 (all tries share it)
-        """Read what an earlier process left, within ``timeout`` seconds.
+    # --- Buckets that come and go --------------------------------------------------------------------------------
 
-        Raises:
-            NotReadable: The API server refused, or did not answer for so long.
-        """
-        deadline = deadline_in(timeout)
-        await asyncio.gather(*(self._load(shard, deadline) for shard in self._shards))
-
-    async def _load(self, shard: _Shard, deadline: float) -> None:
-        outcome = await poll(
-            partial(self._read, shard), deadline=deadline, interval=RETRY, waiting_for="the checkpoint"
-        )
-        if isinstance(outcome, NotDone):
-            raise NotReadable(outcome.message)
-        shard.records = outcome
-        for uid, record in outcome.items():
+    def take(self, bucket: int, records: Mapping[str, str]) -> None:
+        """Go on with the records of a bucket that this process has taken."""
+        self.leave(bucket)
+        shard = self._shards[bucket]
+        shard.records = dict(records)
+        for uid, record in records.items():
             shard.room.load(uid, record)
 
-    async def _read(self, shard: _Shard) -> dict[str, str] | NotDone:
-        match await self._api.call("GET", f"{self._path}/{shard.name}"):
-            case Done(body):
-                return dict(body.get("data") or {})
-            case Refused(status=HTTPStatus.NOT_FOUND):
-                return {}
-            case Refused(_, message) | NoAnswer(message):
-                return NotDone(f"the checkpoint's ConfigMap {self._name(shard)} could not be read: {message}")
-            case reply:
-                assert_never(reply)
+    def leave(self, bucket: int) -> None:
+        """Forget the records of a bucket that is another process's; who waits for a write of it is cancelled."""
+        shard = self._shards[bucket]
+        shard.records, shard.unwritten, shard.under_way, shard.due = {}, set(), set(), math.inf
+        shard.room, shard.left_out = Room(), set()
+        shard.failures, shard.failing_since, shard.problem = 0, None, ""
+        shard.tenure += 1
+        waiting, shard.waiting = shard.waiting, []
+        for done in waiting:
+            done.cancel()
+
+    def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
+        """Return the records of a bucket that are not written yet, None for one that is dropped; or all of them."""
+        shard = self._shards[bucket]
+        uids = shard.records.keys() if everything else shard.unwritten | shard.under_way
+        return {uid: shard.records.get(uid) for uid in uids}
+
+    # --- Records -------------------------------------------------------------------------------------------------
 
     def recall(self, uid: str) -> str | None:
         """Return a resource's record; None if there is none."""
@@ -228,7 +230,7 @@ class Checkpoint:
         """Write until cancelled."""
         async with asyncio.TaskGroup() as writers:
             for shard in self._shards:
-                writers.create_task(self._write_on(shard), name=shard.name)
+                writers.create_task(self._write_on(shard), name=bucket_name(shard.number))
 
     async def flush(self) -> None:
         """Write all changes at once, and wait for it; no change may come after that."""
@@ -243,11 +245,11 @@ class Checkpoint:
                 await shard.wrote.wait()
 
     def _shard(self, uid: str) -> _Shard:
-        return self._shards[zlib.crc32(uid.encode()) % SHARDS]
+        return self._shards[bucket_of(uid)]
 
     def _name(self, shard: _Shard) -> str:
         """Return the namespace and name of a ConfigMap, for people."""
-        return f"{self._namespace}/{shard.name}"
+        return f"{self._namespace}/{bucket_name(shard.number)}"
 
     def _no_room(self, shard: _Shard, problem: str) -> str:
         return f"the checkpoint's ConfigMap {self._name(shard)} has no room: {problem}"
@@ -292,7 +294,7 @@ class Checkpoint:
             if delay > 0:
                 shard.news.clear()
                 try:
-                    async with asyncio.timeout(None if delay == float("inf") else delay):
+                    async with asyncio.timeout(None if delay == math.inf else delay):
                         await shard.news.wait()
                 except TimeoutError:
                     pass
@@ -301,11 +303,18 @@ class Checkpoint:
 
     async def _write(self, shard: _Shard) -> None:
         changed, shard.unwritten = shard.unwritten, set()
+        shard.under_way = changed
         waiting, shard.waiting = shard.waiting, []
-        shard.due, shard.writing = float("inf"), True
-        problem = await self._send(shard, changed)
+        shard.due, shard.writing, tenure = math.inf, True, shard.tenure
+        problem = await self._writer.write(shard.number, {uid: shard.records.get(uid) for uid in changed})
         now = self._clock()
         shard.writing, shard.rested = False, now + MINIMUM_GAP
+        if shard.tenure != tenure:
+            for done in waiting:
+                done.cancel()
+            shard.wrote.set()
+            return
+        shard.under_way = set()
         shard.free = now + sum(map(len, shard.records.values())) / self._pace
         if problem is None:
             shard.failures, shard.failing_since, shard.problem = 0, None, ""
@@ -320,7 +329,7 @@ class Checkpoint:
         shard.due = max(shard.due, shard.free)  # also for changes that came meanwhile
         shard.wrote.set()
 
-    def _note_failure(self, shard: _Shard, problem: Refused | NoAnswer) -> None:
+    def _note_failure(self, shard: _Shard, problem: NotWritten) -> None:
         shard.failures += 1
         shard.problem = problem.message
         if shard.failing_since is None:
@@ -332,37 +341,6 @@ class Checkpoint:
                 shard.failures,
                 problem.message,
             )
-
-    async def _send(self, shard: _Shard, changed: set[str]) -> Refused | NoAnswer | None:
-        """Write the changed records; return what went wrong, or None."""
-        body: dict[str, Any] = {"data": {uid: shard.records.get(uid) for uid in changed}}
-        path = f"{self._path}/{shard.name}"
-        # Else the answer would be the whole ConfigMap, hundreds of kilobytes for each write.
-        match await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA):
-            case Done():
-                return None
-            case Refused(status=HTTPStatus.NOT_FOUND):
-                return await self._create(shard)
-            case Refused() | NoAnswer() as problem:
-                return problem
-            case reply:
-                assert_never(reply)
-
-    async def _create(self, shard: _Shard) -> Refused | NoAnswer | None:
-        """Create the ConfigMap with all its records: it never existed, or somebody deleted it."""
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": shard.name, "labels": {"app.kubernetes.io/managed-by": "worklease-operator"}},
-            "data": dict(shard.records),
-        }
-        match await self._api.call("POST", self._path, body=body):
-            case Done():
-                return None
-            case Refused() | NoAnswer() as problem:
-                return problem
-            case reply:
-                assert_never(reply)
 
 
 def _answer(waiting: list["asyncio.Future[str]"], problem: str) -> None:

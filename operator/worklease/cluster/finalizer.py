@@ -1,14 +1,20 @@
 """The operator's finalizer on a WorkLease: added before the first claim, removed when nothing is left to end.
 
-Owns these writes. The finalizer of Kopf's timers (``worklease.dev/timer``) is Kopf's: Kopf removes it as soon as a
-timer's handler returns, so a teardown depends on the operator's own.
+Owns these writes. The label of the resource's bucket comes with it: who takes the bucket lists by it. The finalizer of
+Kopf's timers (``worklease.dev/timer``) is Kopf's: Kopf removes it as soon as a timer's handler returns, so a teardown
+depends on the operator's own.
 """
 
-from typing import Any, assert_never
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, assert_never
 
-from worklease.api.names import FINALIZER, Reference
+from worklease.api.names import BUCKET_LABEL, FINALIZER, Reference
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.guarded_write import Metadata, write_guarded
+from worklease.rules.buckets import bucket_of
+
+NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Set:
@@ -41,16 +47,23 @@ async def _write(api: KubernetesApi, reference: Reference, *, wanted: bool) -> S
         if wanted and metadata.get("deletionTimestamp") is not None:
             return Gone()
         finalizers = [*present, FINALIZER] if wanted else [name for name in present if name != FINALIZER]
-        return await _patch(api, reference, metadata, finalizers)
+        labels = {BUCKET_LABEL: str(bucket_of(reference.uid))} if wanted else {}
+        return await _patch(api, reference, metadata, finalizers, labels)
 
     async with api.low_priority.taken(reference.namespace):
         return _outcome(await write_guarded(api, reference, write))
 
 
-async def _patch(api: KubernetesApi, reference: Reference, metadata: Metadata, finalizers: list[str]) -> Reply:
+async def _patch(
+    api: KubernetesApi,
+    reference: Reference,
+    metadata: Metadata,
+    finalizers: list[str],
+    labels: Mapping[str, str] = NO_LABELS,
+) -> Reply:
     """Write the whole list, guarded by the version that was read: others put their finalizers there too."""
     guard: dict[str, Any] = {"uid": reference.uid, "resourceVersion": metadata["resourceVersion"]}
-    body = {"metadata": guard | {"finalizers": finalizers}}
+    body = {"metadata": guard | {"finalizers": finalizers} | ({"labels": dict(labels)} if labels else {})}
     return await api.call("PATCH", reference.path, body=body, patch=PatchType.MERGE)
 
 

@@ -38,6 +38,9 @@ FIRST_RETRY: Final = 0.5
 LONGEST_RETRY: Final = 10.0
 """Seconds between repetitions at most: so soon after an outage the status is right. The budget holds for them too."""
 
+PUT_OFF: Final = 0.25
+"""Seconds until it is asked again whether this process may write: another one may keep the lease."""
+
 SCHEMA_RETRY: Final = 30.0
 """Seconds before a status that the schema refused is tried again: somebody may have fixed the schema."""
 
@@ -128,12 +131,18 @@ class _Queue:
 
 
 class StatusWriter:
-    """Writes the newest status of each object, and drops older ones."""
+    """Writes the newest status of each object, and drops older ones; ``may_write`` says whether it may, by uid."""
 
     def __init__(
-        self, api: KubernetesApi, writes_per_second: float, clock: Callable[[], float], publisher: Publisher = SILENT
+        self,
+        api: KubernetesApi,
+        writes_per_second: float,
+        clock: Callable[[], float],
+        publisher: Publisher = SILENT,
+        *,
+        may_write: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        self._publisher = publisher
+        self._publisher, self._may_write = publisher, may_write
         self._api = api
         self._clock = clock
         self._pace = TokenBucket(writes_per_second, BURST, clock())
@@ -216,6 +225,8 @@ class StatusWriter:
             if not entry.busy and entry.wanted is not None:
                 entry.busy = True
                 await self._await_budget(entry.urgency)
+                while self._is_known(entry) and not self._may_write(uid):  # noqa: ASYNC110 (time alone may change it)
+                    await asyncio.sleep(PUT_OFF)
                 if self._is_known(entry):
                     await self._write(entry)
             self._queue.ended(entry.reference.namespace)

@@ -7,7 +7,7 @@ that ends when its outcome is noted in what is kept. None starts anything by its
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
@@ -17,6 +17,7 @@ from worklease.cluster.pods import Pods
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.kept import Kept
+from worklease.rules.acts import Act, Leave, Standing
 from worklease.telemetry import Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
@@ -34,6 +35,26 @@ STATUS_TIMEOUT: Final = 10.0
 resource that is over waits as long until its record is removed."""
 
 
+NOT_VALID: Final = "this process could not show in time that it lives, so another one may keep the lease by now"
+"""Why an act is put off that cannot be undone."""
+
+
+class Permission(Protocol):
+    """Says what this process may do, by the buckets that it holds: ``tenures.Tenures``."""
+
+    def holds(self, bucket: int) -> bool:
+        """Whether the process holds a bucket, as far as it knows."""
+
+    def standing(self, bucket: int) -> Standing:
+        """Return how the process stands to a bucket."""
+
+    def may(self, act: Act, bucket: int) -> Leave:
+        """Return whether an act may begin now, for a resource of that bucket."""
+
+    async def still_holds(self, bucket: int) -> bool:
+        """Read a bucket, and return whether the process still holds it."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Clients:
     """Everything that the keeper's calls use."""
@@ -48,6 +69,7 @@ class Clients:
     shared_list: SharedList
     shared_pod_list: SharedPodList
     checkpoint: Checkpoint
+    tenures: Permission
     publisher: Publisher
 
 
@@ -65,6 +87,17 @@ class KeptCalls:
         self._clock = clock
         self._wall = wall
         self._secret = secret
+
+    def _may(self, act: Act, kept: Kept) -> bool:
+        """Whether an act may begin now; it is asked in the same step in which the request is sent."""
+        return self._clients.tenures.may(act, kept.tenancy.bucket) is Leave.YES
+
+    async def _may_after_reading(self, act: Act, kept: Kept) -> bool:
+        """Whether an act may begin now; where that depends on it, the bucket is read first."""
+        leave = self._clients.tenures.may(act, kept.tenancy.bucket)
+        if leave is Leave.AFTER_READING:
+            return await self._clients.tenures.still_holds(kept.tenancy.bucket)
+        return leave is Leave.YES
 
     async def _commit(self, kept: Kept) -> NotDone | None:
         """Write what a restart needs into the checkpoint, and wait for it; return what kept it from being written."""

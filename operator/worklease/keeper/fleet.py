@@ -1,13 +1,15 @@
 """The kept resources by uid and by work item, and which of several for one item are rivals.
 
-Owns these indexes. Must not decide anything about a lease, and must not make calls.
+Owns these indexes, with those of other processes' resources beside them. Must not decide anything about a lease, and
+must not make calls.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from worklease.api.names import Address
 from worklease.keeper.kept import Kept
+from worklease.keeper.others import Other
 from worklease.keeper.pod_index import drop
 from worklease.rules.claims import rival_of
 from worklease.rules.pods import Pod
@@ -19,6 +21,8 @@ class Fleet:
     def __init__(self) -> None:
         self._kept: dict[str, Kept] = {}
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
+        self._others: dict[str, Other] = {}
+        self._others_by_item: defaultdict[Address, dict[str, Other]] = defaultdict(dict)
 
     def __iter__(self) -> Iterator[Kept]:
         """Iterate over all kept resources."""
@@ -31,6 +35,7 @@ class Fleet:
     def add(self, kept: Kept) -> None:
         """Keep a resource; its rivals look again which of them is first."""
         uid = kept.resource.uid
+        self.forget_other(uid)
         self._kept[uid] = self._by_item[kept.item][uid] = kept
         self.wake_rivals(kept)
 
@@ -42,6 +47,29 @@ class Fleet:
             self.wake_rivals(kept)
         return kept
 
+    # --- Of other processes --------------------------------------------------------------------------------------
+
+    def note_other(self, other: Other) -> None:
+        """Note a resource that another process keeps; its rivals here look again if it has changed."""
+        uid, known = other.reference.uid, self._others.get(other.reference.uid)
+        if known == other:
+            return
+        if known is not None and known.item != other.item:
+            drop(self._others_by_item, known.item, uid)
+        self._others[uid] = self._others_by_item[other.item][uid] = other
+        self._wake(other.item)
+
+    def forget_other(self, uid: str) -> None:
+        """Forget a resource that another process kept: it is gone, or kept here now."""
+        other = self._others.pop(uid, None)
+        if other is not None:
+            drop(self._others_by_item, other.item, uid)
+            self._wake(other.item)
+
+    def others_in(self, buckets: Collection[int]) -> list[Other]:
+        """Return the resources of these buckets that are noted as other processes'."""
+        return [each for each in self._others.values() if each.bucket in buckets]
+
     # --- By item -----------------------------------------------------------------------------------------------
 
     def of_item(self, *items: Address) -> list[Kept]:
@@ -50,11 +78,15 @@ class Fleet:
 
     def is_wanted(self, item: Address) -> bool:
         """Whether a resource keeps the item's lease, or is about to."""
-        return any(each.lease.end is None for each in self._by_item.get(item, {}).values())
+        kept, others = self._by_item.get(item, {}).values(), self._others_by_item.get(item, {}).values()
+        return any(each.lease.end is None for each in kept) or any(each.claimant.lease.end is None for each in others)
 
     def is_anothers(self, kept: Kept, pod: Pod) -> bool:
         """Whether another resource of the item has bound this pod, and the pod is not gone."""
         bound = (each.pods.bound.get(pod.uid) for each in self.of_item(kept.item) if each is not kept)
+        others = self._others_by_item.get(kept.item, {}).values()
+        if any(pod.uid in each.bound and each.claimant.lease.held for each in others):
+            return True
         return any(known is not None and not known.gone for known in bound)
 
     # --- Rivals ------------------------------------------------------------------------------------------------
@@ -65,14 +97,18 @@ class Fleet:
         A resource of another namespace is no rival: the tenants of two namespaces need not know of each other, and the
         server lets one of them hold the lease.
         """
-        same = self._by_item.get(kept.item, {})
-        if len(same) <= 1:
+        same, others = self._by_item.get(kept.item, {}), self._others_by_item.get(kept.item, {})
+        if len(same) + len(others) <= 1:
             return None
-        rival = rival_of(kept.claimant(), (each.claimant() for each in same.values()))
+        claimants = [each.claimant() for each in same.values()] + [each.claimant for each in others.values()]
+        rival = rival_of(kept.claimant(), claimants)
         return None if rival is None else rival.name
 
     def wake_rivals(self, kept: Kept) -> None:
         """Have the other resources of the namespace for the same work item take a turn."""
-        for other in self._by_item.get(kept.item, {}).values():
-            if other is not kept:
-                other.turn.add()
+        self._wake(kept.item, kept)
+
+    def _wake(self, item: Address, besides: Kept | None = None) -> None:
+        for each in self._by_item.get(item, {}).values():
+            if each is not besides:
+                each.turn.add()

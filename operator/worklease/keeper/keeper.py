@@ -19,14 +19,17 @@ from worklease.cluster.status_writer import Urgency
 from worklease.keeper.calls import Clients
 from worklease.keeper.fleet import Fleet
 from worklease.keeper.kept import Kept, LeaseOptions
+from worklease.keeper.others import Other, left, read_other
 from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.resume import resume, without_status
 from worklease.keeper.turns import Turns
+from worklease.rules.buckets import bucket_of
 from worklease.rules.clock_error import jumped
 from worklease.rules.conditions import invalid
 from worklease.rules.lease import Lease
 from worklease.rules.reasons import Kind
 from worklease.rules.situation import RECHECK, Asked
+from worklease.rules.succession import Succession
 
 TIMER_GRACE: Final = 1.0
 """Seconds after which a resource's turns begin without its timer: Kopf may not be running."""
@@ -46,6 +49,10 @@ class Keeper:
         self._wall = wall
         self._fleet = Fleet()
         self._pod_index = PodIndex()
+        self._successions: dict[int, Succession] = {}
+        self._taken: set[int] = set()
+        self.has_taken = asyncio.Event()
+        """Is set while there are buckets whose resources are to be found."""
         self._turns = Turns(clients, self._fleet, self._pod_index, options, clock=clock, wall=wall, forget=self._forget)
 
     # --- Resources ---------------------------------------------------------------------------------------------
@@ -54,6 +61,10 @@ class Keeper:
         """Take over a resource as the API server has it now."""
         metadata = body["metadata"]
         kept = self._fleet.get(metadata["uid"])
+        if kept is None and not self._holds(metadata["uid"]):
+            self._fleet.note_other(read_other(body))
+            return
+        self._fleet.forget_other(metadata["uid"])
         if kept is not None:
             self._clients.status.saw(kept.reference, metadata["resourceVersion"])
             if not _is_news(kept.resource, metadata):
@@ -74,6 +85,8 @@ class Keeper:
         recorded = self._clients.checkpoint.recall(resource.uid)
         kept = resume(resource, self._options, recorded, self._wall(), self._clock())
         kept.calls.has_finalizer = FINALIZER in resource.finalizers
+        if recorded is not None or kept.lease.sent is not None:
+            kept.tenancy.succession = self._successions.get(kept.tenancy.bucket)
         self._clients.status.saw(kept.reference, version)
         self._fleet.add(kept)
         is_resumed = kept.lease.sent is not None
@@ -139,6 +152,7 @@ class Keeper:
 
     def _forget(self, uid: str) -> None:
         self._clients.status.forget(uid)
+        self._fleet.forget_other(uid)
         kept = self._fleet.remove(uid)
         if kept is None:
             return
@@ -150,6 +164,71 @@ class Keeper:
     def count(self, there: Collection[str]) -> None:
         """Forget what an earlier process recorded of resources that a list of all resources does not have."""
         self._clients.checkpoint.drop_unknown({*there, *(kept.resource.uid for kept in self._fleet)})
+
+    # --- Buckets that come and go --------------------------------------------------------------------------------
+
+    def _holds(self, uid: str) -> bool:
+        return self._clients.tenures.holds(bucket_of(uid))
+
+    def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
+        """Begin with the leases of a bucket, from its records; nothing of an earlier tenure goes on."""
+        self._clients.checkpoint.take(bucket, records)
+        self._successions[bucket] = succession
+        self._want_found(bucket)
+
+    def lose(self, bucket: int) -> None:
+        """Let go of the leases of a bucket, which is another process's; nothing is sent for them any more."""
+        for kept in self._kept_in(bucket):
+            self._leave(kept)
+        self._clients.checkpoint.leave(bucket)
+
+    def confirmed(self, bucket: int) -> None:
+        """Do what was put off while the process was not the valid holder; begin again what was let go of in silence."""
+        for kept in self._kept_in(bucket):
+            tenancy = kept.tenancy
+            tenancy.adopted = None
+            if tenancy.is_silent:
+                self._leave(kept)
+                self._want_found(bucket)
+            elif tenancy.is_put_off:
+                tenancy.is_put_off = False
+                kept.turn.add()
+
+    def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
+        """Return the records to write at a hand-over; or all, where the ConfigMap is gone and is made again."""
+        for kept in self._kept_in(bucket):
+            if kept.observed:
+                self._turns.remember(kept)
+        return self._clients.checkpoint.unwritten(bucket, everything=everything)
+
+    def pop_taken(self) -> frozenset[int]:
+        """Return the buckets that were taken since the last call."""
+        taken, self._taken = frozenset(self._taken), set()
+        self.has_taken.clear()
+        return taken
+
+    def others_in(self, buckets: Collection[int]) -> list[Other]:
+        """Return the resources of these buckets that are noted as another process's."""
+        return self._fleet.others_in(buckets)
+
+    def is_any_unfound(self, buckets: Collection[int]) -> bool:
+        """Whether a resource is still noted as another process's though this one holds its bucket."""
+        return bool(self.others_in({bucket for bucket in buckets if self._clients.tenures.holds(bucket)}))
+
+    def _want_found(self, bucket: int) -> None:
+        self._taken.add(bucket)
+        self.has_taken.set()
+
+    def _kept_in(self, bucket: int) -> list[Kept]:
+        return [kept for kept in self._fleet if kept.tenancy.bucket == bucket]
+
+    def _leave(self, kept: Kept) -> None:
+        uid = kept.resource.uid
+        self._turns.leave(kept)
+        self._clients.status.forget(uid)
+        self._fleet.remove(uid)
+        if not kept.is_vanished:
+            self._fleet.note_other(left(kept))
 
     # --- Pods --------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from worklease.keeper import record
 from worklease.keeper.bound_pods import BoundPods
 from worklease.keeper.turn_queue import TurnEntry
 from worklease.rules.beats import edit
+from worklease.rules.buckets import bucket_of
 from worklease.rules.claims import Claimant, DryRun, can_claim
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import Lease
@@ -28,6 +29,7 @@ from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.reasons import Kind, Verdict
 from worklease.rules.situation import Asked, Policy, Situation, alive
+from worklease.rules.succession import Succession
 from worklease.telemetry import About
 
 LeaseChange = Callable[[Lease], Lease]
@@ -81,6 +83,26 @@ class CallState:
     """Whether the operator's finalizer is on the resource: before that nothing is claimed."""
     is_done: bool = False
     """Whether nothing is left to do for the resource, for good."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tenancy:
+    """The tenure in which a resource is kept, of the bucket of its uid; made by ``keeper``, written by the beats.
+
+    A kept resource never outlives the tenure: so nothing of an earlier one acts in a later one.
+    """
+
+    bucket: int
+    succession: Succession | None = None
+    """What is to be expected of the process that held the bucket before; None: nothing."""
+    adopted: float | None = None
+    """When a value was last adopted while the process was not valid (monotonic)."""
+    is_silent: bool = False
+    """Whether the lease was let go of in silence: another process may keep it by now."""
+    is_put_off: bool = False
+    """Whether something waits until the process is the valid holder again."""
+    is_left: bool = False
+    """Whether the tenure is over: what is still under way changes nothing."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,6 +181,7 @@ class Kept:
 
     observed: list[LeaseChange] = field(default_factory=list)
     """What calls observed of the lease since the last turn, in their order."""
+    tenancy: Tenancy = field(init=False)
     calls: CallState = field(default_factory=CallState)
     pods: BoundPods = field(default_factory=BoundPods)
     published: Published = field(default_factory=Published)
@@ -171,6 +194,7 @@ class Kept:
         self.reference = Reference(resource.namespace, resource.name, resource.uid)
         self.about = About(*self.reference, self.spec.environment_id, self.spec.work_id)
         self.policy = self.spec.policy()
+        self.tenancy = Tenancy(bucket=bucket_of(resource.uid))
         self.situation = self.gather()
 
     @property

@@ -23,10 +23,12 @@ from worklease.cluster.pods import (
     NotAdmitted,
     NotPermitted,
 )
-from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
+from worklease.keeper.calls import LONGEST_RETRY, NOT_VALID, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept, LeaseOptions
+from worklease.rules.acts import Act
 from worklease.rules.backoff import backoff
 from worklease.rules.claims import DryRun, refused_dry_run
+from worklease.rules.deadlines import is_fenced
 from worklease.rules.finishing import AskToFinish
 from worklease.rules.lease import End
 from worklease.rules.lifecycle import EndPod, fence_grace, why_it_must_go
@@ -86,6 +88,9 @@ class PodCalls(KeptCalls):
             async with self._clients.pods.creations.taken(kept.resource.namespace):
                 if not is_running(kept.gather(), self._clock()):
                     return  # the lease or the resource ended meanwhile
+                if not self._may(Act.MAKE_POD, kept):
+                    self._note_not_made(kept, NOT_VALID, Obstacle.ADMISSION)
+                    return
                 send()
                 await self._make(kept, attempt)
 
@@ -217,7 +222,9 @@ class PodCalls(KeptCalls):
             return
         until = now + step.seconds if before is None else before.until
         time = self._wall().time(until)
-        outcome = await self._clients.pods.ask_to_finish(kept.resource.namespace, step.name, uid, time)
+        outcome: Annotated | Gone | NotPermitted | NotDone = NotDone(NOT_VALID)
+        if self._may(Act.END_POD, kept):
+            outcome = await self._clients.pods.ask_to_finish(kept.resource.namespace, step.name, uid, time)
         match outcome:
             case Gone():
                 self._note_gone(kept, uid)
@@ -239,7 +246,7 @@ class PodCalls(KeptCalls):
         if kept.pods.bound[uid].is_over:
             await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
         before = kept.pods.deletions.get(uid)
-        outcome = await self._clients.pods.end(kept.resource.namespace, name, uid, grace)
+        outcome = await self._end(kept, name, uid, grace)
         match outcome:
             case Gone():
                 self._note_gone(kept, uid)
@@ -254,6 +261,13 @@ class PodCalls(KeptCalls):
             case _:
                 assert_never(outcome)
 
+    async def _end(self, kept: Kept, name: str, uid: str, grace: float | None) -> Gone | DeletionAccepted | NotDone:
+        """Send a deletion, if this process may: at a fence, it must only be named by the bucket still."""
+        act = Act.END_POD_AT_FENCE if is_fenced(kept.lease, self._clock()) else Act.END_POD
+        if not await self._may_after_reading(act, kept):
+            return NotDone(NOT_VALID)
+        return await self._clients.pods.end(kept.resource.namespace, name, uid, grace)
+
     async def end_stray(self, kept: Kept, pod: Pod) -> None:
         """Delete a pod of the resource that shows up after everything was finished; retry until that is accepted.
 
@@ -261,9 +275,7 @@ class PodCalls(KeptCalls):
         """
         has_own_grace = kept.lease.end in {None, End.STOPPED, End.RELEASED}
         grace, tries = None if has_own_grace else max(1.0, fence_grace(kept.lease) - pod.overtime), 0
-        while isinstance(
-            outcome := await self._clients.pods.end(kept.resource.namespace, pod.name, pod.uid, grace), NotDone
-        ):
+        while isinstance(outcome := await self._end(kept, pod.name, pod.uid, grace), NotDone):
             if tries == 0:
                 self._clients.publisher.publish(DeletionRefused(kept.about, pod.name, outcome.message))
             await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))

@@ -12,8 +12,9 @@ from typing import Any, assert_never
 from worklease.api.names import Reference
 from worklease.cluster import finalizer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
-from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients
+from worklease.keeper.calls import LONGEST_RETRY, NOT_VALID, RETRY, STATUS_TIMEOUT, Clients
 from worklease.keeper.kept import Kept
+from worklease.rules.acts import Act, Leave
 from worklease.rules.backoff import backoff
 from worklease.telemetry import About, Orphaned
 
@@ -72,6 +73,9 @@ class ResourceCalls:
         """Delete the resource, by its uid: it has been finished for as long as it was to be kept."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": kept.resource.uid}}
         while not kept.calls.is_done:
+            if not self._may_write(kept):
+                await asyncio.sleep(RETRY)
+                continue
             match await self._clients.kubernetes.call("DELETE", kept.reference.path, body=options):
                 case Done():
                     kept.calls.is_done = True
@@ -90,8 +94,15 @@ class ResourceCalls:
         write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
     ) -> finalizer.Set | Gone:
         tries = 0
-        while isinstance(outcome := await write(self._clients.kubernetes, kept.reference), NotDone):
+        while True:
+            is_allowed = self._may_write(kept)
+            outcome = await write(self._clients.kubernetes, kept.reference) if is_allowed else NotDone(NOT_VALID)
+            if not isinstance(outcome, NotDone):
+                return outcome
             _log.warning("finalizer not written, retrying %s: %s", kept.about, outcome.message)
-            await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
-            tries += 1
-        return outcome
+            await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY) if is_allowed else RETRY)
+            tries += is_allowed
+
+    def _may_write(self, kept: Kept) -> bool:
+        """Whether the resource may be written now, by this process."""
+        return self._clients.tenures.may(Act.WRITE_RESOURCE, kept.tenancy.bucket) is Leave.YES

@@ -9,12 +9,21 @@ import asyncio
 import logging
 from asyncio import gather
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, assert_never
+from dataclasses import replace
+from typing import Final, assert_never
 
-from worklease.cluster.bucket_store import BucketHead, BucketStore, Overtaken, StoredBucket, WrittenBucket
-from worklease.cluster.client import Gone, NotDone
+from worklease.cluster.bucket_store import (
+    BucketHead,
+    BucketStore,
+    NewerFormat,
+    Overtaken,
+    StoredBucket,
+    WrittenBucket,
+)
+from worklease.cluster.checkpoint import NotWritten
+from worklease.cluster.client import Gone, NoAnswer, NotDone, Refused
 from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
+from worklease.keeper.held_bucket import Heir, HeldBucket
 from worklease.keeper.surroundings import Surroundings
 from worklease.rules.acts import QUIET, Act, Leave, Standing, may, standing
 from worklease.rules.buckets import BUCKETS, distribute
@@ -25,6 +34,7 @@ from worklease.rules.takes import (
     SeenLease,
     TakeCause,
     heirs,
+    is_to_be_forgotten,
     is_unchanged,
     living,
     next_hand_over,
@@ -46,49 +56,45 @@ from worklease.rules.tenure import (
     read_holder,
     renewed,
 )
+from worklease.telemetry import SILENT, BucketMove, BucketMoved, Publisher
+
+START_TIMEOUT: Final = 60.0
+"""Seconds to wait for an API server that refuses or is silent: without the records a process would lose leases."""
+
+RETRY: Final = 1.0
+"""Seconds before a step of the start is repeated."""
 
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at the other processes and the buckets: a take comes later by so much at most."""
 
+LOOK_SOON: Final = 0.2
+"""Seconds between two looks while another process ends: no beat is sent from its hand-over until a look finds it."""
+
 _log = logging.getLogger(__name__)
 
 
-class Heir(Protocol):
-    """Who keeps the leases of the buckets that are held."""
-
-    def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
-        """Begin with the leases of a bucket, from its records; nothing of an earlier tenure goes on."""
-
-    def lose(self, bucket: int) -> None:
-        """Let go of the leases of a bucket, which is another process's; nothing is sent for them any more."""
-
-    def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
-        """Return the records to write at a hand-over; or all, where the ConfigMap is gone and is made again."""
-
-
-@dataclass(slots=True)
-class _Held:
-    """A bucket that this process holds, as far as it knows."""
-
-    tenure: Tenure
-    version: str | None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held around each write: the next one needs the version of the last."""
-    hands_over_at: float | None = None
+class NotReadable(Exception):
+    """The buckets could not be read: starting without them could lose leases that an earlier process held."""
 
 
 class Tenures:
     """All buckets, as this process sees and holds them; ``heir`` keeps the leases."""
 
-    def __init__(self, leases: LivenessLeases, store: BucketStore, heir: Heir, surroundings: Surroundings) -> None:
-        self._leases, self._store, self._heir = leases, store, heir
+    def __init__(
+        self, leases: LivenessLeases, store: BucketStore, surroundings: Surroundings, publisher: Publisher = SILENT
+    ) -> None:
+        self._leases, self._store, self._publisher = leases, store, publisher
         self._place, self._own = surroundings.own, str(surroundings.own)
         self._running, self._sleep = surroundings.running, surroundings.sleep
         self._clock, self._wall = surroundings.clock, surroundings.wall
         self._liveness = Liveness()
         self._reaches = True
+        self._problem: NotDone | None = None
+        """Why the last look was not answered."""
+        self._not_taken: dict[int, str] = {}
+        """Why a bucket was not taken that this process was to take."""
         self._is_ending = self._has_ended = False
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, HeldBucket] = {}
         self._epochs: dict[int, int] = {}
         """The last epoch in which this process held a bucket: an older one is a list that lags behind."""
         self._seen: Seen = {}
@@ -100,7 +106,17 @@ class Tenures:
         self._tasks: set[asyncio.Task[None]] = set()
         self._renewal = asyncio.Event()
 
+    def serve(self, heir: Heir) -> None:
+        """Tell ``heir`` of the buckets, from the first one on."""
+        self._heir = heir
+
     # --- What others ask -----------------------------------------------------------------------------------------
+
+    def obstacle(self) -> str:
+        """Return what keeps this process from its share of the leases; empty if nothing does."""
+        if not self.is_valid:
+            return "not valid: the API server does not confirm that this process lives, so it only keeps leases alive"
+        return next(iter(self._not_taken.values()), "")
 
     @property
     def is_valid(self) -> bool:
@@ -109,8 +125,12 @@ class Tenures:
 
     @property
     def held(self) -> frozenset[int]:
-        """Return the buckets that the process holds, as far as it knows."""
+        """The buckets that the process holds, as far as it knows."""
         return frozenset(self._held)
+
+    def holds(self, bucket: int) -> bool:
+        """Whether the process holds a bucket, as far as it knows."""
+        return bucket in self._held
 
     def standing(self, bucket: int) -> Standing:
         """Return how the process stands to a bucket."""
@@ -126,24 +146,48 @@ class Tenures:
         return may(act, self.standing(bucket), self._liveness, self._clock())
 
     async def still_holds(self, bucket: int) -> bool:
-        """Read a bucket, and return whether it still names this process in this tenure."""
-        held = self._held.get(bucket)
-        stored = await self._read(bucket)
-        if held is None or stored is None or self._held.get(bucket) is not held:
+        """Read a bucket, and return whether it still names this process in this tenure.
+
+        Hundreds of leases may ask at once: they share a read that was sent after they asked.
+        """
+        asked, held = self._clock(), self._held.get(bucket)
+        if held is None:
             return False
-        if is_same(held.tenure, self._own, stored.head.holder, stored.head.epoch):
-            return True
-        self._lose(bucket, "a read of the bucket shows another holder")
-        return False
+        async with held.reading:
+            if held.seen >= asked:
+                return self._held.get(bucket) is held
+            sent, stored = self._clock(), await self._read(bucket)
+            if stored is None or self._held.get(bucket) is not held:
+                return False
+            if is_same(held.tenure, self._own, stored.head.holder, stored.head.epoch):
+                held.seen = sent
+                return True
+            self._lose(bucket, "a read of the bucket shows another holder")
+            return False
 
     # --- Life ----------------------------------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Renew, look, take and balance until cancelled.
+    async def start(self) -> None:
+        """Show that the process lives, and take what nobody holds, or what it can prove to be left by the dead.
 
         Raises:
             NewerFormat: A newer version wrote a bucket.
+            NotReadable: The API server refused, or did not answer for too long.
         """
+        deadline = self._clock() + START_TIMEOUT
+        while self._looked < 0.0:
+            problem = await self.renew()
+            if problem is None:
+                await self.look()
+                problem = None if self._looked >= 0.0 else self._problem
+            if problem is not None:
+                if self._clock() > deadline:
+                    raise NotReadable(problem.message)
+                _log.warning("waiting for the buckets of the leases: %s", problem.message)
+                await self._sleep(RETRY)
+
+    async def run(self) -> None:
+        """Renew, look, take and balance until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._renew_on())
             tasks.create_task(self._look_on())
@@ -157,8 +201,16 @@ class Tenures:
 
     async def _look_on(self) -> None:
         while True:
-            await self.look()
-            await self._sleep(LOOK_EVERY)
+            try:
+                await self.look()
+            except NewerFormat as error:
+                _log.error("bucket not taken: %s", error)
+            await self._sleep(LOOK_SOON if self._is_any_ending() else LOOK_EVERY)
+
+    def _is_any_ending(self) -> bool:
+        """Whether another process that lives is about to hand its buckets over."""
+        alive = self._living()
+        return any(name in alive and not each.is_ready for name, each in self._seen.items())
 
     async def _confirm_on(self) -> None:
         while True:
@@ -166,10 +218,10 @@ class Tenures:
             self._renewal.clear()
             await self.write_after_gap()
 
-    async def renew(self) -> None:
-        """Renew the liveness Lease."""
+    async def renew(self) -> NotDone | None:
+        """Renew the liveness Lease; return why it was not done, or None."""
         if self._has_ended:
-            return
+            return None
         sent, was_valid = self._clock(), self.is_valid
         problem = await self._leases.renew(self._wall().utc, is_ready=not self._is_ending)
         self._reaches = problem is None
@@ -178,6 +230,7 @@ class Tenures:
             self._renewal.set()
         elif was_valid and not self.is_valid:
             _log.warning("not valid any more, so beats go on and nothing else is done: %s", problem.message)
+        return problem
 
     async def write_after_gap(self) -> None:
         """Write each bucket that was not written since the last gap in the validity, or whose hand-over is open."""
@@ -191,6 +244,7 @@ class Tenures:
         leases, heads = await gather(self._leases.look(), self._store.look())
         self._reaches = not isinstance(leases, NotDone) and not isinstance(heads, NotDone)
         if isinstance(leases, NotDone) or isinstance(heads, NotDone):
+            self._problem = leases if isinstance(leases, NotDone) else heads if isinstance(heads, NotDone) else None
             return
         now = self._clock()
         others = {name: (shown.version, shown.is_ready) for name, shown in leases.items() if name != self._own}
@@ -201,6 +255,7 @@ class Tenures:
         if self.is_valid and not self._is_ending:
             await self._take_what_is_due()
             self._balance()
+            await self._forget_the_dead(leases)
 
     async def _follow(self, bucket: int, head: BucketHead) -> None:
         """Follow what a list shows of a bucket, unless it lags behind what this process knows."""
@@ -213,6 +268,15 @@ class Tenures:
             if stored is not None and stored.head.holder == self._own and bucket not in self._held:
                 self._begin(bucket, stored, Tenure(bucket=bucket, epoch=stored.head.epoch), None)
                 await self.write(bucket, {})
+
+    async def _forget_the_dead(self, leases: Mapping[str, ShownLease]) -> None:
+        """Delete the liveness Leases of processes that are dead for long, or proved to be dead, and hold nothing."""
+        now, running = self._clock(), self._running()
+        holders = {head.holder for head in self._heads.values()}
+        for name, shown in leases.items():
+            is_dead, seen = is_heir(self._place, name, running), self._seen.get(name)
+            if seen is not None and is_to_be_forgotten(seen, now, is_holder=name in holders, is_proved_dead=is_dead):
+                await self._leases.delete(shown)
 
     # --- Takes ---------------------------------------------------------------------------------------------------
 
@@ -233,7 +297,7 @@ class Tenures:
         if stored is None or stored.head.holder != holder:
             return
         if stored.version is None:
-            former = await self._store.take_former(bucket)
+            former = await self._store.take_former(bucket, now=self._clock(), utc=self._wall().utc)
             if not isinstance(former, StoredBucket) or former.head.holder != holder:
                 self._say_not_taken(bucket, former)
                 return
@@ -258,59 +322,65 @@ class Tenures:
             return False
         return is_unchanged(seen, shown.version if isinstance(shown, ShownLease) else None)
 
-    def _say_not_taken(self, bucket: int, outcome: StoredBucket | Overtaken | NotDone) -> None:
-        if isinstance(outcome, NotDone):
-            _log.warning("bucket not taken bucket=%d: %s", bucket, outcome.message)
+    def _say_not_taken(self, bucket: int, outcome: StoredBucket | Overtaken | NotWritten) -> None:
+        if isinstance(outcome, Refused | NoAnswer | NotDone) and self._not_taken.get(bucket) != outcome.message:
+            self._not_taken[bucket] = outcome.message
+            _log.warning("bucket not taken, will try again bucket=%d: %s", bucket, outcome.message)
 
     def _begin(self, bucket: int, stored: StoredBucket, tenure: Tenure, cause: TakeCause | None) -> None:
         taken = None if stored.head.taken is None else self._wall().epoch(stored.head.taken)
         # The holder before may have beaten on without writing a record: while the API server is away nobody can.
         succession = Succession(taken=taken, begun=self._clock())
-        self._held[bucket] = _Held(replace(tenure, taken=taken), stored.version)
+        self._held[bucket] = HeldBucket(replace(tenure, taken=taken), stored.version)
         self._epochs[bucket] = tenure.epoch
+        self._not_taken.pop(bucket, None)
         why = "handed over" if cause is None else cause.name.lower()
         _log.info("bucket taken bucket=%d epoch=%d why=%s", bucket, tenure.epoch, why)
+        self._publisher.publish(BucketMoved(bucket, BucketMove.RECEIVED if cause is None else _MOVES[cause]))
         self._heir.take(bucket, stored.records, succession)
 
-    def _lose(self, bucket: int, why: str) -> None:
+    def _lose(self, bucket: int, why: str, move: BucketMove = BucketMove.LOST) -> None:
         held = self._held.pop(bucket, None)
         if held is not None:
+            self._publisher.publish(BucketMoved(bucket, move))
             _log.info("bucket lost bucket=%d epoch=%d: %s", bucket, held.tenure.epoch, why)
             self._heir.lose(bucket)
 
     # --- Writes --------------------------------------------------------------------------------------------------
 
-    async def write(self, bucket: int, changed: Mapping[str, str | None]) -> str | None:
+    async def write(self, bucket: int, changed: Mapping[str, str | None]) -> NotWritten | None:
         """Write changed records of a bucket that the process holds; return why they were not written, or None."""
         held = self._held.get(bucket)
         if held is None:
-            return "another process holds the bucket"
+            return NotDone("another process holds the bucket")
         async with held.lock:
             if self._held.get(bucket) is not held:
-                return "another process holds the bucket"
+                return NotDone("another process holds the bucket")
             is_due = needs_write(held.tenure, self._liveness, self._clock())
             if not is_due and self.may(Act.WRITE_RECORD, bucket) is not Leave.YES:
-                return "the process is not valid"
+                return NotDone("this process is not valid: it could not show the API server that it lives")
             if held.version is None:
                 changed = self._heir.unwritten(bucket, everything=True)
             sent, head = self._clock(), BucketHead(self._own, held.tenure.epoch, self._taken_by_wall(held))
             match await self._store.write(bucket, held.version, head, changed):
                 case WrittenBucket(version):
                     held.version, held.tenure = version, confirm(held.tenure, sent)
+                    if is_due:
+                        self._heir.confirmed(bucket)
                     return None
                 case Overtaken():
                     await self._read_again(bucket, held)
-                    return "somebody else wrote the bucket"
-                case NotDone(message):
-                    return message
+                    return NotDone("somebody else wrote the bucket")
+                case Refused() | NoAnswer() as problem:
+                    return problem
                 case outcome:
                     assert_never(outcome)
 
-    def _taken_by_wall(self, held: _Held) -> float | None:
+    def _taken_by_wall(self, held: HeldBucket) -> float | None:
         taken = held.tenure.taken
         return None if taken is None else self._wall().time(taken).timestamp()
 
-    async def _read_again(self, bucket: int, held: _Held) -> None:
+    async def _read_again(self, bucket: int, held: HeldBucket) -> None:
         """Read a bucket whose write was refused: an own write may have been applied whose answer was lost."""
         stored = await self._read(bucket)
         if stored is None or self._held.get(bucket) is not held:
@@ -349,12 +419,22 @@ class Tenures:
         return frozenset(name for name in alive if not is_heir(self._place, name, running))
 
     async def end(self) -> None:
-        """Hand all buckets over, as far as there is time for it, and delete the liveness Lease."""
+        """Hand all buckets over, as far as there is time for it, and delete the liveness Lease.
+
+        The others hear first that this process ends, and one that has just started is seen. What is handed to this one
+        all the same goes on to the next.
+        """
         self._is_ending = True
-        left = heirs(self._own, dict.fromkeys(self._held, self._own), self._ready())
         try:
             async with asyncio.timeout(HAND_OVER_TIME):
-                await gather(*(self._hand_over(bucket, successor) for bucket, successor in left.items()))
+                await self.renew()
+                is_any_left = True
+                while is_any_left:
+                    await self.look()
+                    before = self.held
+                    left = heirs(self._own, dict.fromkeys(before, self._own), self._ready())
+                    await gather(*(self._hand_over(bucket, successor) for bucket, successor in left.items()))
+                    is_any_left = bool(self._held) and self.held != before
         except TimeoutError:
             _log.warning("buckets not handed over in time: they are taken when this process counts as dead")
         if not self._held:
@@ -374,8 +454,10 @@ class Tenures:
             await self._leave(bucket, held, successor)
         finally:
             del self._leaving[bucket]
+            if self.standing(bucket) is Standing.VALID:
+                self._heir.confirmed(bucket)
 
-    async def _leave(self, bucket: int, held: _Held, successor: str) -> None:
+    async def _leave(self, bucket: int, held: HeldBucket, successor: str) -> None:
         held.tenure = replace(held.tenure, is_leaving=True)
         await self._sleep(CALL_TIMEOUT)
         held.hands_over_at = self._clock() + QUIET
@@ -390,13 +472,20 @@ class Tenures:
             head = BucketHead(successor, held.tenure.epoch + 1, self._taken_by_wall(held))
             match await self._store.write(bucket, held.version, head, changed):
                 case WrittenBucket():
-                    self._lose(bucket, f"handed over to {successor or 'nobody'}")
+                    self._lose(bucket, f"handed over to {successor or 'nobody'}", BucketMove.HANDED_OVER)
                 case Overtaken():
                     await self._read_again(bucket, held)
-                case NotDone(message):
+                case Refused(_, message) | NoAnswer(message):
                     _log.warning("bucket perhaps not handed over bucket=%d: %s", bucket, message)
                 case outcome:
                     assert_never(outcome)
+
+
+_MOVES: Final = {
+    TakeCause.VACANT: BucketMove.VACANT,
+    TakeCause.DEAD: BucketMove.DEAD,
+    TakeCause.LAPSED: BucketMove.LAPSED,
+}
 
 
 def lease_name(holder: Holder) -> str:

@@ -9,7 +9,7 @@ those are in ``rules``.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
@@ -25,10 +25,12 @@ from worklease.keeper.publisher import StatusPublisher
 from worklease.keeper.resource_calls import ResourceCalls
 from worklease.keeper.turn_queue import TurnQueue
 from worklease.keeper.work_calls import WorkCalls
+from worklease.rules.acts import Act, Leave, Standing
 from worklease.rules.beats import beat_at_once, lapse, note_budget_short, release
 from worklease.rules.claims import BeatStep, plan_beat
-from worklease.rules.deadlines import is_fenced
+from worklease.rules.deadlines import fence, is_fenced
 from worklease.rules.finishing import AskToFinish
+from worklease.rules.lease import Lease
 from worklease.rules.lifecycle import (
     AwaitAnother,
     AwaitNode,
@@ -58,6 +60,9 @@ SHUTDOWN_TIMEOUT: Final = 1.0
 BUG_RETRY: Final = 5.0
 """Seconds until the turn of a resource is tried again after a bug of the operator's ended it."""
 
+LOOK_AGAIN: Final = 0.25
+"""Seconds until a beat is thought of again that must not begin before a hand-over is answered."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -79,7 +84,7 @@ class Turns:
             named = kept.resource.spec.credentials_secret_ref
             return (kept.resource.namespace, named.name if named is not None else options.credentials_secret)
 
-        self._publisher = clients.publisher
+        self._publisher, self._tenures = clients.publisher, clients.tenures
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
         self._clock, self._wall, self._forget = clock, wall, forget
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
@@ -96,6 +101,13 @@ class Turns:
         if kept is not None and not kept.calls.is_done and not self._is_closed:
             kept.turn.begin(partial(self._take_turn, kept), self._queue)
 
+    def leave(self, kept: Kept) -> None:
+        """Take no more turns of a resource whose bucket is another process's; what is under way changes nothing."""
+        kept.tenancy.is_left = kept.calls.is_done = True
+        kept.turn.end()
+        for task in tuple(kept.calls.under_way.values()):
+            task.cancel()
+
     @property
     def due(self) -> float:
         """When the queue of turns moves on, by the loop's clock."""
@@ -109,12 +121,12 @@ class Turns:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=SHUTDOWN_TIMEOUT)
         for kept in self._fleet:
-            self._remember(kept)
+            self.remember(kept)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _remember(self, kept: Kept) -> None:
+    def remember(self, kept: Kept) -> None:
         """Leave a lease to the next process; a bug in it keeps no other lease from being left."""
         try:
             kept.take_observed()
@@ -176,10 +188,16 @@ class Turns:
             kept.pods.fence_fell = True
         kept.situation = self._conclude(kept, now)
         plan = decide(kept.situation, now)
+        stands, is_any_put_off = self._tenures.standing(kept.tenancy.bucket), False
         for step in plan.steps:
-            self._perform(kept, step)
+            if stands is Standing.VALID or _is_due_whoever_comes_next(kept.lease, step, now):
+                self._perform(kept, step)
+            else:
+                is_any_put_off = kept.tenancy.is_put_off = True
         kept.schedule.holds_until = plan.holds_until
         kept.schedule.look_at = LONGEST_WAIT + now if plan.look_at is None else plan.look_at
+        if is_any_put_off and (at := fence(kept.lease)) is not None and at > now:
+            kept.schedule.look_at = min(kept.schedule.look_at, at)
 
     def _find_rival(self, kept: Kept) -> None:
         """Look which resource of the item is first; the others look again if this one can claim, or cannot any more."""
@@ -217,6 +235,8 @@ class Turns:
             has_finalizer=calls.has_finalizer,
             makes_pods=kept.makes_pods,
         )
+        if plan.steps and (again := self._put_off(kept, plan.steps, now)) is not None:
+            return again
         for step in plan.steps:
             match step:
                 case BeatStep.SEND:
@@ -232,6 +252,20 @@ class Turns:
                 case _:
                     assert_never(step)
         return plan.until
+
+    def _put_off(self, kept: Kept, steps: Collection[BeatStep], now: float) -> float | None:
+        """Return when to think of a beat again that must not begin now; None if nothing keeps it from beginning."""
+        tenancy = kept.tenancy
+        if tenancy.is_silent:
+            return math.inf
+        if kept.lease.sent is None:
+            if self._tenures.may(Act.FIRST_CLAIM, tenancy.bucket) is Leave.YES or BeatStep.CANCEL in steps:
+                return None
+            tenancy.is_put_off = True  # also what comes before a claim: it is another process's, perhaps
+            return math.inf
+        if BeatStep.SEND in steps and self._tenures.may(Act.ROUTINE_BEAT, tenancy.bucket) is Leave.NO:
+            return now + LOOK_AGAIN
+        return None
 
     # --- Pods --------------------------------------------------------------------------------------------------
 
@@ -255,7 +289,9 @@ class Turns:
 
     def _bind_new_pods(self, kept: Kept, now: float) -> None:
         for pod in self._pod_index.pods_of(kept.item):
-            if pod.uid not in kept.pods.bound:
+            known = kept.pods.bound.get(pod.uid)
+            # What an earlier process knew may have been reported long before its bucket was taken.
+            if known is None or known.is_remembered:
                 self.bind(kept, pod, now)
 
     def _note_ignored(self, kept: Kept, pod: Pod) -> None:
@@ -336,6 +372,9 @@ class Turns:
 
     def _ended(self, kept: Kept, what: str, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
+        if kept.tenancy.is_left:
+            kept.calls.under_way.pop(what, None)
+            return
         try:
             kept.take_observed()
             if not task.cancelled():
@@ -360,6 +399,14 @@ class Turns:
         if what == "beat" and kept.lease.sent is None:
             self._fleet.wake_rivals(kept)  # a claim that was under way kept them from theirs
         kept.turn.add()
+
+
+def _is_due_whoever_comes_next(lease: Lease, step: Step, now: float) -> bool:
+    """Whether a step is right though another process may hold the bucket: a deletion at the fence, or no call at all.
+
+    The deletion reads the bucket before it is sent.
+    """
+    return isinstance(step, BeatNow) or (isinstance(step, EndPod) and is_fenced(lease, now))
 
 
 def _is_to_be_deleted(kept: Kept) -> bool:

@@ -15,11 +15,13 @@ from typing import assert_never
 from worklease.clocks import ClockPair
 from worklease.cluster.client import NotDone
 from worklease.cluster.credentials import Key, NoKey
-from worklease.keeper.calls import Clients, KeptCalls, cancellable
+from worklease.keeper.calls import NOT_VALID, Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.keeper.keys import Admitted, Keys
 from worklease.rules import answers, beats, deadlines
+from worklease.rules.acts import Act, Standing
 from worklease.rules.beats import Beat
+from worklease.rules.lease import Lease
 from worklease.rules.outcomes import (
     Answered,
     Conflicted,
@@ -35,7 +37,8 @@ from worklease.rules.outcomes import (
     Unauthorized,
 )
 from worklease.rules.situation import Asked
-from worklease.telemetry import BeatEnded, LeaseAdopted, StopEnded
+from worklease.rules.succession import Blind, Succession, needs_list, observe_as_invalid, observe_as_taker
+from worklease.telemetry import BeatEnded, LeaseAdopted, LeaseTakenOver, StopEnded
 from worklease.work_api.budget import FIRST_PROBE, BudgetRequest, CallClass, Rank
 from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, StopOutcome, WorkItem
 from worklease.work_api.patience import Patience
@@ -81,7 +84,8 @@ class WorkCalls(KeptCalls):
             # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
             if is_claim and self._is_unrecorded(kept, await self._commit_claim(kept)):
                 return
-            if (beat := self._wanted_beat(kept)) is not None:
+            act = Act.FIRST_CLAIM if kept.lease.sent is None else Act.ROUTINE_BEAT
+            if await self._may_after_reading(act, kept) and (beat := self._wanted_beat(kept)) is not None:
                 send()
                 kept.calls.is_claiming = kept.lease.sent is None
                 try:
@@ -162,7 +166,7 @@ class WorkCalls(KeptCalls):
             kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
         listed = None
-        if answers.is_doubtful(kept.newest_lease(), outcome):
+        if needs_list(kept.newest_lease(), outcome, kept.tenancy.succession):
             is_mute = isinstance(outcome, Conflicted) and outcome.current is None
             lease = kept.newest_lease()
             # Where a 412 does not name the value, nothing but the list can, so it is asked to the last.
@@ -170,7 +174,7 @@ class WorkCalls(KeptCalls):
             # Of a claim that nothing is known of, the list only tells who holds the item.
             is_idle = not lease.held and not answers.is_claim_in_doubt(lease) and lease.watched is None
             listed = await self._find_in_list(kept, seconds, may_be_old=is_idle) if seconds > 0 else None
-        kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
+        self._observe(kept, outcome, listed)
         if isinstance(outcome, Conflicted) or before.watched is not None:
             rule = answers.adoption(before, outcome, kept.newest_lease())
             if rule is not None:
@@ -181,6 +185,30 @@ class WorkCalls(KeptCalls):
         self._clients.publisher.publish(BeatEnded(kept.about, outcome, late=late, took=took))
         _log.debug("beat %s outcome=%s", kept.about, type(outcome).__name__)
 
+    def _observe(self, kept: Kept, outcome: Outcome, listed: ListAnswer | None) -> None:
+        """Leave to the turn what an answer means to this process, as it stands to the bucket now."""
+        tenancy, stands = kept.tenancy, self._clients.tenures.standing(kept.tenancy.bucket)
+        if stands is Standing.HANDED_OVER:
+            # The successor goes on from the record, in which the beat is not answered.
+            late = Unanswered(outcome.exchange, "the answer came after the bucket was handed over")
+            kept.observed.append(partial(answers.observe, outcome=late))
+        elif stands in {Standing.INVALID, Standing.CUT_OFF}:
+            blind = observe_as_invalid(Blind(kept.newest_lease(), tenancy.adopted), outcome, listed)
+            kept.observed.append(partial(_as_invalid, outcome=outcome, seen=listed, adopted=tenancy.adopted))
+            tenancy.is_silent = blind is None
+            tenancy.adopted = tenancy.adopted if blind is None else blind.adopted
+            if blind is None:
+                _log.warning("lease let go of: another process may keep it by now %s", kept.about)
+        elif (succession := tenancy.succession) is None:
+            kept.observed.append(partial(answers.observe, outcome=outcome, seen=listed))
+        else:
+            _, tenancy.succession = observe_as_taker(kept.newest_lease(), outcome, listed, succession)
+            is_told = tenancy.succession is not None and tenancy.succession.is_told
+            if is_told and not succession.is_told and succession.begun is not None:
+                seconds = self._clock() - succession.begun
+                self._clients.publisher.publish(LeaseTakenOver(seconds))
+            kept.observed.append(partial(_as_taker, outcome=outcome, seen=listed, succession=succession))
+
     async def _heartbeat(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
         """Send the beat; a refused key is read again, and if the Secret has another one, that is tried at once."""
         outcome = await self._ask(kept, key, beat)
@@ -190,7 +218,8 @@ class WorkCalls(KeptCalls):
                 return CredentialsMissing(self._instant(), second.message)
             if second is not None:
                 await self._clients.budget.turn(self._request(kept, second))
-                if beats.lapse(kept.lease, self._clock()).end is not None:
+                act = Act.FIRST_CLAIM if kept.lease.sent is None else Act.ROUTINE_BEAT
+                if beats.lapse(kept.lease, self._clock()).end is not None or not self._may(act, kept):
                     return outcome
                 key, outcome = second, await self._ask(kept, second, beat)
                 if isinstance(outcome, Unauthorized):
@@ -305,6 +334,8 @@ class WorkCalls(KeptCalls):
         await self._clients.budget.turn(replace(turn, key=f"stop {turn.key}", rank=Rank.FIRST, end=until))
         if kept.calls.is_done or not deadlines.may_stop(kept.newest_lease(), self._clock()):
             return StopNotAcknowledged("the lease ended before the stop could be sent")
+        if not self._may(Act.STOP, kept):
+            return StopNotAcknowledged(NOT_VALID)
         seconds, sent = deadlines.timeout(kept.lease), self._clock()
         outcome = await self._clients.work_api.stop(_item(kept, key), force=force, timeout=seconds)
         if isinstance(outcome, StopAcknowledged):
@@ -321,6 +352,17 @@ class WorkCalls(KeptCalls):
         else:
             kept.calls.graceful_stop = kept.calls.graceful_stop or asked
         kept.turn.add()
+
+
+def _as_taker(lease: Lease, *, outcome: Outcome, seen: ListAnswer | None, succession: Succession) -> Lease:
+    """Return the lease after an answer, while the process that held the bucket before may disturb."""
+    return observe_as_taker(lease, outcome, seen, succession)[0]
+
+
+def _as_invalid(lease: Lease, *, outcome: Outcome, seen: ListAnswer | None, adopted: float | None) -> Lease:
+    """Return the lease after an answer to a process that is not valid; as it was if it is let go of in silence."""
+    blind = observe_as_invalid(Blind(lease, adopted), outcome, seen)
+    return lease if blind is None else blind.lease
 
 
 def _item(kept: Kept, key: Key) -> WorkItem:

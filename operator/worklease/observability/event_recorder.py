@@ -22,6 +22,7 @@ from worklease.rules.reasons import Kind, Reason, Severity, Verdict, row_of
 from worklease.telemetry import (
     About,
     BeatEnded,
+    BucketMoved,
     CallRefused,
     ConditionChanged,
     DeletionAsked,
@@ -30,6 +31,7 @@ from worklease.telemetry import (
     KopfEnded,
     LeaseAdopted,
     LeaseEnded,
+    LeaseTakenOver,
     LoopLagged,
     Orphaned,
     PodIgnored,
@@ -120,7 +122,7 @@ def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
             return KubernetesEvent(about, "Orphaned", "Release", message, is_warning=True)
         case BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite():
             return None
-        case StopEnded() | TurnGiven():
+        case BucketMoved() | LeaseTakenOver() | StopEnded() | TurnGiven():
             return None
         case _:
             assert_never(event)
@@ -150,10 +152,13 @@ class EventRecorder:
     Args:
         api: The Kubernetes API.
         now: Returns the time of day, in UTC.
+        may_emit: Says whether this process may write of a resource, by its uid: another one may keep it by now.
     """
 
-    def __init__(self, api: KubernetesApi, now: Callable[[], datetime]) -> None:
-        self._api = api
+    def __init__(
+        self, api: KubernetesApi, now: Callable[[], datetime], *, may_emit: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        self._api, self._may_emit = api, may_emit
         self._now = now
         self._waiting: FairQueue[_Queued] = FairQueue()
         self._under_way: set[str] = set()
@@ -209,6 +214,9 @@ class EventRecorder:
         path = f"/apis/events.k8s.io/v1/namespaces/{event.about.namespace}/events"
         body = self._body(event, queued.at, queued.stamp)
         for left in reversed(range(TRIES)):
+            if not self._may_emit(event.about.uid):
+                _log.info("event dropped, since another process may keep the lease reason=%s", event.reason)
+                return
             match await self._api.call("POST", path, body=body):
                 case Done():
                     return

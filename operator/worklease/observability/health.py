@@ -44,6 +44,7 @@ class Health:
         self._step = "the start"
         self._overdue: Callable[[], float] | None = None
         self._awaited: Callable[[], int | None] | None = None
+        self._obstacle: Callable[[], str] = str
         self._turn_overdue = 0.0
         self._next_look = 0.0
         self._missing: str | None = None
@@ -54,15 +55,19 @@ class Health:
         self._awaited = None
         self._missing = None
 
-    def attend(self, overdue: Callable[[], float], awaited: Callable[[], int | None]) -> None:
+    def attend(
+        self, overdue: Callable[[], float], awaited: Callable[[], int | None], obstacle: Callable[[], str] = str
+    ) -> None:
         """Check the keeper's turns and the first list from now on; both are called in the pulse's loop.
 
         Args:
             overdue: Returns by how many seconds the most overdue turn is late.
             awaited: Returns how many resources of the first list the watch has not reported yet; None: there is no
                 list yet.
+            obstacle: Returns what keeps the process from its share of the leases; empty if nothing does.
         """
         self._overdue, self._awaited, self._next_look = overdue, awaited, self._pulse_at
+        self._obstacle = obstacle
         self._check()
 
     async def run(self) -> None:
@@ -85,7 +90,7 @@ class Health:
             case None:
                 self._missing = "the first list of WorkLeases has not arrived: is the Kubernetes API reachable?"
             case 0:
-                self._missing = ""
+                self._missing = self._obstacle()
             case count:
                 self._missing = f"the watch has not reported {count} WorkLeases of the first list yet"
 
@@ -99,7 +104,7 @@ class Health:
         return ProbeResult(is_good=True, reason="the event loop and the keeper make progress")
 
     def ready(self) -> ProbeResult:
-        """Return whether the process keeps all the leases that there are."""
+        """Return whether the process keeps all the leases that it should keep."""
         if self._missing is None:
             return ProbeResult(is_good=False, reason=f"not ready: {self._step}")
         if self._missing:

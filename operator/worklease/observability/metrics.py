@@ -31,6 +31,7 @@ from prometheus_client.registry import Collector
 from worklease import telemetry
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.keeper.keeper import Keeper
+from worklease.keeper.tenures import Tenures
 from worklease.observability.server import Page
 from worklease.rules import deadlines, outcomes
 from worklease.rules.lease import Adoption, End, Lease
@@ -84,6 +85,7 @@ class Metrics:
         build.info({"version": version("worklease"), "python_version": platform.python_version()})
         self._leases = _Leases(registry)
         self._sandboxes = _Sandboxes(registry)
+        self._buckets = _Buckets(registry)
         self._budget_turns = _bound(
             _counter(
                 registry,
@@ -138,6 +140,8 @@ class Metrics:
                 self._refusals[call, str(code) if str(code) in CODES else OTHER].inc()
             case telemetry.KopfEnded():
                 self._kopf.inc()
+            case telemetry.BucketMoved() | telemetry.LeaseTakenOver():
+                self._buckets.count(event)
             case telemetry.ConditionChanged() | telemetry.LeaseAdopted() | telemetry.LeaseEnded():
                 self._leases.count(event)
             case _:
@@ -204,6 +208,36 @@ class _Leases:
                 self._fences.inc()
             case telemetry.ConditionChanged():
                 pass
+
+
+class _Buckets:
+    """The metrics of buckets of leases that came to this process, or went."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._moves = _bound(
+            _counter(
+                registry,
+                "worklease_bucket_moves",
+                "Buckets of leases that came to this process, or went, by the cause.",
+                "cause",
+            ),
+            tuple(telemetry.BucketMove),
+        )
+        self._taken_over = Histogram(
+            "worklease_take_to_heartbeat_seconds",
+            "Time from the moment when a lease's bucket came to this process to the lease's first accepted heartbeat.",
+            buckets=LATE,
+            registry=registry,
+        )
+
+    def count(self, event: telemetry.BucketMoved | telemetry.LeaseTakenOver) -> None:
+        match event:
+            case telemetry.BucketMoved(_, move):
+                self._moves[move].inc()
+            case telemetry.LeaseTakenOver(seconds):
+                self._taken_over.observe(seconds)
+            case _:
+                assert_never(event)
 
 
 class _Sandboxes:
@@ -278,10 +312,12 @@ class _Sandboxes:
 
 
 class FleetCollector(Collector):
-    """The state of the kept leases, and of the budget and the checkpoint that they share, as of the last count."""
+    """The state of the kept leases, and of the budget, the checkpoint and the buckets that they share."""
 
-    def __init__(self, keeper: Keeper, budget: Budget, checkpoint: Checkpoint, clock: Callable[[], float]) -> None:
-        self._keeper = keeper
+    def __init__(
+        self, keeper: Keeper, tenures: Tenures, budget: Budget, checkpoint: Checkpoint, clock: Callable[[], float]
+    ) -> None:
+        self._keeper, self._tenures = keeper, tenures
         self._budget = budget
         self._checkpoint = checkpoint
         self._clock = clock
@@ -332,7 +368,7 @@ class FleetCollector(Collector):
                 "Calls to the Work API that are allowed per minute; 0 means no limit.",
                 self._budget.per_minute,
             ),
-            *self._of_checkpoint(),
+            *(self._of_checkpoint() + self._of_buckets()),
             _gauge(
                 "worklease_turn_overdue_seconds", "How late the keeper is with a lease's turn.", self._keeper.overdue()
             ),
@@ -355,6 +391,16 @@ class FleetCollector(Collector):
                 "How long writes of a ConfigMap of the checkpoint have failed; 0 if the last ones succeeded.",
                 self._checkpoint.failing_for,
             ),
+        )
+
+    def _of_buckets(self) -> tuple[Metric, ...]:
+        return (
+            _gauge(
+                "worklease_replica_valid",
+                "Whether this process has shown in time that it lives: else it only keeps its leases alive.",
+                self._tenures.is_valid,
+            ),
+            _gauge("worklease_buckets_held", "Buckets of leases that this process holds.", len(self._tenures.held)),
         )
 
     def collect(self) -> Iterator[Metric]:

@@ -93,6 +93,11 @@ def _age(seen: SeenLease, now: float) -> float:
     return now - seen.since
 
 
+def is_to_be_forgotten(seen: SeenLease, now: float, *, is_holder: bool, is_proved_dead: bool) -> bool:
+    """Whether the liveness Lease of a process is to be deleted: it is dead, and holds nothing."""
+    return not is_holder and (is_proved_dead or _age(seen, now) >= FORGET_AFTER)
+
+
 # --- Takes -------------------------------------------------------------------------------------------------------
 
 

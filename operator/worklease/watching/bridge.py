@@ -10,8 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from worklease.keeper.keeper import Keeper
+from worklease.rules.buckets import bucket_of
 from worklease.watching.census import Census
 from worklease.watching.known_objects import identity
+
+RETRY: Final = 1.0
+"""Seconds until the resources of a taken bucket are listed again, if some were not found."""
 
 AT_ONCE: Final = 5
 """Reports that are received in one go: it takes some milliseconds, in which no beat is sent."""
@@ -52,6 +56,7 @@ class Bridge:
         Kopf reports them too, but where there are thousands it takes many seconds.
         """
         found = 0
+        self._keeper.pop_taken()  # this list has their resources
         try:
             async for page in self.census.first():
                 found += len(page)
@@ -62,6 +67,24 @@ class Bridge:
         finally:
             self.found.set()
         return found
+
+    async def find_taken(self) -> None:
+        """Find the resources of each bucket that is taken later, until cancelled: by their label, then without it."""
+        await self.found.wait()
+        while True:
+            await self._keeper.has_taken.wait()
+            buckets, by_label = self._keeper.pop_taken(), True
+            while self._keeper.is_any_unfound(buckets):
+                async for page in self.census.in_buckets(buckets, by_label=by_label):
+                    for body in page:
+                        if by_label or bucket_of(body["metadata"]["uid"]) in buckets:
+                            self.post(self.see_found, body)
+                    while self._queue:  # noqa: ASYNC110 (it empties within the loop's next passes)
+                        await asyncio.sleep(0)
+                buckets |= self._keeper.pop_taken()
+                await asyncio.sleep(0.0 if by_label else RETRY)
+                by_label = False
+            self.census.want()  # what the process before knew, and what vanished since, no watch reports
 
     def _receive(self) -> None:
         """Receive some of the reports: the first list is long, and beats must go on meanwhile."""

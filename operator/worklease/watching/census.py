@@ -15,7 +15,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, Protocol, assert_never
 
-from worklease.api.names import ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
+from worklease.api.names import BUCKET_LABEL, ENVIRONMENT_LABEL, RESOURCE_PATH, WORK_LABEL
 from worklease.cluster.client import METADATA, METADATA_LIST, Done, KubernetesApi, NoAnswer, Refused
 from worklease.cluster.paging import Page, list_pages
 from worklease.watching.known_objects import BLIND_AFTER, KnownObjects, Scope, Sighting, identity
@@ -165,6 +165,15 @@ class Census:
         if is_complete:
             self._first = resources
         await self._take_pods()
+
+    async def in_buckets(self, buckets: Collection[int], *, by_label: bool) -> AsyncIterator[Page]:
+        """List the whole resources of some buckets; not by their label: all resources, since some have none yet."""
+        numbers = ",".join(map(str, sorted(buckets)))
+        query = {"labelSelector": f"{BUCKET_LABEL} in ({numbers})"} if by_label else {}
+        for scope in self._scopes:
+            async for page in list_pages(self._api, self._resources.path(scope), query):
+                if not isinstance(page, Refused | NoAnswer):
+                    yield page
 
     async def run(self) -> None:
         """Take a census soon after the start, on each request, and every few minutes, until cancelled."""

@@ -40,6 +40,7 @@ async def watch(bridge: Bridge, namespaces: tuple[str, ...], publisher: Publishe
     await asyncio.sleep(HEAD_START * await bridge.find())
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(bridge.census.run(), name="census")
+        tasks.create_task(bridge.find_taken(), name="taken buckets")
         while True:
             # With scanning off, Kopf checks only at its start whether there is a resource to watch.
             await bridge.census.until_served()

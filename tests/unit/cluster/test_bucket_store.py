@@ -1,5 +1,6 @@
 """A bucket is written only as it was read, an earlier checkpoint is taken once, and a newer format is refused."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,10 @@ from worklease.cluster.bucket_store import (
     bucket_name,
     former_name,
 )
-from worklease.cluster.client import METADATA, NotDone
+from worklease.cluster.client import METADATA, NoAnswer, NotDone
+
+NOW = datetime(2026, 11, 29, 6, tzinfo=UTC)
+LONG_AGO = [{"manager": "operator", "time": "2026-11-29T05:59:44Z"}, {"manager": "kubectl"}]
 
 HEAD = BucketHead("place/1-2-a", 7, 1_790_000_000.25)
 WRITTEN = Answer(body={"metadata": {"resourceVersion": "6"}})
@@ -25,7 +29,8 @@ CONFLICT = Answer(status=409, body={"message": "the object has been modified", "
 
 def config_map(version: str, data: dict[str, str] | None = None, **annotations: str) -> dict[str, Any]:
     named = {f"worklease.dev/{name}": value for name, value in annotations.items()}
-    return {"metadata": {"resourceVersion": version, "annotations": named}, "data": data}
+    metadata = {"resourceVersion": version, "annotations": named, "managedFields": LONG_AGO}
+    return {"metadata": metadata, "data": data}
 
 
 def stored(**found: dict[str, Any]) -> Script:
@@ -43,7 +48,7 @@ def stored(**found: dict[str, Any]) -> Script:
 
 async def taken(server: ScriptedServer) -> StoredBucket | Overtaken | NotDone:
     async with kubernetes_at(server.url) as api:
-        return await BucketStore(api, "own").take_former(3)
+        return await BucketStore(api, "own").take_former(3, now=1000.0, utc=NOW)
 
 
 # --- Reads and writes --------------------------------------------------------------------------------------------
@@ -91,9 +96,10 @@ async def test_without_an_answer_it_is_said_and_left_open() -> None:
     async with serving() as server, kubernetes_at(server.url) as api:
         server.script = always(Answer(fault=Fault.RESET))
         store = BucketStore(api, "own")
-        for outcome in (await store.read(3), await store.write(3, "5", HEAD, {})):
-            assert isinstance(outcome, NotDone)
-            assert "worklease-bucket-03" in outcome.message
+        outcome = await store.read(3)
+        assert isinstance(outcome, NotDone)
+        assert "worklease-bucket-03" in outcome.message
+        assert isinstance(await store.write(3, "5", HEAD, {}), NoAnswer)
 
 
 @pytest.mark.parametrize("found", ["3", "2.1", "next\n"])
@@ -130,6 +136,26 @@ async def test_a_checkpoint_that_an_earlier_version_still_writes_is_not_taken() 
         known = stored(worklease_checkpoint_03=config_map("4", {"uid-1": "{}"}))
         server.script = lambda seen: CONFLICT if seen.method == "PATCH" else known(seen)
         assert await taken(server) == Overtaken()
+
+
+async def test_a_checkpoint_that_was_just_written_is_taken_only_after_fifteen_silent_seconds() -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        store = BucketStore(api, "own")
+        for at, version, is_taken in (
+            (1000.0, "4", False),
+            (1014.9, "5", False),
+            (1029.0, "5", False),
+            (1029.9, "5", True),
+        ):
+            former = config_map(version, {"uid-1": "{}"})
+            former["metadata"]["managedFields"] = [{"manager": "operator", "time": "2026-11-29T05:59:46Z"}]
+            server.script = stored(worklease_checkpoint_03=former)
+            outcome = await store.take_former(3, now=at, utc=NOW)
+            assert isinstance(outcome, StoredBucket) is is_taken
+            assert is_taken or (
+                isinstance(outcome, NotDone) and "worklease-checkpoint-03 was written" in outcome.message
+            )
+        assert [seen.method for seen in server.seen if seen.method != "GET"] == ["POST", "PATCH"]
 
 
 async def test_a_bucket_that_exists_is_left_as_it_is_and_what_a_crash_left_is_emptied() -> None:

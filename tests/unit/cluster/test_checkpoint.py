@@ -1,19 +1,21 @@
 """When the checkpoint is written, what does not fit, and how long anybody waits for a write."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
-from zlib import crc32
 
 import pytest
 
+from support.every_bucket import EveryBucket
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving, until
 from worklease.api.names import Reference
-from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, SHARDS, UNKNOWN_FOR, Checkpoint, NotReadable
+from worklease.cluster.checkpoint import CHARACTERS_PER_SECOND, UNKNOWN_FOR, Checkpoint, NotWritten
 from worklease.cluster.checkpoint_room import LONGEST, RESERVED, SHARE
 from worklease.cluster.client import METADATA, NotDone
+from worklease.rules.buckets import bucket_of
 
 LEASE = Reference("sandboxes", "lease-1", "uid-1")
 
@@ -23,7 +25,7 @@ def in_one_configmap(number: int, namespace: str = "sandboxes", prefix: str = "u
     found: list[Reference] = []
     for each in count():
         uid = f"{prefix}-{each}"
-        if crc32(uid.encode()) % SHARDS == 0:
+        if bucket_of(uid) == 0:
             found.append(Reference(namespace, f"lease-{each}", uid))
         if len(found) == number:
             return found
@@ -34,7 +36,7 @@ def in_one_configmap(number: int, namespace: str = "sandboxes", prefix: str = "u
 async def writing(server: ScriptedServer, **more: Any) -> AsyncIterator[Checkpoint]:
     """Give a checkpoint that writes to the server."""
     async with kubernetes_at(server.url) as api:
-        checkpoint = Checkpoint(api, "own", asyncio.get_running_loop().time, **more)
+        checkpoint = Checkpoint(EveryBucket(api), "own", asyncio.get_running_loop().time, **more)
         task = asyncio.create_task(checkpoint.run())
         try:
             yield checkpoint
@@ -46,7 +48,7 @@ async def writing(server: ScriptedServer, **more: Any) -> AsyncIterator[Checkpoi
 async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_rest() -> None:
     async with serving() as server, kubernetes_at(server.url) as api:
         server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
-        checkpoint = Checkpoint(api, "own", lambda: now[0])
+        checkpoint = Checkpoint(EveryBucket(api), "own", lambda: now[0])
         writing = asyncio.create_task(checkpoint.run())
         await checkpoint.commit(LEASE, "claimed")
         now[0] += 0.1
@@ -64,7 +66,7 @@ async def test_what_is_urgent_and_not_waited_for_shares_the_next_write_after_a_r
 async def test_a_large_one_is_written_less_often_even_for_who_waits_but_at_once_at_the_end() -> None:
     async with serving() as server, kubernetes_at(server.url) as api:
         server.script, now = always(Answer(body={"metadata": {}})), [1000.0]
-        checkpoint = Checkpoint(api, "own", lambda: now[0])
+        checkpoint = Checkpoint(EveryBucket(api), "own", lambda: now[0])
         others, quarter_of_a_second = in_one_configmap(20), "x" * (CHARACTERS_PER_SECOND // 4)
         for other in others:
             checkpoint.put(other, quarter_of_a_second, within=10.0)
@@ -89,7 +91,7 @@ async def test_a_large_one_is_written_less_often_even_for_who_waits_but_at_once_
 async def test_the_record_of_a_resource_that_no_list_has_for_an_hour_is_dropped() -> None:
     async with kubernetes_at("http://127.0.0.1:1") as api:
         now = [1000.0]
-        checkpoint = Checkpoint(api, "own", lambda: now[0])
+        checkpoint = Checkpoint(EveryBucket(api), "own", lambda: now[0])
         for uid in ("listed", "vanished", "back"):
             checkpoint.put(Reference("sandboxes", uid, uid), "record", within=0.0)
         checkpoint.drop_unknown({"listed"})
@@ -118,7 +120,7 @@ async def test_a_namespace_that_fills_a_configmap_keeps_no_other_namespace_out_a
         )
         outcome = await checkpoint.commit(greedy, "claim")
         assert isinstance(outcome, NotDone)
-        assert "ConfigMap own/worklease-checkpoint-00 has no room" in outcome.message
+        assert "ConfigMap own/worklease-bucket-00 has no room" in outcome.message
         assert "the records of its namespace take most of it" in outcome.message
         assert checkpoint.obstacle(greedy) == outcome
         assert checkpoint.recall(greedy.uid) is None
@@ -128,7 +130,7 @@ async def test_a_namespace_that_fills_a_configmap_keeps_no_other_namespace_out_a
 
 async def test_what_is_dropped_makes_room() -> None:
     async with kubernetes_at("http://127.0.0.1:1") as api:
-        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
+        checkpoint = Checkpoint(EveryBucket(api), "own", lambda: 1000.0)
         fill(checkpoint)
         (one,) = in_one_configmap(1, prefix="more")
         assert checkpoint.obstacle(one) is not None
@@ -141,7 +143,7 @@ async def test_what_is_dropped_makes_room() -> None:
 
 async def test_a_record_that_grows_too_long_leaves_the_former_one_in_its_place() -> None:
     async with kubernetes_at("http://127.0.0.1:1") as api:
-        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
+        checkpoint = Checkpoint(EveryBucket(api), "own", lambda: 1000.0)
         checkpoint.put(LEASE, "former", within=0.0)
         checkpoint.put(LEASE, "ä" * (LONGEST // 2 + 1), within=0.0)
         assert (checkpoint.recall(LEASE.uid), checkpoint.left_out) == ("former", 1)
@@ -150,25 +152,17 @@ async def test_a_record_that_grows_too_long_leaves_the_former_one_in_its_place()
 
 
 async def test_what_an_earlier_process_left_counts_though_it_is_too_much() -> None:
-    async with serving() as server, kubernetes_at(server.url) as api:
-        data = {each.uid: "x" * 1000 for each in in_one_configmap(1_040)}
-        server.script = lambda seen: Answer(body={"data": data if seen.path.endswith("-00") else {}})
-        checkpoint = Checkpoint(api, "own", lambda: 1000.0)
-        await checkpoint.load()
+    async with kubernetes_at("http://127.0.0.1:1") as api:
+        checkpoint = Checkpoint(EveryBucket(api), "own", lambda: 1000.0)
+        checkpoint.take(0, {each.uid: "x" * 1000 for each in in_one_configmap(1_040)})
         assert checkpoint.largest == 1_040_000
         (one,) = in_one_configmap(1, prefix="more")
         assert checkpoint.obstacle(one) is not None
         same, *_ = in_one_configmap(1)
         checkpoint.put(same, "y" * 1000, within=0.0)
         assert checkpoint.recall(same.uid) == "y" * 1000, "what is there can still change"
-
-
-async def test_a_checkpoint_that_cannot_be_read_names_its_configmap_as_people_do() -> None:
-    async with serving() as server, kubernetes_at(server.url) as api:
-        server.script = always(Answer(status=403, body={"kind": "Status", "message": "forbidden"}))
-        with pytest.raises(NotReadable, match="the checkpoint's ConfigMap own/worklease-checkpoint-") as raised:
-            await Checkpoint(api, "own", lambda: 1000.0).load(timeout=0.1)
-        assert "/api" not in str(raised.value)
+        checkpoint.leave(0)
+        assert (checkpoint.largest, checkpoint.recall(same.uid)) == (0, None)
 
 
 REFUSALS = [
@@ -220,3 +214,69 @@ async def test_half_a_minute_of_failed_writes_is_known_before_a_claim_takes_its_
         assert "etcd is away" in obstacle.message
         server.script = always(Answer(body={"metadata": {}}))
         await until(lambda: checkpoint.obstacle(LEASE) is None, "a write")
+
+
+# --- Buckets that come and go --------------------------------------------------------------------------------------
+
+BUCKET = bucket_of(LEASE.uid)
+
+
+@dataclass
+class Writer:
+    """Who writes the buckets: it answers when the test says so."""
+
+    problem: NotWritten | None = None
+    seen: list[tuple[int, Mapping[str, str | None]]] = field(default_factory=list)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def write(self, bucket: int, changed: Mapping[str, str | None]) -> NotWritten | None:
+        self.seen.append((bucket, changed))
+        await self.may_answer.wait()
+        return self.problem
+
+
+@asynccontextmanager
+async def writing_by(writer: Writer) -> AsyncIterator[Checkpoint]:
+    checkpoint = Checkpoint(writer, "own", lambda: 1000.0)
+    task = asyncio.create_task(checkpoint.run())
+    yield checkpoint
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def test_a_resources_record_is_in_the_bucket_of_its_uid() -> None:
+    writer = Writer()
+    writer.may_answer.set()
+    async with writing_by(writer) as checkpoint:
+        await checkpoint.commit(LEASE, "claimed")
+        assert writer.seen == [(BUCKET, {LEASE.uid: "claimed"})]
+
+
+async def test_what_is_under_way_is_not_written_yet_and_goes_along_with_a_hand_over() -> None:
+    writer = Writer()
+    async with writing_by(writer) as checkpoint:
+        checkpoint.take(BUCKET, {LEASE.uid: "old", "other": "kept"})
+        claim = asyncio.create_task(checkpoint.commit(LEASE, "claimed"))
+        await until(lambda: writer.seen, "the write")
+        assert checkpoint.unwritten(BUCKET, everything=False) == {LEASE.uid: "claimed"}
+        assert checkpoint.unwritten(BUCKET, everything=True) == {LEASE.uid: "claimed", "other": "kept"}
+        writer.may_answer.set()
+        await claim
+        assert checkpoint.unwritten(BUCKET, everything=False) == {}
+
+
+@pytest.mark.parametrize("problem", [None, NotDone("another process holds the bucket")], ids=["done", "not done"])
+async def test_who_waits_for_a_write_of_a_bucket_that_is_another_processs_is_cancelled(
+    problem: NotWritten | None,
+) -> None:
+    writer = Writer(problem)
+    async with writing_by(writer) as checkpoint:
+        claim = asyncio.create_task(checkpoint.commit(LEASE, "claimed"))
+        await until(lambda: writer.seen, "the write")
+        checkpoint.leave(BUCKET)
+        checkpoint.take(BUCKET, {LEASE.uid: "of the next tenure"})
+        writer.may_answer.set()
+        await asyncio.wait({claim})
+        assert claim.cancelled()
+        assert checkpoint.recall(LEASE.uid) == "of the next tenure"
+        assert checkpoint.unwritten(BUCKET, everything=False) == {}, "nothing of the former tenure is written in it"

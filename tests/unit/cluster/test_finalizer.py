@@ -14,6 +14,7 @@ from worklease.cluster.guarded_write import MOST_VERSIONS
 UID = "6f5c2a1e-0000-0000-0000-000000000001"
 REFERENCE = Reference("sandboxes", "demo", UID)
 PATH = "/apis/worklease.dev/v1alpha1/namespaces/sandboxes/workleases/demo"
+LABELS = {"worklease.dev/bucket": "12"}
 KOPF = "worklease.dev/timer"
 OTHER = "example.com/backup"
 CONFLICT = Answer(status=409, body={"message": "the object has been modified"})
@@ -50,7 +51,7 @@ async def test_it_is_added(server: ScriptedServer, kubernetes: KubernetesApi) ->
     get, patch = server.seen
     assert (get.method, get.target, patch.target) == ("GET", PATH, PATH)
     assert patch.headers["content-type"] == "application/merge-patch+json"
-    assert patches(server) == [{"uid": UID, "resourceVersion": "7", "finalizers": [FINALIZER]}]
+    assert patches(server) == [{"uid": UID, "resourceVersion": "7", "finalizers": [FINALIZER], "labels": LABELS}]
 
 
 async def test_it_is_removed(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
@@ -76,7 +77,7 @@ async def test_what_is_as_it_should_be_is_not_written(server: ScriptedServer, ku
 async def test_a_conflict_is_read_again(server: ScriptedServer, kubernetes: KubernetesApi) -> None:
     server.script = in_turn(found(), CONFLICT, found(KOPF, version="8"), found())
     assert isinstance(await add(kubernetes, REFERENCE), Set)
-    assert patches(server)[1] == {"uid": UID, "resourceVersion": "8", "finalizers": [KOPF, FINALIZER]}
+    assert patches(server)[1] == {"uid": UID, "resourceVersion": "8", "finalizers": [KOPF, FINALIZER], "labels": LABELS}
 
 
 async def test_conflicts_without_end_are_left_to_the_caller(server: ScriptedServer, kubernetes: KubernetesApi) -> None:

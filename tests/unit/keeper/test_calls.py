@@ -70,7 +70,7 @@ async def test_a_claim_that_cannot_be_written_down_is_said_and_never_sent_and_fo
         await until(
             lambda: "CheckpointUnavailable" in repr(there.asked("PATCH", "/status")), "the reason, in the status"
         )
-        assert "worklease-checkpoint-" in repr(there.asked("PATCH", "/status"))
+        assert "worklease-bucket-" in repr(there.asked("PATCH", "/status"))
         assert there.work_api.seen == []
         there.kubernetes.script = kubernetes(configmaps=Answer())
         there.ahead.append(10.0)

@@ -18,6 +18,7 @@ WRITERS = {
     "calls": {"turns", "keeper", "work_calls", "pod_calls", "resource_calls", "calls", "keys", "resume"},
     "pods": {"turns", "pod_calls", "resume"},
     "published": {"publisher", "resume"},
+    "tenancy": {"kept", "keeper", "turns", "work_calls"},
     "schedule": {"turns"},
 }
 """The modules that may write each group of a kept resource; ``resume`` makes one before any turn."""

@@ -32,12 +32,16 @@ class Records:
     held: dict[int, Mapping[str, str]] = field(default_factory=dict)
     successions: dict[int, Succession] = field(default_factory=dict)
     news: dict[str, str] = field(default_factory=dict)
+    confirmations: list[int] = field(default_factory=list)
 
     def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
         self.held[bucket], self.successions[bucket] = records, succession
 
     def lose(self, bucket: int) -> None:
         del self.held[bucket]
+
+    def confirmed(self, bucket: int) -> None:
+        self.confirmations.append(bucket)
 
     def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
         return {**self.held[bucket], **self.news} if everything else dict(self.news)
@@ -67,7 +71,9 @@ class Installation:
         surroundings = Surroundings(
             own=own, running=lambda: frozenset(running), clock=lambda: self.now, wall=self._wall, sleep=self._sleep
         )
-        return Process(Tenures(leases, BucketStore(api, "own"), records, surroundings), records, running)
+        tenures = Tenures(leases, BucketStore(api, "own"), surroundings)
+        tenures.serve(records)
+        return Process(tenures, records, running)
 
     async def _sleep(self, seconds: float) -> None:
         self.when_asleep(seconds)
@@ -110,7 +116,9 @@ async def test_one_process_alone_holds_all_buckets_within_a_second(installation:
 
 
 async def test_the_records_of_an_earlier_version_are_taken_over(installation: Installation) -> None:
-    former = {"metadata": {"name": "worklease-checkpoint-03", "resourceVersion": "0"}, "data": {"uid-1": "{}"}}
+    written = [{"manager": "operator", "time": "2026-11-29T00:00:00Z"}]
+    metadata = {"name": "worklease-checkpoint-03", "resourceVersion": "0", "managedFields": written}
+    former = {"metadata": metadata, "data": {"uid-1": "{}"}}
     installation.stored.objects[f"{CONFIG_MAPS}/worklease-checkpoint-03"] = former
     one = await installation.start("a")
     await installation.live(1, one)

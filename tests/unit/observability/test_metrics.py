@@ -12,6 +12,7 @@ from support.lease_samples import answered, held, refused, stamp, throttled, una
 from worklease import telemetry
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.keeper.keeper import Keeper
+from worklease.keeper.tenures import Tenures
 from worklease.observability.metrics import OUTCOMES, FleetCollector, Metrics
 from worklease.rules import outcomes
 from worklease.rules.answers import observe
@@ -237,10 +238,19 @@ class Written:
     failing_for: float = 12.5
 
 
+@dataclass(frozen=True)
+class Holding:
+    """A process's buckets, as far as they are measured."""
+
+    is_valid: bool = True
+    held: frozenset[int] = frozenset({3, 7})
+
+
 async def fleet(now: float, *leases: tuple[Lease, str]) -> dict[str, float]:
     metrics = Metrics()
     checkpoint = cast("Checkpoint", Written())
-    metrics.watch(FleetCollector(cast("Keeper", Kept(*leases)), Budget(300, lambda: now), checkpoint, lambda: now))
+    keeper, tenures = cast("Keeper", Kept(*leases)), cast("Tenures", Holding())
+    metrics.watch(FleetCollector(keeper, tenures, Budget(300, lambda: now), checkpoint, lambda: now))
     await metrics.page()
     return samples(metrics)
 
@@ -270,6 +280,8 @@ async def test_the_fleet_is_counted_by_reason_state_and_what_is_left() -> None:
         "worklease_checkpoint_largest_bytes": 700_000,
         "worklease_checkpoint_records_left_out": 3,
         "worklease_checkpoint_failing_seconds": 12.5,
+        "worklease_replica_valid": 1,
+        "worklease_buckets_held": 2,
         "worklease_leases_overdue": 0,
         "worklease_nearest_expiry_seconds": 40,
         "worklease_budget_requests_per_minute": 300,

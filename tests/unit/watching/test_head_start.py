@@ -33,6 +33,9 @@ class Found:
     async def run(self) -> None:
         await asyncio.Event().wait()
 
+    async def find_taken(self) -> None:
+        await asyncio.Event().wait()
+
 
 @pytest.mark.timeout(60)
 async def test_kopf_starts_later_the_more_resources_are_there() -> None:

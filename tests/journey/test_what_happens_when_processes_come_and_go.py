@@ -1,0 +1,153 @@
+"""docs/what-happens-when.md, "The operator's processes": each test is the row of its name."""
+
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+
+import pytest
+
+from controlplane import ControlPlane, wait_for
+from support.judge import check_history, heartbeats
+from support.operator import Leases, Operator
+from support.simulator import Simulator
+
+ITEMS = [f"work_{number:02}" for number in range(30)]
+BUCKETS = 16
+LONGEST_GAP = 6.5  # seconds between two accepted beats of a TTL of 15: a routine of 5 and what a hand-over adds
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator("--ttl", "30") as started:
+        yield started
+
+
+@contextmanager
+def processes(plane: ControlPlane, namespace: str, simulator: Simulator, count: int) -> Iterator[list[Operator]]:
+    """Run so many processes, each as in a pod of its own: so none can prove that another one is dead."""
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                Operator(
+                    plane,
+                    namespace,
+                    simulator.url,
+                    WORKLEASE_POD_UID=f"pod-{number}",
+                    WORKLEASE_REQUESTS_PER_MINUTE="0",
+                )
+            )
+            for number in range(count)
+        ]
+
+
+def held(plane: ControlPlane, namespace: str) -> Counter[str]:
+    """Return how many buckets each process holds, by its place."""
+    found = json.loads(
+        plane.kubectl("--namespace", namespace, "get", "configmaps", "-l", "worklease.dev/bucket", "-o", "json")
+    )
+    holders = (each["metadata"]["annotations"]["worklease.dev/holder"] for each in found["items"])
+    return Counter(holder.partition("/")[0] for holder in holders)
+
+
+def await_even(plane: ControlPlane, namespace: str, *places: str) -> None:
+    """Wait until these processes hold all buckets, each as many as another or one more."""
+
+    def is_even() -> bool:
+        shares = held(plane, namespace)
+        numbers = [shares[place] for place in places]
+        return sum(numbers) == BUCKETS and max(numbers) - min(numbers) <= 1
+
+    wait_for(is_even, seconds=60, what=f"even shares of {', '.join(places)}")
+
+
+def await_beaten(simulator: Simulator, since: int, *, seconds: float) -> None:
+    """Wait until each item was beaten since."""
+
+    def are_beaten() -> bool:
+        beaten = {entry["item"] for entry in heartbeats(simulator.history(since=since)) if entry["lease_extended"]}
+        return beaten >= set(ITEMS)
+
+    wait_for(are_beaten, seconds=seconds, what="a beat of each lease")
+
+
+def lost(simulator: Simulator) -> list[str]:
+    """Return what happened that must not: lapses, stops, and what the checker finds."""
+    history = simulator.history()
+    bad = [entry for entry in history if entry["event"] in {"lapsed", "stolen"} or entry.get("call") == "stop"]
+    return [str(each) for each in (*bad, *check_history(history))]
+
+
+def begin(leases: Leases, simulator: Simulator) -> dict[str, str]:
+    """Have all items claimed, each with a sandbox; return the uids of the pods."""
+    for item in ITEMS:
+        simulator.create_item(item)
+    leases.create(*ITEMS, pods=True, ttlSeconds=30)
+    for item in ITEMS:
+        leases.await_condition(item, "Ready", "True", seconds=60)
+    return uids(leases)
+
+
+def uids(leases: Leases) -> dict[str, str]:
+    return {name: pod["metadata"]["uid"] for name, pod in leases.pods().items()}
+
+
+@pytest.mark.long(seconds=60)
+def test_a_process_dies_while_others_live(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    with processes(control_plane, namespace, simulator, 3) as (one, *_):
+        pods = begin(leases, simulator)
+        await_even(control_plane, namespace, "pod-0", "pod-1", "pod-2")
+        since = simulator.last_seq()
+        one.kill()
+        await_beaten(simulator, since, seconds=13)
+        assert uids(leases) == pods
+    assert lost(simulator) == []
+
+
+@pytest.mark.long(seconds=50)
+def test_a_process_stands_still_and_goes_on(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    with processes(control_plane, namespace, simulator, 2) as (one, _):
+        pods = begin(leases, simulator)
+        one.signal(signal.SIGSTOP)
+        wait_for(lambda: held(control_plane, namespace)["pod-1"] == BUCKETS, seconds=20, what="the takes")
+        since = simulator.last_seq()
+        one.signal(signal.SIGCONT)
+        await_beaten(simulator, since, seconds=20)
+        assert uids(leases) == pods
+    assert lost(simulator) == []
+
+
+@pytest.mark.long(seconds=60)
+def test_a_process_is_ended_in_order(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    with processes(control_plane, namespace, simulator, 2) as (one, two):
+        pods = begin(leases, simulator)
+        await_even(control_plane, namespace, "pod-0", "pod-1")
+        for item in ITEMS:
+            leases.edit(item, {"ttlSeconds": 15})
+        since = simulator.last_seq()
+        await_beaten(simulator, since, seconds=20)
+        since, began = simulator.last_seq(), time.monotonic()
+        assert one.terminate() == 0
+        assert held(control_plane, namespace) == {"pod-1": BUCKETS}
+        one.start()
+        await_even(control_plane, namespace, "pod-0", "pod-1")
+        assert two.terminate() == 0
+        assert held(control_plane, namespace) == {"pod-0": BUCKETS}
+        await_beaten(simulator, simulator.last_seq(), seconds=20)
+        assert uids(leases) == pods
+    assert lost(simulator) == []
+    beats: dict[str, list[float]] = {item: [began] for item in ITEMS}
+    for entry in heartbeats(simulator.history(since=since)):
+        if entry["lease_extended"]:
+            beats[entry["item"]].append(entry["applied_monotonic"])
+    gaps = {item: max(later - earlier for earlier, later in pairwise(at)) for item, at in beats.items()}
+    assert max(gaps.values()) < LONGEST_GAP
