@@ -86,6 +86,8 @@ class Tenures:
         self._leases, self._store, self._publisher = leases, store, publisher
         self._place, self._own = surroundings.own, str(surroundings.own)
         self._running, self._sleep = surroundings.running, surroundings.sleep
+        self._here: frozenset[tuple[int, int]] = frozenset()
+        """Which processes ran in the same place at the last look."""
         self._clock, self._wall = surroundings.clock, surroundings.wall
         self._liveness = Liveness()
         self._reaches = True
@@ -209,8 +211,7 @@ class Tenures:
 
     def _is_any_ending(self) -> bool:
         """Whether another process that lives is about to hand its buckets over."""
-        alive = self._living()
-        return any(name in alive and not each.is_ready for name, each in self._seen.items())
+        return any(name in self._living() and not each.is_ready for name, each in self._seen.items())
 
     async def _confirm_on(self) -> None:
         while True:
@@ -251,7 +252,14 @@ class Tenures:
         holders = {head.holder for head in heads.values()} - {VACANT, self._own}
         self._seen = see(self._seen, others, holders, now, last=self._looked)
         self._looked, self._heads = now, heads
-        await gather(*(self._follow(bucket, head) for bucket, head in heads.items()))
+        named = (read_holder(name) for name in (*self._seen, *holders))
+        is_any_here = any(each is not None and each.place == self._place.place for each in named)
+        self._here = self._running() if is_any_here else frozenset()
+        await gather(
+            *(self._follow(bucket, head) for bucket, head in heads.items()),
+            # What somebody deleted is made again before another process takes it for one that nobody holds.
+            *(self.write(bucket, {}) for bucket in self.held - heads.keys()),
+        )
         if self.is_valid and not self._is_ending:
             await self._take_what_is_due()
             self._balance()
@@ -271,21 +279,21 @@ class Tenures:
 
     async def _forget_the_dead(self, leases: Mapping[str, ShownLease]) -> None:
         """Delete the liveness Leases of processes that are dead for long, or proved to be dead, and hold nothing."""
-        now, running = self._clock(), self._running()
+        now = self._clock()
         holders = {head.holder for head in self._heads.values()}
         for name, shown in leases.items():
-            is_dead, seen = is_heir(self._place, name, running), self._seen.get(name)
+            is_dead, seen = is_heir(self._place, name, self._here), self._seen.get(name)
             if seen is not None and is_to_be_forgotten(seen, now, is_holder=name in holders, is_proved_dead=is_dead):
                 await self._leases.delete(shown)
 
     # --- Takes ---------------------------------------------------------------------------------------------------
 
     async def _take_what_is_due(self) -> None:
-        now, running = self._clock(), self._running()
+        now = self._clock()
         preferred, due = distribute(self._living()), []
         for bucket in range(BUCKETS):
             holder = self._heads.get(bucket, BucketHead()).holder
-            is_dead = is_heir(self._place, holder, running)
+            is_dead = is_heir(self._place, holder, self._here)
             cause = take(holder, self._own, preferred[bucket], self._seen, now, is_proved_dead=is_dead)
             if cause is not None and bucket not in self._held:
                 due.append(self._take(bucket, holder, cause))
@@ -414,9 +422,8 @@ class Tenures:
 
     def _living(self) -> frozenset[str]:
         """Return the processes that live, without those that this one can prove to be dead."""
-        running = self._running()
         alive = living(self._own, self._seen, self._clock())
-        return frozenset(name for name in alive if not is_heir(self._place, name, running))
+        return frozenset(name for name in alive if name == self._own or not is_heir(self._place, name, self._here))
 
     async def end(self) -> None:
         """Hand all buckets over, as far as there is time for it, and delete the liveness Lease.

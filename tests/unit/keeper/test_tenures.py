@@ -115,6 +115,17 @@ async def test_one_process_alone_holds_all_buckets_within_a_second(installation:
     assert {each.taken for each in one.records.successions.values()} == {None}, "nobody held them before"
 
 
+async def test_a_bucket_that_somebody_deletes_is_made_again_within_a_second(installation: Installation) -> None:
+    one, path = await installation.start("a"), f"{CONFIG_MAPS}/{bucket_name(3)}"
+    await installation.live(1, one)
+    one.records.held[3] = {"uid-1": "{}"}
+    del installation.stored.objects[path]
+    await installation.live(2, one)
+    assert installation.stored.objects[path]["data"] == {"uid-1": "{}"}
+    assert one.tenures.held == ALL
+    assert set(standings(one)) == {Standing.VALID}
+
+
 async def test_the_records_of_an_earlier_version_are_taken_over(installation: Installation) -> None:
     written = [{"manager": "operator", "time": "2026-11-29T00:00:00Z"}]
     metadata = {"name": "worklease-checkpoint-03", "resourceVersion": "0", "managedFields": written}
