@@ -83,6 +83,7 @@ def test_every_setting_follows_its_value(helm: Helm, monkeypatch: pytest.MonkeyP
         "requests_per_minute": 1_000_000,
         "status_writes_per_second": 2.5,
         "namespace": "elsewhere",
+        "pod_uid": "",  # the kubelet fills it in
         "http_address": "[::]:9090",
         "log_format": "text",
         "log_level": "debug",

@@ -142,6 +142,11 @@ topologySpreadConstraints:
 {{- include "worklease.scopeEnv" . | nindent 0 }}
 - name: WORKLEASE_NAMESPACE
   value: {{ include "worklease.checkpointNamespace" . | quote }}
+# A container that is started again in its pod goes on at once with what the one before it left.
+- name: WORKLEASE_POD_UID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.uid
 - name: WORKLEASE_CREDENTIALS_SECRET
   value: {{ .Values.config.credentialsSecret | quote }}
 - name: WORKLEASE_SANDBOX_ANNOTATIONS
