@@ -1,20 +1,18 @@
 """The custom resource's schema and its models say the same, as the real API server judges."""
 
 import json
-import ssl
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
-import yaml
-from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import event, example, given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from controlplane import ControlPlane
+from support.crd_schema import REFUSED, JudgedResources, all_facts, on_the_server, schema_in, schema_of, walk
 from support.worklease_strategies import heartbeats, identifiers, mutated_specs, mutated_statuses, specs, statuses
 from worklease.api.models import PodTemplate, StatusCondition, WorkLeaseSpec, WorkLeaseStatus
 
@@ -22,65 +20,16 @@ CRD: Final = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 MINIMAL: Final = {"environmentID": "env_demo", "workID": "work_demo1"}
 POD: Final[dict[str, object]] = {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}
 ALWAYS: Final = {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}], "restartPolicy": "Always"}}
-REFUSED: Final = {httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY}
-
-
-def on_the_server(examples: int) -> settings:
-    """Return settings for a test on the real server: no deadline, and one namespace, since a dry run leaves nothing."""
-    shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-    return settings(max_examples=examples, deadline=None, suppress_health_check=shared)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkLeases:
-    """The WorkLeases of one namespace, as the API server judges them."""
-
-    client: httpx.Client
-    path: str
-
-    def create(self, spec: object, *, dry: bool = True) -> httpx.Response:
-        body = {
-            "apiVersion": "worklease.dev/v1alpha1",
-            "kind": "WorkLease",
-            "metadata": {"name": "judged"},
-            "spec": spec,
-        }
-        return self.client.post(self.path, params=_strictly(dry=dry), json=body)
-
-    def replace_spec(self, spec: object) -> httpx.Response:
-        patch = [{"op": "replace", "path": "/spec", "value": spec}]
-        return self._patch("/judged", patch, "application/json-patch+json")
-
-    def patch_status(self, status: Mapping[str, Any]) -> httpx.Response:
-        return self._patch("/judged/status", {"status": status}, "application/merge-patch+json")
-
-    def _patch(self, below: str, patch: object, kind: str) -> httpx.Response:
-        return self.client.patch(
-            self.path + below,
-            params=_strictly(dry=True),
-            content=json.dumps(patch),
-            headers={"content-type": kind},
-        )
-
-
-def _strictly(*, dry: bool) -> dict[str, str]:
-    return {"fieldValidation": "Strict"} | ({"dryRun": "All"} if dry else {})
 
 
 @pytest.fixture
-def work_leases(control_plane: ControlPlane, namespace: str) -> Iterator[WorkLeases]:
-    with httpx.Client(
-        base_url=control_plane.url,
-        headers={"authorization": f"Bearer {control_plane.token}"},
-        verify=ssl.create_default_context(cafile=str(control_plane.ca)),
-        trust_env=False,
-        timeout=30,
-    ) as client:
-        yield WorkLeases(client, f"/apis/worklease.dev/v1alpha1/namespaces/{namespace}/workleases")
+def work_leases(control_plane: ControlPlane, namespace: str) -> Iterator[JudgedResources]:
+    with JudgedResources.of(control_plane, namespace, "WorkLease", "workleases") as judged:
+        yield judged
 
 
 @pytest.fixture
-def existing(work_leases: WorkLeases) -> WorkLeases:
+def existing(work_leases: JudgedResources) -> JudgedResources:
     created = work_leases.create(MINIMAL, dry=False)
     assert created.status_code == httpx.codes.CREATED, created.text
     return work_leases
@@ -116,7 +65,7 @@ def _assert_both_agree(spec: object, answer: httpx.Response) -> None:
 @given(spec=specs())
 @example(spec=MINIMAL)
 @example(spec=MINIMAL | {"sandbox": {}})
-def test_a_sound_spec_is_accepted_and_defaulted_alike(work_leases: WorkLeases, spec: dict[str, Any]) -> None:
+def test_a_sound_spec_is_accepted_and_defaulted_alike(work_leases: JudgedResources, spec: dict[str, Any]) -> None:
     assert isinstance(_model_reads(spec), WorkLeaseSpec)
     _assert_both_agree(spec, work_leases.create(spec))
 
@@ -142,7 +91,7 @@ def test_a_sound_spec_is_accepted_and_defaulted_alike(work_leases: WorkLeases, s
 @example(spec=MINIMAL | {"sandbox": {"template": {"metadata": {"name": "pod"}}}})
 @example(spec=MINIMAL | {"sandbox": {"template": POD | {"metadata": {"labels": {"worklease.dev/work-id": None}}}}})
 @example(spec=MINIMAL | {"sandbox": {"template": POD | {"metadata": {"annotations": {"a": None}}}}})
-def test_the_server_and_the_model_accept_the_same_specs(work_leases: WorkLeases, spec: object) -> None:
+def test_the_server_and_the_model_accept_the_same_specs(work_leases: JudgedResources, spec: object) -> None:
     _assert_both_agree(spec, work_leases.create(spec))
 
 
@@ -150,7 +99,7 @@ def test_the_server_and_the_model_accept_the_same_specs(work_leases: WorkLeases,
 @given(label=st.sampled_from(["worklease.dev/work-id", "worklease.dev/environment-id"]), value=identifiers())
 @example(label="worklease.dev/work-id", value="work_demo1")
 @example(label="worklease.dev/environment-id", value="env_demo")
-def test_a_template_cannot_claim_another_item(work_leases: WorkLeases, label: str, value: str) -> None:
+def test_a_template_cannot_claim_another_item(work_leases: JudgedResources, label: str, value: str) -> None:
     spec = MINIMAL | {"sandbox": {"template": POD | {"metadata": {"labels": {label: value}}}}}
     answer = work_leases.create(spec)
     _assert_both_agree(spec, answer)
@@ -166,7 +115,7 @@ def test_a_template_cannot_claim_another_item(work_leases: WorkLeases, label: st
     ],
 )
 def test_a_proxy_that_cannot_work_is_refused_in_words(
-    work_leases: WorkLeases, sandbox: dict[str, Any], words: str
+    work_leases: JudgedResources, sandbox: dict[str, Any], words: str
 ) -> None:
     answer = work_leases.create(MINIMAL | {"sandbox": sandbox})
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
@@ -178,7 +127,7 @@ def test_a_proxy_that_cannot_work_is_refused_in_words(
 @example(environment_id="env_demo", work_id="work_demo1")
 @example(environment_id="env_demo", work_id="work_demo2")
 @example(environment_id="env_other", work_id="work_demo1")
-def test_the_item_of_a_resource_never_changes(existing: WorkLeases, environment_id: str, work_id: str) -> None:
+def test_the_item_of_a_resource_never_changes(existing: JudgedResources, environment_id: str, work_id: str) -> None:
     answer = existing.replace_spec({"environmentID": environment_id, "workID": work_id})
     for field, value in (("environmentID", environment_id), ("workID", work_id)):
         assert (f"{field} is immutable" in answer.text) is (value != MINIMAL[field])
@@ -188,7 +137,7 @@ def test_the_item_of_a_resource_never_changes(existing: WorkLeases, environment_
 
 @on_the_server(examples=100)
 @given(spec=specs())
-def test_all_else_may_be_edited(existing: WorkLeases, spec: dict[str, Any]) -> None:
+def test_all_else_may_be_edited(existing: JudgedResources, spec: dict[str, Any]) -> None:
     spec.get("sandbox", {}).get("template", {}).get("metadata", {}).pop("labels", None)
     answer = existing.replace_spec(spec | MINIMAL)
     assert answer.status_code == httpx.codes.OK, answer.text
@@ -196,7 +145,9 @@ def test_all_else_may_be_edited(existing: WorkLeases, spec: dict[str, Any]) -> N
 
 @on_the_server(examples=300)
 @given(status=statuses())
-def test_a_status_that_the_operator_may_write_is_never_refused(existing: WorkLeases, status: WorkLeaseStatus) -> None:
+def test_a_status_that_the_operator_may_write_is_never_refused(
+    existing: JudgedResources, status: WorkLeaseStatus
+) -> None:
     answer = existing.patch_status(status.as_merge_patch())
     assert answer.status_code == httpx.codes.OK, answer.text
     assert WorkLeaseStatus.from_wire(answer.json().get("status", {})) == status
@@ -204,7 +155,7 @@ def test_a_status_that_the_operator_may_write_is_never_refused(existing: WorkLea
 
 @on_the_server(examples=150)
 @given(value=heartbeats())
-def test_a_heartbeat_comes_back_byte_for_byte(existing: WorkLeases, value: str) -> None:
+def test_a_heartbeat_comes_back_byte_for_byte(existing: JudgedResources, value: str) -> None:
     answer = existing.patch_status(WorkLeaseStatus(last_heartbeat=value).as_merge_patch())
     assert answer.json()["status"]["lastHeartbeat"] == value
 
@@ -215,7 +166,7 @@ def test_a_heartbeat_comes_back_byte_for_byte(existing: WorkLeases, value: str) 
 @example(status={"claimTime": "0000-01-01T00:00:00Z"})
 @example(status={"claimTime": "2026-11-22T03:52:26+24:00"})
 def test_a_status_that_the_server_accepts_can_be_read_but_for_odd_times(
-    existing: WorkLeases, status: dict[str, Any]
+    existing: JudgedResources, status: dict[str, Any]
 ) -> None:
     answer = existing.patch_status(status)
     assert answer.status_code in {httpx.codes.OK, *REFUSED}, answer.text
@@ -235,78 +186,21 @@ def _unreadable(status: object) -> list[str]:
 
 # What follows needs no server: the two texts are compared field by field, so that a disagreement names its field.
 
-BOUNDS: Final = ("minLength", "maxLength", "pattern", "minimum", "maximum", "minItems", "maxItems", "maxProperties")
-
-
-def _schema() -> dict[str, Any]:
-    crd: dict[str, Any] = yaml.safe_load(CRD.read_text(encoding="utf-8"))
-    schema: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    return schema
-
-
-def _walk(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield path, node
-    for name, member in node.get("properties", {}).items():
-        yield from _walk(member, f"{path}.{name}")
-    for inner, mark in (("items", "[]"), ("additionalProperties", "{}")):
-        if isinstance(node.get(inner), dict):
-            yield from _walk(node[inner], path + mark)
-
-
-def _resolved(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """Return a model's JSON schema without references, and without the null that only says "optional"."""
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        name = node["$ref"].rpartition("/")[2]
-        return _resolved(definitions[name] | {key: value for key, value in node.items() if key != "$ref"}, definitions)
-    if "anyOf" in node:
-        [choice] = [choice for choice in node["anyOf"] if choice != {"type": "null"}]
-        return _resolved(choice, definitions)
-    resolved = {key: _resolved(value, definitions) for key, value in node.items() if key not in {"$defs", "properties"}}
-    members = {name: _resolved(member, definitions) for name, member in node.get("properties", {}).items()}
-    return resolved | ({"properties": members} if members else {})
-
-
-def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema(by_alias=True)
-    resolved: dict[str, Any] = _resolved(schema, schema.get("$defs", {}))
-    return resolved
-
 
 def _models() -> dict[str, dict[str, Any]]:
-    spec, status = _schema_of(WorkLeaseSpec), _schema_of(WorkLeaseStatus)
-    spec["properties"]["sandbox"]["properties"]["template"] = _schema_of(PodTemplate)
+    spec, status = schema_of(WorkLeaseSpec), schema_of(WorkLeaseStatus)
+    spec["properties"]["sandbox"]["properties"]["template"] = schema_of(PodTemplate)
     return {"spec": spec, "status": status}
-
-
-def _facts(node: Mapping[str, Any], *, with_default: bool) -> dict[str, Any]:
-    """Return the part of a node that decides what it accepts, in a notation that both sides share."""
-    facts = {bound: node[bound] for bound in BOUNDS if bound in node}
-    facts["type"] = node.get("type")
-    facts["enum"] = sorted(node.get("enum", ()))
-    facts["required"] = sorted(node.get("required", ()))
-    facts["properties"] = sorted(node.get("properties", ()))
-    if node.get("format") == "date-time":
-        facts["format"] = "date-time"
-        facts.pop("maxLength", None)  # the format bounds it already
-    if with_default and node.get("default") is not None:
-        facts["default"] = {} if isinstance(node["default"], dict) else node["default"]
-    return facts
-
-
-def _all_facts(root: str, node: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return {path: _facts(member, with_default=root == "spec") for path, member in _walk(node, root)}
 
 
 @pytest.mark.parametrize("root", ["spec", "status"])
 def test_each_field_of_the_schema_is_one_of_the_model_and_bounded_alike(root: str) -> None:
-    assert _all_facts(root, _schema()[root]) == _all_facts(root, _models()[root])
+    assert all_facts(root, schema_in(CRD)[root]) == all_facts(root, _models()[root])
 
 
 @pytest.mark.parametrize("root", ["spec", "status"])
 def test_each_field_is_described_in_a_sentence(root: str) -> None:
-    for path, node in _walk(_schema()[root], root):
+    for path, node in walk(schema_in(CRD)[root], root):
         if path.endswith("{}"):
             continue  # the value of a map has no place in kubectl explain
         description = node.get("description", "")
@@ -316,7 +210,7 @@ def test_each_field_is_described_in_a_sentence(root: str) -> None:
 
 @pytest.mark.parametrize("root", ["spec", "status"])
 def test_each_string_list_map_and_number_is_bounded(root: str) -> None:
-    for path, node in _walk(_schema()[root], root):
+    for path, node in walk(schema_in(CRD)[root], root):
         match node["type"]:
             case "string":
                 assert "maxLength" in node or "enum" in node, path
@@ -332,20 +226,20 @@ def test_each_string_list_map_and_number_is_bounded(root: str) -> None:
 
 def test_only_a_pod_keeps_unknown_fields() -> None:
     keeping = [
-        path for path, node in _walk(_schema()["spec"], "spec") if "x-kubernetes-preserve-unknown-fields" in node
+        path for path, node in walk(schema_in(CRD)["spec"], "spec") if "x-kubernetes-preserve-unknown-fields" in node
     ]
     assert keeping == ["spec.sandbox.template.spec", "spec.sandbox.template.spec.containers[]"]
-    assert not [path for path, node in _walk(_schema()["status"], "status") if "additionalProperties" in node]
+    assert not [path for path, node in walk(schema_in(CRD)["status"], "status") if "additionalProperties" in node]
 
 
 def test_what_the_server_says_is_neither_parsed_nor_enumerated() -> None:
-    said = _schema()["status"]["properties"]
+    said = schema_in(CRD)["status"]["properties"]
     assert "format" not in said["lastHeartbeat"]
     assert "enum" not in said["state"]
 
 
 def test_conditions_are_a_list_map_by_type() -> None:
-    conditions = _schema()["status"]["properties"]["conditions"]
+    conditions = schema_in(CRD)["status"]["properties"]["conditions"]
     assert conditions["x-kubernetes-list-type"] == "map"
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
     assert set(conditions["items"]["properties"]) == {

@@ -13,6 +13,7 @@ from controlplane import ControlPlane, wait_for
 from controlplane.existing import VARIABLE, wants_existing_cluster
 
 CUSTOM_RESOURCES = Path(__file__).parents[2] / "crds" / "workleases.yaml"
+ALL_CUSTOM_RESOURCES = CUSTOM_RESOURCES.parent
 # Pods are created only once the namespace's default service account exists; its controller takes milliseconds.
 SERVICE_ACCOUNT_SECONDS = 30.0
 WORKLEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
@@ -42,10 +43,10 @@ def keep_away_from_other_clusters(environ: dict[str, str] | os._Environ[str]) ->
 
 
 def install_custom_resources(plane: ControlPlane) -> None:
-    """Install the WorkLease resource and wait until it is served."""
+    """Install the custom resources and wait until they are served."""
     if CUSTOM_RESOURCES.exists():
-        plane.kubectl("apply", "--server-side", "-f", str(CUSTOM_RESOURCES))
-        plane.kubectl("wait", "--for=condition=Established", ESTABLISHED_TIMEOUT, "-f", str(CUSTOM_RESOURCES))
+        plane.kubectl("apply", "--server-side", "-f", str(ALL_CUSTOM_RESOURCES))
+        plane.kubectl("wait", "--for=condition=Established", ESTABLISHED_TIMEOUT, "-f", str(ALL_CUSTOM_RESOURCES))
         # The schema that `kubectl explain` reads is published a little later.
         wait_for(lambda: plane.get(OPENAPI), seconds=OPENAPI_SECONDS, what="the resource's published schema")
 

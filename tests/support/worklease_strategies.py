@@ -97,8 +97,9 @@ def identifiers() -> st.SearchStrategy[str]:
     )
 
 
-def _optional(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries(required, optional=optional)
+def optional(required: dict[str, Any], others: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Return objects with all fields of the first, and any of the second."""
+    return st.fixed_dictionaries(required, optional=others)
 
 
 def _names() -> st.SearchStrategy[str]:
@@ -119,17 +120,17 @@ def _json() -> st.SearchStrategy[Any]:
 
 def templates(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, Any]]:
     """Return pod templates whose labels agree with the item, with fields that belong to pods only."""
-    container = _optional({"name": _names(), "image": st.just("busybox:1.37")}, {"env": _json(), "whatever": _json()})
+    container = optional({"name": _names(), "image": st.just("busybox:1.37")}, {"env": _json(), "whatever": _json()})
     label_values = st.sampled_from(["", "a", "A.b-c_9", "x" * 63])
-    labels = _optional(
+    labels = optional(
         {}, {WORK_LABEL: st.just(work_id), ENVIRONMENT_LABEL: st.just(environment_id), "app": label_values}
     )
     annotations = st.dictionaries(st.sampled_from(["note", "example.com/x"]), st.sampled_from(ODD_STRINGS), max_size=2)
-    pod = _optional(
+    pod = optional(
         {"containers": st.lists(container, min_size=1, max_size=2)},
         {"restartPolicy": st.sampled_from(["Never", "OnFailure", "Always"]), "volumes": _json()},
     )
-    return _optional({"spec": pod}, {"metadata": _optional({}, {"labels": labels, "annotations": annotations})})
+    return optional({"spec": pod}, {"metadata": optional({}, {"labels": labels, "annotations": annotations})})
 
 
 def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, Any]]:
@@ -143,9 +144,9 @@ def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
         "onDisruption": st.sampled_from(["Restart", "Stop", "Release"]),
         "maxDisruptions": st.integers(1, 1000),
         "keepFailedPod": st.booleans(),
-        "worker": _optional({}, {"proxy": st.booleans()}),
+        "worker": optional({}, {"proxy": st.booleans()}),
     }
-    return _optional({}, fields).map(_with_what_a_proxy_needs)
+    return optional({}, fields).map(_with_what_a_proxy_needs)
 
 
 def _with_what_a_proxy_needs(sandbox: dict[str, Any]) -> dict[str, Any]:
@@ -161,16 +162,16 @@ def _with_what_a_proxy_needs(sandbox: dict[str, Any]) -> dict[str, Any]:
 def specs(draw: st.DrawFn) -> dict[str, Any]:
     """Return valid specs as a user writes them: camelCase, with or without the fields that have defaults."""
     environment_id, work_id = draw(identifiers()), draw(identifiers())
-    optional: dict[str, st.SearchStrategy[Any]] = {
+    others: dict[str, st.SearchStrategy[Any]] = {
         "ttlSeconds": st.integers(1, A_DAY),
         "credentialsSecretRef": st.fixed_dictionaries({"name": st.sampled_from(["a", "my-key.v1", "x" * 253])}),
-        "heartbeat": _optional({}, {"mode": st.sampled_from(["Operator", "Suspended"])}),
+        "heartbeat": optional({}, {"mode": st.sampled_from(["Operator", "Suspended"])}),
         "sandbox": sandboxes(environment_id, work_id),
         "deletionPolicy": st.sampled_from(["Stop", "Release"]),
         "ttlSecondsAfterFinished": st.integers(0, A_YEAR),
     }
     required = {"environmentID": st.just(environment_id), "workID": st.just(work_id)}
-    spec: dict[str, Any] = draw(_optional(required, optional))
+    spec: dict[str, Any] = draw(optional(required, others))
     return spec
 
 
@@ -243,11 +244,16 @@ def mutated_specs(draw: st.DrawFn) -> dict[str, Any]:
     spec.setdefault("sandbox", {"onFailure": "Restart", "maxRestarts": 1, "drainSeconds": 0, "keepFailedPod": True})
     spec.setdefault("ttlSeconds", 1)
     spec.setdefault("ttlSecondsAfterFinished", 0)
+    return mutated(draw, spec)
+
+
+def mutated(draw: st.DrawFn, value: dict[str, Any]) -> dict[str, Any]:
+    """Change a value in one to three places, and return it."""
     for _ in range(draw(st.integers(1, 3))):
-        paths = _paths(spec)
+        paths = _paths(value)
         if paths:
-            draw(st.sampled_from(_MUTATIONS))(draw, spec, draw(st.sampled_from(paths)))
-    return spec
+            draw(st.sampled_from(_MUTATIONS))(draw, value, draw(st.sampled_from(paths)))
+    return value
 
 
 def _text(longest: int) -> st.SearchStrategy[str]:
@@ -290,7 +296,8 @@ def times() -> st.SearchStrategy[datetime]:
     )
 
 
-def _maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def maybe(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Return None or a value."""
     return st.one_of(st.none(), values)
 
 
@@ -299,12 +306,12 @@ def sandbox_statuses() -> st.SearchStrategy[SandboxStatus]:
     return st.fixed_dictionaries(
         {
             "pod_uid": st.uuids().map(str),
-            "pod_name": _maybe(st.sampled_from(["sandbox", "x" * 253])),
-            "phase": _maybe(st.one_of(st.sampled_from(["Pending", "Running", "Failed", "Unknown"]), _text(64))),
-            "reason": _maybe(_text(256)),
-            "message": _maybe(_text(1024)),
-            "exit_code": _maybe(st.one_of(st.integers(0, 255), st.sampled_from([-(2**31), -1, 2**31 - 1, 2**32 - 1]))),
-            "finish_time": _maybe(times()),
+            "pod_name": maybe(st.sampled_from(["sandbox", "x" * 253])),
+            "phase": maybe(st.one_of(st.sampled_from(["Pending", "Running", "Failed", "Unknown"]), _text(64))),
+            "reason": maybe(_text(256)),
+            "message": maybe(_text(1024)),
+            "exit_code": maybe(st.one_of(st.integers(0, 255), st.sampled_from([-(2**31), -1, 2**31 - 1, 2**32 - 1]))),
+            "finish_time": maybe(times()),
         }
     ).map(SandboxStatus.model_validate)
 
@@ -318,7 +325,7 @@ def conditions() -> st.SearchStrategy[list[StatusCondition]]:
             "reason": st.from_regex(r"\A[A-Z][A-Za-z0-9]{0,40}\Z"),
             "message": _text(LONGEST_MESSAGE),
             "last_transition_time": times(),
-            "observed_generation": _maybe(st.integers(0, LARGEST_INTEGER)),
+            "observed_generation": maybe(st.integers(0, LARGEST_INTEGER)),
         }
     ).map(StatusCondition.model_validate)
     return st.lists(one, unique_by=lambda condition: condition.type, max_size=4)
@@ -330,20 +337,20 @@ def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
     many_pods = st.just([SandboxStatus(pod_uid=f"uid-{number}") for number in range(MOST_SANDBOXES + 5)])
     return st.fixed_dictionaries(
         {
-            "last_heartbeat": _maybe(heartbeats()),
-            "state": _maybe(st.one_of(st.sampled_from(["active", "stopping", "hibernating"]), _text(256))),
-            "lease_extended": _maybe(st.booleans()),
-            "ttl_seconds": _maybe(st.integers(0, LARGEST_INTEGER)),
-            "granted_ttl_seconds": _maybe(st.integers(1, LARGEST_INTEGER)),
-            "observed_time": _maybe(times()),
-            "lease_expiry_time": _maybe(times()),
-            "claim_time": _maybe(times()),
+            "last_heartbeat": maybe(heartbeats()),
+            "state": maybe(st.one_of(st.sampled_from(["active", "stopping", "hibernating"]), _text(256))),
+            "lease_extended": maybe(st.booleans()),
+            "ttl_seconds": maybe(st.integers(0, LARGEST_INTEGER)),
+            "granted_ttl_seconds": maybe(st.integers(1, LARGEST_INTEGER)),
+            "observed_time": maybe(times()),
+            "lease_expiry_time": maybe(times()),
+            "claim_time": maybe(times()),
             "sandboxes": st.one_of(pods, pods, many_pods),
-            "attempt": _maybe(st.integers(0, 2**31 - 1)),
-            "restarts": _maybe(st.integers(0, 2**31 - 1)),
-            "disruptions": _maybe(st.integers(0, 2**31 - 1)),
+            "attempt": maybe(st.integers(0, 2**31 - 1)),
+            "restarts": maybe(st.integers(0, 2**31 - 1)),
+            "disruptions": maybe(st.integers(0, 2**31 - 1)),
             "conditions": conditions(),
-            "observed_generation": _maybe(st.integers(0, LARGEST_INTEGER)),
+            "observed_generation": maybe(st.integers(0, LARGEST_INTEGER)),
         }
     ).map(WorkLeaseStatus.model_validate)
 
@@ -351,9 +358,4 @@ def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
 @st.composite
 def mutated_statuses(draw: st.DrawFn) -> dict[str, Any]:
     """Return statuses of another program or a newer operator: with one to three changes."""
-    status = copy.deepcopy(draw(statuses()).model_dump(mode="json", exclude_none=True))
-    for _ in range(draw(st.integers(1, 3))):
-        paths = _paths(status)
-        if paths:
-            draw(st.sampled_from(_MUTATIONS))(draw, status, draw(st.sampled_from(paths)))
-    return status
+    return mutated(draw, copy.deepcopy(draw(statuses()).model_dump(mode="json", exclude_none=True)))

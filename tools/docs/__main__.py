@@ -16,13 +16,18 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = Path("docs")
 PICTURES = DOCUMENTS / "pictures"
 GENERATED: Final[Mapping[Path, Callable[[], str]]] = {
-    DOCUMENTS / "reference.md": lambda: reference.page((ROOT / "crds" / "workleases.yaml").read_text("utf-8")),
+    DOCUMENTS / "reference.md": lambda: reference.page(_crd("workleases"), "The resource"),
+    DOCUMENTS / "reference-pool.md": lambda: reference.page(_crd("workpools"), "The pool"),
     DOCUMENTS / "settings.md": lambda: settings.page((ROOT / "operator/worklease/settings.py").read_text("utf-8")),
     DOCUMENTS / "metrics.md": metrics.page,
     PICTURES / "lease-states.svg": lambda: diagram.draw(chart()),
     PICTURES / "layers.svg": lambda: layers.picture(ROOT),
 }
 """What makes the text of each generated file, by its path from the project's root."""
+
+
+def _crd(plural: str) -> str:
+    return (ROOT / "crds" / f"{plural}.yaml").read_text("utf-8")
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The resource reference: every field of the custom resource, as its schema describes it.
+"""The resource reference: every field of each custom resource, as its schema describes it.
 
 Owns the page's form. Must not say anything that the schema does not.
 """
@@ -11,11 +11,11 @@ import yaml
 Schema = Mapping[str, Any]
 
 HEAD: Final = """\
-<!-- Written by `make docs` from crds/workleases.yaml. -->
-# The resource
+<!-- Written by `make docs` from crds/{plural}.yaml. -->
+# {title}
 
-`WorkLease`, `worklease.dev/v1alpha1`, short name `wl`, namespaced. `kubectl explain worklease.spec` shows the same in a
-terminal. `kubectl apply` rejects unknown fields; the API server drops them.
+`{kind}`, `worklease.dev/v1alpha1`, short name `{short}`, namespaced. `kubectl explain {singular}.spec` shows the same
+in a terminal. `kubectl apply` rejects unknown fields; the API server drops them.
 
 """
 LIMITS: Final = (
@@ -28,26 +28,38 @@ LIMITS: Final = (
 )
 
 
-def page(text: str) -> str:
+def page(text: str, title: str) -> str:
     """Write the page from the custom resource definition's YAML."""
-    version = yaml.safe_load(text)["spec"]["versions"][0]
+    spec = yaml.safe_load(text)["spec"]
+    version, names = spec["versions"][0], spec["names"]
     schema = version["schema"]["openAPIV3Schema"]
-    parts = [HEAD + schema["description"], _columns(version["additionalPrinterColumns"])]
+    singular = names["singular"]
+    head = HEAD.format(
+        title=title, kind=names["kind"], plural=names["plural"], singular=singular, short=names["shortNames"][0]
+    )
+    parts = [head + schema["description"], _columns(singular, version["additionalPrinterColumns"])]
     for name in ("spec", "status"):
         part = schema["properties"][name]
         parts += [f"## {name}\n\n{part['description']}", "\n\n".join(_fields(part, f"{name}"))]
-        if rules := part.get("x-kubernetes-validations"):
+        if rules := [*_rules(part), *(schema.get("x-kubernetes-validations", ()) if name == "spec" else ())]:
             listed = "\n".join(f"- {rule['message']}" for rule in rules)
             parts.append(f"Also rejected, besides values outside a field's own limits:\n\n{listed}")
     return "\n\n".join(parts) + "\n"
 
 
-def _columns(columns: list[Schema]) -> str:
+def _rules(schema: Schema) -> Iterator[Schema]:
+    """Yield the rules of a part and of what is below it."""
+    yield from schema.get("x-kubernetes-validations", ())
+    for field in schema.get("properties", {}).values():
+        yield from _rules(field)
+
+
+def _columns(singular: str, columns: list[Schema]) -> str:
     rows = "\n".join(
         f"| {column['name']} | {'wide' if column.get('priority') else 'always'} | {column['description']} |"
         for column in columns
     )
-    return f"## Columns of `kubectl get worklease`\n\n| Column | Shown | |\n|---|---|---|\n{rows}"
+    return f"## Columns of `kubectl get {singular}`\n\n| Column | Shown | |\n|---|---|---|\n{rows}"
 
 
 def _fields(schema: Schema, path: str) -> Iterator[str]:

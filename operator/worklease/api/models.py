@@ -194,17 +194,22 @@ class SandboxSpec(SpecPart):
         return {key: value for key, value in (metadata.get("labels") or {}).items() if value is not None}
 
 
-class WorkLeaseSpec(SpecPart):
-    """Which work item's lease to keep, and how."""
+class CommonLeaseSpec(SpecPart):
+    """How to keep a lease, whichever it is: what the WorkLeases of a pool have in common."""
 
-    environment_id: Annotated[Identifier, Field(alias="environmentID")]
-    work_id: Annotated[Identifier, Field(alias="workID")]
     ttl_seconds: Annotated[int, Field(strict=True, ge=1, le=A_DAY), INTEGRAL] | None = None
-    credentials_secret_ref: CredentialsSecretRef | None = None
     heartbeat: Annotated[HeartbeatSpec, AfterValidator(shared)] = Field(default=HeartbeatSpec(), validate_default=True)
     sandbox: Annotated[SandboxSpec, AfterValidator(shared)] | None = None
     deletion_policy: DeletionPolicy = DeletionPolicy.STOP
     ttl_seconds_after_finished: Annotated[int, Field(strict=True, ge=0, le=A_YEAR), INTEGRAL] | None = None
+
+
+class WorkLeaseSpec(CommonLeaseSpec):
+    """Which work item's lease to keep, and how."""
+
+    environment_id: Annotated[Identifier, Field(alias="environmentID")]
+    work_id: Annotated[Identifier, Field(alias="workID")]
+    credentials_secret_ref: CredentialsSecretRef | None = None
 
     def policy(self) -> Policy | None:
         """What this asks of the sandbox; None where it asks for none."""
@@ -271,7 +276,20 @@ def _each_type_once(conditions: tuple[StatusCondition, ...]) -> tuple[StatusCond
     return conditions
 
 
-class WorkLeaseStatus(StatusPart):
+class ResourceStatus(StatusPart):
+    """What the status of each kind of resource has, and how it is written."""
+
+    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=16), AfterValidator(_each_type_once)] = ()
+    observed_generation: Annotated[int, Field(strict=True, ge=0, le=LARGEST_INTEGER), INTEGRAL] | None = None
+
+    def as_merge_patch(self) -> dict[str, Any]:
+        """The status as the ``status`` of a JSON merge patch, which removes the fields that this status lacks."""
+        said = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        absent: dict[str, Any] = {field.alias or name: None for name, field in type(self).model_fields.items()}
+        return absent | said
+
+
+class WorkLeaseStatus(ResourceStatus):
     """What the operator last saw: for people, and for a restart whose checkpoint is lost."""
 
     last_heartbeat: Annotated[str, Field(max_length=LONGEST_HEARTBEAT)] | None = None
@@ -295,17 +313,9 @@ class WorkLeaseStatus(StatusPart):
     attempt: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
     restarts: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
     disruptions: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
-    conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=16), AfterValidator(_each_type_once)] = ()
-    observed_generation: Annotated[int, Field(strict=True, ge=0, le=LARGEST_INTEGER), INTEGRAL] | None = None
-
-    def as_merge_patch(self) -> dict[str, Any]:
-        """The status as the ``status`` of a JSON merge patch, which removes the fields that this status lacks."""
-        said = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        absent: dict[str, Any] = {field.alias or name: None for name, field in type(self).model_fields.items()}
-        return absent | said
 
 
-class _Metadata(StatusPart):
+class ResourceMetadata(StatusPart):
     """The metadata that the operator needs."""
 
     name: str
@@ -345,7 +355,7 @@ class WorkLease:
         named = body.get("metadata") or {}
         subject = f"WorkLease {named.get('namespace')}/{named.get('name')}"
         try:
-            metadata = _Metadata.from_wire(named)
+            metadata = ResourceMetadata.from_wire(named)
         except ValidationError as error:
             raise InvalidResource(subject, in_one_line("metadata", error)) from error
         try:

@@ -12,7 +12,11 @@ PLURAL: Final = "workleases"
 KIND: Final = "WorkLease"
 API_VERSION: Final = f"{GROUP}/{VERSION}"
 
+POOL_PLURAL: Final = "workpools"
+POOL_KIND: Final = "WorkPool"
+
 RESOURCE: Final = (GROUP, VERSION, PLURAL)
+POOLS: Final = (GROUP, VERSION, POOL_PLURAL)
 PODS: Final = ("", "v1", "pods")
 
 RESOURCE_PATH: Final = f"/apis/{GROUP}/{VERSION}"
@@ -20,6 +24,8 @@ RESOURCE_PATH: Final = f"/apis/{GROUP}/{VERSION}"
 
 ENVIRONMENT_LABEL: Final = f"{GROUP}/environment-id"
 WORK_LABEL: Final = f"{GROUP}/work-id"
+POOL_LABEL: Final = f"{GROUP}/pool"
+SESSION_LABEL: Final = f"{GROUP}/session-id"
 
 SANDBOX_CONTAINERS: Final = f"{GROUP}/sandbox-containers"
 """The annotation of a pod that lists the containers that are the sandbox, with commas between their names."""
