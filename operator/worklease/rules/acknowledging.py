@@ -1,0 +1,142 @@
+"""The acknowledgement of an item by the turns of its lease: when it is sent, and what its answer means.
+
+Owns the step between the token and the claim. An acknowledgement is noted before it is sent, so that a crash leaves the
+intent; a 409 alone does not say whose it was. Must not claim: ``claims`` does. Pure.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final
+
+from worklease.rules.backoff import backoff
+from worklease.rules.pool_items import ACK_WITHIN
+from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, QueueFailure
+
+FIRST_LOOK: Final = 0.1
+LONGEST_LOOK: Final = 2.0
+"""Seconds between two looks for a token; they double. The pool writes it a moment after the lease."""
+
+CLAIM_WITHIN: Final = 60.0
+"""Seconds from an accepted acknowledgement within which a claim must be accepted: else the item is another worker's."""
+
+SLACK: Final = 1.0
+"""Seconds by which the server's clock may differ from what its ``Date`` tells."""
+
+
+class AckVerdict(Enum):
+    """What is known of the acknowledgement."""
+
+    NONE = auto()
+    IN_DOUBT = auto()
+    """One was sent, and its answer is not known, or says only that somebody's was accepted."""
+    OURS = auto()
+    OTHERS = auto()
+    """Another worker acknowledged the item, or it is offered under another id: nothing is ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledgement:
+    """What a lease knows of its item's acknowledgement; times are of one clock."""
+
+    verdict: AckVerdict = AckVerdict.NONE
+    needs_token: bool = True
+    has_token: bool = False
+    polled: float | None = None
+    """When the poll that brought the item was sent; None: no pool made the lease, and no poll limits it."""
+    windows: tuple[tuple[float, float], ...] = ()
+    """When the acknowledgements without an answer were sent, and when they were given up."""
+    was_conflicted: bool = False
+    accepted: float | None = None
+    looks: int = 0
+    refusals: int = 0
+    next_at: float = 0.0
+
+
+class AckStep(Enum):
+    """What the lease's turn does about the acknowledgement."""
+
+    WAIT = auto()
+    LOOK_FOR_TOKEN = auto()
+    """Read the Secret: is the token there, and when was the poll that brought it?"""
+    SEND = auto()
+    """Note the intent, then send."""
+    ASK_LIST = auto()
+    """Ask the list when it was acknowledged, and by that whose it is."""
+    CLAIM = auto()
+    END = auto()
+    """The lease is over: ``AckRefused``."""
+
+
+def decide_ack(ack: Acknowledgement, now: float, *, is_claimed: bool = False) -> AckStep:
+    """Return what to do now."""
+    if ack.verdict is AckVerdict.OTHERS:
+        return AckStep.END
+    if ack.verdict is AckVerdict.OURS:
+        is_late = ack.accepted is not None and now >= ack.accepted + CLAIM_WITHIN
+        return AckStep.END if is_late and not is_claimed else AckStep.CLAIM
+    if now < ack.next_at:
+        return AckStep.WAIT
+    if ack.verdict is AckVerdict.IN_DOUBT:
+        return AckStep.ASK_LIST
+    has_all = ack.has_token or not ack.needs_token
+    is_in_time = ack.polled is None or now < ack.polled + ACK_WITHIN
+    return AckStep.SEND if has_all and is_in_time else AckStep.LOOK_FOR_TOKEN
+
+
+def looked(ack: Acknowledgement, *, has_token: bool, polled: float | None, now: float) -> Acknowledgement:
+    """Return it after a look for the token; a later poll of the same item gives it time once more."""
+    is_news = has_token and (not ack.has_token or polled != ack.polled)
+    wait = 0.0 if is_news else backoff(ack.looks, FIRST_LOOK, LONGEST_LOOK)
+    return replace(ack, has_token=has_token, polled=polled, looks=ack.looks + 1, next_at=now + wait)
+
+
+def intended(ack: Acknowledgement, now: float) -> Acknowledgement:
+    """Return it with the intent to send: this is written before the sending, and read after a crash."""
+    return replace(ack, verdict=AckVerdict.IN_DOUBT, windows=(*ack.windows, (now, float("inf"))))
+
+
+def answered(ack: Acknowledgement, outcome: AckOutcome, now: float) -> Acknowledgement:
+    """Return it after an answer, or after none."""
+    sent, _ = ack.windows[-1]
+    before = ack.windows[:-1]
+    match outcome:
+        case AckAccepted():
+            return replace(ack, verdict=AckVerdict.OURS, windows=(), accepted=sent)
+        case AckConflicted():
+            # Nothing that was sent before is unanswered: then it was another's.
+            verdict = AckVerdict.IN_DOUBT if before else AckVerdict.OTHERS
+            return replace(ack, verdict=verdict, windows=before, was_conflicted=True, next_at=now)
+        case failed if failed.failure is QueueFailure.NOT_FOUND:
+            return replace(ack, verdict=AckVerdict.OTHERS, windows=before)
+        case failed:
+            windows = (*before, (sent, now)) if failed.is_in_doubt else before
+            wait = max(failed.retry_after or 0.0, backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK))
+            verdict = AckVerdict.IN_DOUBT if windows else AckVerdict.NONE
+            return replace(ack, verdict=verdict, windows=windows, refusals=ack.refusals + 1, next_at=now + wait)
+
+
+def restarted(ack: Acknowledgement, now: float) -> Acknowledgement:
+    """Return it at a start: what was on its way then had arrived by now, or never will."""
+    return replace(ack, windows=tuple((sent, min(until, now)) for sent, until in ack.windows), next_at=now)
+
+
+def listed(ack: Acknowledgement, acknowledged_at: float | None, state: str, now: float) -> Acknowledgement:
+    """Return it after the list told when the item was acknowledged, by our clock; None: it was not.
+
+    Still in the queue: no acknowledgement has arrived yet, and another one may be sent; the windows stay, because one
+    may arrive late, and then the other is refused. Acknowledged in the window of one without an answer: it was ours.
+    """
+    if state == "queued":
+        return replace(ack, verdict=AckVerdict.NONE, next_at=now)
+    is_ours = acknowledged_at is not None and any(
+        sent - SLACK <= acknowledged_at <= until + SLACK for sent, until in ack.windows
+    )
+    if is_ours:
+        return replace(ack, verdict=AckVerdict.OURS, windows=(), accepted=now)
+    return replace(ack, verdict=AckVerdict.OTHERS, windows=())
+
+
+def not_listed(ack: Acknowledgement, now: float) -> Acknowledgement:
+    """Return it after the list could not be had: nothing is claimed, and it is asked again."""
+    wait = backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK)
+    return replace(ack, refusals=ack.refusals + 1, next_at=now + wait)
