@@ -31,12 +31,28 @@ class AnyPool(RuleBasedStateMachine):
         renames=st.booleans(),
         acks_always=st.booleans(),
         requeues=st.booleans(),
+        by_asking=st.booleans(),
         cap=st.integers(1, 3),
         limit=st.integers(1, 3),
         queued=st.integers(0, 4),
     )
-    def begin(self, *, renames: bool, acks_always: bool, requeues: bool, cap: int, limit: int, queued: int) -> None:
-        server = QueueModel(renames=renames, acks_always=acks_always, requeues_unbeaten=requeues)
+    def begin(
+        self,
+        *,
+        renames: bool,
+        acks_always: bool,
+        requeues: bool,
+        by_asking: bool,
+        cap: int,
+        limit: int,
+        queued: int,
+    ) -> None:
+        server = QueueModel(
+            renames=renames,
+            acks_always=acks_always,
+            requeues_unbeaten=requeues,
+            reclaims_by_asking=by_asking,
+        )
         self.world = PoolWorld(server=server, cap=cap, limit=limit)
         self.world.start()
         for number in range(queued):
@@ -93,10 +109,10 @@ class AnyPool(RuleBasedStateMachine):
         running = self.world.of_stage(Stage.RUNNING)
         self.world.finish(running[index % len(running)], has_failed=has_failed)
 
-    @rule(is_claimed=st.booleans())
-    def another_worker_takes_an_item(self, *, is_claimed: bool) -> None:
+    @rule(is_claimed=st.booleans(), reclaim=st.sampled_from([0.0, 5.0]))
+    def another_worker_takes_an_item(self, reclaim: float, *, is_claimed: bool) -> None:
         world = self.world
-        item = world.server.poll(world.now, 5.0)
+        item = world.server.poll(world.now, reclaim)
         if item is not None:
             world.server.ack(item.id, "other", world.now)
             if is_claimed:
@@ -158,8 +174,8 @@ class AnyPool(RuleBasedStateMachine):
         return [lease for lease in self.world.of_stage(Stage.STARTING) if lease.has_pod]
 
 
-EXAMPLES = max(200, settings().max_examples)
-"""Those of 200 take ten seconds of processor time; the soak profile asks for many more."""
+EXAMPLES = max(150, settings().max_examples)
+"""Those of 150 take twelve seconds of processor time; the soak profile asks for many more."""
 
 
 @pytest.mark.timeout(300 if EXAMPLES < 10_000 else 6 * 3600)

@@ -63,6 +63,8 @@ class QueueModel:
     acks_always: bool = False
     """Whether an acknowledgement is answered 200 in every state."""
     requeues_unbeaten: bool = False
+    reclaims_by_asking: bool = False
+    """Whether the poll that asks says after how long an item is offered again; else the one that reserved it does."""
     items: dict[str, Work] = field(default_factory=dict)
     number: int = 0
 
@@ -75,7 +77,8 @@ class QueueModel:
         """Offer the item that has waited longest."""
         self.lapse(now)
         for item in list(self.items.values()):
-            if item.state != "queued" or (item.polled is not None and now - item.polled < item.reclaim):
+            age = reclaim if self.reclaims_by_asking else item.reclaim
+            if item.state != "queued" or (item.polled is not None and now - item.polled < age):
                 continue
             offered = self._rename(item) if item.polled is not None and self.renames else item
             offered.polled, offered.reclaim = now, reclaim

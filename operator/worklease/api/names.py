@@ -27,6 +27,12 @@ WORK_LABEL: Final = f"{GROUP}/work-id"
 POOL_LABEL: Final = f"{GROUP}/pool"
 SESSION_LABEL: Final = f"{GROUP}/session-id"
 
+DELIVERIES_ANNOTATION: Final = f"{GROUP}/failed-deliveries"
+"""The annotation of a pool's WorkLease: how many deliveries of its session had failed in a row."""
+
+POLLED_ANNOTATION: Final = f"{GROUP}/polled-time"
+"""The annotation of a token's Secret: when the poll was sent that brought the token."""
+
 SANDBOX_CONTAINERS: Final = f"{GROUP}/sandbox-containers"
 """The annotation of a pod that lists the containers that are the sandbox, with commas between their names."""
 

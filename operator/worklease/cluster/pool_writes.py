@@ -1,0 +1,148 @@
+"""The writes of a pool to Kubernetes: WorkLeases, the Secrets of their tokens, and the end of both.
+
+Owns these calls, and what their answers prove. A creation that may have been carried out is told from one that surely
+was not: only the latter frees a place. Must not decide what is made or deleted.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, assert_never
+
+from worklease.api.names import POOL_LABEL, Reference, workleases_path
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.cluster.paging import list_pages
+from worklease.cluster.pool_objects import is_of_a_lease
+
+PAGE_TRIES: Final = 3
+"""How often a page after the first is asked for before a list is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseMade:
+    """The WorkLease exists, and this call made it."""
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseExists:
+    """A WorkLease of that name existed already; ``body`` was read after that."""
+
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNotMade:
+    """The API server refused it: it surely was not made."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseMaybeMade:
+    """It is not known whether it was made, or will be in a moment."""
+
+    message: str
+
+
+LeaseCreation = LeaseMade | LeaseExists | LeaseNotMade | LeaseMaybeMade
+
+
+class PoolWrites:
+    """The writes, one by one; each is guarded so that it touches the object that it means."""
+
+    def __init__(self, api: KubernetesApi) -> None:
+        self._api = api
+
+    async def list_leases(self, namespace: str, pool: str) -> list[Mapping[str, Any]] | NotDone:
+        """Return all WorkLeases of a pool, as they are now: the list is not served from a cache."""
+        found: list[Mapping[str, Any]] = []
+        query = {"labelSelector": f"{POOL_LABEL}={pool}"}
+        async for page in list_pages(self._api, workleases_path(namespace), query, tries=PAGE_TRIES):
+            if isinstance(page, Refused | NoAnswer):
+                return NotDone(page.message)
+            found.extend(page)
+        return found
+
+    async def make_lease(self, body: Mapping[str, Any]) -> LeaseCreation:
+        """Make a WorkLease; if one of its name exists already, read that."""
+        path = workleases_path(body["metadata"]["namespace"])
+        match await self._api.call("POST", path, body=body):
+            case Done(made):
+                return LeaseMade(made)
+            case Refused() as refused if refused.is_by_name:
+                return await self._existing(f"{path}/{body['metadata']['name']}")
+            case Refused(status, message) if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                # The API server gave up on a request that its storage may still carry out.
+                return LeaseMaybeMade(message)
+            case Refused(_, message):
+                return LeaseNotMade(message)
+            case NoAnswer(message):
+                return LeaseMaybeMade(message)
+            case reply:
+                assert_never(reply)
+
+    async def _existing(self, path: str) -> LeaseCreation:
+        match await self._api.call("GET", path):
+            case Done(body):
+                return LeaseExists(body)
+            case Refused() as refused if refused.is_absence:
+                return LeaseNotMade("a WorkLease of that name was there, and is gone")
+            case Refused(_, message) | NoAnswer(message):
+                # It exists, whoever made it, and it counts: perhaps an earlier creation of ours was carried out late.
+                return LeaseMaybeMade(f"a WorkLease of that name exists, and could not be read: {message}")
+            case reply:
+                assert_never(reply)
+
+    async def write_token(self, body: Mapping[str, Any]) -> Done | NotDone:
+        """Make the Secret of a token; one of that name that belongs to a WorkLease is replaced, no other."""
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        path = f"/api/v1/namespaces/{namespace}/secrets"
+        made = await self._api.call("POST", path, body=body)
+        if isinstance(made, Done):
+            return made
+        if not (isinstance(made, Refused) and made.is_by_name):
+            return NotDone(f"the Secret {name} was not written: {made.message}")
+        there = await self._api.call("GET", f"{path}/{name}")
+        if not isinstance(there, Done):
+            return NotDone(f"the Secret {name} was not written: {there.message}")
+        if not is_of_a_lease(there.body):
+            return NotDone(f"the Secret {name} is there and is not of a WorkLease: delete it, or rename the pool")
+        version = (there.body.get("metadata") or {}).get("resourceVersion")
+        replaced = dict(body) | {"metadata": {**body["metadata"], "resourceVersion": version}}
+        done = await self._api.call("PUT", f"{path}/{name}", body=replaced)
+        return done if isinstance(done, Done) else NotDone(f"the Secret {name} was not written: {done.message}")
+
+    async def delete_lease(self, lease: Reference, version: str) -> Done | Gone | NotDone:
+        """Delete a WorkLease as it was read: if anything changed since, it stays."""
+        preconditions = {"preconditions": {"uid": lease.uid, "resourceVersion": version}}
+        return await self._end(lease, preconditions)
+
+    async def end_lease(self, lease: Reference, policy: str) -> Done | Gone | NotDone:
+        """Delete a WorkLease by a deletion policy, which is written into it first."""
+        # A test of the uid, so that a successor of the same name keeps its own.
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": lease.uid},
+            {"op": "add", "path": "/spec/deletionPolicy", "value": policy},
+        ]
+        match await self._api.call("PATCH", lease.path, body=patch, patch=PatchType.JSON):
+            case Done():
+                return await self._end(lease, {"preconditions": {"uid": lease.uid}})
+            case Refused() as refused if refused.is_absence:
+                return Gone()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    async def _end(self, lease: Reference, options: Mapping[str, Any]) -> Done | Gone | NotDone:
+        match await self._api.call("DELETE", lease.path, body=options):
+            case Done() as done:
+                return done
+            case Refused() as refused if refused.is_absence or refused.is_by_uid:
+                return Gone()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
