@@ -30,6 +30,12 @@ SESSION_LABEL: Final = f"{GROUP}/session-id"
 DELIVERIES_ANNOTATION: Final = f"{GROUP}/failed-deliveries"
 """The annotation of a pool's WorkLease: how many deliveries of its session had failed in a row."""
 
+REFUSED_ANNOTATION: Final = f"{GROUP}/refused"
+"""The annotation of a WorkLease that only acknowledges and stops its item; its value says why."""
+
+TEMPLATE_ANNOTATION: Final = f"{GROUP}/template"
+"""The annotation of a pool's WorkLease: a digest of the pod template that it was made from."""
+
 POLLED_ANNOTATION: Final = f"{GROUP}/polled-time"
 """The annotation of a token's Secret: when the poll was sent that brought the token."""
 

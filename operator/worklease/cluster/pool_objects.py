@@ -4,6 +4,8 @@ Owns both bodies. Must not call anybody. The environment's key is in neither: th
 """
 
 import base64
+import hashlib
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -18,11 +20,12 @@ from worklease.api.names import (
     POLLED_ANNOTATION,
     POOL_LABEL,
     SESSION_LABEL,
+    TEMPLATE_ANNOTATION,
     Reference,
 )
 from worklease.api.pool_models import WorkPool
 from worklease.cluster.credentials import SESSIONS_TOKEN
-from worklease.rules.pool_items import Make
+from worklease.rules.pool_items import DIGEST, Make
 from worklease.rules.queue import QueuedItem
 
 WORK_SECRET: Final = "work-secret"  # noqa: S105 (the name of a Secret's key)
@@ -61,11 +64,22 @@ def lease_body(pool: WorkPool, item: QueuedItem, plan: Make, *, has_token: bool)
             "name": plan.name,
             "namespace": pool.namespace,
             "labels": {**labels, POOL_LABEL: pool.name, SESSION_LABEL: item.data_id},
-            "annotations": {**annotations, DELIVERIES_ANNOTATION: str(plan.failed_deliveries)},
+            "annotations": {
+                **annotations,
+                DELIVERIES_ANNOTATION: str(plan.failed_deliveries),
+                TEMPLATE_ANNOTATION: template_digest(pool),
+            },
             "finalizers": [FINALIZER],
         },
         "spec": spec,
     }
+
+
+def template_digest(pool: WorkPool) -> str:
+    """Return the digest of a pool's pod template: whether a sandbox of it was ready is known by that."""
+    sandbox = pool.spec.lease_template.spec.sandbox
+    told = json.dumps(None if sandbox is None else sandbox.template, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:DIGEST]
 
 
 def secret_body(lease: Reference, pool: str, token: SecretStr, work_secret: str, polled: datetime) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from worklease.api.models import CommonLeaseSpec
 from worklease.api.names import Reference
 from worklease.api.pool_models import WorkPool
-from worklease.cluster.pool_objects import is_of_a_lease, lease_body, secret_body
+from worklease.cluster.pool_objects import is_of_a_lease, lease_body, secret_body, template_digest
 from worklease.rules.pool_items import Make
 from worklease.rules.queue import QueuedItem
 from worklease.work_api.queue import work_secret
@@ -48,7 +48,11 @@ def test_a_lease_is_the_template_and_the_item() -> None:
         "name": PLAN.name,
         "namespace": "team",
         "labels": {"app": "a", "worklease.dev/pool": "agents", "worklease.dev/session-id": "sesn_1"},
-        "annotations": {"note": "b", "worklease.dev/failed-deliveries": "2"},
+        "annotations": {
+            "note": "b",
+            "worklease.dev/failed-deliveries": "2",
+            "worklease.dev/template": template_digest(pool()),
+        },
         "finalizers": ["worklease.dev/lease"],
     }
     own = {
@@ -76,6 +80,18 @@ def test_without_a_token_no_secret_is_named_and_without_a_key_the_settings_name_
 def test_the_template_may_say_how_long_a_finished_lease_stays() -> None:
     body = lease_body(pool(leaseTemplate={"spec": {"ttlSecondsAfterFinished": 5}}), ITEM, PLAN, has_token=True)
     assert body["spec"]["ttlSecondsAfterFinished"] == 5
+
+
+def test_only_another_pod_template_has_another_digest() -> None:
+    edited = {"spec": {"sandbox": {"template": POD | {"metadata": {"labels": {"a": "b"}}}}}}
+    digests = [
+        template_digest(pool()),
+        template_digest(pool(maxConcurrent=9)),
+        template_digest(pool(leaseTemplate=edited)),
+        template_digest(pool(leaseTemplate={})),
+    ]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
 
 
 def test_the_secret_has_the_token_twice_and_goes_with_its_lease() -> None:

@@ -1,0 +1,83 @@
+"""What a WorkLease of a pool says to its pool, read from the resource as the API server shows it.
+
+Owns this reading. What only the operator's memory and its checkpoint know, an acknowledgement that is in doubt, is
+added by whoever has it; whether its Secret is there too. Must not decide anything.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from worklease.api.models import InvalidResource, WorkLease
+from worklease.api.names import (
+    DELIVERIES_ANNOTATION,
+    POOL_LABEL,
+    REFUSED_ANNOTATION,
+    SESSION_LABEL,
+    TEMPLATE_ANNOTATION,
+)
+from worklease.rules.pool import PoolLease, stage_of
+from worklease.rules.reasons import Kind, Reason, Verdict
+
+MOST_DIGITS: Final = 9
+"""Digits of a count that is read; no session was delivered more often."""
+
+FAILED: Final = "Failed"
+"""The phase of a pod that failed (Kubernetes API)."""
+
+
+def pool_of(body: Mapping[str, Any]) -> str | None:
+    """Return the name of the pool that made a WorkLease; None: somebody else did."""
+    labels = (body.get("metadata") or {}).get("labels") or {}
+    return labels.get(POOL_LABEL) or None
+
+
+def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
+    """Return a WorkLease as its pool counts it. Its time is that of the cluster.
+
+    One that cannot be read, such as one of a newer operator, counts, and nothing is concluded from it.
+    """
+    metadata = body["metadata"]
+    try:
+        lease = WorkLease.parse(body)
+    except InvalidResource:
+        return PoolLease(
+            name=metadata["name"], uid=metadata["uid"], work_id="", session_id="", created=0.0, is_acknowledged=True
+        )
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    said = {condition.type: condition for condition in lease.status.conditions}
+    held, ready, finished = said.get(Kind.LEASE_HELD), said.get(Kind.SANDBOX_READY), said.get(Kind.FINISHED)
+    is_finished = finished is not None and finished.status.value == Verdict.TRUE
+    is_torn_down = finished is not None and finished.reason == Reason.TEARING_DOWN
+    is_draining = held is not None and held.reason == Reason.DRAINING
+    newest = next(iter(lease.status.sandboxes), None)
+    # A pod whose containers never ran has no exit code, and says nothing about its session.
+    is_failed_pod = newest is not None and newest.phase == FAILED
+    has_run = newest is not None and newest.exit_code is not None
+    was_stopped = finished is not None and finished.reason == Reason.STOPPED
+    return PoolLease(
+        name=lease.name,
+        uid=lease.uid,
+        work_id=lease.spec.work_id,
+        session_id=labels.get(SESSION_LABEL) or lease.spec.work_id,
+        created=lease.creation_timestamp.timestamp(),
+        stage=stage_of(
+            is_held=held is not None and held.status.value == Verdict.TRUE,
+            is_sandbox_ready=ready is not None and ready.status.value == Verdict.TRUE,
+            is_finished=is_finished,
+            is_ending=lease.deletion_timestamp is not None or is_torn_down or is_draining,
+        ),
+        is_acknowledged=lease.status.claim_time is not None,
+        is_deleting=lease.deletion_timestamp is not None,
+        is_refused=REFUSED_ANNOTATION in annotations,
+        failed_deliveries=_whole_number(annotations.get(DELIVERIES_ANNOTATION)),
+        has_failed=is_finished and is_failed_pod and has_run,
+        has_succeeded=is_finished and was_stopped and not is_failed_pod,
+        template=annotations.get(TEMPLATE_ANNOTATION) or "",
+    )
+
+
+def _whole_number(text: object) -> int:
+    """Read a count that anybody may have edited; what is none is 0."""
+    if not isinstance(text, str) or not text.isascii() or not text.isdigit() or len(text) > MOST_DIGITS:
+        return 0
+    return int(text)
