@@ -145,6 +145,8 @@ class RealLease:
     sent: list[float] = field(default_factory=list)
     """When its acknowledgements were sent."""
     has_pod: bool = False
+    is_waiting: bool = False
+    """Whether its pod waits for that of another delivery."""
     has_failed: bool = False
     has_succeeded: bool = False
     is_deleting: bool = False
@@ -179,6 +181,8 @@ class Cluster:
 def shown(lease: RealLease) -> PoolLease:
     """Return a lease as the cluster shows it."""
     return PoolLease(
+        template="t",
+        is_waiting=lease.is_waiting,
         name=lease.name,
         uid=lease.uid,
         work_id=lease.work_id,
@@ -289,7 +293,7 @@ class PoolWorld:
             failures_before_pause=self.limit,
             is_suspended=self.is_suspended,
             template="t",
-            is_template_proven=self.memory.is_proven,
+            is_template_proven=self.memory.is_proven or self.memory.census.proves("t"),
             tried=self.memory.tried,
             census=self.memory.census,
             polls=self.memory.polls,
@@ -550,6 +554,9 @@ class PoolWorld:
         if lease.stage is Stage.STARTING and not lease.has_pod:
             others = [each for each in self.cluster.leases.values() if each is not lease]
             lease.has_pod = not any(each.has_pod for each in others if each.session == lease.session)
+            if lease.is_waiting is lease.has_pod:
+                lease.is_waiting = not lease.has_pod
+                self.cluster.note(lease)
 
     # --- The sandboxes
 

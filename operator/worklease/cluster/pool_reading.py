@@ -18,6 +18,9 @@ from worklease.api.names import (
 from worklease.rules.pool import PoolLease, stage_of
 from worklease.rules.reasons import Kind, Reason, Verdict
 
+WAITING: Final = frozenset({"PredecessorEnding", "VolumeBusy"})
+"""The reasons of ``SandboxReady`` with which a sandbox waits for an earlier delivery of its session."""
+
 MOST_DIGITS: Final = 9
 """Digits of a count that is read; no session was delivered more often."""
 
@@ -68,6 +71,7 @@ def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
         ),
         is_acknowledged=lease.status.claim_time is not None,
         is_deleting=lease.deletion_timestamp is not None,
+        is_waiting=ready is not None and ready.reason in WAITING,
         is_refused=REFUSED_ANNOTATION in annotations,
         failed_deliveries=_whole_number(annotations.get(DELIVERIES_ANNOTATION)),
         has_failed=is_finished and is_failed_pod and has_run,

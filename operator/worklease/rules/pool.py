@@ -90,6 +90,8 @@ class PoolLease:
     polled: float | None = None
     """When the last poll that brought its item was sent."""
     is_deleting: bool = False
+    is_waiting: bool = False
+    """Whether its sandbox waits for an earlier delivery of its session, or its volume: it says nothing of starts."""
     is_refused: bool = False
     """Whether it was made to stop its item, and has no sandbox."""
     failed_deliveries: int = 0
@@ -171,14 +173,22 @@ class PoolCensus:
             each.name for each in self.leases.values() if each.stage in stages and each.created >= since
         }
 
+    def proves(self, template: str) -> bool:
+        """Whether a sandbox of a pod template was ready, or has run: after a start only the leases say so."""
+        return any(
+            each.template == template and (each.stage is Stage.RUNNING or each.has_succeeded or each.has_failed)
+            for each in self.leases.values()
+        )
+
     @property
     def active(self) -> int:
         """The number of leases that are not finished, and of creations that may be."""
         return len(self._names(tuple(Stage)))
 
     def starting(self, since: float = float("-inf")) -> int:
-        """Return how many have no sandbox yet, of those that were made since then."""
-        return len(self._names((Stage.CLAIMING, Stage.STARTING), since))
+        """Return how many have no sandbox yet, of those that were made since then and wait for nobody."""
+        waiting = {each.name for each in self.leases.values() if each.is_waiting}
+        return len(self._names((Stage.CLAIMING, Stage.STARTING), since) - waiting)
 
     def count(self) -> Mapping[Stage, int]:
         """Return how many are in each stage; they add up to ``active``, since a creation is claiming at first."""

@@ -64,6 +64,11 @@ def test_the_conditions_say_the_stage(conditions: list[tuple[str, str, str]], st
     assert read(*conditions).stage is stage
 
 
+def test_a_sandbox_that_waits_for_an_earlier_delivery_says_nothing_of_starts() -> None:
+    assert read(HELD, ("SandboxReady", "False", "PredecessorEnding")).is_waiting
+    assert not read(HELD, ("SandboxReady", "False", "ImagePullFailed")).is_waiting
+
+
 def test_a_deleted_lease_is_ending_until_it_is_finished() -> None:
     assert (read(HELD, READY, deleted=True).stage, read(HELD, deleted=True).is_deleting) == (Stage.ENDING, True)
     assert read(STOPPED, deleted=True).stage is None

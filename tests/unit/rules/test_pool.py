@@ -369,6 +369,27 @@ def test_a_stale_event_of_an_older_lease_of_that_name_settles_no_creation() -> N
     assert begun.answered(lease("a", Stage.CLAIMING, uid="new")).deleted("a", "older").active == 1
 
 
+def test_a_lease_that_waits_for_an_earlier_delivery_is_neither_starting_nor_a_trial() -> None:
+    waits = census(lease("a", Stage.STARTING, is_waiting=True))
+    assert (waits.active, waits.starting()) == (1, 0)
+    assert isinstance(decide_poll(state(breaker=open_breaker(NOW), census=waits), NOW), Poll)
+
+
+@pytest.mark.parametrize(
+    ("change", "proves"),
+    [
+        ({}, True),
+        ({"stage": None, "has_succeeded": True}, True),
+        ({"stage": None, "has_failed": True}, True),
+        ({"stage": None}, False),
+        ({"stage": Stage.STARTING}, False),
+        ({"template": "of before"}, False),
+    ],
+)
+def test_a_lease_whose_sandbox_was_ready_proves_its_template(change: dict[str, Any], *, proves: bool) -> None:
+    assert census(lease("a", **({"template": "t"} | change))).proves("t") is proves
+
+
 # --- The end of a pool -----------------------------------------------------------------------------------------------
 
 
