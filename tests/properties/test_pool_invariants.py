@@ -142,7 +142,10 @@ class AnyPool(RuleBasedStateMachine):
             return
         world = self.world
         world.fates, world.kill_in, world.troubled = [], None, world.now
-        world.cap, world.is_suspended = 50, False
+        world.cap, world.is_suspended = len(world.server.items) + 10, False
+        # Left in the queue, items without a token come again every ten seconds, before those that came later.
+        for item in world.server.items.values():
+            item.has_token = True
         for _ in range(500):
             self._live(3.0, step=1.5)
             world.relist()
