@@ -6,6 +6,7 @@ Owns the order of the start and of the end, and the signals. Must not decide any
 import asyncio
 import logging
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -46,6 +47,7 @@ from worklease.watching.supervisor import watch
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
 from worklease.work_api.key_probes import KeyProbes
+from worklease.work_api.queue import QueueCalls
 from worklease.work_api.shared_list import SharedList
 
 FLUSH_TIMEOUT: Final = 5.0
@@ -196,6 +198,7 @@ async def _open_clients(
     return Clients(
         kubernetes=kubernetes,
         work_api=work_api,
+        queue=QueueCalls(work_api, socket.gethostname()),
         credentials=Credentials(kubernetes, monotonic),
         pods=pods,
         status=status,

@@ -96,6 +96,62 @@ def test_an_older_resource_cannot_claim_the_item(leases: Leases, simulator: Simu
     leases.await_condition(ITEM, "LeaseHeld", "False", "Duplicate")
 
 
+def queued(leases: Leases, simulator: Simulator, **spec: Any) -> None:
+    """Create an item that waits in the queue, and a resource that acknowledges it."""
+    simulator.create_item(ITEM, state="queued")
+    named = {"name": "token"}
+    leases.create(ITEM, sandbox={"template": leases.template()}, acknowledge=True, sessionsTokenSecretRef=named, **spec)
+
+
+def token(name: str = "token") -> dict[str, Any]:
+    """Return a Secret with an item's own token."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"sessions-token": "t"}}
+
+
+def test_the_item_is_to_be_acknowledged(leases: Leases, simulator: Simulator) -> None:
+    leases.apply(token())
+    queued(leases, simulator, sessionID="sesn_1")
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running")
+    assert [entry["call"] for entry in simulator.history(ITEM) if "call" in entry][:2] == ["ack", "heartbeat"]
+    (pod,) = leases.pods().values()
+    told = {entry["name"]: entry for entry in pod["spec"]["containers"][0]["env"]}
+    assert told["ANTHROPIC_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "token"
+    assert told["ANTHROPIC_SESSION_ID"]["value"] == "sesn_1"
+    assert check_history(simulator.history()) == []
+
+
+def test_the_token_of_the_item_is_missing(leases: Leases, simulator: Simulator) -> None:
+    queued(leases, simulator)
+    message = leases.await_condition(ITEM, "LeaseHeld", "False", "TokenMissing")
+    assert "sessions-token" in message
+    assert simulator.item(ITEM)["state"] == "queued"
+    leases.apply(token())
+    leases.await_condition(ITEM, "LeaseHeld", "True", "Renewed")
+
+
+def test_another_worker_acknowledged_the_item(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, acknowledge=True)
+    leases.await_condition(ITEM, "Finished", "True", "AckRefused")
+    assert simulator.item(ITEM)["state"] == "starting"
+    assert calls(simulator, "heartbeat") == calls(simulator, "stop") == []
+
+
+def test_an_earlier_pod_of_the_session_has_not_ended(leases: Leases, simulator: Simulator) -> None:
+    first, second = "work_b", "work_c"
+    for item in (first, second):
+        simulator.create_item(item)
+    leases.create(first, sandbox={"template": leases.template()}, sessionID="sesn_1")
+    leases.await_condition(first, "SandboxReady", "True", "Running")
+    (earlier,) = leases.pods()
+    leases.create(second, sandbox={"template": leases.template()}, sessionID="sesn_1")
+    assert earlier in leases.await_condition(second, "SandboxReady", "False", "PredecessorEnding")
+    assert list(leases.pods()) == [earlier]
+    simulator.stop_item(first)
+    leases.await_condition(second, "SandboxReady", "True", "Running")
+    assert earlier not in leases.pods()
+
+
 def test_the_item_is_claimed(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     simulator.create_item(ITEM)
     with proxy.fault(Hold(), verb="create", resource="pods", skip=1):  # the dry run comes first

@@ -135,10 +135,19 @@ def test_the_item_of_a_resource_never_changes(existing: JudgedResources, environ
     assert answer.status_code == (httpx.codes.OK if same else httpx.codes.UNPROCESSABLE_ENTITY)
 
 
+@pytest.mark.parametrize(("field", "value"), [("sessionID", "sesn_1"), ("acknowledge", True), ("delivery", "0f3a")])
+def test_what_a_resource_is_for_never_changes(existing: JudgedResources, field: str, value: object) -> None:
+    answer = existing.replace_spec(MINIMAL | {field: value})
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert f"{field} is immutable" in answer.text
+
+
 @on_the_server(examples=100)
 @given(spec=specs())
 def test_all_else_may_be_edited(existing: JudgedResources, spec: dict[str, Any]) -> None:
     spec.get("sandbox", {}).get("template", {}).get("metadata", {}).pop("labels", None)
+    for fixed in ("sessionID", "acknowledge", "delivery"):
+        spec.pop(fixed, None)
     answer = existing.replace_spec(spec | MINIMAL)
     assert answer.status_code == httpx.codes.OK, answer.text
 

@@ -21,7 +21,10 @@ CRDS: Final = Path(__file__).parents[2] / "crds"
 CRD: Final = CRDS / "workpools.yaml"
 MINIMAL: Final[dict[str, Any]] = {"environmentID": "env_demo", "maxConcurrent": 1}
 POD: Final[dict[str, Any]] = {"containers": [{"name": "sandbox", "image": "busybox"}]}
-SET_BY_THE_POOL: Final = {"environmentID", "workID", "credentialsSecretRef"}
+SET_BY_THE_POOL: Final = {
+    *("environmentID", "workID", "sessionID", "delivery", "acknowledge"),
+    *("credentialsSecretRef", "sessionsTokenSecretRef"),
+}
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from worklease.telemetry import SILENT, Publisher, TelemetryEvent
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
 from worklease.work_api.key_probes import KeyProbes
+from worklease.work_api.queue import QueueCalls
 from worklease.work_api.shared_list import SharedList
 
 RENEWED: Final = {
@@ -92,6 +93,7 @@ def clients(
     return Clients(
         kubernetes=api,
         work_api=work_api,
+        queue=QueueCalls(work_api, "worker"),
         credentials=Credentials(api, time.monotonic),
         pods=pods,
         status=StatusWriter(api, 1000.0, time.monotonic, may_write=buckets.may_write),

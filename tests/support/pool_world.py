@@ -483,7 +483,8 @@ class PoolWorld:
             if lease.stage is not Stage.CLAIMING:
                 break
             ack = self.memory.acks.get(lease.uid, lease.record)
-            step = acknowledging.decide_ack(ack, self.now)
+            is_late = ack.accepted is not None and self.now >= ack.accepted + acknowledging.CLAIM_WITHIN
+            step = acknowledging.decide_ack(ack, self.now, is_claim_refused=is_late)
             match step:
                 case AckStep.WAIT:
                     return

@@ -165,6 +165,10 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     others: dict[str, st.SearchStrategy[Any]] = {
         "ttlSeconds": st.integers(1, A_DAY),
         "credentialsSecretRef": st.fixed_dictionaries({"name": st.sampled_from(["a", "my-key.v1", "x" * 253])}),
+        "sessionID": identifiers(),
+        "acknowledge": st.booleans(),
+        "delivery": st.sampled_from(["a", "0f3a", "x" * 63]),
+        "sessionsTokenSecretRef": st.fixed_dictionaries({"name": st.sampled_from(["a", "my-token.v1", "x" * 253])}),
         "heartbeat": optional({}, {"mode": st.sampled_from(["Operator", "Suspended"])}),
         "sandbox": sandboxes(environment_id, work_id),
         "deletionPolicy": st.sampled_from(["Stop", "Release"]),

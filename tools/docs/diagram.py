@@ -52,11 +52,11 @@ class Way:
 
 
 BOXES: Final = {
-    State.NOT_HELD: Box(8, 60, 297, 218, 2),
+    State.NOT_HELD: Box(8, 60, 297, 256, 2),
     State.HELD: Box(415, 60, 300, 158, 2),
     State.DRAINING: Box(870, 60, 115, 100),
     State.FENCED: Box(520, 330, 150, 82),
-    State.OVER: Box(20, 480, 965, 90, 3),
+    State.OVER: Box(20, 480, 965, 109, 3),
 }
 WAYS: Final = {
     (State.NOT_HELD, State.HELD): Way("M305 110 H409", (360, 102), "middle"),
@@ -66,7 +66,7 @@ WAYS: Final = {
     (State.FENCED, State.HELD): Way("M630 330 V224", (638, 269)),
     (State.DRAINING, State.FENCED): Way("M890 160 V360 H676", (780, 352), "middle"),
     (State.FENCED, State.DRAINING): Way("M670 388 H915 V166", (790, 404), "middle"),
-    (State.NOT_HELD, State.OVER): Way("M140 278 V474", (148, 360)),
+    (State.NOT_HELD, State.OVER): Way("M140 316 V474", (148, 370)),
     (State.HELD, State.OVER): Way("M430 218 V474"),
     (State.DRAINING, State.OVER): Way("M955 160 V474"),
     (State.FENCED, State.OVER): Way("M595 412 V474"),

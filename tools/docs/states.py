@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
+from worklease.rules.acknowledging import AckVerdict, AckView
 from worklease.rules.answers import observe
-from worklease.rules.beats import lapse, note_budget_short, note_unrecorded, release, restore
+from worklease.rules.beats import end_unclaimed, lapse, note_budget_short, note_unrecorded, release, restore
 from worklease.rules.conditions import Subject, imply
 from worklease.rules.deadlines import fence, giving_up, is_fenced
 from worklease.rules.lease import Lease
@@ -60,6 +61,7 @@ class Moment:
     rival: str | None = None
     problem: str = ""
     obstacle: Obstacle = Obstacle.SPEC
+    ack: AckView | None = None
     lost: float | None = None
     """When the last beat was applied whose answer was lost."""
 
@@ -79,7 +81,7 @@ class Moment:
     def shown(self) -> tuple[Verdict, Reason]:
         """Return what the condition LeaseHeld says."""
         subject = Subject(item="it", show=str, rival=self.rival, problem=self.problem, obstacle=self.obstacle)
-        conditions = imply(Situation(uid="", lease=self.lease), subject, self.now)
+        conditions = imply(Situation(uid="", lease=self.lease, ack=self.ack), subject, self.now)
         (held,) = (each for each in conditions if each.kind is Kind.LEASE_HELD)
         return held.verdict, held.reason
 
@@ -186,6 +188,12 @@ def _not_admitted(obstacle: Obstacle) -> Event:
     return lambda moment: None if moment.lease.held else replace(moment, problem="why", obstacle=obstacle)
 
 
+def _to_acknowledge(*, is_token_missing: bool) -> Event:
+    """Let the item wait for its acknowledgement, with or without a token."""
+    ack = AckView(AckVerdict.NONE, is_token_missing=is_token_missing, message="")
+    return lambda moment: replace(moment, ack=ack) if moment == Moment(Lease()) else None
+
+
 EVENTS: Final[Mapping[str, Event]] = {
     "a beat is accepted": _answer("active", extended=True),
     "the item is stopping": _answer("stopping"),
@@ -207,6 +215,11 @@ EVENTS: Final[Mapping[str, Event]] = {
     "heartbeats are suspended": lambda moment: replace(moment, lease=replace(moment.lease, suspended=True)),
     "onFailure releases it": lambda moment: (
         replace(moment, lease=release(moment.lease, "why")) if moment.lease.held else None
+    ),
+    "the item is to be acknowledged": _to_acknowledge(is_token_missing=False),
+    "its token is missing": _to_acknowledge(is_token_missing=True),
+    "another acknowledged it": lambda moment: (
+        None if moment.ack is None else replace(moment, lease=end_unclaimed(moment.lease, "why"))
     ),
     "the template is refused": _not_admitted(Obstacle.SPEC),
     "the quota has no room": _not_admitted(Obstacle.QUOTA),

@@ -66,7 +66,7 @@ MEANINGS = {
     **dict.fromkeys(("Claiming", "starting"), "blue"),
     **dict.fromkeys(("Draining", "stopping"), "light-blue"),
     "conflicted": "dark-purple",
-    **dict.fromkeys(("Stopped", "stopped", "Released", "Suspended", "queued"), "gray"),
+    **dict.fromkeys(("Stopped", "stopped", "Released", "AckRefused", "Suspended", "queued"), "gray"),
     **dict.fromkeys(("InDoubt", "unanswered"), "purple"),
     **dict.fromkeys(("Unreachable", "unsent"), "orange"),
     **dict.fromkeys(("BudgetShort", "Throttled", "throttled"), "yellow"),

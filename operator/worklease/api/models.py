@@ -77,7 +77,7 @@ class ConditionStatus(StrEnum):
 
 
 class CredentialsSecretRef(SpecPart):
-    """The Secret with the key for the Work API."""
+    """A Secret with a key or a token for the Work API."""
 
     name: Annotated[
         str,
@@ -210,6 +210,17 @@ class WorkLeaseSpec(CommonLeaseSpec):
     environment_id: Annotated[Identifier, Field(alias="environmentID")]
     work_id: Annotated[Identifier, Field(alias="workID")]
     credentials_secret_ref: CredentialsSecretRef | None = None
+    session_id: Annotated[Identifier | None, Field(alias="sessionID")] = None
+    sessions_token_secret_ref: CredentialsSecretRef | None = None
+    acknowledge: StrictBool = False
+    delivery: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")] | None = (
+        None
+    )
+
+    @property
+    def session(self) -> str:
+        """The session that the item is for: by default its id is the item's."""
+        return self.session_id or self.work_id
 
     def policy(self) -> Policy | None:
         """What this asks of the sandbox; None where it asks for none."""

@@ -93,6 +93,14 @@ NEXT: Final[Mapping[str, str]] = {
         "The operator claims the lease as soon as the work item was polled and acknowledged. It checks at least every "
         "ten seconds."
     ),
+    Reason.ACKNOWLEDGING: (
+        "The operator acknowledges the work item, and then claims its lease. If the answer was lost, the list of items "
+        "tells whose acknowledgement was accepted."
+    ),
+    Reason.TOKEN_MISSING: (
+        "The operator acknowledges the work item once its token is in the Secret of sessionsTokenSecretRef; it looks "
+        "every two seconds. Until then the item stays in the queue."
+    ),
     Reason.HELD_BY_ANOTHER: (
         "The operator checks at least once a minute. If the work item is queued again, this resource ends: a new "
         "delivery needs a new resource. A worker inside the sandbox must not send heartbeats itself."
@@ -116,6 +124,10 @@ NEXT: Final[Mapping[str, str]] = {
     ),
     # It is over.
     Reason.STOPPED: "Nothing: the work item is stopped. A new delivery of it needs a new resource.",
+    Reason.ACK_REFUSED: (
+        "Nothing: another worker has the work item, and this resource never held its lease. A new delivery needs a new "
+        "resource."
+    ),
     Reason.RELEASED: (
         "Nothing: the operator sends no more heartbeats, and the server queues the work item again when its lease has "
         "lapsed."
@@ -164,6 +176,10 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
     Reason.NOT_READY: _DEADLINE,
     Reason.NO_POD: _DEADLINE,
     Reason.CREATING: _CREATING,
+    Reason.PREDECESSOR_ENDING: (
+        "The operator creates the pod once the earlier one of the session has ended. If it has not within {deadline} "
+        "of the claim, the work item is released."
+    ),
     Reason.CREATION_REFUSED: _DEADLINE,
     Reason.QUOTA_EXCEEDED: _NO_ROOM,
     Reason.ADMISSION_UNAVAILABLE: _NO_ROOM,

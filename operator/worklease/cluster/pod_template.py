@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from worklease.api.models import WorkLease
-from worklease.api.names import ENVIRONMENT_LABEL, SANDBOX_CONTAINERS, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, SANDBOX_CONTAINERS, SESSION_LABEL, WORK_LABEL
 from worklease.cluster.credentials import SESSIONS_TOKEN
 from worklease.cluster.pod_reading import container_names
-from worklease.cluster.proxy_sidecar import ProxyOptions, add_proxy, proxy_problem
+from worklease.cluster.proxy_sidecar import BASE_URL, ProxyOptions, add_proxy, proxy_problem
 
 LONGEST_NAME: Final = 63
 """Characters of a pod's name at most: Kubernetes would cut a longer one for the host name."""
@@ -23,8 +23,12 @@ HASH: Final = 10
 
 ENVIRONMENT_VARIABLE: Final = "ANTHROPIC_ENVIRONMENT_ID"
 WORK_VARIABLE: Final = "ANTHROPIC_WORK_ID"
+SESSION_VARIABLE: Final = "ANTHROPIC_SESSION_ID"
 TOKEN_VARIABLE: Final = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 (the name of a variable)
 """Names that the public SDK reads. Those by which its worker would send heartbeats itself come with a proxy only."""
+
+DEFAULT_API: Final = "https://api.anthropic.com"
+"""Where the public SDK finds the API by itself."""
 
 NO_ANNOTATIONS: Final[Mapping[str, str]] = MappingProxyType({})
 NO_PROXIES: Final = ProxyOptions()
@@ -67,10 +71,12 @@ def pod_body(
     template = _template(resource)
     metadata, spec = template.get("metadata") or {}, _without_nulls(template.get("spec"))
     labels = {ENVIRONMENT_LABEL: resource.spec.environment_id, WORK_LABEL: resource.spec.work_id}
+    if resource.spec.session_id is not None:
+        labels[SESSION_LABEL] = resource.spec.session_id
     named = {**annotations, **_annotations(template)}
     if not container_names(named.get(SANDBOX_CONTAINERS) or ""):
         named[SANDBOX_CONTAINERS] = ",".join(str(each.get("name")) for each in spec.get("containers") or ())
-    variables = _variables(resource, secret)
+    variables = _variables(resource, secret, proxy.upstream if resource.spec.delivery is not None else "")
     for kind in ("initContainers", "containers"):
         if spec.get(kind):
             spec[kind] = [_with_environment(container, variables) for container in spec[kind]]
@@ -111,13 +117,16 @@ def _without_nulls(values: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (values or {}).items() if value is not None}
 
 
-def _variables(resource: WorkLease, secret: str) -> list[dict[str, Any]]:
-    """Return the variables that tell a container which item it works on."""
+def _variables(resource: WorkLease, secret: str, api: str) -> list[dict[str, Any]]:
+    """Return the variables that tell a container which item it works on, and where ``api`` is, if it is no default."""
+    address = [] if api in {"", DEFAULT_API} else [{"name": BASE_URL, "value": api}]
     token = {"name": secret, "key": SESSIONS_TOKEN, "optional": True}
     return [
         {"name": ENVIRONMENT_VARIABLE, "value": resource.spec.environment_id},
         {"name": WORK_VARIABLE, "value": resource.spec.work_id},
+        {"name": SESSION_VARIABLE, "value": resource.spec.session},
         {"name": TOKEN_VARIABLE, "valueFrom": {"secretKeyRef": token}},
+        *address,
     ]
 
 

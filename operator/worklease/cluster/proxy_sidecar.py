@@ -123,7 +123,7 @@ def _through_proxy(resource: WorkLease, secret: str, container: Mapping[str, Any
     }
     token, whole = ({"name": secret, "key": key, "optional": True} for key in (SESSIONS_TOKEN, WORK_SECRET))
     defaults: list[dict[str, Any]] = [
-        {"name": SESSION, "value": resource.spec.work_id},
+        {"name": SESSION, "value": resource.spec.session},
         {"name": ENVIRONMENT_KEY, "valueFrom": {"secretKeyRef": token}},
         {"name": SECRET, "valueFrom": {"secretKeyRef": whole}},
     ]

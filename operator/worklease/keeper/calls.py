@@ -22,6 +22,7 @@ from worklease.telemetry import Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
 from worklease.work_api.key_probes import KeyProbes
+from worklease.work_api.queue import QueueCalls
 from worklease.work_api.shared_list import SharedList
 
 RETRY: Final = 1.0
@@ -61,6 +62,7 @@ class Clients:
 
     kubernetes: KubernetesApi
     work_api: WorkApi
+    queue: QueueCalls
     credentials: Credentials
     pods: Pods
     status: StatusWriter

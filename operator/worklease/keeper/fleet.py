@@ -6,12 +6,14 @@ must not make calls.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from datetime import datetime
 
 from worklease.api.names import Address
+from worklease.cluster.pod_template import pod_name
 from worklease.keeper.kept import Kept
 from worklease.keeper.others import Other
 from worklease.keeper.pod_index import drop
-from worklease.rules.claims import rival_of
+from worklease.rules.claims import rival_of, successor_of
 from worklease.rules.pods import Pod
 
 
@@ -23,6 +25,7 @@ class Fleet:
         self._by_item: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
         self._others: dict[str, Other] = {}
         self._others_by_item: defaultdict[Address, dict[str, Other]] = defaultdict(dict)
+        self._by_session: defaultdict[Address, dict[str, Kept]] = defaultdict(dict)
 
     def __iter__(self) -> Iterator[Kept]:
         """Iterate over all kept resources."""
@@ -36,7 +39,7 @@ class Fleet:
         """Keep a resource; its rivals look again which of them is first."""
         uid = kept.resource.uid
         self.forget_other(uid)
-        self._kept[uid] = self._by_item[kept.item][uid] = kept
+        self._kept[uid] = self._by_item[kept.item][uid] = self._by_session[kept.session][uid] = kept
         self.wake_rivals(kept)
 
     def remove(self, uid: str) -> Kept | None:
@@ -44,6 +47,7 @@ class Fleet:
         kept = self._kept.pop(uid, None)
         if kept is not None:
             drop(self._by_item, kept.item, uid)
+            drop(self._by_session, kept.session, uid)
             self.wake_rivals(kept)
         return kept
 
@@ -104,6 +108,23 @@ class Fleet:
         rival = rival_of(kept.claimant(), claimants)
         return None if rival is None else rival.name
 
+    def successor(self, kept: Kept) -> str | None:
+        """Return, as namespace/name, the resource for whose later delivery of the item it left the queue."""
+        same = self._by_item.get(kept.item, {})
+        if len(same) <= 1 or kept.spec.delivery is None:
+            return None
+        later = successor_of(kept.claimant(), (each.claimant() for each in same.values()))
+        return None if later is None else later.name
+
+    def predecessor(self, kept: Kept) -> str | None:
+        """Return a pod that may be at work for an earlier delivery of the session; None if there is none."""
+        same = self._by_session.get(kept.session, {})
+        if len(same) <= 1:
+            return None
+        own = _age(kept)
+        earlier = (each for each in same.values() if each is not kept and _age(each) < own)
+        return next((pod for each in earlier if (pod := _at_work(each)) is not None), None)
+
     def wake_rivals(self, kept: Kept) -> None:
         """Have the other resources of the namespace for the same work item take a turn."""
         self._wake(kept.item, kept)
@@ -112,3 +133,15 @@ class Fleet:
         for each in self._by_item.get(item, {}).values():
             if each is not besides:
                 each.turn.add()
+
+
+def _age(kept: Kept) -> tuple[datetime, str]:
+    return (kept.resource.creation_timestamp, kept.resource.name)
+
+
+def _at_work(kept: Kept) -> str | None:
+    """Return a pod of a resource that may be at work, or is about to be made."""
+    working = next((pod.name for pod in kept.pods.bound.values() if pod.is_at_work and pod.result is None), None)
+    if working is None and "make" in kept.calls.under_way:
+        return pod_name(kept.resource, kept.pods.attempt.number)
+    return working

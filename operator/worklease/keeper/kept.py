@@ -20,6 +20,7 @@ from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.keeper import record
 from worklease.keeper.bound_pods import BoundPods
 from worklease.keeper.turn_queue import TurnEntry
+from worklease.rules.acknowledging import Acknowledgement, AckVerdict, view
 from worklease.rules.beats import edit
 from worklease.rules.buckets import bucket_of
 from worklease.rules.claims import Claimant, DryRun, can_claim
@@ -75,6 +76,8 @@ class CallState:
     graceful_stop: Asked | None = None
     forced_stop: Asked | None = None
     dry_run: DryRun | None = None
+    ack: Acknowledgement | None = None
+    """What is known of the item's acknowledgement; None: the lease was held before, or somebody else sees to that."""
     refusals: Mapping[SecretStr, Refusal] = field(default_factory=dict)
     """The keys that were refused since one was accepted."""
     last_try: float | None = None
@@ -174,6 +177,8 @@ class Kept:
     """Since when nothing is at work any more, of a resource that is being deleted; written by the turn."""
     rival: str | None = None
     """The resource that keeps this item's lease already, as namespace/name; written by the turn."""
+    predecessor: str | None = None
+    """A pod of an earlier delivery of the session that may still be at work; written by the turn."""
     could_claim: bool = True
     """Whether the resource could claim at its last turn; written by the turn."""
     situation: Situation = field(init=False)
@@ -213,6 +218,22 @@ class Kept:
         return self.resource.spec.heartbeat.mode is HeartbeatMode.SUSPENDED
 
     @property
+    def session(self) -> tuple[str, str, str]:
+        """The session that the item is for, with its namespace and environment."""
+        return (self.item[0], self.item[1], self.spec.session)
+
+    @property
+    def token_secret(self) -> str | None:
+        """The name of the Secret with the item's own token; None: the spec names none."""
+        named = self.resource.spec.sessions_token_secret_ref
+        return None if named is None else named.name
+
+    @property
+    def has_acknowledged(self) -> bool:
+        """Whether the item left the queue for this resource, as far as is known."""
+        return self.calls.ack is not None and self.calls.ack.verdict is AckVerdict.OURS
+
+    @property
     def makes_pods(self) -> bool:
         """Whether the operator makes this resource's sandboxes."""
         return self.policy is not None and self.policy.is_made
@@ -232,6 +253,8 @@ class Kept:
             is_done=self.calls.is_done,
             is_claiming=self.calls.is_claiming,
             can_claim=self.can_claim(),
+            delivery=self.spec.delivery,
+            has_acknowledged=self.has_acknowledged or self.lease.sent is not None,
         )
 
     def can_claim(self) -> bool:
@@ -253,7 +276,8 @@ class Kept:
             ending=pods.ending,
             fell=pods.fence_fell,
         )
-        return record.write(self.lease, sandboxes, trying=trying, now=now, wall=wall.time(now).timestamp())
+        ack = self.calls.ack if self.lease.sent is None else None
+        return record.write(self.lease, sandboxes, ack, trying=trying, now=now, wall=wall.time(now).timestamp())
 
     # --- What a turn does --------------------------------------------------------------------------------------
 
@@ -323,6 +347,8 @@ class Kept:
             are_pods_listed=pods.are_listed,
             discard_at=discard_at,
             has_finalizer=calls.has_finalizer,
+            ack=None if calls.ack is None or self.lease.sent is not None else view(calls.ack),
+            predecessor=self.predecessor,
         )
 
     def discard_at(self, wall: ClockPair) -> float | None:

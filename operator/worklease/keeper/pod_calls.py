@@ -56,7 +56,8 @@ class PodCalls(KeptCalls):
         self._proxy = options.proxy
 
     def _body(self, kept: Kept, attempt: int) -> dict[str, Any]:
-        return pod_body(kept.resource, attempt, self._secret(kept)[1], self._annotations, self._proxy)
+        secret = kept.token_secret or self._secret(kept)[1]
+        return pod_body(kept.resource, attempt, secret, self._annotations, self._proxy)
 
     async def dry_run(self, kept: Kept) -> None:
         """Ask whether the template's pod would be made, before anything is claimed for it."""

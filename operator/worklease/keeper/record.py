@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_json
 
+from worklease.rules.acknowledging import Acknowledgement, AckVerdict, restarted
 from worklease.rules.beats import restore
 from worklease.rules.clock_error import unsure
 from worklease.rules.deadlines import timeout
@@ -97,6 +98,9 @@ class Record(BaseModel):
     """How the attempt's sandbox ended: cause, message, pod, and what decides about its item."""
     fell: bool = False
     """Whether a sandbox was ended at the fence."""
+    ack: tuple[AckVerdict, float | None, tuple[tuple[float, float | None], ...]] | None = None
+    """What is known of the item's acknowledgement, when it was accepted, and those without an answer: when each was
+    sent, and when given up, None if it was under way; monotonic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +113,22 @@ class RecordedSandboxes:
     fell: bool = False
 
 
-def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, now: float, wall: float) -> str:
-    """Return what a restart needs of ``lease``, as text.
+def write(
+    lease: Lease,
+    sandboxes: RecordedSandboxes,
+    ack: Acknowledgement | None = None,
+    *,
+    trying: float | None,
+    now: float,
+    wall: float,
+) -> str:
+    """Return what a restart needs of ``lease``, and of its item's acknowledgement, as text.
 
     ``trying`` is when a first claim is sent: the record of it is written before.
     """
     tries = [(each.sent, each.closes) for each in lease.unplaced if each.sent > -math.inf]
     if trying is not None:
         tries.append((trying, trying))
-    ending = sandboxes.ending
     said = {
         "boot": BOOT,
         "at": now,
@@ -138,21 +149,34 @@ def write(lease: Lease, sandboxes: RecordedSandboxes, *, trying: float | None, n
         ),
         "tries": () if lease.held else tuple(tries[-MOST_WINDOWS:]),
         "found": lease.refused_value,
+        **_of_sandboxes(sandboxes),
+        "ack": None if ack is None else _recorded(ack),
+    }
+    return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
+
+
+def _of_sandboxes(sandboxes: RecordedSandboxes) -> dict[str, object]:
+    attempt, ending = sandboxes.attempt, sandboxes.ending
+    return {
         "bound": sandboxes.bound[:MOST_PODS],
-        "attempt": sandboxes.attempt.number or None,
-        "restarts": sandboxes.attempt.restarts if sandboxes.attempt.number else None,
-        "disruptions": sandboxes.attempt.disruptions or None,
-        "runs": sandboxes.attempt.runs_since,
-        "lost": tuple(sorted(sandboxes.attempt.lost))[:MOST_PODS],
-        "begins": sandboxes.attempt.begins,
-        "rejections": sandboxes.attempt.rejections or None,
-        "again": sandboxes.attempt.again,
-        "settled": tuple(sorted(sandboxes.attempt.settled))[:MOST_UIDS],
-        "taken": tuple(sorted(sandboxes.attempt.taken))[:MOST_UIDS],
+        "attempt": attempt.number or None,
+        "restarts": attempt.restarts if attempt.number else None,
+        "disruptions": attempt.disruptions or None,
+        "runs": attempt.runs_since,
+        "lost": tuple(sorted(attempt.lost))[:MOST_PODS],
+        "begins": attempt.begins,
+        "rejections": attempt.rejections or None,
+        "again": attempt.again,
+        "settled": tuple(sorted(attempt.settled))[:MOST_UIDS],
+        "taken": tuple(sorted(attempt.taken))[:MOST_UIDS],
         "ending": None if ending is None else (ending.cause, _cut(ending.message), ending.pod, ending.follows),
         "fell": sandboxes.fell,
     }
-    return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
+
+
+def _recorded(ack: Acknowledgement) -> object:
+    windows = ack.windows[-MOST_WINDOWS:]
+    return (ack.verdict, ack.accepted, [(sent, until if until < math.inf else None) for sent, until in windows])
 
 
 def _cut(message: str) -> str:
@@ -195,6 +219,19 @@ def resume_sandboxes(record: Record, *, moment: Callable[[float], float]) -> Rec
         ending=None if record.ending is None else Ending(*record.ending),
         fell=record.fell,
     )
+
+
+def resume_ack(
+    record: Record | None, fresh: Acknowledgement, *, now: float, moment: Callable[[float], float]
+) -> Acknowledgement:
+    """Return the recorded acknowledgement as this process goes on with it; ``moment`` as in :func:`resume`."""
+    if record is None or record.ack is None:
+        return fresh
+    shift = _shift(record, moment)
+    verdict, accepted, sendings = record.ack
+    windows = tuple((sent + shift, math.inf if until is None else until + shift) for sent, until in sendings)
+    at = None if accepted is None else accepted + shift
+    return restarted(replace(fresh, verdict=verdict, accepted=at, windows=windows), now)
 
 
 def _shift(record: Record, moment: Callable[[float], float]) -> float:

@@ -19,6 +19,7 @@ from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
 from worklease.keeper import record
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
+from worklease.rules.acknowledging import Acknowledgement
 from worklease.rules.beats import restore
 from worklease.rules.clock_error import unsure
 from worklease.rules.lease import End, Lease, Words
@@ -57,6 +58,11 @@ def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wal
             return kept
     else:
         kept.lease = _newest(fresh, found, status, words, wall=wall, now=now)
+        if kept.lease.sent is None and resource.spec.acknowledge:
+            needs_token = resource.spec.sessions_token_secret_ref is not None
+            kept.calls.ack = record.resume_ack(
+                found, Acknowledgement(needs_token=needs_token), now=now, moment=wall.epoch
+            )
     _resume_sandboxes(kept, found, wall, now)
     kept.follow_pods()
     kept.resource = without_status(resource)

@@ -16,6 +16,7 @@ from typing import Any, Final, assert_never
 
 from worklease.api.names import NOWHERE, Reference
 from worklease.clocks import ClockPair
+from worklease.keeper.ack_calls import AckCalls
 from worklease.keeper.calls import Clients
 from worklease.keeper.fleet import Fleet
 from worklease.keeper.kept import Kept, LeaseOptions
@@ -26,7 +27,7 @@ from worklease.keeper.resource_calls import ResourceCalls
 from worklease.keeper.turn_queue import TurnQueue
 from worklease.keeper.work_calls import WorkCalls
 from worklease.rules.acts import Act, Leave, Standing
-from worklease.rules.beats import beat_at_once, lapse, note_budget_short, release
+from worklease.rules.beats import beat_at_once, end_unclaimed, lapse, note_budget_short, release, supersede
 from worklease.rules.claims import BeatStep, plan_beat
 from worklease.rules.deadlines import fence, is_fenced
 from worklease.rules.finishing import AskToFinish
@@ -88,6 +89,7 @@ class Turns:
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
         self._clock, self._wall, self._forget = clock, wall, forget
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
+        self._acks = AckCalls(clients, clock, wall, secret, self._work.find_in_list)
         self._pods = PodCalls(clients, clock, wall, secret, options)
         self._resources = ResourceCalls(clients)
         self._status = StatusPublisher(clients.status, clients.checkpoint, clients.publisher, wall)
@@ -202,6 +204,9 @@ class Turns:
     def _find_rival(self, kept: Kept) -> None:
         """Look which resource of the item is first; the others look again if this one can claim, or cannot any more."""
         kept.rival = self._fleet.rival(kept)
+        kept.predecessor = self._fleet.predecessor(kept) if kept.makes_pods else None
+        if kept.lease.end is None and (later := self._fleet.successor(kept)) is not None:
+            kept.lease = supersede(kept.lease, later)
         if (could_claim := kept.could_claim) is not kept.can_claim():
             kept.could_claim = not could_claim
             self._fleet.wake_rivals(kept)
@@ -234,23 +239,13 @@ class Turns:
             has_rival=kept.rival is not None,
             has_finalizer=calls.has_finalizer,
             makes_pods=kept.makes_pods,
+            ack=calls.ack,
+            is_acknowledging="acknowledge" in calls.under_way,
         )
         if plan.steps and (again := self._put_off(kept, plan.steps, now)) is not None:
             return again
         for step in plan.steps:
-            match step:
-                case BeatStep.SEND:
-                    self._start(kept, "beat", self._work.beat(kept))
-                case BeatStep.CANCEL:
-                    calls.under_way["beat"].cancel()  # it waits for a turn that it does not need any more
-                case BeatStep.NOTE_BUDGET_SHORT:
-                    kept.lease = note_budget_short(kept.lease, self._work.shortage(kept))
-                case BeatStep.ASK_DRY_RUN:
-                    self._start(kept, "dry run", self._pods.dry_run(kept))
-                case BeatStep.ADD_FINALIZER:
-                    self._start(kept, "finalizer", self._resources.add_finalizer(kept))
-                case _:
-                    assert_never(step)
+            self._take_beat_step(kept, step)
         return plan.until
 
     def _put_off(self, kept: Kept, steps: Collection[BeatStep], now: float) -> float | None:
@@ -266,6 +261,27 @@ class Turns:
         if BeatStep.SEND in steps and self._tenures.may(Act.ROUTINE_BEAT, tenancy.bucket) is Leave.NO:
             return now + LOOK_AGAIN
         return None
+
+    def _take_beat_step(self, kept: Kept, step: BeatStep) -> None:
+        calls = kept.calls
+        match step:
+            case BeatStep.SEND:
+                self._start(kept, "beat", self._work.beat(kept))
+            case BeatStep.CANCEL:
+                calls.under_way["beat"].cancel()  # it waits for a turn that it does not need any more
+            case BeatStep.NOTE_BUDGET_SHORT:
+                kept.lease = note_budget_short(kept.lease, self._work.shortage(kept))
+            case BeatStep.ASK_DRY_RUN:
+                self._start(kept, "dry run", self._pods.dry_run(kept))
+            case BeatStep.ACKNOWLEDGE:
+                self._start(kept, "acknowledge", self._acks.acknowledge(kept))
+            case BeatStep.END_UNCLAIMED:
+                kept.lease = end_unclaimed(kept.lease, "" if calls.ack is None else calls.ack.message)
+                kept.turn.add()
+            case BeatStep.ADD_FINALIZER:
+                self._start(kept, "finalizer", self._resources.add_finalizer(kept))
+            case _:
+                assert_never(step)
 
     # --- Pods --------------------------------------------------------------------------------------------------
 
@@ -340,9 +356,10 @@ class Turns:
     def _finish(self, kept: Kept, left: str) -> None:
         """Remove the finalizer, or mark a resource that has none as done."""
         calls = kept.calls
-        if "make" in calls.under_way or ("beat" in calls.under_way and kept.lease.sent is None):
+        is_claiming = "acknowledge" in calls.under_way or "beat" in calls.under_way
+        if "make" in calls.under_way or (is_claiming and kept.lease.sent is None):
             # A claim or a pod is under way: its outcome must be known, and given back. What is unsent is cancelled.
-            for what in calls.unsent & {"beat", "make"}:
+            for what in calls.unsent & {"acknowledge", "beat", "make"}:
                 calls.under_way[what].cancel()
         elif calls.has_finalizer:
             self._start(kept, "finalizer", self._resources.remove_finalizer(kept, left))
@@ -396,7 +413,7 @@ class Turns:
         if what == "beat" and kept.lease.end is None:
             # However many resources have news, the next beat is sent in time.
             kept.turn.add_after(max(0.0, kept.lease.due - self._clock()))
-        if what == "beat" and kept.lease.sent is None:
+        if what in {"acknowledge", "beat"} and kept.lease.sent is None:
             self._fleet.wake_rivals(kept)  # a claim that was under way kept them from theirs
         kept.turn.add()
 

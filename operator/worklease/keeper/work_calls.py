@@ -105,7 +105,8 @@ class WorkCalls(KeptCalls):
         if kept.rival is not None or kept.calls.is_done or kept.is_suspended:
             return None
         # Of several resources that went on trying, one may have claimed while this one waited.
-        if lease.sent is None and (kept.is_deleting or self._rival(kept) is not None):
+        is_given_up = kept.is_deleting and not kept.has_acknowledged
+        if lease.sent is None and (is_given_up or self._rival(kept) is not None):
             return None
         # Whatever held this process up meanwhile, the lease's end may have come.
         beat = beats.decide(beats.lapse(lease, now), now)
@@ -173,7 +174,7 @@ class WorkCalls(KeptCalls):
             seconds = deadlines.timeout(lease) if is_mute else deadlines.list_timeout(lease, self._clock())
             # Of a claim that nothing is known of, the list only tells who holds the item.
             is_idle = not lease.held and not answers.is_claim_in_doubt(lease) and lease.watched is None
-            listed = await self._find_in_list(kept, seconds, may_be_old=is_idle) if seconds > 0 else None
+            listed = await self.find_in_list(kept, seconds, may_be_old=is_idle) if seconds > 0 else None
         self._observe(kept, outcome, listed)
         if isinstance(outcome, Conflicted) or before.watched is not None:
             rule = answers.adoption(before, outcome, kept.newest_lease())
@@ -246,10 +247,10 @@ class WorkCalls(KeptCalls):
 
     async def _look_before_claim(self, kept: Kept) -> None:
         """Look at the list whether the item is still the one that was to be claimed."""
-        seen = await self._find_in_list(kept, deadlines.timeout(kept.newest_lease()))
+        seen = await self.find_in_list(kept, deadlines.timeout(kept.newest_lease()))
         kept.observed.append(partial(answers.look_before_claim, seen=seen, now=self._clock()))
 
-    async def _find_in_list(self, kept: Kept, seconds: float, *, may_be_old: bool = False) -> ListAnswer | None:
+    async def find_in_list(self, kept: Kept, seconds: float, *, may_be_old: bool = False) -> ListAnswer | None:
         """Look for the item in the environment's list, for so long at most; None if the list decides nothing.
 
         ``may_be_old``: the list of the last minute will do.

@@ -5,10 +5,11 @@ intent; a 409 alone does not say whose it was. Must not claim: ``claims`` does. 
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 from worklease.rules.backoff import backoff
+from worklease.rules.lease import Lease, Trouble
 from worklease.rules.pool_items import ACK_WITHIN
 from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, QueueFailure
 
@@ -17,20 +18,26 @@ LONGEST_LOOK: Final = 2.0
 """Seconds between two looks for a token; they double. The pool writes it a moment after the lease."""
 
 CLAIM_WITHIN: Final = 60.0
-"""Seconds from an accepted acknowledgement within which a claim must be accepted: else the item is another worker's."""
+"""Seconds from an accepted acknowledgement after which a claim that the server still refuses is another worker's."""
+
+SAME_POLL: Final = 0.5
+"""Seconds by which the time of one poll may differ from one look to the next: two clocks translate it."""
+
+LOOKS_SHOWN: Final = 4
+"""Looks for a token after which it is shown as missing: it comes a moment after its lease, as a rule."""
 
 SLACK: Final = 1.0
 """Seconds by which the server's clock may differ from what its ``Date`` tells."""
 
 
-class AckVerdict(Enum):
-    """What is known of the acknowledgement."""
+class AckVerdict(StrEnum):
+    """What is known of the acknowledgement, as the checkpoint writes it."""
 
-    NONE = auto()
-    IN_DOUBT = auto()
+    NONE = "None"
+    IN_DOUBT = "InDoubt"
     """One was sent, and its answer is not known, or says only that somebody's was accepted."""
-    OURS = auto()
-    OTHERS = auto()
+    OURS = "Ours"
+    OTHERS = "Others"
     """Another worker acknowledged the item, or it is offered under another id: nothing is ours."""
 
 
@@ -47,6 +54,8 @@ class Acknowledgement:
     """When the acknowledgements without an answer were sent, and when they were given up."""
     was_conflicted: bool = False
     accepted: float | None = None
+    message: str = ""
+    """Why the last step led to nothing."""
     looks: int = 0
     refusals: int = 0
     next_at: float = 0.0
@@ -67,27 +76,75 @@ class AckStep(Enum):
     """The lease is over: ``AckRefused``."""
 
 
-def decide_ack(ack: Acknowledgement, now: float, *, is_claimed: bool = False) -> AckStep:
+@dataclass(frozen=True, slots=True)
+class AckView:
+    """What a decision about the lease's pods, and its status, need to know of the acknowledgement."""
+
+    verdict: AckVerdict
+    is_token_missing: bool
+    message: str
+
+    @property
+    def has_left_queue(self) -> bool:
+        """Whether the item left the queue for this lease, or may have."""
+        return self.verdict in {AckVerdict.OURS, AckVerdict.IN_DOUBT}
+
+
+def view(ack: Acknowledgement) -> AckView:
+    """Return what is shown of an acknowledgement: it stays the same from one look to the next."""
+    is_missing = ack.needs_token and not ack.has_token and ack.looks >= LOOKS_SHOWN
+    return AckView(ack.verdict, is_missing, ack.message)
+
+
+def is_claim_refused(ack: Acknowledgement, lease: Lease, now: float) -> bool:
+    """Whether the item is another worker's although it was acknowledged: on some servers that proves nothing.
+
+    Only the server's own refusals count: while it does not answer, or refuses the key, the item is still ours.
+    """
+    if ack.verdict is not AckVerdict.OURS or lease.sent is not None or lease.end is not None:
+        return False
+    has_tried = bool(lease.unanswered or lease.unplaced)
+    if lease.trouble is Trouble.HELD_BY_ANOTHER and not has_tried:
+        return True
+    is_refused = lease.trouble in {Trouble.HELD_BY_ANOTHER, Trouble.NOT_ACKNOWLEDGED, Trouble.NOT_FOUND}
+    is_late = ack.accepted is not None and now >= ack.accepted + CLAIM_WITHIN
+    return is_late and is_refused and lease.watched is None
+
+
+def decide_ack(ack: Acknowledgement, now: float, *, is_claim_refused: bool = False) -> AckStep:
     """Return what to do now."""
     if ack.verdict is AckVerdict.OTHERS:
         return AckStep.END
     if ack.verdict is AckVerdict.OURS:
-        is_late = ack.accepted is not None and now >= ack.accepted + CLAIM_WITHIN
-        return AckStep.END if is_late and not is_claimed else AckStep.CLAIM
+        return AckStep.END if is_claim_refused else AckStep.CLAIM
     if now < ack.next_at:
         return AckStep.WAIT
     if ack.verdict is AckVerdict.IN_DOUBT:
         return AckStep.ASK_LIST
     has_all = ack.has_token or not ack.needs_token
-    is_in_time = ack.polled is None or now < ack.polled + ACK_WITHIN
-    return AckStep.SEND if has_all and is_in_time else AckStep.LOOK_FOR_TOKEN
+    return AckStep.SEND if has_all and is_in_time(ack, now) else AckStep.LOOK_FOR_TOKEN
 
 
-def looked(ack: Acknowledgement, *, has_token: bool, polled: float | None, now: float) -> Acknowledgement:
+def is_in_time(ack: Acknowledgement, now: float) -> bool:
+    """Whether the poll that brought the item was sent so lately that the item still has this id."""
+    return ack.polled is None or now < ack.polled + ACK_WITHIN
+
+
+def looked(
+    ack: Acknowledgement, *, has_token: bool, polled: float | None, now: float, message: str = ""
+) -> Acknowledgement:
     """Return it after a look for the token; a later poll of the same item gives it time once more."""
+    if polled is not None and ack.polled is not None and abs(polled - ack.polled) < SAME_POLL:
+        polled = ack.polled
     is_news = has_token and (not ack.has_token or polled != ack.polled)
     wait = 0.0 if is_news else backoff(ack.looks, FIRST_LOOK, LONGEST_LOOK)
-    return replace(ack, has_token=has_token, polled=polled, looks=ack.looks + 1, next_at=now + wait)
+    return replace(ack, has_token=has_token, polled=polled, looks=ack.looks + 1, next_at=now + wait, message=message)
+
+
+def postponed(ack: Acknowledgement, message: str, now: float) -> Acknowledgement:
+    """Return it after it could not be sent: there is no key, or the intent could not be written down."""
+    wait = backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK)
+    return replace(ack, message=message, refusals=ack.refusals + 1, next_at=now + wait)
 
 
 def intended(ack: Acknowledgement, now: float) -> Acknowledgement:
@@ -101,18 +158,21 @@ def answered(ack: Acknowledgement, outcome: AckOutcome, now: float) -> Acknowled
     before = ack.windows[:-1]
     match outcome:
         case AckAccepted():
-            return replace(ack, verdict=AckVerdict.OURS, windows=(), accepted=sent)
-        case AckConflicted():
+            return replace(ack, verdict=AckVerdict.OURS, windows=(), accepted=sent, message="")
+        case AckConflicted(message):
             # Nothing that was sent before is unanswered: then it was another's.
             verdict = AckVerdict.IN_DOUBT if before else AckVerdict.OTHERS
-            return replace(ack, verdict=verdict, windows=before, was_conflicted=True, next_at=now)
+            return replace(ack, verdict=verdict, windows=before, was_conflicted=True, next_at=now, message=message)
         case failed if failed.failure is QueueFailure.NOT_FOUND:
-            return replace(ack, verdict=AckVerdict.OTHERS, windows=before)
+            return replace(ack, verdict=AckVerdict.OTHERS, windows=before, message=failed.message)
         case failed:
             windows = (*before, (sent, now)) if failed.is_in_doubt else before
             wait = max(failed.retry_after or 0.0, backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK))
             verdict = AckVerdict.IN_DOUBT if windows else AckVerdict.NONE
-            return replace(ack, verdict=verdict, windows=windows, refusals=ack.refusals + 1, next_at=now + wait)
+            refusals, message = ack.refusals + 1, failed.message
+            return replace(
+                ack, verdict=verdict, windows=windows, refusals=refusals, next_at=now + wait, message=message
+            )
 
 
 def restarted(ack: Acknowledgement, now: float) -> Acknowledgement:
@@ -132,8 +192,10 @@ def listed(ack: Acknowledgement, acknowledged_at: float | None, state: str, now:
         sent - SLACK <= acknowledged_at <= until + SLACK for sent, until in ack.windows
     )
     if is_ours:
-        return replace(ack, verdict=AckVerdict.OURS, windows=(), accepted=now)
-    return replace(ack, verdict=AckVerdict.OTHERS, windows=())
+        return replace(ack, verdict=AckVerdict.OURS, windows=(), accepted=now, message="")
+    when = "at a time that the list does not tell" if acknowledged_at is None else "when this WorkLease had sent none"
+    message = f"the work item is {state}, and was acknowledged {when}"
+    return replace(ack, verdict=AckVerdict.OTHERS, windows=(), message=message)
 
 
 def not_listed(ack: Acknowledgement, now: float) -> Acknowledgement:

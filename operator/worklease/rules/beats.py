@@ -186,6 +186,18 @@ def stopped(lease: Lease) -> Lease:
     return lease if lease.end is not None else ended(replace(lease, words=words), End.STOPPED, STOPPED_MESSAGE)
 
 
+def supersede(lease: Lease, later: str) -> Lease:
+    """Return the lease, ended because the item left the queue once more, for the resource ``later``."""
+    message = f"the work item went back to the queue, and WorkLease {later} has acknowledged its later delivery"
+    return lease if lease.end is not None else ended(lease, End.REQUEUED, message)
+
+
+def end_unclaimed(lease: Lease, message: str) -> Lease:
+    """Return the lease, ended because the item is another worker's: nothing is sent for it."""
+    why = f"the work item is another worker's: {message or lease.message or 'its claim was refused'}"
+    return lease if lease.end is not None or lease.held else ended(lease, End.ACK_REFUSED, why)
+
+
 def release(lease: Lease, message: str) -> Lease:
     """Return the lease, ended by choice: it is left to lapse at the server, and the item to be queued again."""
     return lease if lease.end is not None else ended(lease, End.RELEASED, message)

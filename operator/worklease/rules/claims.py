@@ -11,6 +11,7 @@ from enum import Enum, auto
 from math import inf
 from typing import Final, assert_never
 
+from worklease.rules.acknowledging import Acknowledgement, AckStep, AckVerdict, decide_ack, is_claim_refused
 from worklease.rules.backoff import backoff
 from worklease.rules.beats import Beat, Rest, Wait, decide
 from worklease.rules.deadlines import latest
@@ -35,6 +36,10 @@ class Claimant:
     """Whether a first claim of the resource was sent and is not answered yet."""
     can_claim: bool = True
     """Whether nothing of the resource's own keeps it from claiming, as ``can_claim`` says."""
+    delivery: str | None = None
+    """Which delivery of the item it is for, where a pool made it: another delivery's resource is no duplicate."""
+    has_acknowledged: bool = False
+    """Whether the item left the queue for it: its acknowledgement was accepted, or its lease was held."""
 
 
 _OWN_TROUBLES: Final = frozenset(
@@ -71,10 +76,30 @@ def rival_of(own: Claimant, claimants: Iterable[Claimant]) -> Claimant | None:
         for each in claimants
         if each.lease.end is None
         and not each.is_done
+        and not _are_deliveries(own, each)
         and (each.uid == own.uid or each.lease.held or each.is_claiming or each.can_claim)
     )
     first = min(rest, key=_place_in_line, default=own)
     return None if first.uid == own.uid else first
+
+
+def _are_deliveries(one: Claimant, other: Claimant) -> bool:
+    """Whether two resources are for two deliveries of the item."""
+    return one.delivery is not None and other.delivery is not None and one.delivery != other.delivery
+
+
+def successor_of(own: Claimant, claimants: Iterable[Claimant]) -> Claimant | None:
+    """Return the resource for whose later delivery the item left the queue; None: ``own`` is the last.
+
+    The item went back to the queue before that, whatever else is known of ``own``: a beat or a stop of it would be one
+    of the later delivery.
+    """
+    later = (
+        each
+        for each in claimants
+        if _are_deliveries(own, each) and each.has_acknowledged and (each.created, each.name) > (own.created, own.name)
+    )
+    return next(later, None)
 
 
 def _place_in_line(claimant: Claimant) -> tuple[bool, bool, bool, datetime, str]:
@@ -131,6 +156,10 @@ class BeatStep(Enum):
     """Ask whether the API server would make the template's pod."""
     ADD_FINALIZER = auto()
     """Put the operator's finalizer on the resource."""
+    ACKNOWLEDGE = auto()
+    """Take the next step towards the acknowledgement of the item, which comes before the claim."""
+    END_UNCLAIMED = auto()
+    """End the lease: the item is another worker's."""
     SEND = auto()
     """Send the beat."""
 
@@ -159,21 +188,14 @@ def plan_beat(
     has_rival: bool,
     has_finalizer: bool,
     makes_pods: bool,
+    ack: Acknowledgement | None = None,
+    is_acknowledging: bool = False,
 ) -> BeatPlan:
     """Return what to do about the next beat.
 
-    Args:
-        lease: The resource's.
-        now: Monotonic seconds.
-        generation: The resource's, for which a dry run counts.
-        dry_run: The last one, if there was any.
-        is_waiting: Whether a beat waits for its turn within the budget.
-        is_under_way: Whether a beat is under way, waiting or sent.
-        is_done: Whether nothing is left to do for the resource.
-        is_deleting: Whether the resource is being deleted.
-        has_rival: Whether another resource keeps the item's lease.
-        has_finalizer: Whether the operator's finalizer is on the resource.
-        makes_pods: Whether the operator makes the sandbox from a template.
+    ``dry_run`` is the last one, if there was any, and counts for its ``generation`` of the resource. A beat that
+    ``is_waiting`` for its turn within the budget ``is_under_way`` as well. ``ack`` None: somebody else sees to the
+    acknowledgement. ``is_acknowledging``: a step towards it is under way.
     """
     if lease.end is not None:
         return BeatPlan((BeatStep.CANCEL,)) if is_waiting else NOTHING
@@ -187,14 +209,36 @@ def plan_beat(
             return BeatPlan((BeatStep.ASK_DRY_RUN,))
         if dry_run.problem:
             return BeatPlan(until=dry_run.again)
+    is_allowed = not has_rival and (lease.held or not is_deleting)
     if not has_finalizer and (lease.held or is_first) and not is_deleting:
         # A claimed item must be given back, whoever deletes the resource: so the finalizer comes first. A lease that is
         # held without it lost it when an earlier installation was removed: its beats do not wait for the finalizer.
-        if is_first:
-            return BeatPlan((BeatStep.ADD_FINALIZER,))
-        beat = _next_beat(lease, now, is_allowed=not has_rival)
+        beat = NOTHING if is_first else _next_beat(lease, now, is_allowed=is_allowed)
         return BeatPlan((BeatStep.ADD_FINALIZER, *beat.steps), beat.until)
-    return _next_beat(lease, now, is_allowed=not has_rival and (lease.held or not is_deleting))
+    if is_first and ack is not None and not has_rival:
+        plan = _acknowledge(lease, ack, now, is_under_way=is_acknowledging, is_deleting=is_deleting)
+        # What left the queue for a resource that is deleted meanwhile is claimed: only then can it be given back.
+        return _next_beat(lease, now, is_allowed=True) if plan is None else plan
+    return _next_beat(lease, now, is_allowed=is_allowed)
+
+
+def _acknowledge(
+    lease: Lease, ack: Acknowledgement, now: float, *, is_under_way: bool, is_deleting: bool
+) -> BeatPlan | None:
+    """Return what to do about the acknowledgement; None: it was accepted, and the claim follows."""
+    match decide_ack(ack, now, is_claim_refused=is_claim_refused(ack, lease, now)):
+        case AckStep.CLAIM:
+            return None
+        case AckStep.END:
+            return BeatPlan((BeatStep.END_UNCLAIMED,))
+        case _ if is_under_way or lease.suspended or (is_deleting and ack.verdict is AckVerdict.NONE):
+            return NOTHING
+        case AckStep.WAIT:
+            return BeatPlan(until=ack.next_at)
+        case AckStep.LOOK_FOR_TOKEN | AckStep.SEND | AckStep.ASK_LIST:
+            return BeatPlan((BeatStep.ACKNOWLEDGE,))
+        case step:
+            assert_never(step)
 
 
 def _while_waiting(lease: Lease, now: float) -> BeatPlan:

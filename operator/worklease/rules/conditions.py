@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from worklease.rules.acknowledging import AckVerdict, AckView
 from worklease.rules.deadlines import expiry, is_fenced
-from worklease.rules.lease import Lease, Trouble
+from worklease.rules.lease import Trouble
 from worklease.rules.pods import OUT_OF_SERVICE, Cause, Ending, Follows, Obstacle, Pod, cause_of, ending_of, latest
 from worklease.rules.reasons import TABLE, Kind, Reason, Verdict, reason_of
 from worklease.rules.situation import (
@@ -85,7 +86,7 @@ def _lease_held(situation: Situation, subject: Subject, now: float) -> Condition
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, reason_of(lease.end), _sentence(lease.message))
     ends = expiry(lease)
     if ends is None:
-        return _not_yet_held(lease, subject)
+        return _not_yet_held(situation, subject)
     if lease.reprieve is not None and now >= ends:
         message = (
             f"The lease is known to have held until {subject.show(ends)}; the next heartbeat shows if it still does."
@@ -128,7 +129,8 @@ def _refused_stop(situation: Situation) -> str:
     return ""
 
 
-def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
+def _not_yet_held(situation: Situation, subject: Subject) -> Condition:
+    lease, ack = situation.lease, situation.ack
     if subject.rival is not None:
         message = f"WorkLease {subject.rival} keeps the lease of {subject.item}; meanwhile this one does nothing."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.DUPLICATE, message)
@@ -138,6 +140,8 @@ def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
     if lease.suspended:
         message = f"{_capital(subject.item)} is not claimed: heartbeats are suspended by request."
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.SUSPENDED, message)
+    if ack is not None and ack.verdict is not AckVerdict.OURS:
+        return _not_acknowledged(ack, subject)
     if lease.trouble is None:
         message = f"Claiming the lease of {subject.item}."
         if lease.state == "stopping":
@@ -147,6 +151,14 @@ def _not_yet_held(lease: Lease, subject: Subject) -> Condition:
         return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.CLAIMING, message)
     verdict = Verdict.UNKNOWN if lease.trouble is Trouble.IN_DOUBT else Verdict.FALSE
     return Condition(Kind.LEASE_HELD, verdict, reason_of(lease.trouble), _sentence(lease.message))
+
+
+def _not_acknowledged(ack: AckView, subject: Subject) -> Condition:
+    if ack.is_token_missing:
+        message = f"{_capital(subject.item)} is not acknowledged: its token is not in the Secret that the spec names."
+        return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.TOKEN_MISSING, _with(message, ack.message))
+    message = f"Acknowledging {subject.item}, which comes before its claim."
+    return Condition(Kind.LEASE_HELD, Verdict.FALSE, Reason.ACKNOWLEDGING, _with(message, ack.message))
 
 
 # --- The sandbox -------------------------------------------------------------------------------------------------
@@ -251,6 +263,10 @@ def _without_pod(situation: Situation, subject: Subject, now: float) -> Conditio
         return None
     until = deadline(situation, None)
     by = f" Without a pod it counts as failed at {subject.show(until)}." if until < math.inf else ""
+    if situation.predecessor is not None and begins(situation) is not None:
+        message = f"Pod {situation.predecessor} of an earlier delivery of the session has not ended yet."
+        released = f" If it has not by {subject.show(until)}, the work item is released." if until < math.inf else ""
+        return _not_ready(Reason.PREDECESSOR_ENDING, f"{message} The sandbox pod is created after that.{released}")
     if situation.making is not None:
         message, obstacle = situation.making.message, situation.making.obstacle
         if obstacle is Obstacle.SPEC:

@@ -141,6 +141,8 @@ class End(StrEnum):
     NOT_FOUND = "NotFound"
     EXPIRED = "Expired"
     RELEASED = "Released"
+    ACK_REFUSED = "AckRefused"
+    """The item was never ours: another worker acknowledged it, or holds it."""
 
 
 class Adoption(StrEnum):

@@ -45,6 +45,9 @@ LONGEST_REJECTION: Final = 60.0
 STOP_TIMEOUT: Final = 60.0
 """Seconds for which a deleted resource whose sandbox is gone waits for the acknowledgement of its stop."""
 
+PREDECESSOR_LOOK: Final = 1.0
+"""Seconds between two looks whether the pods of a session's earlier deliveries have ended: somebody waits."""
+
 UNRESPONSIVE: Final = 5.0
 """Seconds beyond its grace after which a pod that is still there is unresponsive: its node does not answer."""
 
@@ -211,6 +214,8 @@ def _go_on(situation: Situation, now: float) -> Plan:
     looks = [forgiven_at(situation.attempt), *(deadline(situation, pod) for pod in pods or (None,))]
     if not pods and not situation.are_pods_listed and now >= looks[-1]:
         return _look_again(situation.lease, now, steps=(ListPods(),))
+    if policy.is_made and not pods and at is not None and situation.predecessor is not None:
+        return _look_again(situation.lease, now, *looks, now + PREDECESSOR_LOOK)
     if policy.is_made and not pods and at is not None:
         again = max(at, situation.attempt.again or at, at if situation.making is None else situation.making.again)
         if now >= again:
@@ -380,6 +385,10 @@ def _give_up(situation: Situation, now: float) -> Plan:
     """
     lease = situation.lease
     working = [pod for pod in alive(situation.bound) if pod.is_at_work]
+    if not lease.held and situation.ack is not None and situation.ack.has_left_queue:
+        until = _stop_deadline(situation)
+        left = "the work item was acknowledged, and could not be claimed and given back: it waits for nobody"
+        return Plan((RemoveFinalizer(left),)) if now >= until else Plan(look_at=until if until < inf else None)
     if not lease.held or situation.deletion_policy is DeletionPolicy.RELEASE:
         return _leave(situation, working, now)
     if not working:

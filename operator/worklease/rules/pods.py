@@ -327,6 +327,12 @@ def ending_without_pod(seconds: float, problem: str, obstacle: Obstacle = Obstac
     return Ending(cause, f"{sentence}: {problem}" if problem else sentence, follows=follows)
 
 
+def ending_behind(seconds: float, pod: str) -> Ending:
+    """Return the ending of an attempt that waited ``seconds`` for a pod of an earlier delivery of its session."""
+    sentence = f"Pod {pod} of an earlier delivery of the session may still be at work after {seconds:.0f} s"
+    return Ending(Cause.NOT_STARTED, sentence, follows=Follows.RELEASE)
+
+
 def ending_of_lost(seconds: float, node: str) -> Ending:
     """Return the ending of an attempt that waited ``seconds`` in vain for the end of a pod on a lost node."""
     sentence = f"Node {node} is lost, and within {seconds:.0f} s nothing showed that the pod on it has ended"

@@ -62,6 +62,8 @@ class Reason(StrEnum):
     # LeaseHeld, before and while the lease is held
     RENEWED = "Renewed"
     CLAIMING = "Claiming"
+    ACKNOWLEDGING = "Acknowledging"
+    TOKEN_MISSING = "TokenMissing"  # noqa: S105 (a reason, not a token)
     DRAINING = "Draining"
     FENCED = "Fenced"
     IN_DOUBT = "InDoubt"
@@ -86,12 +88,14 @@ class Reason(StrEnum):
     NOT_FOUND = "NotFound"
     EXPIRED = "Expired"
     RELEASED = "Released"
+    ACK_REFUSED = "AckRefused"
     # SandboxReady, while the sandbox starts or runs
     RUNNING = "Running"
     PENDING = "Pending"
     NOT_READY = "NotReady"
     NO_POD = "NoPod"
     CREATING = "Creating"
+    PREDECESSOR_ENDING = "PredecessorEnding"
     CREATION_REFUSED = "CreationRefused"
     RESTARTING = "Restarting"
     POD_REJECTED = "PodRejected"
@@ -173,6 +177,8 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.CLAIMING: ReasonRow(
         _LEASE, _INFO, _QUIET, _UNDER_WAY, mirrors=(Trouble.NOT_ACKNOWLEDGED,), expected=Verdict.FALSE
     ),
+    Reason.ACKNOWLEDGING: ReasonRow(_LEASE, _INFO, _QUIET, _UNDER_WAY, expected=Verdict.FALSE),
+    Reason.TOKEN_MISSING: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE),
     Reason.DRAINING: ReasonRow(_LEASE, _INFO, _INFO, _UNDER_WAY, expected=Verdict.TRUE, deletes_pods=True),
     Reason.FENCED: ReasonRow(_LEASE_AND_SANDBOX, _WARNING, _WARNING, _TROUBLE, (Cause.FENCED,), deletes_pods=True),
     Reason.IN_DOUBT: ReasonRow(_LEASE, _WARNING, _WARNING, _TROUBLE, (Trouble.IN_DOUBT,)),
@@ -209,12 +215,16 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     ),
     Reason.EXPIRED: ReasonRow(_LEASE_AND_FINISHED, _WARNING, _WARNING, _LOST, (End.EXPIRED,), deletes_pods=True),
     Reason.RELEASED: ReasonRow(_LEASE_AND_FINISHED, _INFO, _INFO, _OVER, (End.RELEASED,), deletes_pods=True),
+    Reason.ACK_REFUSED: ReasonRow(
+        _LEASE_AND_FINISHED, _WARNING, _WARNING, _OVER, (End.ACK_REFUSED,), deletes_pods=True
+    ),
     # SandboxReady, while the sandbox starts or runs
     Reason.RUNNING: ReasonRow(_SANDBOX, _INFO, _QUIET, _WELL),
     Reason.PENDING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.NOT_READY: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.NO_POD: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.CREATING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.PREDECESSOR_ENDING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.CREATION_REFUSED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE),
     Reason.RESTARTING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, deletes_pods=True),
     Reason.POD_REJECTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.REJECTED,)),

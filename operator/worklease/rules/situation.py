@@ -10,6 +10,7 @@ from enum import StrEnum
 from math import inf
 from typing import Final, assert_never
 
+from worklease.rules.acknowledging import AckView
 from worklease.rules.backoff import backoff
 from worklease.rules.deadlines import expiry, is_fenced
 from worklease.rules.lease import Lease
@@ -20,6 +21,7 @@ from worklease.rules.pods import (
     Obstacle,
     Pod,
     cause_of,
+    ending_behind,
     ending_of,
     ending_of_lost,
     ending_without_pod,
@@ -202,6 +204,10 @@ class Situation:
     """When the finished resource is to be deleted; None: never."""
     has_finalizer: bool = True
     """Whether the operator's finalizer is on the resource."""
+    ack: AckView | None = None
+    """What is known of the item's acknowledgement; None: somebody else sees to that."""
+    predecessor: str | None = None
+    """A pod of an earlier delivery of the session that may still be at work: until it has ended no pod is made."""
 
     @property
     def drain_seconds(self) -> float:
@@ -387,6 +393,8 @@ def conclude(situation: Situation, now: float) -> Ending | None:
         return None
     if (node := lost_node(situation)) is not None:
         return ending_of_lost(policy.start_deadline, node)
+    if situation.predecessor is not None:
+        return ending_behind(policy.start_deadline, situation.predecessor)
     obstacle = Obstacle.SPEC if situation.making is None else situation.making.obstacle
     return ending_without_pod(policy.start_deadline, _in_the_way(situation), obstacle)
 

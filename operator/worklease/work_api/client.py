@@ -145,6 +145,9 @@ class WorkApi:
         self._url = url.rstrip("/")
         self._clock = clock
         self._opened: aiohttp.ClientSession | None = None
+        self.ahead: float | None = None
+        """By how many seconds the server's clock is ahead of this process's, give or take a second and the round trip,
+        as the last answer about the queue showed it; None: none has."""
         self._client = httpx.AsyncClient(
             transport=AiohttpTransport(client=lambda: self._pool),
             headers=HEADERS,
@@ -255,11 +258,15 @@ class WorkApi:
         """Make any call that has no body, and return its answer, whatever its status."""
         wire = _Wire()
         _WIRE.set(wire)
+        sent = self._clock()
         try:
             async with asyncio.timeout(timeout):
-                return await self._call(call, path, key, longest, headers=headers, params=params)
+                response = await self._call(call, path, key, longest, headers=headers, params=params)
         except _FAILURES as error:
             return Lost(responses.plain(self._in_words(error, timeout), key), wire.begun)
+        if response.status in _OWN_ANSWERS and (told := responses.date(response.headers.get("date"))) is not None:
+            self.ahead = told + HALF_A_SECOND - (sent + self._clock()) / 2
+        return response
 
     async def probe(self, *, timeout: float) -> str | None:  # noqa: ASYNC109 (the caller knows how long it can wait)
         """Ask for the address itself, without a key; return why nobody answers there, or None if somebody does."""
@@ -349,6 +356,12 @@ async def _read(chunks: AsyncIterator[bytes], longest: int) -> bytes:
             raise aiohttp.ClientPayloadError(f"the answer is longer than {longest} bytes")
     return content
 
+
+HALF_A_SECOND: Final = 0.5
+"""A ``Date`` header names a whole second: on average it was half a second later."""
+
+_OWN_ANSWERS: Final = frozenset({HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.CONFLICT})
+"""The answers that no gateway gives: only the API's own tell its time."""
 
 _READS: Final = frozenset({WorkApiCall.LIST, WorkApiCall.POLL, WorkApiCall.STATS, WorkApiCall.SESSION})
 """The calls that are a GET."""

@@ -16,6 +16,7 @@ from worklease.keeper import shown
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.keeper.publisher import URGENT_DELAY, StatusPublisher
 from worklease.keeper.resume import resume
+from worklease.rules.acknowledging import AckVerdict, AckView
 from worklease.rules.answers import is_adopted, observe
 from worklease.rules.beats import edit
 from worklease.rules.deadlines import fence
@@ -173,6 +174,8 @@ NEWS: dict[str, Any] = {
     "are_pods_listed": True,
     "discard_at": START,
     "has_finalizer": True,
+    "ack": AckView(AckVerdict.NONE, is_token_missing=False, message=""),
+    "predecessor": "sandbox-1",
 }
 
 

@@ -6,17 +6,22 @@ import pytest
 
 from worklease.rules.acknowledging import (
     CLAIM_WITHIN,
+    LOOKS_SHOWN,
     Acknowledgement,
     AckStep,
     AckVerdict,
     answered,
     decide_ack,
     intended,
+    is_claim_refused,
     listed,
     looked,
     not_listed,
+    postponed,
     restarted,
+    view,
 )
+from worklease.rules.lease import Lease, Trouble, Unplaced
 from worklease.rules.pool_items import ACK_WITHIN
 from worklease.rules.queue import AckAccepted, AckConflicted, CallFailed, QueueFailure
 
@@ -41,7 +46,6 @@ def lost() -> CallFailed:
         (Acknowledgement(needs_token=False), AckStep.SEND),
         (SENT, AckStep.ASK_LIST),
         (answered(SENT, AckAccepted(), NOW), AckStep.CLAIM),
-        (replace(answered(SENT, AckAccepted(), NOW - CLAIM_WITHIN), accepted=NOW - CLAIM_WITHIN), AckStep.END),
         (answered(SENT, CONFLICTED, NOW), AckStep.END),
         (answered(SENT, CallFailed(QueueFailure.NOT_FOUND, "no"), NOW), AckStep.END),
         (answered(SENT, CallFailed(QueueFailure.UNAUTHORIZED, "no"), NOW - 1), AckStep.SEND),
@@ -53,9 +57,65 @@ def test_each_state_of_an_acknowledgement_has_its_step(ack: Acknowledgement, ste
     assert decide_ack(ack, NOW) is step
 
 
-def test_a_claim_that_was_accepted_ends_no_lease_later() -> None:
-    accepted = answered(SENT, AckAccepted(), NOW)
-    assert decide_ack(accepted, NOW + 1e6, is_claimed=True) is AckStep.CLAIM
+OURS = answered(SENT, AckAccepted(), NOW)
+LATE = NOW + CLAIM_WITHIN
+CLAIMING = Lease()
+HELD = replace(CLAIMING, sent=NOW + 1, value="hb-1")
+LOST_CLAIM = replace(CLAIMING, unplaced=(Unplaced(NOW, NOW + 10),))
+
+
+def in_trouble(trouble: Trouble, lease: Lease = CLAIMING) -> Lease:
+    return replace(lease, trouble=trouble)
+
+
+@pytest.mark.parametrize(
+    ("lease", "now", "is_refused"),
+    [
+        (CLAIMING, LATE, False),
+        (HELD, LATE + 1e6, False),
+        (in_trouble(Trouble.NOT_ACKNOWLEDGED), LATE - 1, False),
+        (in_trouble(Trouble.NOT_ACKNOWLEDGED), LATE, True),
+        (in_trouble(Trouble.NOT_FOUND), LATE, True),
+        (in_trouble(Trouble.UNREACHABLE), LATE, False),
+        (in_trouble(Trouble.UNAUTHORIZED), LATE, False),
+        (in_trouble(Trouble.HELD_BY_ANOTHER), NOW, True),
+        (in_trouble(Trouble.HELD_BY_ANOTHER, LOST_CLAIM), NOW, False),
+        (in_trouble(Trouble.HELD_BY_ANOTHER, LOST_CLAIM), LATE, True),
+        (replace(in_trouble(Trouble.HELD_BY_ANOTHER, LOST_CLAIM), watched="hb-1"), LATE, False),
+    ],
+)
+def test_only_refused_claims_show_that_an_acknowledged_item_is_anothers(
+    lease: Lease, now: float, *, is_refused: bool
+) -> None:
+    assert is_claim_refused(OURS, lease, now) is is_refused
+    step = decide_ack(OURS, now, is_claim_refused=is_refused)
+    assert step is (AckStep.END if is_refused else AckStep.CLAIM)
+
+
+def test_before_an_acknowledgement_no_claim_counts_as_refused() -> None:
+    assert not is_claim_refused(READY, in_trouble(Trouble.HELD_BY_ANOTHER), LATE)
+
+
+def test_a_token_is_shown_as_missing_after_some_looks() -> None:
+    ack = NEW
+    for _ in range(LOOKS_SHOWN):
+        assert not view(ack).is_token_missing
+        ack = looked(ack, has_token=False, polled=None, now=NOW)
+    assert view(ack).is_token_missing
+
+
+def test_one_poll_has_one_time_though_two_clocks_translate_it() -> None:
+    first = looked(NEW, has_token=True, polled=NOW, now=NOW)
+    again = looked(first, has_token=True, polled=NOW + 0.01, now=NOW)
+    assert again.polled == NOW
+    assert again.next_at > NOW, "it is no news"
+
+
+def test_what_could_not_be_sent_is_tried_again_later_and_says_why() -> None:
+    later = postponed(READY, "there is no key", NOW)
+    assert decide_ack(later, NOW) is AckStep.WAIT
+    assert decide_ack(later, NOW + 1) is AckStep.SEND
+    assert view(later).message == "there is no key"
 
 
 def test_a_token_is_looked_for_slower_and_slower_and_a_new_poll_gives_time_once_more() -> None:

@@ -30,9 +30,10 @@ DUE = held(100, ttl=90)
 OVER = replace(DUE, end=End.STOPPED)
 
 
-def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, **facts: bool) -> Claimant:
+def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, delivery: str | None = None, **facts: bool) -> Claimant:
     created = NOW - timedelta(seconds=age)
-    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, **{"is_done": False} | facts)
+    stated = {"is_done": False} | facts
+    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, delivery=delivery, **stated)
 
 
 # --- Several resources for one item ------------------------------------------------------------------------------

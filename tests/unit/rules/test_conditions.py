@@ -6,8 +6,18 @@ from typing import Any
 import pytest
 
 from support.lease_samples import answered, exchange, held, refused, restored, stamp, throttled, unanswered, unsent
+from worklease.rules.acknowledging import AckVerdict, AckView
 from worklease.rules.answers import observe
-from worklease.rules.beats import edit, lapse, note_budget_short, note_unrecorded, release, stopped
+from worklease.rules.beats import (
+    edit,
+    end_unclaimed,
+    lapse,
+    note_budget_short,
+    note_unrecorded,
+    release,
+    stopped,
+    supersede,
+)
 from worklease.rules.conditions import Condition, Subject, imply, invalid
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import Conflicted, CredentialsMissing, Missing, NotReady, Outcome, Rejected, Unauthorized
@@ -56,8 +66,22 @@ HELD, SANDBOX, FINISHED, READY = Kind.LEASE_HELD, Kind.SANDBOX_READY, Kind.FINIS
 YES, NO, UNKNOWN = Verdict.TRUE, Verdict.FALSE, Verdict.UNKNOWN
 REFUSED = {"pod1": Asked(110.0, 2, "the API server is away")}
 ASKED = {"pod1": Asked(110.0)}
+ACKNOWLEDGING = AckView(AckVerdict.NONE, is_token_missing=False, message="")
 
 CASES = {
+    "it is acknowledged first": Case(situation(Lease(), ack=ACKNOWLEDGING), HELD, NO, Reason.ACKNOWLEDGING),
+    "it is not acknowledged without its token": Case(
+        situation(Lease(), ack=replace(ACKNOWLEDGING, is_token_missing=True)), HELD, NO, Reason.TOKEN_MISSING
+    ),
+    "it was acknowledged": Case(
+        situation(Lease(), ack=replace(ACKNOWLEDGING, verdict=AckVerdict.OURS)), HELD, NO, Reason.CLAIMING
+    ),
+    "another worker acknowledged it": Case(
+        situation(end_unclaimed(Lease(), "the item is starting")), HELD, NO, Reason.ACK_REFUSED
+    ),
+    "it left the queue for a later delivery": Case(
+        situation(supersede(held(), "agents/lease-2")), HELD, NO, Reason.REQUEUED
+    ),
     "a new resource claims": Case(situation(Lease()), HELD, NO, Reason.CLAIMING),
     "not acknowledged is claiming": Case(
         situation(observe(Lease(), NotReady(exchange(100), "the work item is queued"))), HELD, NO, Reason.CLAIMING
@@ -213,6 +237,9 @@ CASES = {
         situation(stopped(held()), over("Failed"), sandbox=Policy(keeps_failed=True)), SANDBOX, NO, Reason.ENDED
     ),
     "no pod yet": Case(situation(held()), SANDBOX, NO, Reason.NO_POD),
+    "an earlier pod of the session is there": Case(
+        situation(held(), sandbox=MADE, predecessor="sandbox-0"), SANDBOX, NO, Reason.PREDECESSOR_ENDING
+    ),
     "a pod is to be made": Case(situation(held(), sandbox=MADE), SANDBOX, NO, Reason.CREATING),
     "a pod is to be made once the lease is held": Case(situation(Lease(), sandbox=MADE), SANDBOX, NO, Reason.CREATING),
     "a pod is refused": Case(

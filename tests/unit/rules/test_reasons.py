@@ -62,24 +62,24 @@ def test_these_reasons_are_logged_as_warnings() -> None:
     assert {reason.value for reason in Reason if TABLE[reason].log is Severity.WARNING} == words(
         "Fenced Expired TakenOver Requeued NotFound Unauthorized CredentialsMissing Rejected InvalidSpec InDoubt"
         " QuotaExceeded AdmissionUnavailable CheckpointUnavailable Unreachable BudgetShort HeldByAnother Duplicate"
-        " FencePending DeletionRefused"
+        " FencePending DeletionRefused TokenMissing AckRefused"
     )
 
 
 def test_of_a_held_lease_only_these_reasons_make_no_warning_event_and_claiming_makes_none() -> None:
     of_lease = {reason.value: TABLE[reason].event for reason in reasons_of(Kind.LEASE_HELD)}
     assert {reason for reason, event in of_lease.items() if event is not Severity.WARNING} == words(
-        "Renewed Claiming Draining Suspended Stopped Released"
+        "Renewed Claiming Acknowledging Draining Suspended Stopped Released"
     )
-    assert {reason for reason, event in of_lease.items() if event is Severity.QUIET} == {"Claiming"}
+    assert {reason for reason, event in of_lease.items() if event is Severity.QUIET} == words("Claiming Acknowledging")
 
 
 @pytest.mark.parametrize(
     ("status", "calm"),
     [
         ("True", "Renewed Draining Suspended"),
-        ("False", "Claiming Suspended Duplicate"),
-        ("Unknown", "Claiming Suspended Duplicate"),
+        ("False", "Claiming Acknowledging Suspended Duplicate"),
+        ("Unknown", "Claiming Acknowledging Suspended Duplicate"),
     ],
 )
 def test_with_these_reasons_a_lease_is_in_no_trouble(status: str, calm: str) -> None:
@@ -92,14 +92,15 @@ def test_with_these_reasons_a_lease_is_in_no_trouble(status: str, calm: str) -> 
 def test_with_these_reasons_a_sandbox_is_in_no_trouble() -> None:
     levels = {reason: level_of(Kind.SANDBOX_READY, Verdict.FALSE, reason) for reason in (*Reason, TOMORROW)}
     assert {str(reason) for reason, level in levels.items() if level is not Level.TROUBLE} == words(
-        "NoPod Creating Restarting SchedulingGated Pending NotReady Running Succeeded Ending Ended"
+        "NoPod Creating PredecessorEnding Restarting SchedulingGated Pending NotReady Running Succeeded Ending Ended"
     )
 
 
-def test_a_lease_that_was_stopped_or_released_is_over_and_any_other_end_is_a_loss() -> None:
+def test_a_lease_that_was_stopped_or_released_or_never_ours_is_over_and_any_other_end_is_a_loss() -> None:
     levels = {end.value: row_of(end.value).level for end in End}
-    assert {end for end, level in levels.items() if level is Level.OVER} == {"Stopped", "Released"}
-    assert {end for end, level in levels.items() if level is Level.LOST} == set(levels) - {"Stopped", "Released"}
+    over = {"Stopped", "Released", "AckRefused"}
+    assert {end for end, level in levels.items() if level is Level.OVER} == over
+    assert {end for end, level in levels.items() if level is Level.LOST} == set(levels) - over
 
 
 def test_one_failure_shows_only_what_the_next_heartbeat_does_not_fix() -> None:
