@@ -8,12 +8,13 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from worklease.clocks import monotonic, wall
 from worklease.cluster.bucket_store import BucketStore
@@ -22,6 +23,7 @@ from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
 from worklease.cluster.liveness_leases import LivenessLeases
 from worklease.cluster.pods import Pods
+from worklease.cluster.pool_writes import PoolWrites
 from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
@@ -34,11 +36,17 @@ from worklease.observability import logs
 from worklease.observability.event_recorder import EventRecorder
 from worklease.observability.health import Health, ProbeResult
 from worklease.observability.metrics import FleetCollector, Metrics
+from worklease.observability.pool_metrics import PoolCollector
 from worklease.observability.server import Page, serve
-from worklease.preflight import PreflightFailed, check, check_work_api
+from worklease.pools.pool_turns import PoolClients, PoolOptions, PoolTurns
+from worklease.pools.pools import Pools
+from worklease.pools.taker import Taker, TakerClients
+from worklease.preflight import PreflightFailed, check, check_work_api, find_pools
 from worklease.process import notice_jumps, notice_suspends
+from worklease.rules.acknowledging import AckVerdict
 from worklease.rules.acts import Act, Leave
 from worklease.rules.buckets import bucket_of
+from worklease.rules.pool import PoolLease
 from worklease.settings import Settings
 from worklease.telemetry import Publisher
 from worklease.watching.bridge import Bridge
@@ -86,26 +94,38 @@ async def operate(settings: Settings) -> None:
         health.say("taking the leases over, whose records are in the checkpoint")
         clients = await _open_clients(settings, kubernetes, tenures, own, publisher=publisher, opened=opened)
         keeper = await _start_keeper(settings, clients, tenures)
-        metrics.watch(FleetCollector(keeper, tenures, clients.budget, clients.checkpoint, monotonic))
+        has_pools = await find_pools(kubernetes, settings.namespaces)
         async with asyncio.TaskGroup() as tasks:
-            holding = tasks.create_task(tenures.run(), name="tenures")
-            reporting = tasks.create_task(events.run(), name="events")
-            checkpointing = tasks.create_task(clients.checkpoint.run(), name="checkpoint")
-            noticing = tasks.create_task(notice_suspends(monotonic, keeper.wake_all), name="suspends")
-            comparing = tasks.create_task(notice_jumps(monotonic, time.time, keeper.note_jump), name="jumps")
-            looking = tasks.create_task(_look_for_work_api(clients.work_api), name="Work API")
+            background = _run_beside(tasks, clients, keeper, tenures, events)
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
+            bridge.pools = _pools(settings, clients, keeper, bridge.see_made) if has_pools else None
+            _measure(metrics, clients, keeper, bridge.pools, tenures)
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
-            writing = tasks.create_task(_write(clients.status, bridge.found), name="status")
+            background.append(tasks.create_task(_write(clients.status, bridge.found), name="status"))
             health.attend(keeper.overdue, census.awaited, tenures.obstacle)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
             _log.info("operator stopping: the next process takes the leases over")
             health.say("stopping")
-            await _end(clients, keeper, tenures, watching)
-            for task in (looking, noticing, comparing, writing, reporting, checkpointing, holding):
+            await _end(clients, keeper, bridge.pools, tenures, watching)
+            for task in background:
                 task.cancel()
+
+
+def _run_beside(
+    tasks: asyncio.TaskGroup, clients: Clients, keeper: Keeper, tenures: Tenures, events: EventRecorder
+) -> "list[asyncio.Task[None]]":
+    """Start what goes on beside the keeping of leases, until it is cancelled."""
+    jobs = {
+        "tenures": tenures.run(),
+        "events": events.run(),
+        "checkpoint": clients.checkpoint.run(),
+        "suspends": notice_suspends(monotonic, keeper.wake_all),
+        "jumps": notice_jumps(monotonic, time.time, keeper.note_jump),
+        "Work API": _look_for_work_api(clients.work_api),
+    }
+    return [tasks.create_task(job, name=name) for name, job in jobs.items()]
 
 
 def _lease_options(settings: Settings) -> LeaseOptions:
@@ -117,6 +137,58 @@ def _lease_options(settings: Settings) -> LeaseOptions:
             image=settings.proxy_image, upstream=str(settings.api_url).rstrip("/"), variables=settings.way_to_the_api()
         ),
     )
+
+
+def _pools(settings: Settings, clients: Clients, keeper: Keeper, made: Callable[[Mapping[str, Any]], None]) -> Pools:
+    """Return the keeping of pools; ``made`` passes on each WorkLease that a pool makes."""
+
+    def complete(lease: PoolLease) -> PoolLease:
+        known = keeper.acknowledgement(lease.uid)
+        is_acknowledged = lease.is_acknowledged or known in {AckVerdict.OURS, AckVerdict.OTHERS}
+        return replace(lease, is_acknowledged=is_acknowledged, is_ack_in_doubt=known is AckVerdict.IN_DOUBT)
+
+    writes, epoch, publisher = PoolWrites(clients.kubernetes), _epoch(), clients.publisher
+    taker = Taker(
+        TakerClients(
+            work_api=clients.work_api,
+            queue=clients.queue,
+            budget=clients.budget,
+            writes=writes,
+            publisher=publisher,
+        ),
+        epoch,
+        complete,
+        made,
+    )
+    turns = PoolTurns(
+        PoolClients(
+            writes=writes,
+            pods=clients.pods,
+            credentials=clients.credentials,
+            queue=clients.queue,
+            budget=clients.budget,
+            publisher=publisher,
+        ),
+        PoolOptions(credentials_secret=settings.credentials_secret, proxy=_lease_options(settings).proxy),
+        taker,
+        complete,
+        epoch,
+    )
+    return Pools(turns, writes, epoch, publisher)
+
+
+def _measure(metrics: Metrics, clients: Clients, keeper: Keeper, pools: Pools | None, tenures: Tenures) -> None:
+    """Show the state of leases and pools among the metrics."""
+    if pools is None:
+        _log.info("no pools are kept: the WorkPool CRD, or the right to list WorkPools, was not there at the start")
+    fleet = FleetCollector(keeper, tenures, clients.budget, clients.checkpoint, monotonic)
+    metrics.watch(fleet, None if pools is None else PoolCollector(pools, _epoch()))
+
+
+def _epoch() -> Callable[[], float]:
+    """Return a clock of seconds since the epoch that never steps."""
+    began = wall()
+    return lambda: began.utc.timestamp() + monotonic() - began.monotonic
 
 
 async def _look_for_work_api(work_api: WorkApi) -> None:
@@ -133,8 +205,12 @@ async def _write(status: StatusWriter, found: asyncio.Event) -> None:
     await status.run()
 
 
-async def _end(clients: Clients, keeper: Keeper, tenures: Tenures, watching: "asyncio.Task[None]") -> None:
-    """Write the last statuses and hand the leases over while beats go on, then cancel what is under way."""
+async def _end(
+    clients: Clients, keeper: Keeper, pools: Pools | None, tenures: Tenures, watching: "asyncio.Task[None]"
+) -> None:
+    """Write the last item and statuses and hand the leases over while beats go on, then cancel what is under way."""
+    if pools is not None:
+        await pools.close()
     watching.cancel()
     await asyncio.wait({watching})
     await _flush(clients.checkpoint, clients.status)

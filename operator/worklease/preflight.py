@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, assert_never
 
-from worklease.api.names import GROUP, RESOURCE_PATH
+from worklease.api.names import GROUP, POOL_PLURAL, RESOURCE_PATH
 from worklease.cluster.bucket_store import bucket_name
 from worklease.cluster.client import Done, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.polling import deadline_in, poll
@@ -105,6 +105,24 @@ async def check(
         f"the operator may not {_listed({namespace: rights})}"
         for namespace, rights in missing.items()
     )
+
+
+async def find_pools(
+    api: KubernetesApi,
+    namespaces: tuple[str, ...],
+    *,
+    timeout: float = START_TIMEOUT,  # noqa: ASYNC109 (all calls share it)
+) -> bool:
+    """Whether the cluster has WorkPools, and the operator may list them in one of the namespaces, or in all."""
+    deadline = deadline_in(timeout)
+    match await _ask(api, deadline, "GET", RESOURCE_PATH):
+        case Done(body) if any(entry.get("name") == POOL_PLURAL for entry in body.get("resources") or ()):
+            pass
+        case _:
+            return False
+    rights = [(Right("list", GROUP, POOL_PLURAL), namespace) for namespace in namespaces or (None,)]
+    granted = await asyncio.gather(*(_is_granted(api, deadline, right, namespace) for right, namespace in rights))
+    return any(granted)
 
 
 def _listed(missing: Mapping[str | None, Sequence[Right]]) -> str:

@@ -28,6 +28,19 @@ class About(NamedTuple):
         return f"namespace={self.namespace} name={self.name} environment={self.environment_id} work={self.work_id}"
 
 
+class AboutPool(NamedTuple):
+    """The pool that an event is about, and its environment."""
+
+    namespace: str
+    name: str
+    uid: str
+    environment_id: str
+
+    def __str__(self) -> str:
+        """Return them as a log line names them."""
+        return f"namespace={self.namespace} pool={self.name} environment={self.environment_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class BeatEnded:
     """A beat was sent and has ended. Its times are seconds."""
@@ -252,6 +265,76 @@ class LoopLagged:
     seconds: float
 
 
+class PollResult(StrEnum):
+    """What a poll brought."""
+
+    ITEM = "item"
+    EMPTY = "empty"
+    REFUSED = "refused"
+    THROTTLED = "throttled"
+    UNANSWERED = "unanswered"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPolled:
+    """A poll for a pool has ended."""
+
+    about: AboutPool
+    result: PollResult
+
+
+class ItemResult(StrEnum):
+    """What became of an item that a poll brought."""
+
+    TAKEN = "taken"
+    """Its WorkLease and its token are in Kubernetes."""
+    REFUSED = "refused"
+    """No sandbox can work on it, and it was stopped."""
+    LEFT = "left"
+    """It stays in the queue, and is offered again."""
+    NOT_WRITTEN = "not_written"
+    """Kubernetes did not take all of it. Nothing left the queue, and the next poll that brings it goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemHandled:
+    """A pool is done with an item that a poll brought."""
+
+    about: AboutPool
+    work_id: str
+    result: ItemResult
+    message: str
+    """Why, where it was not taken; else the WorkLease."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChanged:
+    """The reason of a pool's conditions has changed."""
+
+    about: AboutPool
+    reason: str
+    message: str
+    is_warning: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSandboxStarted:
+    """A sandbox of a pool was ready for the first time, so many seconds after the poll that brought its item."""
+
+    about: AboutPool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGone:
+    """A pool is not kept any more."""
+
+    about: AboutPool
+
+
+PoolEvent = PoolPolled | ItemHandled | PoolChanged | PoolSandboxStarted | PoolGone
+"""What happens to a pool."""
+
 SandboxEvent = (
     SandboxMade
     | SandboxEnded
@@ -286,6 +369,7 @@ TelemetryEvent = (
     | PodIgnored
     | StopEnded
     | Orphaned
+    | PoolEvent
 )
 Listener = Callable[[TelemetryEvent], None]
 

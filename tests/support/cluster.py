@@ -17,6 +17,7 @@ ALL_CUSTOM_RESOURCES = CUSTOM_RESOURCES.parent
 # Pods are created only once the namespace's default service account exists; its controller takes milliseconds.
 SERVICE_ACCOUNT_SECONDS = 30.0
 WORKLEASES = "/apis/worklease.dev/v1alpha1/namespaces/{}/workleases"
+WORKPOOLS = "/apis/worklease.dev/v1alpha1/namespaces/{}/workpools"
 OPENAPI = "/openapi/v3/apis/worklease.dev/v1alpha1"
 OPENAPI_SECONDS = 60.0  # it takes a second or two
 ESTABLISHED_TIMEOUT = "--timeout=30s"  # usually 50 ms
@@ -70,16 +71,19 @@ def path_of(namespace: str, kind: str) -> str:
     """Return the path of the objects of a kind in a namespace."""
     if kind == "WorkLease":
         return WORKLEASES.format(namespace)
+    if kind == "WorkPool":
+        return WORKPOOLS.format(namespace)
     return f"/api/v1/namespaces/{namespace}/{kind.lower()}s"
 
 
 def remove_namespace(plane: ControlPlane, name: str) -> None:
-    """Delete a namespace whose WorkLeases have no operator any more, without waiting for its end.
+    """Delete a namespace whose WorkLeases and WorkPools have no operator any more, without waiting for its end.
 
     Their finalizers are removed first. Otherwise the API server retries the deletion every few seconds.
     """
-    leases, body = WORKLEASES.format(name), {"metadata": {"finalizers": None}}
-    for lease in (plane.get(leases) or {"items": ()})["items"]:
-        path = f"{leases}/{lease['metadata']['name']}"
-        plane.request("PATCH", path, body, content_type="application/merge-patch+json")
+    body = {"metadata": {"finalizers": None}}
+    for objects in (WORKPOOLS.format(name), WORKLEASES.format(name)):
+        for each in (plane.get(objects) or {"items": ()})["items"]:
+            path = f"{objects}/{each['metadata']['name']}"
+            plane.request("PATCH", path, body, content_type="application/merge-patch+json")
     plane.demand("DELETE", f"/api/v1/namespaces/{name}")

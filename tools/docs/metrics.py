@@ -11,7 +11,13 @@ from typing import Any, Final, cast
 
 from prometheus_client import Metric
 
+from worklease.api.pool_models import WorkPool
 from worklease.observability.metrics import FleetCollector, Metrics
+from worklease.observability.pool_metrics import PoolCollector
+from worklease.pools.kept_pool import KeptPool
+from worklease.rules.pool_reasons import PoolReason
+from worklease.rules.queue import QueueNumbers
+from worklease.telemetry import ItemHandled, ItemResult, PollResult, PoolPolled, PoolSandboxStarted
 
 LONGEST_LIST: Final = 8
 """Values of a label that are listed at most; for a longer list the page says where it is."""
@@ -21,8 +27,9 @@ HEAD: Final = """\
 # Metrics
 
 The operator serves these metrics at `/metrics`, in the Prometheus text format. Labels have closed sets of values, and
-each series exists from the start, at zero. No metric has a lease's name: `worklease status` and the resources show
-single leases. `Other` counts values that are not in the set, such as a reason that is newer than this operator.
+each series exists from the start, at zero; those of a pool, from its first poll to its end. No metric has a lease's
+name: `worklease status` and the resources show single leases. `Other` counts values that are not in the set, such as a
+reason that is newer than this operator.
 
 The chart has a ServiceMonitor, a PodMonitor, [alerts with a runbook each](runbooks/README.md) and a Grafana
 dashboard, all off by default (`metrics.*` in its values). The dashboard's main panels, drawn from a real run:
@@ -63,9 +70,22 @@ class _Idle:
 def families() -> list[Metric]:
     """Return the operator's own metrics, without any lease."""
     metrics, idle = Metrics(), cast("Any", _Idle())
-    metrics.watch(FleetCollector(idle, idle, idle, idle, lambda: 0.0))
+    metrics.watch(FleetCollector(idle, idle, idle, idle, lambda: 0.0), PoolCollector([_pool()], lambda: 0.0))
+    for polled in PollResult:
+        metrics.listen(PoolPolled(_pool().about, polled))
+    for handled in ItemResult:
+        metrics.listen(ItemHandled(_pool().about, "", handled, ""))
+    metrics.listen(PoolSandboxStarted(_pool().about, 0.0))
     asyncio.run(metrics.page())
     return [family for family in metrics.registry.collect() if family.name.startswith("worklease_")]
+
+
+def _pool() -> KeptPool:
+    """Return a pool that has every series."""
+    metadata = {"name": "a", "namespace": "a", "uid": "a", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    kept = KeptPool(resource=WorkPool.parse({"metadata": metadata, "spec": {"environmentID": "a", "maxConcurrent": 1}}))
+    kept.published.reason, kept.upkeep.queue = PoolReason.POLLING, QueueNumbers(0, 0, None, None)
+    return kept
 
 
 def names() -> list[str]:

@@ -6,7 +6,7 @@ Must not decide anything about a lease, and must not call anybody.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
@@ -224,7 +224,9 @@ class WorkLeaseSpec(CommonLeaseSpec):
 
     def policy(self) -> Policy | None:
         """What this asks of the sandbox; None where it asks for none."""
-        return self.sandbox.policy() if self.sandbox is not None else None
+        if self.sandbox is None:
+            return None
+        return replace(self.sandbox.policy(), releases_unstarted=self.delivery is not None)
 
     @model_validator(mode="after")
     def _labels_are_of_this_item(self) -> Self:

@@ -57,6 +57,9 @@ FINALIZER: Final = f"{GROUP}/lease"
 TIMER_FINALIZER: Final = f"{GROUP}/timer"
 """The finalizer that Kopf's timers force. It is Kopf's, so it has another name than the operator's own."""
 
+POOL_FINALIZER: Final = f"{GROUP}/pool"
+"""The operator's finalizer on a WorkPool: its leases end first, by its deletion policy."""
+
 CONTROLLER: Final = f"{GROUP}/operator"
 """The controller that events report."""
 
@@ -86,6 +89,28 @@ class Reference(NamedTuple):
     def path(self) -> str:
         """The object's path in the API."""
         return f"{workleases_path(self.namespace)}/{self.name}"
+
+
+class PoolReference(NamedTuple):
+    """One very pool: the uid keeps a write from a successor of the same name."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def path(self) -> str:
+        """The pool's path in the API."""
+        return f"{workpools_path(self.namespace)}/{self.name}"
+
+
+def workpools_path(namespace: str | None) -> str:
+    """Return the path of a namespace's WorkPools; None: of those in all namespaces."""
+    return (
+        f"{RESOURCE_PATH}/{POOL_PLURAL}"
+        if namespace is None
+        else (f"{RESOURCE_PATH}/namespaces/{namespace}/{POOL_PLURAL}")
+    )
 
 
 def workleases_path(namespace: str | None) -> str:

@@ -7,7 +7,7 @@ added by whoever has it; whether its Secret is there too. Must not decide anythi
 from collections.abc import Mapping
 from typing import Any, Final
 
-from worklease.api.models import InvalidResource, WorkLease
+from worklease.api.models import InvalidResource, StatusCondition, WorkLease
 from worklease.api.names import (
     DELIVERIES_ANNOTATION,
     POOL_LABEL,
@@ -15,7 +15,8 @@ from worklease.api.names import (
     SESSION_LABEL,
     TEMPLATE_ANNOTATION,
 )
-from worklease.rules.pool import PoolLease, stage_of
+from worklease.rules.breaker import BreakerCause
+from worklease.rules.pool import PoolLease, StartFailure, stage_of
 from worklease.rules.reasons import Kind, Reason, Verdict
 
 WAITING: Final = frozenset({"PredecessorEnding", "VolumeBusy"})
@@ -26,6 +27,32 @@ MOST_DIGITS: Final = 9
 
 FAILED: Final = "Failed"
 """The phase of a pod that failed (Kubernetes API)."""
+
+
+_NOT_STARTED: Final = frozenset(
+    {
+        Reason.IMAGE_PULL_FAILED,
+        Reason.CONFIG_ERROR,
+        Reason.CRASH_LOOP,
+        Reason.CREATION_REFUSED,
+        Reason.START_DEADLINE_EXCEEDED,
+    }
+)
+"""The reasons of ``SandboxReady`` that say that a sandbox does not start, long before its deadline."""
+
+_NO_ROOM: Final = frozenset({Reason.QUOTA_EXCEEDED, Reason.ADMISSION_UNAVAILABLE, Reason.INVALID_SPEC})
+"""The reasons with which the cluster refuses a pod, before or after the claim."""
+
+
+def _start_failure(held: StatusCondition | None, ready: StatusCondition | None) -> StartFailure | None:
+    for said in (held, ready):
+        if said is None or said.status.value == Verdict.TRUE:
+            continue
+        if said.reason in _NO_ROOM:
+            return StartFailure(BreakerCause.NO_ROOM, f"{said.reason}: {said.message}")
+        if said is ready and said.reason in _NOT_STARTED:
+            return StartFailure(BreakerCause.NOT_STARTED, f"{said.reason}: {said.message}")
+    return None
 
 
 def pool_of(body: Mapping[str, Any]) -> str | None:
@@ -77,6 +104,7 @@ def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
         has_failed=is_finished and is_failed_pod and has_run,
         has_succeeded=is_finished and was_stopped and not is_failed_pod,
         template=annotations.get(TEMPLATE_ANNOTATION) or "",
+        failure=None if is_finished else _start_failure(held, ready),
     )
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.api.names import POOL_LABEL, Reference, workleases_path
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.api.names import POOL_FINALIZER, POOL_LABEL, PoolReference, Reference, workleases_path
+from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.paging import list_pages
 from worklease.cluster.pool_objects import is_of_a_lease
 
@@ -53,7 +53,7 @@ class PoolWrites:
     """The writes, one by one; each is guarded so that it touches the object that it means."""
 
     def __init__(self, api: KubernetesApi) -> None:
-        self._api = api
+        self.api = self._api = api
 
     async def list_leases(self, namespace: str, pool: str) -> list[Mapping[str, Any]] | NotDone:
         """Return all WorkLeases of a pool, as they are now: the list is not served from a cache."""
@@ -136,13 +136,87 @@ class PoolWrites:
             case reply:
                 assert_never(reply)
 
-    async def _end(self, lease: Reference, options: Mapping[str, Any]) -> Done | Gone | NotDone:
-        match await self._api.call("DELETE", lease.path, body=options):
-            case Done() as done:
-                return done
+    async def read_lease(self, lease: Reference) -> Mapping[str, Any] | Gone | NotDone:
+        """Return a WorkLease as it is now; one of its name with another uid is another one."""
+        match await self._api.call("GET", lease.path):
+            case Done(body):
+                return body if (body.get("metadata") or {}).get("uid") == lease.uid else Gone()
+            case Refused() as refused if refused.is_absence:
+                return Gone()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    async def delete_token(self, lease: Reference) -> Gone | NotDone:
+        """Delete the Secret of a WorkLease's token; one of that name that is not this lease's stays."""
+        path = f"/api/v1/namespaces/{lease.namespace}/secrets/{lease.name}"
+        read = await self._api.call("GET", path)
+        if not isinstance(read, Done):
+            is_absent = isinstance(read, Refused) and read.is_absence
+            return Gone() if is_absent else NotDone(read.message)
+        metadata = read.body.get("metadata") or {}
+        if all(owner.get("uid") != lease.uid for owner in metadata.get("ownerReferences") or ()):
+            return Gone()
+        match await self._api.call("DELETE", path, body={"preconditions": {"uid": metadata.get("uid")}}):
+            case Done():
+                return Gone()
             case Refused() as refused if refused.is_absence or refused.is_by_uid:
                 return Gone()
             case Refused(_, message) | NoAnswer(message):
                 return NotDone(message)
             case reply:
                 assert_never(reply)
+
+    async def try_lease(self, body: Mapping[str, Any]) -> Done | Refused | NoAnswer:
+        """Ask whether a WorkLease would be made, and what it would be; none is (``dryRun=All``)."""
+        path = workleases_path(body["metadata"]["namespace"])
+        return await self._api.call("POST", path, query={"dryRun": "All"}, body=body)
+
+    # --- The pool itself ---------------------------------------------------------------------------------------
+
+    async def read_pool(self, pool: PoolReference) -> Mapping[str, Any] | Gone | NotDone:
+        """Return a pool as it is now; one of its name with another uid is another one."""
+        match await self._api.call("GET", pool.path):
+            case Done(body):
+                return body if (body.get("metadata") or {}).get("uid") == pool.uid else Gone()
+            case Refused() as refused if refused.is_absence:
+                return Gone()
+            case Refused(_, message) | NoAnswer(message):
+                return NotDone(message)
+            case reply:
+                assert_never(reply)
+
+    async def write_status(self, pool: PoolReference, status: Mapping[str, Any]) -> Done | Gone | NotDone:
+        """Write a pool's status."""
+        body = {"metadata": {"uid": pool.uid}, "status": status}
+        return _said(await self._api.call("PATCH", f"{pool.path}/status", body=body, patch=PatchType.MERGE))
+
+    async def set_finalizer(self, pool: PoolReference, *, wanted: bool) -> Done | Gone | NotDone:
+        """Put the operator's finalizer on a pool, or take it away; others' stay."""
+        read = await self.read_pool(pool)
+        if isinstance(read, Gone | NotDone):
+            return read
+        metadata = read["metadata"]
+        present = list(metadata.get("finalizers") or ())
+        if (POOL_FINALIZER in present) is wanted:
+            return Done(read)
+        finalizers = [*present, POOL_FINALIZER] if wanted else [name for name in present if name != POOL_FINALIZER]
+        guard = {"uid": pool.uid, "resourceVersion": metadata["resourceVersion"]}
+        body = {"metadata": guard | {"finalizers": finalizers}}
+        return _said(await self._api.call("PATCH", pool.path, body=body, patch=PatchType.MERGE))
+
+    async def _end(self, lease: Reference, options: Mapping[str, Any]) -> Done | Gone | NotDone:
+        return _said(await self._api.call("DELETE", lease.path, body=options))
+
+
+def _said(reply: Reply) -> Done | Gone | NotDone:
+    match reply:
+        case Done():
+            return reply
+        case Refused() as refused if refused.is_absence or refused.is_by_uid:
+            return Gone()
+        case Refused(_, message) | NoAnswer(message):
+            return NotDone(message)
+        case _:
+            assert_never(reply)

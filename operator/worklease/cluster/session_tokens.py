@@ -25,6 +25,8 @@ class NoToken:
     """It is not there, or could not be read, and why."""
 
     message: str
+    is_sure: bool = True
+    """Whether the API server said so; else it may be there."""
 
 
 async def look_for_token(api: KubernetesApi, namespace: str, name: str) -> TokenFound | NoToken:
@@ -35,7 +37,7 @@ async def look_for_token(api: KubernetesApi, namespace: str, name: str) -> Token
         case Refused() as refused if refused.is_absence:
             return NoToken(f"Secret {namespace}/{name} does not exist: create it with the key {SESSIONS_TOKEN}")
         case Refused(_, message) | NoAnswer(message):
-            return NoToken(f"Secret {namespace}/{name} could not be read: {message}")
+            return NoToken(f"Secret {namespace}/{name} could not be read: {message}", is_sure=False)
         case reply:
             assert_never(reply)
 

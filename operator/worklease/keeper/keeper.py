@@ -16,6 +16,7 @@ from worklease.api.names import FINALIZER, Reference, pod_address
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.status_writer import Urgency
+from worklease.keeper import record
 from worklease.keeper.calls import Clients
 from worklease.keeper.fleet import Fleet
 from worklease.keeper.kept import Kept, LeaseOptions
@@ -23,6 +24,7 @@ from worklease.keeper.others import Other, left, read_other
 from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.resume import resume, without_status
 from worklease.keeper.turns import Turns
+from worklease.rules.acknowledging import AckVerdict
 from worklease.rules.buckets import bucket_of
 from worklease.rules.clock_error import jumped
 from worklease.rules.conditions import invalid
@@ -299,6 +301,18 @@ class Keeper:
         """Return by how many seconds the most overdue of all turns is late."""
         next_turn = min((kept.turn.due for kept in self._fleet), default=math.inf)
         return max(0.0, asyncio.get_running_loop().time() - min(next_turn, self._turns.due))
+
+    def acknowledgement(self, uid: str) -> AckVerdict | None:
+        """Return what is known of a resource's acknowledgement, by this process or an earlier one; None: nothing."""
+        kept = self._fleet.get(uid)
+        if kept is None:
+            found = record.read(self._clients.checkpoint.recall(uid))
+            if found is None:
+                return None
+            return AckVerdict.OURS if found.ack is None else found.ack[0]
+        if kept.lease.sent is not None:
+            return AckVerdict.OURS
+        return None if kept.calls.ack is None else kept.calls.ack.verdict
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Return each kept lease, and the reason of its ``LeaseHeld`` as it was last published."""

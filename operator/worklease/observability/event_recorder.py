@@ -21,6 +21,7 @@ from worklease.rules.pods import Cause
 from worklease.rules.reasons import Kind, Reason, Severity, Verdict, row_of
 from worklease.telemetry import (
     About,
+    AboutPool,
     BeatEnded,
     BucketMoved,
     CallRefused,
@@ -28,6 +29,8 @@ from worklease.telemetry import (
     DeletionAsked,
     DeletionRefused,
     DrainNotAnnounced,
+    ItemHandled,
+    ItemResult,
     KopfEnded,
     LeaseAdopted,
     LeaseEnded,
@@ -35,6 +38,10 @@ from worklease.telemetry import (
     LoopLagged,
     Orphaned,
     PodIgnored,
+    PoolChanged,
+    PoolGone,
+    PoolPolled,
+    PoolSandboxStarted,
     SandboxEnded,
     SandboxGone,
     SandboxMade,
@@ -81,7 +88,7 @@ class _Queued:
 class KubernetesEvent:
     """One Kubernetes event, without its times and its object."""
 
-    about: About
+    about: About | AboutPool
     reason: str
     action: str
     note: str
@@ -122,10 +129,35 @@ def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
             return KubernetesEvent(about, "Orphaned", "Release", message, is_warning=True)
         case BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite():
             return None
-        case BucketMoved() | LeaseTakenOver() | StopEnded() | TurnGiven():
+        case (
+            BucketMoved()
+            | LeaseTakenOver()
+            | StopEnded()
+            | TurnGiven()
+            | PoolPolled()
+            | PoolSandboxStarted()
+            | PoolGone()
+        ):
             return None
+        case PoolChanged(about, reason, message, is_warning):
+            return KubernetesEvent(about, reason, "Poll", message, is_warning=is_warning)
+        case ItemHandled(about, work_id, result, message):
+            return _of_item(about, work_id, result, message)
         case _:
             assert_never(event)
+
+
+def _of_item(about: AboutPool, work_id: str, result: ItemResult, message: str) -> KubernetesEvent | None:
+    match result:
+        case ItemResult.TAKEN:
+            return KubernetesEvent(about, "ItemTaken", "Take", f"Work item {work_id} has WorkLease {message}.")
+        case ItemResult.REFUSED:
+            note = f"Work item {work_id} is not worked on: {message}"
+            return KubernetesEvent(about, "ItemRefused", "Refuse", note, is_warning=True)
+        case ItemResult.LEFT | ItemResult.NOT_WRITTEN:
+            return None
+        case _:
+            assert_never(result)
 
 
 def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:
@@ -257,7 +289,7 @@ class EventRecorder:
             "note": _cut(event.note),
             "regarding": {
                 "apiVersion": "worklease.dev/v1alpha1",
-                "kind": "WorkLease",
+                "kind": "WorkPool" if isinstance(about, AboutPool) else "WorkLease",
                 "namespace": about.namespace,
                 "name": about.name,
                 "uid": about.uid,

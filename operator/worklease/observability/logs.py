@@ -66,6 +66,11 @@ def listen(event: telemetry.TelemetryEvent) -> None:
             _log_condition(event)
         case telemetry.ConditionChanged():
             pass
+        case telemetry.PoolChanged(about, reason, message, is_warning):
+            level = logging.WARNING if is_warning else logging.INFO
+            _line(level, "pool %s reason=%s: %s", about, reason, message, reason=reason)
+        case telemetry.PoolPolled() | telemetry.ItemHandled() | telemetry.PoolSandboxStarted() | telemetry.PoolGone():
+            pass  # polls are many; what became of an item is logged where it is known in full
         case telemetry.LeaseAdopted(about, rule):
             _line(logging.INFO, "lease adopted %s rule=%s", about, rule.value, rule=rule.value)
         case _:

@@ -32,6 +32,7 @@ from worklease import telemetry
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.tenures import Tenures
+from worklease.observability.pool_metrics import PoolCollector, PoolMetrics
 from worklease.observability.server import Page
 from worklease.rules import deadlines, outcomes
 from worklease.rules.lease import Adoption, End, Lease
@@ -86,6 +87,7 @@ class Metrics:
         self._leases = _Leases(registry)
         self._sandboxes = _Sandboxes(registry)
         self._buckets = _Buckets(registry)
+        self._pools = PoolMetrics(registry)
         self._budget_turns = _bound(
             _counter(
                 registry,
@@ -144,13 +146,19 @@ class Metrics:
                 self._buckets.count(event)
             case telemetry.ConditionChanged() | telemetry.LeaseAdopted() | telemetry.LeaseEnded():
                 self._leases.count(event)
+            case telemetry.PoolPolled() | telemetry.ItemHandled() | telemetry.PoolChanged():
+                self._pools.count(event)
+            case telemetry.PoolSandboxStarted() | telemetry.PoolGone():
+                self._pools.count(event)
             case _:
                 self._sandboxes.count(event)
 
-    def watch(self, fleet: "FleetCollector") -> None:
-        """Show the state of a fleet as well."""
+    def watch(self, fleet: "FleetCollector", pools: PoolCollector | None = None) -> None:
+        """Show the state of a fleet as well, and of the pools."""
         self._fleet = fleet
         self.registry.register(fleet)
+        if pools is not None:
+            self.registry.register(pools)
 
     async def page(self) -> Page:
         """Count the fleet, and return the metrics in the text format."""

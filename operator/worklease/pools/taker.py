@@ -6,12 +6,11 @@ acknowledges: the WorkLease's own turns do that, once the token is there. Must n
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from math import inf
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 from pydantic import SecretStr
 
@@ -34,7 +33,9 @@ from worklease.rules.pool import (
     may_take,
 )
 from worklease.rules.pool_items import LeaveItem, Make, RefuseItem
-from worklease.rules.queue import CallFailed, NothingQueued, QueuedItem
+from worklease.rules.queue import CallFailed, NothingQueued, QueuedItem, QueueFailure
+from worklease.rules.words import one_line
+from worklease.telemetry import SILENT, ItemHandled, ItemResult, PollResult, PoolPolled, Publisher
 from worklease.work_api.budget import Budget, BudgetRequest, CallClass, Rank
 from worklease.work_api.client import StopAcknowledged, WorkApi, WorkItem
 from worklease.work_api.queue import Polled, QueueCalls, work_secret
@@ -43,22 +44,13 @@ POLL_TIMEOUT: Final = 11.0
 """Seconds for a poll: the second for which the server may hold it, and as long as any other call."""
 
 STOP_TIMEOUT: Final = 10.0
+"""Seconds for a stop, as for any other call."""
+
+TERMINATING: Final = "being terminated"
+"""The API server's words where a namespace is being deleted: nothing is made in it any more."""
 
 _log = logging.getLogger(__name__)
 _chance: Final = random.SystemRandom()
-
-
-class ItemResult(StrEnum):
-    """What became of an item that a poll brought."""
-
-    TAKEN = "taken"
-    """Its WorkLease and its token are in Kubernetes."""
-    REFUSED = "refused"
-    """No sandbox can work on it, and it was stopped."""
-    LEFT = "left"
-    """It stays in the queue, and is offered again."""
-    NOT_WRITTEN = "not-written"
-    """Kubernetes did not take all of it. Nothing left the queue, and the next poll that brings it goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +61,25 @@ class TakerClients:
     queue: QueueCalls
     budget: Budget
     writes: PoolWrites
+    publisher: Publisher = SILENT
 
 
 def _as_it_is(lease: PoolLease) -> PoolLease:
     return lease
+
+
+def _to_nobody(_: Mapping[str, Any]) -> None:
+    return None
+
+
+_RESULT_OF: Final[Mapping[QueueFailure, PollResult]] = {
+    QueueFailure.UNAUTHORIZED: PollResult.REFUSED,
+    QueueFailure.REJECTED: PollResult.REFUSED,
+    QueueFailure.NOT_FOUND: PollResult.REFUSED,
+    QueueFailure.THROTTLED: PollResult.THROTTLED,
+    QueueFailure.UNANSWERED: PollResult.UNANSWERED,
+    QueueFailure.UNSENT: PollResult.UNANSWERED,
+}
 
 
 class Taker:
@@ -83,9 +90,14 @@ class Taker:
         clients: TakerClients,
         clock: Callable[[], float],
         complete: Callable[[PoolLease], PoolLease] = _as_it_is,
+        made: Callable[[Mapping[str, Any]], None] = _to_nobody,
     ) -> None:
-        """``complete`` adds what the memory and the checkpoint know of a lease's acknowledgement."""
+        """``complete`` adds what the memory and the checkpoint know of a lease's acknowledgement.
+
+        ``made`` is told of each WorkLease that was made, before a watch reports it.
+        """
         self._clients = clients
+        self._made = made
         self._clock = clock
         self._complete = complete
 
@@ -103,7 +115,7 @@ class Taker:
             found = await self._send(kept, key)
             if found is None:
                 return None
-            kept.is_item_in_hand = True
+            kept.is_item_in_hand, kept.last_item = True, self._clock()
             return await self._take(kept, found, key, sent)
         finally:
             kept.is_poll_in_flight = kept.is_item_in_hand = False
@@ -125,13 +137,18 @@ class Taker:
         rest = _chance.uniform(SHORTEST_REST, LONGEST_REST)
         is_empty = isinstance(outcome, NothingQueued)
         kept.polls = after_poll(kept.polls, failed, is_empty=is_empty, rest=rest, now=self._clock())
+        kept.last_poll = self._clock()
+        result = PollResult.EMPTY if is_empty else PollResult.ITEM
+        if failed is not None:
+            result = _RESULT_OF[failed.failure]
+        self._clients.publisher.publish(PoolPolled(kept.about, result))
         return outcome if isinstance(outcome, Polled) else None
 
     async def _take(self, kept: KeptPool, polled: Polled, key: SecretStr, sent: float) -> ItemResult:
         """Check an item, and write it or leave it."""
         spec, now = kept.resource.spec, self._clock()
         if not may_take(kept.state(), now):
-            return ItemResult.LEFT
+            return self._told(kept, polled.item, ItemResult.LEFT, "the pool takes nothing any more")
         if spec.require_token:
             pause = float(spec.limits.pause_seconds)
             is_there = polled.token is not None
@@ -147,11 +164,9 @@ class Taker:
         )
         match plan:
             case LeaveItem(message):
-                self._tell(kept, polled.item, message)
-                return ItemResult.LEFT
+                return self._told(kept, polled.item, ItemResult.LEFT, message)
             case RefuseItem(_, message):
-                self._tell(kept, polled.item, message)
-                return await self._refuse(kept, polled.item, key)
+                return await self._refuse(kept, polled.item, key, message)
             case Make():
                 return await self._write(kept, polled, plan, sent)
             case _:
@@ -170,17 +185,18 @@ class Taker:
             )
             lease = await self._lease(kept, polled, plan)
         if lease is None:
-            return ItemResult.NOT_WRITTEN
+            return self._told(kept, polled.item, ItemResult.NOT_WRITTEN, kept.problem_of_writes)
+        kept.taken[lease.uid] = kept.last_item
         if polled.token is None:
-            return ItemResult.TAKEN
+            return self._told(kept, polled.item, ItemResult.TAKEN, lease.name)
         reference = Reference(kept.resource.namespace, lease.name, lease.uid)
         at = datetime.fromtimestamp(sent, UTC)
         body = secret_body(reference, kept.resource.name, polled.token, work_secret(polled.token), at)
         written = await self._clients.writes.write_token(body)
         if isinstance(written, Done):
-            return ItemResult.TAKEN
-        self._tell(kept, polled.item, written.message)
-        return ItemResult.NOT_WRITTEN
+            kept.tokens[lease.uid] = sent
+            return self._told(kept, polled.item, ItemResult.TAKEN, lease.name)
+        return self._told(kept, polled.item, ItemResult.NOT_WRITTEN, written.message)
 
     async def _lease(self, kept: KeptPool, polled: Polled, plan: Make) -> PoolLease | None:
         """Make the lease of a plan; return what has its name now, None if that is not known."""
@@ -190,30 +206,33 @@ class Taker:
         match made:
             case LeaseMade(shown) | LeaseExists(shown):
                 lease = read_pool_lease(shown)
+                kept.kubernetes_answers = True
                 if pool_of(shown) != kept.resource.name:
                     # By chance, or by intent: it is no lease of this pool, and takes none of its places.
                     kept.census = kept.census.not_created(plan.name)
                     return replace(lease, is_acknowledged=True)
                 kept.census = kept.census.answered(lease)
+                self._made(shown)
                 return self._complete(lease)
             case LeaseNotMade(message):
                 kept.census = kept.census.not_created(plan.name)
+                kept.is_namespace_ending = kept.is_namespace_ending or TERMINATING in message
             case LeaseMaybeMade(message):
                 kept.census = kept.census.unanswered(plan.name, self._clock())
+                kept.kubernetes_answers = False
             case _:
                 assert_never(made)
-        self._tell(kept, polled.item, message)
+        kept.problem_of_writes = message
         return None
 
-    async def _refuse(self, kept: KeptPool, item: QueuedItem, key: SecretStr) -> ItemResult:
+    async def _refuse(self, kept: KeptPool, item: QueuedItem, key: SecretStr, why: str) -> ItemResult:
         """Stop an item by force, which nobody works on."""
         await self._clients.budget.turn(self._request(kept, key, Rank.FIRST))
         address = WorkItem(item.environment_id, item.id, key)
         outcome = await self._clients.work_api.stop(address, force=True, timeout=STOP_TIMEOUT)
         if isinstance(outcome, StopAcknowledged):
-            return ItemResult.REFUSED
-        self._tell(kept, item, outcome.message)
-        return ItemResult.LEFT
+            return self._told(kept, item, ItemResult.REFUSED, why)
+        return self._told(kept, item, ItemResult.LEFT, f"{why}, and its stop failed: {outcome.message}")
 
     def _request(self, kept: KeptPool, key: SecretStr, rank: Rank) -> BudgetRequest:
         kind = CallClass.READING if rank is Rank.LAST else CallClass.CREATING
@@ -221,7 +240,11 @@ class Taker:
         payer = key.get_secret_value()
         return BudgetRequest(key=name, rank=rank, fence=inf, end=inf, urgent=inf, payer=payer, kind=kind)
 
-    def _tell(self, kept: KeptPool, item: QueuedItem, message: str) -> None:
-        pool = kept.resource
+    def _told(self, kept: KeptPool, item: QueuedItem, result: ItemResult, message: str) -> ItemResult:
+        """Publish what became of an item, and return it."""
         # An id comes from outside: its escape sequences must not get into a log.
-        _log.warning("item not taken namespace=%s pool=%s work=%r: %s", pool.namespace, pool.name, item.id, message)
+        work_id = one_line(item.id)
+        level = logging.INFO if result is ItemResult.TAKEN else logging.WARNING
+        _log.log(level, "item %s %s work=%s: %s", result.value, kept.about, work_id, message)
+        self._clients.publisher.publish(ItemHandled(kept.about, work_id, result, message))
+        return result

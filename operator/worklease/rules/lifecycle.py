@@ -28,6 +28,7 @@ from worklease.rules.situation import (
     forgive,
     forgiven_at,
     is_running,
+    is_unstarted,
     leaving,
     lost,
     may_run,
@@ -244,7 +245,8 @@ def _act_upon(situation: Situation, ending: Ending, now: float) -> Plan:
         case OnFailure.RESTART:
             return Plan((Restart(_next_attempt(situation, ending, now)),))
         case OnFailure.RELEASE:
-            return Plan((Release(f"heartbeats stop, as {_ASKED_BY[ending.follows]}; the lease lapses"),))
+            why = "the sandbox never ran" if is_unstarted(situation, ending) else f"as {_ASKED_BY[ending.follows]}"
+            return Plan((Release(f"heartbeats stop, {why}; the lease lapses"),))
         case OnFailure.STOP:
             return _stop_sandbox(situation, now)
         case _:

@@ -69,6 +69,14 @@ class Stage(Enum):
     ENDING = auto()
 
 
+@dataclass(frozen=True, slots=True)
+class StartFailure:
+    """Why a sandbox does not start: which of the breaker's causes, and in words."""
+
+    cause: BreakerCause
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLease:
     """A WorkLease of the pool, as the cluster shows it."""
@@ -101,6 +109,8 @@ class PoolLease:
     has_succeeded: bool = False
     template: str = ""
     """The pod template that it was made from, as a digest."""
+    failure: StartFailure | None = None
+    """Why its sandbox does not start, as its status says; None: nothing says so."""
 
     @property
     def counts(self) -> bool:

@@ -74,6 +74,8 @@ class Policy:
     """None: the resource does not say."""
     max_disruptions: int = 10
     keeps_failed: bool = False
+    releases_unstarted: bool = False
+    """Whether an item whose sandbox never ran goes back to the queue, whatever ``on_failure`` says: a pool's does."""
 
     @property
     def on_disruption(self) -> OnFailure:
@@ -310,6 +312,8 @@ def consequence(situation: Situation, ending: Ending) -> OnFailure:
     """Return what happens to the item of a sandbox that ended: no more restarts than the resource allows."""
     policy, attempt = situation.sandbox or Policy(), situation.attempt
     match ending.follows:
+        case Follows.ON_FAILURE if is_unstarted(situation, ending):
+            return OnFailure.RELEASE
         case Follows.ON_FAILURE:
             return _bounded(policy.on_failure, attempt.restarts, policy.max_restarts)
         case Follows.ON_DISRUPTION:
@@ -320,6 +324,14 @@ def consequence(situation: Situation, ending: Ending) -> OnFailure:
             return OnFailure.RELEASE
         case _:
             assert_never(ending.follows)
+
+
+def is_unstarted(situation: Situation, ending: Ending) -> bool:
+    """Whether an item is released because its sandbox never ran: that says nothing about the item."""
+    policy = situation.sandbox
+    if policy is None or not policy.releases_unstarted or ending.cause is not Cause.NOT_STARTED:
+        return False
+    return not any(pod.has_started or pod.has_run or pod.had_run for pod in current(situation))
 
 
 def _bounded(asked: OnFailure, count: int, most: int) -> OnFailure:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from worklease.keeper.keeper import Keeper
+from worklease.pools.pools import Pools
 from worklease.rules.buckets import bucket_of
 from worklease.watching.census import Census
 from worklease.watching.known_objects import identity
@@ -30,7 +31,11 @@ class Bridge:
     have come by then: waking it costs a system call and the interpreter's lock, more than most reports themselves.
     """
 
-    def __init__(self, keeper: Keeper, census: Census, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, keeper: Keeper, census: Census, loop: asyncio.AbstractEventLoop, pools: Pools | None = None
+    ) -> None:
+        self.pools = pools
+        """Who hears of pools and their leases; None: nobody."""
         self.census = census
         self.loop = loop
         self.received = 0
@@ -66,6 +71,8 @@ class Bridge:
                     await asyncio.sleep(0)
         finally:
             self.found.set()
+            if self.pools is not None:
+                self.pools.begin()
         return found
 
     async def find_taken(self) -> None:
@@ -107,12 +114,22 @@ class Bridge:
     def see(self, body: Mapping[str, Any]) -> None:
         """Pass a resource on, unless it is known to be gone: a timer's body, or a list, may be older than that."""
         if self.census.saw(*identity(body["metadata"])):
-            self._keeper.see(body)
+            self._see(body)
 
     def see_found(self, body: Mapping[str, Any]) -> None:
         """Pass a resource of the first list on."""
         if self.census.saw(*identity(body["metadata"]), by_watch=False):
-            self._keeper.see(body)
+            self._see(body)
+
+    def see_made(self, body: Mapping[str, Any]) -> None:
+        """Pass on a resource that a pool has just made: its turns begin before a watch reports it."""
+        self.see_found(body)
+        self._keeper.carry(body["metadata"]["uid"])
+
+    def _see(self, body: Mapping[str, Any]) -> None:
+        self._keeper.see(body)
+        if self.pools is not None:
+            self.pools.see_lease(body)
 
     def see_listed(self, body: Mapping[str, Any]) -> None:
         """Pass a resource of Kopf's list on: what vanished before a list makes no event, so a census is due."""
@@ -124,6 +141,18 @@ class Bridge:
         """Pass on that a resource is gone."""
         self.census.gone(body["metadata"]["uid"])
         self._keeper.unsee(body["metadata"]["uid"])
+        if self.pools is not None:
+            self.pools.unsee_lease(body)
+
+    def see_pool(self, body: Mapping[str, Any]) -> None:
+        """Pass a pool on."""
+        if self.pools is not None:
+            self.pools.see(body)
+
+    def unsee_pool(self, body: Mapping[str, Any]) -> None:
+        """Pass on that a pool is gone."""
+        if self.pools is not None:
+            self.pools.unsee(body["metadata"]["uid"])
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Pass a pod on."""

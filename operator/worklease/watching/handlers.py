@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 import kopf
 
-from worklease.api.names import ENVIRONMENT_LABEL, PODS, RESOURCE, TIMER_FINALIZER, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, PODS, POOLS, RESOURCE, TIMER_FINALIZER, WORK_LABEL
 from worklease.watching.bridge import Bridge
 from worklease.watching.paced_session import PAGE, PacedSession, find_credentials
 
@@ -77,6 +77,13 @@ def register(bridge: Bridge) -> kopf.OperatorRegistry:
                 bridge.post(bridge.see_listed, body)
             case _:
                 bridge.post(bridge.see, body)
+
+    if bridge.pools is not None:
+
+        @kopf.on.event(*POOLS, registry=registry, id="pool")
+        async def pool(event: kopf.RawEvent, **_: Any) -> None:
+            body = _take_over(event["object"])
+            bridge.post(bridge.unsee_pool if event["type"] == "DELETED" else bridge.see_pool, body)
 
     labels = {ENVIRONMENT_LABEL: kopf.PRESENT, WORK_LABEL: kopf.PRESENT}
 

@@ -40,8 +40,9 @@ def test_the_picture_of_the_states_has_every_reason_of_the_lease_and_every_end()
 
 
 def test_every_metric_that_the_code_names_is_on_the_page() -> None:
-    tree = ast.parse((PACKAGE / "observability" / "metrics.py").read_text("utf-8"))
-    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    trees = [ast.parse(path.read_text("utf-8")) for path in (PACKAGE / "observability").glob("*metrics.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = {string for string in strings if re.fullmatch(r"worklease_[a-z_]+", string)}
     listed = {re.sub("_(total|info)$", "", name) for name in metrics.names()}
     assert named == listed

@@ -80,7 +80,15 @@ def test_the_operators_own_troubles_are_warnings(caplog: pytest.LogCaptureFixtur
 
 def test_every_kind_of_event_that_is_about_a_resource_but_a_beat_has_its_line() -> None:
     about = {kind for kind in get_args(telemetry.TelemetryEvent) if "about" in kind.__dataclass_fields__}
-    assert about - {type(event) for event, _ in TRANSITIONS} == {telemetry.BeatEnded, telemetry.LeaseEnded}
+    of_pools = set(get_args(telemetry.PoolEvent))
+    assert about - {type(event) for event, _ in TRANSITIONS} - of_pools == {telemetry.BeatEnded, telemetry.LeaseEnded}
+
+
+def test_a_pool_whose_reason_changed_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    pool = telemetry.AboutPool("team", "agents", "uid-pool", "env_1")
+    (line,) = lines(caplog, telemetry.PoolChanged(pool, "SandboxesFailing", "no image", is_warning=True))
+    assert (line["level"], line["reason"]) == ("warning", "SandboxesFailing")
+    assert "namespace=team pool=agents" in line["message"]
 
 
 def test_an_exception_is_in_its_line(caplog: pytest.LogCaptureFixture) -> None:

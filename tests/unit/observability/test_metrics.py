@@ -42,9 +42,9 @@ def moved(*events: telemetry.TelemetryEvent) -> dict[str, float]:
     for event in events:
         metrics.listen(event)
     return {
-        name: value - before[name]
+        name: value - before.get(name, 0.0)
         for name, value in samples(metrics).items()
-        if name.startswith("worklease_") and "_bucket" not in name and value != before[name]
+        if name.startswith("worklease_") and "_bucket" not in name and value != before.get(name, 0.0)
     }
 
 
@@ -174,6 +174,42 @@ def made(kind: type) -> Any:
     return kind(*(_plain(field.name, field.type) for field in fields(kind)))
 
 
+POOL = telemetry.AboutPool("team", "agents", "uid-pool", "env_1")
+
+
+@pytest.mark.parametrize(
+    ("event", "series"),
+    [
+        (
+            telemetry.PoolPolled(POOL, telemetry.PollResult.EMPTY),
+            {"worklease_pool_polls_total{namespace=team,pool=agents,result=empty}": 1},
+        ),
+        (
+            telemetry.ItemHandled(POOL, "work_1", telemetry.ItemResult.TAKEN, "agents-1"),
+            {"worklease_pool_items_total{namespace=team,pool=agents,result=taken}": 1},
+        ),
+        (
+            telemetry.PoolSandboxStarted(POOL, 2.0),
+            {
+                "worklease_pool_start_seconds_count{namespace=team,pool=agents}": 1,
+                "worklease_pool_start_seconds_sum{namespace=team,pool=agents}": 2.0,
+            },
+        ),
+    ],
+)
+def test_what_happens_to_a_pool_moves_its_own_series(event: telemetry.TelemetryEvent, series: dict[str, float]) -> None:
+    assert moved(event) == series
+
+
+def test_a_pool_that_is_gone_has_no_series() -> None:
+    metrics = Metrics()
+    metrics.listen(telemetry.PoolPolled(POOL, telemetry.PollResult.ITEM))
+    metrics.listen(telemetry.PoolSandboxStarted(POOL, 2.0))
+    assert [name for name in samples(metrics) if "pool=agents" in name]
+    metrics.listen(telemetry.PoolGone(POOL))
+    assert not [name for name in samples(metrics) if "pool=agents" in name]
+
+
 _BY_NAME: dict[str, Any] = {"outcome": outcomes.Missing(EXCHANGE, "no"), "rank": "first", "reason": End.EXPIRED}
 
 
@@ -183,6 +219,8 @@ def _plain(name: str, kind: Any) -> Any:
     kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind
     if kind is About:
         return ABOUT
+    if kind is telemetry.AboutPool:
+        return POOL
     members = list(getattr(kind, "__members__", {}).values())
     return members[0] if members else kind()
 

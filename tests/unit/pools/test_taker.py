@@ -15,8 +15,9 @@ from worklease.api.pool_models import WorkPool
 from worklease.cluster.pool_objects import template_digest
 from worklease.cluster.pool_writes import PoolWrites
 from worklease.pools.kept_pool import KeptPool
-from worklease.pools.taker import ItemResult, Taker, TakerClients
+from worklease.pools.taker import Taker, TakerClients
 from worklease.rules.pool import PoolCensus, TemplateTry
+from worklease.telemetry import ItemResult
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
 from worklease.work_api.queue import QueueCalls
@@ -91,7 +92,7 @@ def as_made(body: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 async def world() -> AsyncIterator[World]:
     async with (
         serving() as server,
-        kubernetes_at(server.url, call_timeout=0.5) as api,
+        kubernetes_at(server.url, call_timeout=2.0) as api,
         WorkApi(server.url, time.monotonic) as work_api,
     ):
         clients = TakerClients(
@@ -232,7 +233,7 @@ async def test_no_token_gets_into_the_log(world: World, caplog: pytest.LogCaptur
     world.answers["secret"] = lambda _: Answer(status=403, body={"message": "no"})
     world.answers["lease"] = lambda seen: Answer(status=201, body=as_made(seen.json))
     await world.poll()
-    assert "item not taken" in caplog.text
+    assert "item not_written" in caplog.text
     assert "the-token" not in caplog.text
 
 
