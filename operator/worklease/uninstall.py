@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.api.names import FINALIZER, TIMER_FINALIZER, Reference, workleases_path
+from worklease.api.names import (
+    FINALIZER,
+    POOL_FINALIZER,
+    TIMER_FINALIZER,
+    PoolReference,
+    Reference,
+    workleases_path,
+    workpools_path,
+)
 from worklease.cluster import finalizer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
 from worklease.cluster.paging import list_pages
@@ -139,7 +147,7 @@ async def end_operator(api: KubernetesApi, namespace: str, name: str, *, timeout
 
 
 async def release(api: KubernetesApi, namespaces: tuple[str, ...], *, timeout: float) -> list[Released]:  # noqa: ASYNC109 (all tries share it)
-    """Remove the operator's finalizers from all WorkLeases of ``namespaces`` (none: of all namespaces).
+    """Remove the operator's finalizers from all WorkLeases and WorkPools of ``namespaces`` (none: of all namespaces).
 
     Returns what was released, by namespace and name, once a list shows no finalizer of the operator's any more.
 
@@ -157,6 +165,8 @@ async def release(api: KubernetesApi, namespaces: tuple[str, ...], *, timeout: f
                 return problem
             if has_passed(deadline):
                 return NotDone("the time was over before a list showed that no finalizer is left")
+        if (held_back := await _release_pools(api, namespaces)) is not None:
+            return held_back
         return sorted(released.values(), key=lambda each: (each.namespace, each.name))
 
     outcome = await poll(
@@ -204,6 +214,31 @@ async def _list_held_back_in(api: KubernetesApi, namespace: str | None) -> list[
             case items:
                 found += [item for item in items if _has_finalizer(item)]
     return found
+
+
+async def _release_pools(api: KubernetesApi, namespaces: tuple[str, ...]) -> NotDone | None:
+    """Remove the operator's finalizer from all WorkPools; return why one has it still."""
+    for namespace in namespaces or (None,):
+        async for page in list_pages(api, workpools_path(namespace), {}):
+            match page:
+                case Refused(status=HTTPStatus.NOT_FOUND | HTTPStatus.FORBIDDEN):
+                    break  # there are no pools, or their namespace is deleted and its rights went with it
+                case Refused(_, message) | NoAnswer(message):
+                    return NotDone(f"WorkPools could not be listed: {message}")
+                case items:
+                    for item in items:
+                        if (problem := await _release_pool(api, item["metadata"])) is not None:
+                            return problem
+    return None
+
+
+async def _release_pool(api: KubernetesApi, metadata: Mapping[str, Any]) -> NotDone | None:
+    present = metadata.get("finalizers") or ()
+    if POOL_FINALIZER not in present:
+        return None
+    reference = PoolReference(metadata["namespace"], metadata["name"], metadata["uid"])
+    outcome = await finalizer.replace(api, reference, metadata, [name for name in present if name != POOL_FINALIZER])
+    return outcome if isinstance(outcome, NotDone) else None
 
 
 def _has_finalizer(item: Mapping[str, Any]) -> bool:

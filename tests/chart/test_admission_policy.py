@@ -12,6 +12,7 @@ from support.installation import Installation
 
 TEAM = "team-a"
 WORKLEASES = ("worklease.dev", "workleases", None, ["create", "delete", "get", "patch", "update"])
+WORKPOOLS = ("worklease.dev", "workpools", None, ["create", "delete", "get", "patch", "update"])
 PODS_DELETE = ("", "pods", None, ["delete"])
 PODS_CREATE = ("", "pods", None, ["create"])
 KEY = "worklease-credentials"
@@ -21,6 +22,7 @@ OPEN = "of-items"  # the namespace in which each item has a Secret of its own
 STRICT = {
     "credentials.secretNames": [KEY, "second-key"],
     "credentials.tenants": [{"namespace": OPEN, "secretNames": ["*"]}],
+    "admissionPolicy.poolEnvironments": [f"{TEAM}/env_a"],
 }
 
 Right = tuple[str, str, str | None, list[str]]
@@ -30,6 +32,9 @@ USERS: dict[str, list[Right]] = {
     "deleter": [WORKLEASES, PODS_DELETE],
     "creator": [WORKLEASES, PODS_CREATE],
     "editor": [WORKLEASES, PODS_DELETE, PODS_CREATE],
+    "pooler": [WORKPOOLS, WORKLEASES, PODS_DELETE, PODS_CREATE],
+    "podless": [WORKPOOLS, WORKLEASES],
+    "leaseless": [WORKPOOLS, PODS_DELETE, PODS_CREATE],
     "keyed": [WORKLEASES, PODS_DELETE, ("", "secrets", "special", ["get"])],
 }
 
@@ -110,8 +115,52 @@ def patch(installation: Installation, user: str | None, name: str, body: dict[st
     return ""
 
 
-def test_the_api_server_finds_no_fault_with_any_expression(policed: Installation) -> None:
-    policy = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{RELEASE}"
+def pool(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "worklease.dev/v1alpha1",
+        "kind": "WorkPool",
+        "metadata": {"name": "agents", "namespace": TEAM},
+        "spec": {"environmentID": "env_a", "maxConcurrent": 1} | spec,
+    }
+
+
+def pool_of(**pod: Any) -> dict[str, Any]:
+    containers = pod.pop("containers", [{"name": "sandbox", "image": "busybox"}])
+    return pool(leaseTemplate={"spec": {"sandbox": {"template": {"spec": {"containers": containers} | pod}}}})
+
+
+def test_a_pool_of_who_may_do_all_that_it_does_is_accepted(policed: Installation) -> None:
+    assert refusal(policed, "pooler", pool()) == ""
+    assert refusal(policed, "pooler", pool_of()) == ""
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [("leaseless", "may not create WorkLeases"), ("podless", "may not delete pods")],
+)
+def test_a_pool_does_nothing_that_its_writer_may_not_do(policed: Installation, user: str, words: str) -> None:
+    assert words in refusal(policed, user, pool_of())
+
+
+def test_a_pool_takes_only_from_the_environments_of_its_namespace(policed: Installation) -> None:
+    assert "admissionPolicy.poolEnvironments" in refusal(policed, "pooler", pool(environmentID="env_b"))
+
+
+def test_a_pool_uses_only_a_key_that_its_writer_may_read(policed: Installation) -> None:
+    named = pool(credentialsSecretRef={"name": "special"})
+    assert "may not get Secret team-a/special" in refusal(policed, "pooler", named)
+
+
+def test_the_pods_of_a_pool_get_no_key_of_the_environment_and_no_other_account(policed: Installation) -> None:
+    entry = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": KEY, "key": "environment-key"}}}
+    container = {"name": "sandbox", "image": "busybox", "env": [entry]}
+    assert "reads the environment-key" in refusal(policed, "pooler", pool_of(containers=[container]))
+    assert "allowedServiceAccounts" in refusal(policed, "pooler", pool_of(serviceAccountName="admin"))
+
+
+@pytest.mark.parametrize("name", [RELEASE, f"{RELEASE}-pools"])
+def test_the_api_server_finds_no_fault_with_any_expression(policed: Installation, name: str) -> None:
+    policy = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}"
     status = wait_for(lambda: policed.plane.get(policy).get("status"), seconds=30, what="the policy's status")
     assert status is not None
     assert status["typeChecking"] == {}

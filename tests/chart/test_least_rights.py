@@ -9,6 +9,7 @@ from controlplane import wait_for
 from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
 from support.installation import Installation
 from support.operator import Leases
+from support.pools import Pool
 from support.sandboxes import disrupt
 from support.simulator import Simulator, accepted
 from worklease.cluster.bucket_store import bucket_name
@@ -51,7 +52,10 @@ def test_what_the_program_checks_at_its_start_is_what_the_chart_grants(helm: Hel
     # Without the right to read nodes, the operator waits for the end of a lost pod in another way. Without the right to
     # patch pods, it tells a worker behind the proxy to finish by deleting its pod.
     optional = {("get", "", "nodes"), ("patch", "", "pods")}
-    assert {as_grant(right) for right in RIGHTS} | {("get", "", "secrets")} | optional == watched
+    # Without the rights for pools there are none.
+    of_pools = {(verb, "worklease.dev", "workpools") for verb in ("get", "list", "watch", "patch")}
+    of_pools |= {("patch", "worklease.dev", "workpools/status")}
+    assert {as_grant(right) for right in RIGHTS} | {("get", "", "secrets")} | optional | of_pools == watched
     assert {as_grant(right) for right in OWN_RIGHTS} == grants(pick(rendered, "Role", f"{RELEASE}-checkpoint"))
 
 
@@ -83,8 +87,8 @@ def simulator() -> Iterator[Simulator]:
 def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
     installation: Installation, simulator: Simulator
 ) -> None:
-    installation.install({"config.apiURL": simulator.url})
     leases = Leases(installation.plane, installation.make_namespace(TEAM), simulator)
+    installation.install({"config.apiURL": simulator.url, "pools.namespaces": [TEAM]})
     leave_a_bucket(installation)
     with installation.operator() as operator:
         go_all_ways(installation, leases, simulator)
@@ -98,9 +102,12 @@ def test_the_operator_uses_each_of_its_rights_and_needs_no_other(
     api = "/apis/rbac.authorization.k8s.io/v1"
     watched = installation.plane.get(f"{api}/clusterroles/{RELEASE}")
     own = installation.plane.get(f"{api}/namespaces/{NAMESPACE}/roles/{RELEASE}-checkpoint")
-    assert uses(entries) == grants(watched, own)
+    of_pools = installation.plane.get(f"{api}/namespaces/{TEAM}/roles/{RELEASE}-pools")
+    # A token that is there already is replaced only if the item was polled once more, as after a crash.
+    assert uses(entries) | {("update", "", "secrets")} == grants(watched, own, of_pools)
     used = [entry["objectRef"] for entry in entries if "objectRef" in entry]
-    assert {each["name"] for each in used if each["resource"] == "secrets"} == {"worklease-credentials"}
+    secrets = {each.get("name", "") for each in used if each["resource"] == "secrets"} - {""}
+    assert {name for name in secrets if not name.startswith("agents-")} == {"worklease-credentials"}
     assert {each["namespace"] for each in used if each["resource"] == "configmaps"} == {NAMESPACE}
 
 
@@ -137,7 +144,25 @@ def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator
     simulator.stop_item("work_templated")
     wait_for(lambda: leases.get("work_templated") is None, seconds=60, what="its deletion after it has finished")
     lose_a_node(leases, simulator)
+    work_on_the_queue(installation, leases, simulator)
     wait_for(lambda: simulator.item("work_deleted")["state"] == "stopped", seconds=30, what="the item's stop")
+
+
+def work_on_the_queue(installation: Installation, leases: Leases, simulator: Simulator) -> None:
+    """Have a pool take a session, whose sandbox ends, and another one that is polled twice; then end the pool."""
+    pool = Pool(installation.plane, leases, simulator)
+    pool.create(most=1)
+    simulator.create_session()
+    (name,) = pool.await_running(1)
+    leases.end_pod(sandbox_of(pool, name), exit_code=0)
+    wait_for(lambda: not pool.unfinished() and not pool.secrets(), seconds=30, what="the end of the session's lease")
+    pool.delete()
+    wait_for(lambda: pool.get() is None, seconds=30, what="the end of the pool")
+
+
+def sandbox_of(pool: Pool, name: str) -> str:
+    """Return the pod of a pool's WorkLease."""
+    return str(pool.leases()[name]["status"]["sandboxes"][0]["podName"])
 
 
 def lose_a_node(leases: Leases, simulator: Simulator) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from support.chart import CHART, RELEASE, Helm, HelmError, environment, is_hook, objects, pick, pod_spec
-from support.cluster import CUSTOM_RESOURCES
+from support.cluster import ALL_CUSTOM_RESOURCES
 from work_api_simulator.command import simulate
 from worklease import command_line as program
 from worklease import operate
@@ -170,14 +170,15 @@ def test_the_check_before_an_upgrade_has_the_settings_of_the_operator(helm: Helm
     }
 
 
-def test_the_crd_of_the_chart_is_the_repositorys(each_helm: Helm) -> None:
-    canonical = yaml.safe_load(CUSTOM_RESOURCES.read_text())
-    kept = pick(each_helm.render(), "CustomResourceDefinition")
-    gone = pick(each_helm.render({"crds.keep": False}), "CustomResourceDefinition")
-    assert kept["spec"] == gone["spec"] == canonical["spec"]
-    assert kept["metadata"]["name"] == canonical["metadata"]["name"]
-    assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
-    assert "annotations" not in gone["metadata"]
+def test_the_crds_of_the_chart_are_the_repositorys(each_helm: Helm) -> None:
+    kept, gone = each_helm.render(), each_helm.render({"crds.keep": False})
+    for path in sorted(ALL_CUSTOM_RESOURCES.glob("*.yaml")):
+        canonical = yaml.safe_load(path.read_text())
+        name = canonical["metadata"]["name"]
+        stays, goes = pick(kept, "CustomResourceDefinition", name), pick(gone, "CustomResourceDefinition", name)
+        assert stays["spec"] == goes["spec"] == canonical["spec"]
+        assert stays["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert "annotations" not in goes["metadata"]
     assert "CustomResourceDefinition" not in {each["kind"] for each in each_helm.render({"crds.enabled": False})}
 
 
@@ -185,11 +186,12 @@ def test_a_packaged_chart_contains_the_crd_and_renders_the_same(each_helm: Helm,
     each_helm.run("package", str(CHART), f"--destination={tmp_path}")
     (package,) = tmp_path.glob("*.tgz")
     with tarfile.open(package) as archive:
-        member = archive.getmember("worklease-operator/files/workleases.yaml")
-        content = archive.extractfile(member)
-        assert member.isfile()
-        assert content is not None
-        assert content.read() == CUSTOM_RESOURCES.read_bytes()
+        for path in sorted(ALL_CUSTOM_RESOURCES.glob("*.yaml")):
+            member = archive.getmember(f"worklease-operator/files/{path.name}")
+            content = archive.extractfile(member)
+            assert member.isfile()
+            assert content is not None
+            assert content.read() == path.read_bytes()
     assert each_helm.render(chart=package) == each_helm.render()
 
 

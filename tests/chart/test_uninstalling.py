@@ -1,6 +1,5 @@
 """helm uninstall leaves no object stuck, and ends no running work silently."""
 
-import json
 import os
 import subprocess
 import sys
@@ -169,9 +168,10 @@ def test_a_tool_that_applies_the_hook_as_an_ordinary_job_ends_nothing(
 ) -> None:
     plane, tool = installation.plane, {"uninstall.tool": "ArgoCD"}
     rendered = installation.helm.render(values(simulator))
-    crd = pick(rendered, "CustomResourceDefinition")
-    plane.kubectl("apply", "-f", "-", input=json.dumps(crd))
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}", "--timeout=60s")
+    crds = [each for each in rendered if each["kind"] == "CustomResourceDefinition"]
+    plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(crds))
+    named = [f"crd/{crd['metadata']['name']}" for crd in crds]
+    plane.kubectl("wait", "--for=condition=Established", *named, "--timeout=60s")
     plane.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(rendered))
     held_lease(installation, leases, simulator)
     done = run_hook(plane, plane.get(JOB))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from controlplane import ControlPlane
-from support.cluster import make_namespace
+from support.cluster import make_namespace, path_of
 from support.scripted_server import kubernetes_at
-from worklease.api.names import FINALIZER, TIMER_FINALIZER
+from worklease.api.names import FINALIZER, POOL_FINALIZER, TIMER_FINALIZER
 from worklease.cluster.client import KubernetesApi
 from worklease.uninstall import (
     HELM_RELEASE,
@@ -89,6 +89,18 @@ async def test_only_our_finalizers_come_off_and_only_in_the_namespaces_that_are_
     assert [each.name for each in released] == ["a", "b"]
     assert finalizers(control_plane, namespace) == {"a": [], "b": [OTHER], "c": []}
     assert finalizers(control_plane, elsewhere) == {"d": [FINALIZER]}
+
+
+async def test_the_finalizer_of_a_pool_comes_off_too(
+    api: KubernetesApi, control_plane: ControlPlane, namespace: str
+) -> None:
+    path = path_of(namespace, "WorkPool")
+    metadata = {"name": "agents", "finalizers": [POOL_FINALIZER, "tests.worklease.dev/theirs"]}
+    spec = {"environmentID": "env_1", "maxConcurrent": 1}
+    body = {"apiVersion": "worklease.dev/v1alpha1", "kind": "WorkPool", "metadata": metadata, "spec": spec}
+    control_plane.demand("POST", path, body)
+    await release(api, (namespace,), timeout=20)
+    assert control_plane.get(f"{path}/agents")["metadata"]["finalizers"] == ["tests.worklease.dev/theirs"]
 
 
 async def test_what_is_held_is_said_to_run_out(api: KubernetesApi, control_plane: ControlPlane, namespace: str) -> None:

@@ -10,6 +10,7 @@ from observability.artefacts import alerts, panel_queries, rule_queries
 from observability.prometheus import NAMESPACE, Prometheus
 from support.judge import heartbeats
 from support.operator import Leases, Operator
+from support.pools import Pool
 from support.simulator import Simulator
 
 ITEMS = [f"work_{number:02}" for number in range(20)]
@@ -26,6 +27,8 @@ def test_each_metric_that_alerts_and_dashboard_ask_for_is_there_and_trouble_fire
         Operator(control_plane, namespace, simulator.url, WORKLEASE_LOG_LEVEL="info") as operator,
         Prometheus(tmp_path, operator.address, alerts(NAMESPACE), free_port()) as prometheus,
     ):
+        pool = Pool(control_plane, leases, simulator)
+        pool.create()
         leases.create(*ITEMS, pods=True)
         for item in ITEMS:
             leases.await_condition(item, "Ready", "True", seconds=60)
@@ -33,6 +36,7 @@ def test_each_metric_that_alerts_and_dashboard_ask_for_is_there_and_trouble_fire
         wait_for(
             lambda: bool(prometheus.query('worklease_leases{reason="Renewed"} == 20')), seconds=30, what="a scrape"
         )
+        wait_for(lambda: "queue" in pool.status(), seconds=30, what="the queue's numbers")
         healthy = operator.scrape()
         scraped = {name.partition("{")[0] for name in healthy}
         late, beats = (healthy[f"worklease_heartbeat_lateness_seconds_{part}"] for part in ("sum", "count"))

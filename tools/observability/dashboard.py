@@ -292,6 +292,35 @@ ROWS = (
             ),
         ),
     ),
+    Row(
+        "Pools",
+        (
+            Panel(
+                "Leases of pools",
+                "WorkLeases of pools that are not finished, by stage, and how many there may be.",
+                "short",
+                {
+                    "{{stage}}": _by("stage", "worklease_pool_active"),
+                    "most": f"sum(worklease_pool_max_concurrent{SELECT})",
+                },
+            ),
+            Panel(
+                "Queues of pools",
+                "Items that wait, as the server counted them, and for how many seconds the oldest has.",
+                "short",
+                {
+                    "{{pool}}": _by("pool", "worklease_pool_queue_depth"),
+                    "oldest": f"max(worklease_pool_queue_oldest_seconds{SELECT})",
+                },
+            ),
+            Panel(
+                "From the poll to the sandbox",
+                "Seconds from the answer to a poll to the readiness of its item's sandbox.",
+                "s",
+                _quantiles("worklease_pool_start_seconds"),
+            ),
+        ),
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, assert_never
 
-from worklease.api.names import BUCKET_LABEL, FINALIZER, Reference
+from worklease.api.names import BUCKET_LABEL, FINALIZER, PoolReference, Reference
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.guarded_write import Metadata, write_guarded
 from worklease.rules.buckets import bucket_of
@@ -32,7 +32,7 @@ async def remove(api: KubernetesApi, reference: Reference) -> Set | Gone | NotDo
 
 
 async def replace(
-    api: KubernetesApi, reference: Reference, metadata: Metadata, finalizers: list[str]
+    api: KubernetesApi, reference: Reference | PoolReference, metadata: Metadata, finalizers: list[str]
 ) -> Set | Gone | NotDone:
     """Write the whole list of finalizers to the version of ``metadata``; a conflict is not tried again."""
     return _outcome(await _patch(api, reference, metadata, finalizers))
@@ -56,7 +56,7 @@ async def _write(api: KubernetesApi, reference: Reference, *, wanted: bool) -> S
 
 async def _patch(
     api: KubernetesApi,
-    reference: Reference,
+    reference: Reference | PoolReference,
     metadata: Metadata,
     finalizers: list[str],
     labels: Mapping[str, str] = NO_LABELS,

@@ -48,6 +48,7 @@ class PoolMetrics:
         about = event.about
         match event:
             case telemetry.PoolPolled(_, result):
+                self._show(about)
                 self._polls.labels(about.namespace, about.name, result.value).inc()
             case telemetry.ItemHandled(result=handled):
                 self._items.labels(about.namespace, about.name, handled.value).inc()
@@ -60,9 +61,20 @@ class PoolMetrics:
             case _:
                 assert_never(event)
 
+    def _show(self, about: telemetry.AboutPool) -> None:
+        """Have all series of a pool exist, at zero."""
+        place = (about.namespace, about.name)
+        self._starts.labels(*place)
+        for counter, results in self._by_result():
+            for result in results:
+                counter.labels(*place, result.value)
+
+    def _by_result(self) -> tuple[tuple[Counter, type[telemetry.PollResult | telemetry.ItemResult]], ...]:
+        return ((self._polls, telemetry.PollResult), (self._items, telemetry.ItemResult))
+
     def _forget(self, about: telemetry.AboutPool) -> None:
         place = (about.namespace, about.name)
-        for counter, results in ((self._polls, telemetry.PollResult), (self._items, telemetry.ItemResult)):
+        for counter, results in self._by_result():
             for result in results:
                 _remove(counter, *place, result.value)
         _remove(self._starts, *place)
