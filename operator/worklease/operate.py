@@ -99,7 +99,7 @@ async def operate(settings: Settings) -> None:
             background = _run_beside(tasks, clients, keeper, tenures, events)
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
             bridge = Bridge(keeper, census, asyncio.get_running_loop())
-            bridge.pools = _pools(settings, clients, keeper, bridge.see_made) if has_pools else None
+            bridge.pools = _pools(settings, clients, keeper, tenures, bridge.see_made) if has_pools else None
             _measure(metrics, clients, keeper, bridge.pools, tenures)
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
             background.append(tasks.create_task(_write(clients.status, bridge.found), name="status"))
@@ -139,7 +139,13 @@ def _lease_options(settings: Settings) -> LeaseOptions:
     )
 
 
-def _pools(settings: Settings, clients: Clients, keeper: Keeper, made: Callable[[Mapping[str, Any]], None]) -> Pools:
+def _pools(
+    settings: Settings,
+    clients: Clients,
+    keeper: Keeper,
+    tenures: Tenures,
+    made: Callable[[Mapping[str, Any]], None],
+) -> Pools:
     """Return the keeping of pools; ``made`` passes on each WorkLease that a pool makes."""
 
     def complete(lease: PoolLease) -> PoolLease:
@@ -174,7 +180,7 @@ def _pools(settings: Settings, clients: Clients, keeper: Keeper, made: Callable[
         complete,
         epoch,
     )
-    return Pools(turns, writes, epoch, publisher)
+    return Pools(turns, writes, epoch, publisher, may_act=partial(_may, tenures, Act.POLL))
 
 
 def _measure(metrics: Metrics, clients: Clients, keeper: Keeper, pools: Pools | None, tenures: Tenures) -> None:

@@ -5,7 +5,7 @@ the epoch, by a clock that never steps.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -68,7 +68,12 @@ class KeptPool:
     tried: TemplateTry = field(default_factory=TemplateTry)
     proven_template: str | None = None
     """The digest of the last pod template of which a sandbox was ready."""
+    may_act: Callable[[], bool] = lambda: True
+    """Whether this process may act for the pool now: it holds the pool's bucket, and is valid."""
+    is_served: bool = True
+    """Whether it did so in its last turn."""
     tenure: float = float("-inf")
+    """When this process began to serve the pool, if another one had it before."""
     problem: str | None = None
     """Why the newest version of the resource cannot be read; the one before is kept."""
     has_key: bool = True
@@ -122,6 +127,7 @@ class KeptPool:
             is_namespace_ending=self.is_namespace_ending,
             has_key=self.has_key,
             kubernetes_answers=self.kubernetes_answers,
+            is_ours=self.may_act(),
             tenure=self.tenure,
             template=digest,
             is_template_proven=self.proven_template == digest or self.census.proves(digest),

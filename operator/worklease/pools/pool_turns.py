@@ -26,7 +26,7 @@ from worklease.cluster.pool_writes import PoolWrites
 from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.cluster.session_tokens import NoToken, TokenFound, look_for_token
 from worklease.pools import pool_status
-from worklease.pools.kept_pool import KeptPool
+from worklease.pools.kept_pool import KeptPool, PublishedPool, Upkeep
 from worklease.pools.taker import Taker
 from worklease.rules import pool_items
 from worklease.rules.breaker import note_edit, note_failure, note_started
@@ -34,6 +34,8 @@ from worklease.rules.pool import (
     STATS_AGE,
     NoPoll,
     Poll,
+    Polls,
+    PoolCensus,
     PoolLease,
     Stage,
     TryTemplate,
@@ -57,6 +59,9 @@ no later."""
 
 LIST_AGE: Final = 60.0
 """Seconds between two consistent lists of a pool's leases: a creation without an answer is cleared up by one."""
+
+LOOK_AGAIN: Final = 1.0
+"""Seconds after which a process looks again whether a pool is its own to serve."""
 
 RETRY: Final = 2.0
 """Seconds before a read or a list that failed is repeated."""
@@ -125,8 +130,18 @@ class PoolTurns:
     async def take(self, kept: KeptPool) -> float:
         """Do what is due for a pool, and return when to take the next turn, if nothing happens before."""
         now = self._clock()
+        if not kept.may_act():
+            # Its leases go on being seen; what is known of it by other ways is the holder's to say.
+            kept.is_served = False
+            return now + LOOK_AGAIN
+        is_new = not kept.is_served
+        if is_new:
+            kept.is_served, kept.tenure, kept.upkeep = True, now, Upkeep()
+            kept.census, kept.polls, kept.published = PoolCensus(), Polls(), PublishedPool()
         if now >= kept.upkeep.refresh_at:
             await self._refresh(kept)
+        if is_new:
+            kept.breaker = pool_status.saved_breaker(kept.resource.status)
         if kept.is_gone:
             return inf
         if kept.resource.deletion_timestamp is None and not kept.has_finalizer:
@@ -162,6 +177,8 @@ class PoolTurns:
 
     def next_upkeep(self, kept: KeptPool) -> float:
         """Return when something is due for a pool, whatever its next poll waits for."""
+        if not kept.is_served:
+            return self._clock() + LOOK_AGAIN
         due = [kept.upkeep.refresh_at, kept.upkeep.list_at]
         if pool_status.steady(self._patch(kept)) != kept.published.status:
             due.append(kept.published.at + STATUS_GAP)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from worklease.api.models import InvalidResource
@@ -36,8 +37,16 @@ class Pools:
     """The kept pools."""
 
     def __init__(
-        self, turns: PoolTurns, writes: PoolWrites, clock: Callable[[], float], publisher: Publisher = SILENT
+        self,
+        turns: PoolTurns,
+        writes: PoolWrites,
+        clock: Callable[[], float],
+        publisher: Publisher = SILENT,
+        *,
+        may_act: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        """``may_act`` says whether this process may act for the pool with that uid now."""
+        self._may_act = may_act
         self._turns = turns
         self._writes = writes
         self._clock = clock
@@ -74,7 +83,11 @@ class Pools:
         except InvalidResource as error:
             self._refuse(body["metadata"], str(error))
             return
-        kept = KeptPool(resource=resource, breaker=pool_status.saved_breaker(resource.status))
+        kept = KeptPool(
+            resource=resource,
+            breaker=pool_status.saved_breaker(resource.status),
+            may_act=partial(self._may_act, uid),
+        )
         for condition in resource.status.conditions:
             kept.published.flips[condition.type] = (condition.status.value, condition.last_transition_time)
         self._kept[uid] = self._by_name[resource.namespace, resource.name] = kept
@@ -110,6 +123,8 @@ class Pools:
 
     def _refuse(self, metadata: Mapping[str, Any], message: str) -> None:
         """Say of a pool that this version cannot read that it does nothing."""
+        if not self._may_act(metadata["uid"]):
+            return
         _log.warning("pool invalid namespace=%s pool=%s: %s", metadata["namespace"], metadata["name"], message)
         reference = PoolReference(metadata["namespace"], metadata["name"], metadata["uid"])
         status = pool_status.invalid(message, datetime.fromtimestamp(self._clock(), UTC))

@@ -320,6 +320,8 @@ class PoolState:
     is_namespace_ending: bool = False
     has_key: bool = True
     kubernetes_answers: bool = True
+    is_ours: bool = True
+    """Whether this process holds the pool's bucket, and is valid: else another one may poll for it."""
     tenure: float = float("-inf")
     """When this process began to serve the pool, if another one had it before."""
     template: str = ""
@@ -366,6 +368,8 @@ _NEVER: Final = float("inf")
 
 def decide_poll(state: PoolState, now: float) -> PoolStep:
     """Return what the pool does now, and why."""
+    if not state.is_ours:
+        return NoPoll(_NEVER, None)
     if (standing := _standing(state)) is not None:
         return standing
     if not state.census.is_complete or now < state.tenure + TENURE:

@@ -1,5 +1,6 @@
 """The turns of pools against scripted servers: what comes before a poll, the breaker, upkeep, status and the end."""
 
+import asyncio
 import base64
 import json
 import time
@@ -16,7 +17,7 @@ from worklease.cluster.credentials import Credentials
 from worklease.cluster.pods import Pods
 from worklease.cluster.pool_writes import PoolWrites
 from worklease.pools.pool_turns import PoolClients, PoolOptions, PoolTurns
-from worklease.pools.pools import Pools
+from worklease.pools.pools import SHORTEST_WAIT, Pools
 from worklease.pools.taker import Taker, TakerClients
 from worklease.rules.pool import PoolLease
 from worklease.telemetry import ItemHandled, ItemResult, PoolChanged, PoolSandboxStarted, Publisher, TelemetryEvent
@@ -187,6 +188,8 @@ class World:
     cluster: Cluster
     published: list[TelemetryEvent]
     acknowledged: set[str]
+    others: set[str]
+    """The uids of pools that another process serves."""
 
     def begin(self) -> None:
         self.pools.begin()
@@ -241,7 +244,9 @@ async def kept(
         writes=writes, pods=Pods(api), credentials=credentials, queue=queue, budget=budget, publisher=publisher
     )
     turns = PoolTurns(clients, PoolOptions(credentials_secret="keys"), taker, complete, time.time)
-    return World(Pools(turns, writes, time.time, publisher), cluster, published, acknowledged)
+    others: set[str] = set()
+    pools = Pools(turns, writes, time.time, publisher, may_act=lambda uid: uid not in others)
+    return World(pools, cluster, published, acknowledged, others)
 
 
 @pytest.fixture(autouse=True)
@@ -286,6 +291,22 @@ async def test_at_the_cap_nothing_is_polled_and_the_pool_is_ready_all_the_same(w
     finished = next(iter(world.cluster.leases.values()))
     world.pools.see_lease(finished | {"status": {"conditions": [condition("Finished", "True", "Stopped")]}})
     await until(lambda: not world.cluster.queued, "the third item")
+
+
+async def test_a_pool_of_another_process_is_left_alone_and_one_that_is_taken_over_is_listed_first(world: World) -> None:
+    world.others.add("uid-pool")
+    world.cluster.queued = [item(1)]
+    world.begin()
+    await asyncio.sleep(3 * SHORTEST_WAIT)
+    assert (world.cluster.calls, world.cluster.finalizers, world.cluster.status) == ([], [], {})
+    world.cluster.lease("agents-1", condition("LeaseHeld", "True", "Renewed"))  # the former holder made it meanwhile
+    world.cluster.status = {"breaker": {"openUntilTime": "2126-11-29T00:00:00Z", "pauseSeconds": 60, "failures": 5}}
+    world.others.clear()
+    await until(lambda: world.cluster.status.get("active") == 1, "the lease that was made meanwhile")
+    (kept,) = world.pools
+    assert kept.breaker.open_until is not None
+    assert kept.tenure > 0.0, "no poll before what the former holder sent is answered"
+    assert "poll" not in world.cluster.calls
 
 
 async def test_leases_of_an_earlier_process_count(world: World) -> None:
