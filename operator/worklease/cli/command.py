@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.live import Live
 
 from worklease.cli.page import page
+from worklease.cli.processes import keeper_of
 from worklease.cli.reading import Reader, Unreadable
 from worklease.cli.story import story_of
-from worklease.cli.table import as_json, picture
+from worklease.cli.table import as_json, picture, picture_of_processes
 from worklease.cluster.client import KubernetesApi, NotConfigured
 
 REFRESH: Final = 2.0
@@ -82,6 +83,8 @@ def status(
             click.echo(json.dumps(as_json(leases, now), indent=2, ensure_ascii=False))
         else:
             console.print(picture(leases, now, namespaces=all_namespaces, wide=wide))
+            if wide:
+                console.print(picture_of_processes((await reader.processes())[0], now))
 
     _run(show, kubeconfig, context)
 
@@ -117,7 +120,8 @@ def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespac
         except Unreadable as error:
             unread.append(str(error))  # whoever may read leases need not be allowed to read pods
         now = datetime.now(UTC)
-        console.print(page(story_of(seen, events, pod, now, default=DEFAULT_SECRET), now))
+        keeper = keeper_of(seen.uid, *await reader.processes())
+        console.print(page(story_of(seen, events, pod, now, default=DEFAULT_SECRET, keeper=keeper), now))
         for problem in unread:
             console.print(f"Some of it could not be read: {problem}", style="yellow", markup=False)
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, assert_never
 
-from worklease.api.names import RESOURCE_PATH
+from worklease.api.names import BUCKET_LABEL, LIVENESS_LABEL, RESOURCE_PATH
 from worklease.cli.leases import LeaseView, read
-from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.cli.processes import BucketView, ProcessView, read_buckets, read_processes
+from worklease.cluster.client import METADATA_LIST, Done, KubernetesApi, NoAnswer, Refused
 from worklease.cluster.paging import list_pages
 from worklease.rules.words import one_line
 
@@ -65,6 +66,22 @@ class Reader:
                 raise Unreadable(f"pod {namespace}/{name} cannot be read: {message}")
             case reply:
                 assert_never(reply)
+
+    async def processes(self) -> tuple[list[ProcessView], list[BucketView]]:
+        """Return the processes of all operators and their buckets; none, if this person may not read them."""
+        buckets = await self._list_if_allowed("/api/v1/configmaps", BUCKET_LABEL, accept=METADATA_LIST)
+        leases = await self._list_if_allowed("/apis/coordination.k8s.io/v1/leases", LIVENESS_LABEL)
+        shown = read_buckets(buckets)
+        return read_processes(leases, shown), shown
+
+    async def _list_if_allowed(
+        self, path: str, label: str, *, accept: str = "application/json"
+    ) -> list[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        async for page in list_pages(self._api, path, {"labelSelector": label}, accept=accept):
+            if not isinstance(page, Refused | NoAnswer):
+                found += map(_object, page)
+        return found
 
     async def _get(self, path: str, what: str) -> Mapping[str, Any]:
         match await self._api.call("GET", path):

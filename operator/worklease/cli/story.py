@@ -213,7 +213,13 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
 
 
 def story_of(
-    seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str, Any] | None, now: datetime, *, default: str
+    seen: LeaseView,
+    events: Sequence[Mapping[str, Any]],
+    pod: Mapping[str, Any] | None,
+    now: datetime,
+    *,
+    default: str,
+    keeper: str = "",
 ) -> Story:
     """Return the story of a lease.
 
@@ -223,12 +229,13 @@ def story_of(
         pod: The current sandbox's pod, if it exists.
         now: The time.
         default: The Secret that the operator uses if the resource names none.
+        keeper: A sentence about the process that keeps the lease; empty if that is not known.
     """
     judgement = judge(seen, now)
     return Story(
         seen,
         judgement,
-        tuple(_now(seen, judgement, pod, now)),
+        (*_now(seen, judgement, pod, now), *([keeper] if keeper and not seen.is_finished else ())),
         tuple(sorted(_past(seen, events, pod), key=lambda moment: moment.at)),
         tuple(_future(seen, judgement, now, default)),
     )

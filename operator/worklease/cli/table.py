@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worklease.cli.leases import Judgement, LeaseView, duration, judge
+from worklease.cli.processes import ProcessView
 from worklease.rules.reasons import Level
 
 BAR: Final = 10
@@ -174,6 +175,20 @@ def _summary(rows: Sequence[Row]) -> Text:
             line.append(f" and {len(worst) - NAMED} more")
         line.append(": worklease explain NAME shows what happened.")
     return line
+
+
+def picture_of_processes(processes: Sequence[ProcessView], now: datetime) -> RenderableType:
+    """Return the processes of the operator, and how many of the buckets of leases each holds."""
+    if not processes:
+        return Text()
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("OPERATOR", "PROCESS", "RUNS IN", "BUCKETS", "SEEN"):
+        table.add_column(name, no_wrap=True)
+    for each in processes:
+        seen = "-" if each.renewed is None else f"{duration((now - each.renewed).total_seconds())} ago"
+        held = f"{len(each.buckets)}{', ending' if each.is_ending else ''}"
+        table.add_row(each.namespace, each.name, each.holder.partition("/")[0], held, seen)
+    return Group(Text(), table)
 
 
 def as_json(leases: Sequence[LeaseView], now: datetime) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from support.scripted_server import Answer, ScriptedServer, Seen, always, in_tur
 from worklease.cli.command import kubectl_worklease
 from worklease.cli.leases import duration, judge, read
 from worklease.cli.page import page
+from worklease.cli.processes import keeper_of, read_buckets, read_processes
 from worklease.cli.story import NEXT, SANDBOX_NEXT, story_of
-from worklease.cli.table import as_json, picture
+from worklease.cli.table import as_json, picture, picture_of_processes
+from worklease.rules.buckets import bucket_of
 from worklease.rules.reasons import Kind, Level, Reason, reasons_of
 
 SECRET = "worklease-credentials"
@@ -38,6 +40,50 @@ def shown(what: RenderableType, width: int = 140) -> str:
 def level(held: Said | None = HELD, sandbox: Said | None = None, **changes: Any) -> tuple[Level, str]:
     judgement = judge(read(lease("demo", held, sandbox, **changes)), NOW)
     return judgement.level, judgement.reason
+
+
+# --- Who keeps them ------------------------------------------------------------------------------------------------
+
+
+def liveness(name: str, holder: str, *, is_ready: bool = True) -> dict[str, Any]:
+    annotations = {"worklease.dev/ready": "true" if is_ready else "false"}
+    metadata = {"namespace": "worklease-system", "name": name, "annotations": annotations}
+    return {
+        "metadata": metadata,
+        "spec": {"holderIdentity": holder, "renewTime": (NOW - timedelta(seconds=1)).isoformat()},
+    }
+
+
+def bucket(number: int, holder: str, taken: float | None = None) -> dict[str, Any]:
+    annotations = {"worklease.dev/holder": holder} | ({} if taken is None else {"worklease.dev/taken": repr(taken)})
+    labels = {"worklease.dev/bucket": str(number)}
+    return {"metadata": {"namespace": "worklease-system", "labels": labels, "annotations": annotations}}
+
+
+def test_the_processes_of_the_operator_are_shown_with_the_buckets_that_they_hold() -> None:
+    buckets = read_buckets(
+        [bucket(0, "pod-a/1-1-a"), bucket(1, "pod-a/1-1-a"), bucket(2, "pod-b/1-1-b"), bucket(3, "")]
+    )
+    bodies = [liveness("worklease-1-1-b", "pod-b/1-1-b", is_ready=False), liveness("worklease-1-1-a", "pod-a/1-1-a")]
+    lines = shown(picture_of_processes(read_processes(bodies, buckets), NOW)).splitlines()
+    assert [line.split() for line in lines if line] == [
+        ["OPERATOR", "PROCESS", "RUNS", "IN", "BUCKETS", "SEEN"],
+        ["worklease-system", "worklease-1-1-a", "pod-a", "2", "1s", "ago"],
+        ["worklease-system", "worklease-1-1-b", "pod-b", "1,", "ending", "1s", "ago"],
+    ]
+
+
+def test_a_story_says_who_keeps_the_lease_and_when_that_was_not_handed_over_in_order() -> None:
+    number = bucket_of("uid-1")
+    processes = [liveness("worklease-1-1-a", "pod-a/1-1-a")]
+    for taken, said in ((None, "keeps it."), (NOW.timestamp(), f"lost it at {NOW:%Y-%m-%d %H:%M:%SZ}.")):
+        buckets = read_buckets([bucket(number, "pod-a/1-1-a", taken)])
+        sentence = keeper_of("uid-1", read_processes(processes, buckets), buckets)
+        assert sentence.startswith("The operator's process worklease-system/worklease-1-1-a keeps it")
+        assert sentence.endswith(said)
+        story = story_of(read(lease("demo", HELD, None)), [], None, NOW, default=SECRET, keeper=sentence)
+        assert sentence in story.now
+    assert keeper_of("uid-1", [], read_buckets([bucket(number, "pod-a/1-1-a")])) == ""
 
 
 # --- Which leases need attention -----------------------------------------------------------------------------------
