@@ -13,8 +13,8 @@ import click
 
 from work_api_simulator.command import simulate
 from worklease.cli.command import explain, status
-from worklease.clocks import monotonic
-from worklease.cluster.bucket_store import NewerFormat
+from worklease.clocks import monotonic, wall
+from worklease.cluster.bucket_store import BucketStore, NewerFormat
 from worklease.cluster.client import KubernetesApi, NotConfigured
 from worklease.keeper.tenures import NotReadable
 from worklease.observability import logs
@@ -121,6 +121,12 @@ async def _check_cluster(settings: Settings, timeout: float, *, needs_crd: bool)
             yield f"Warning: {warning}"
         where = f"in {', '.join(settings.namespaces)}" if settings.namespaces else "in all namespaces"
         but = ", except for what the warnings name" if warnings else ""
+        former = await BucketStore(kubernetes, own).find_former(utc=wall().utc)
+        if former is not None:
+            raise PreflightFailed(
+                f"an operator of an earlier version runs: it has just written ConfigMap {own}/{former}. Two would rob "
+                "each other of their leases: scale its Deployment to 0, and upgrade then; its leases are taken over"
+            )
         yield f"The operator has its rights {where}, and those for its checkpoint in {own}{but}."
     finally:
         await kubernetes.close()

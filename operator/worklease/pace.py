@@ -22,6 +22,11 @@ class TokenBucket:
     def __init__(self, rate: float, burst: float, now: float) -> None:
         self._rate, self._burst, self._level, self._at = rate, burst, burst, now
 
+    def change(self, rate: float, burst: float, now: float) -> None:
+        """Have the tokens come at another rate, up to another burst, from now on."""
+        self.wait(now)
+        self._rate, self._burst, self._level = rate, burst, min(self._level, burst)
+
     def wait(self, now: float) -> float:
         """Return the seconds until the next whole token; take none."""
         self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._rate)

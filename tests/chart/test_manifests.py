@@ -43,7 +43,7 @@ def test_every_object_is_valid(kubeconform: Check, case: str) -> None:
     ("right", "wrong"),
     [
         ("terminationGracePeriodSeconds: 30", "terminationGracePeriod: 30"),
-        ("replicas: 1", "replicas: one"),
+        ("replicas: 2", "replicas: two"),
         ("workID: work_demo1", "workId: work_demo1"),
     ],
 )

@@ -16,6 +16,7 @@ from worklease import command_line as program
 from worklease import operate
 from worklease.cluster.bucket_store import bucket_name, former_name
 from worklease.rules.buckets import BUCKETS
+from worklease.rules.takes import HAND_OVER_TIME
 from worklease.settings import PREFIX, Settings
 from worklease.watching import supervisor
 
@@ -98,14 +99,15 @@ def test_an_empty_map_of_annotations_is_none_though_there_is_a_default(
     assert settings_of(helm, monkeypatch, {"sandboxAnnotations": {}}).sandbox_annotations == {}
 
 
-def test_one_operator_ends_before_the_next_begins(helm: Helm) -> None:
+def test_a_new_process_is_there_before_an_old_one_ends(helm: Helm) -> None:
     spec = pick(helm.render(), "Deployment", RELEASE)["spec"]
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert (spec["replicas"], spec["strategy"]) == (2, rolling)
 
 
 def test_the_pods_grace_covers_the_shutdown(helm: Helm) -> None:
-    # Kopf's shutdown, the flush of checkpoint and status, and the checkpoint once more.
-    longest = supervisor.SHUTDOWN_TIMEOUT + 2 * operate.FLUSH_TIMEOUT
+    # Kopf's shutdown, the flush of checkpoint and status, the hand-over, and the checkpoint once more.
+    longest = supervisor.SHUTDOWN_TIMEOUT + 2 * operate.FLUSH_TIMEOUT + HAND_OVER_TIME
     assert pod_spec(pick(helm.render(), "Deployment", RELEASE))["terminationGracePeriodSeconds"] > longest
 
 
@@ -267,6 +269,7 @@ def test_what_is_optional_is_off(helm: Helm) -> None:
         "ClusterRoleBinding",
         "CustomResourceDefinition",
         "Deployment",
+        "PodDisruptionBudget",
         "Role",
         "RoleBinding",
         "ServiceAccount",
@@ -307,7 +310,7 @@ def test_selectors_stay_as_they_are_between_versions(helm: Helm) -> None:
         ({"config.apiUrl": "https://x"}, "apiUrl"),
         ({"config.apiURL": "https://user@x"}, "apiURL"),
         ({"config.httpAddress": "8080"}, "httpAddress"),
-        ({"replicas": 2}, "replicas"),
+        ({"replicas": 0}, "replicas"),
         ({"image.digest": "sha256:abc"}, "digest"),
         ({"uninstall.policy": "Delete"}, "policy"),
         ({"terminationGracePeriodSeconds": 5}, "terminationGracePeriodSeconds"),

@@ -55,6 +55,7 @@ class _Idle:
     largest: int = 0
     left_out: int = 0
     failing_for: float = 0.0
+    part: float = 1.0
     is_valid: bool = True
     held: frozenset[int] = frozenset()
 

@@ -187,6 +187,16 @@ class BucketStore:
         problem = await self._empty(bucket, former) if former.records else None
         return found if problem is None else problem
 
+    async def find_former(self, *, utc: datetime) -> str | None:
+        """Return which ConfigMap shows that a process of an earlier version runs; None if none does."""
+        for bucket in range(BUCKETS):
+            former = await self._read_former(bucket)
+            if isinstance(former, NotDone) or not former.records or former.written is None:
+                continue
+            if utc - former.written <= timedelta(seconds=FORMER_SILENCE):
+                return former_name(bucket)
+        return None
+
     def _is_silent(self, bucket: int, former: "_FormerBucket", now: float, utc: datetime) -> bool:
         """Whether nobody has written an earlier version's ConfigMap for long enough, by its own time or by ours."""
         version, since = self._formers.get(bucket, (None, now))

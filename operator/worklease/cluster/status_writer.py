@@ -145,12 +145,19 @@ class StatusWriter:
         self._publisher, self._may_write = publisher, may_write
         self._api = api
         self._clock = clock
+        self._rate = writes_per_second
         self._pace = TokenBucket(writes_per_second, BURST, clock())
         self._routine_pace = TokenBucket(writes_per_second * ROUTINE_SHARE, BURST, clock())
         self._entries: dict[str, _Entry] = {}
         self._queue = _Queue()
         self._news = asyncio.Event()
         self._wrote = asyncio.Event()
+
+    def use(self, part: float) -> None:
+        """Use that part of the writes from now on: the rest is for the other processes of the installation."""
+        now = self._clock()
+        self._pace.change(self._rate * part, BURST, now)
+        self._routine_pace.change(self._rate * part * ROUTINE_SHARE, BURST, now)
 
     def publish(self, reference: Reference, status: Status | Maker, urgency: Urgency) -> None:
         """Have ``status``, or what it makes, written as soon as the budget allows; do not wait for that."""

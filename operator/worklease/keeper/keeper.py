@@ -25,7 +25,7 @@ from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.resume import resume, without_status
 from worklease.keeper.turns import Turns
 from worklease.rules.acknowledging import AckVerdict
-from worklease.rules.buckets import bucket_of
+from worklease.rules.buckets import BUCKETS, bucket_of
 from worklease.rules.clock_error import jumped
 from worklease.rules.conditions import invalid
 from worklease.rules.lease import Lease
@@ -174,6 +174,7 @@ class Keeper:
 
     def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
         """Begin with the leases of a bucket, from its records; nothing of an earlier tenure goes on."""
+        self._share()
         self._clients.checkpoint.take(bucket, records)
         self._successions[bucket] = succession
         self._want_found(bucket)
@@ -183,6 +184,13 @@ class Keeper:
         for kept in self._kept_in(bucket):
             self._leave(kept)
         self._clients.checkpoint.leave(bucket)
+        self._share()
+
+    def _share(self) -> None:
+        """Use of the budgets what this process's part of the buckets is; a part that is not zero, as rates are not."""
+        held = sum(map(self._clients.tenures.holds, range(BUCKETS)))
+        for each in (self._clients.budget, self._clients.key_probes, self._clients.status):
+            each.use(max(1, held) / BUCKETS)
 
     def confirmed(self, bucket: int) -> None:
         """Do what was put off while the process was not the valid holder; begin again what was let go of in silence."""

@@ -373,8 +373,8 @@ class FleetCollector(Collector):
             ),
             _gauge(
                 "worklease_budget_requests_per_minute",
-                "Calls to the Work API that are allowed per minute; 0 means no limit.",
-                self._budget.per_minute,
+                "Calls to the Work API that this process is allowed per minute, its part of all; 0 means no limit.",
+                self._budget.per_minute * self._budget.part,
             ),
             *(self._of_checkpoint() + self._of_buckets()),
             _gauge(

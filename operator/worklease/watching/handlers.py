@@ -121,7 +121,7 @@ def settings() -> kopf.OperatorSettings:
     chosen.process.ultimate_exiting_timeout = None
     # The operator writes its own events; Kopf would post one for each log line.
     chosen.posting.enabled = False
-    # There is one process; the Deployment sees to that (strategy Recreate).
+    # Each process watches everything; who keeps what, the processes settle among themselves.
     chosen.peering.standalone = True
     # The discovery of CRDs and namespaces needs cluster-wide rights, and retries a 403 for ever.
     chosen.scanning.disabled = True

@@ -175,13 +175,27 @@ class Budget:
         self.waiting = 0
         """The number of calls that wait for their turn."""
         self.per_minute = per_minute
+        self.part = 1.0
+        """The part of the budget that this process may use."""
+        (rate, burst), (routine, routine_burst), now = *self._paces(), clock()
+        self._all = TokenBucket(rate, burst, now)
+        self._share = TokenBucket(routine, routine_burst, now)
+
+    def _paces(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the rate and the burst of all calls, and those of routine beats."""
         # The burst is part of the minute's calls: rate x 60 + burst = per_minute.
         rate, burst, share = AFTER_HOLD_RATE, AFTER_HOLD_BURST, 1.0
-        if per_minute:
-            rate, burst, share = per_minute / (A_MINUTE + BURST), BURST, ROUTINE_SHARE
-        now = clock()
-        self._all = TokenBucket(rate, max(1.0, rate * burst), now)
-        self._share = TokenBucket(rate * share, max(1.0, rate * share * burst), now)
+        if self.per_minute:
+            rate, burst, share = self.per_minute * self.part / (A_MINUTE + BURST), BURST, ROUTINE_SHARE
+        return (rate, max(1.0, rate * burst)), (rate * share, max(1.0, rate * share * burst))
+
+    def use(self, part: float) -> None:
+        """Use that part of the budget from now on: the rest is for the other processes of the installation."""
+        self.part = part
+        (rate, burst), (routine, routine_burst), now = *self._paces(), self._clock()
+        self._all.change(rate, burst, now)
+        self._share.change(routine, routine_burst, now)
+        self._pump()
 
     @property
     def is_open(self) -> bool:

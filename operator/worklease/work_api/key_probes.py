@@ -63,8 +63,13 @@ class KeyProbes:
         self._queue: list[tuple[float, int, _RefusedKey]] = []
         """The keys that calls wait for, by when they were last tried: the one that waits longest comes first."""
         self._alarm: asyncio.TimerHandle | None = None
-        rate = per_minute / A_MINUTE * SHARE if per_minute else math.inf
-        self._pace = TokenBucket(rate, 1.0, clock()) if per_minute else None
+        self._rate = per_minute / A_MINUTE * SHARE if per_minute else math.inf
+        self._pace = TokenBucket(self._rate, 1.0, clock()) if per_minute else None
+
+    def use(self, part: float) -> None:
+        """Use that part of the budget from now on: the rest is for the other processes of the installation."""
+        if self._pace is not None:
+            self._pace.change(self._rate * part, 1.0, self._clock())
 
     @property
     def waiting(self) -> int:

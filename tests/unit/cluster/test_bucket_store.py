@@ -158,6 +158,18 @@ async def test_a_checkpoint_that_was_just_written_is_taken_only_after_fifteen_si
         assert [seen.method for seen in server.seen if seen.method != "GET"] == ["POST", "PATCH"]
 
 
+@pytest.mark.parametrize(("written", "found"), [("05:59:46", former_name(3)), ("05:59:44", None)])
+async def test_an_earlier_version_that_has_just_written_is_found_before_an_upgrade(
+    written: str, found: str | None
+) -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        former = config_map("4", {"uid-1": "{}"})
+        former["metadata"]["managedFields"] = [{"manager": "operator", "time": f"2026-11-29T{written}Z"}]
+        server.script = stored(worklease_checkpoint_03=former)
+        assert await BucketStore(api, "own").find_former(utc=NOW) == found
+        assert {seen.method for seen in server.seen} == {"GET"}
+
+
 async def test_a_bucket_that_exists_is_left_as_it_is_and_what_a_crash_left_is_emptied() -> None:
     bucket = config_map("9", {"uid-1": "new"}, holder=HEAD.holder, epoch="7", format="2")
     async with serving() as server:

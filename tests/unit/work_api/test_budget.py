@@ -232,6 +232,26 @@ async def test_no_minute_sees_more_calls_than_the_budget(queue_of: Make) -> None
     assert 285 <= busiest <= 300
 
 
+async def test_processes_that_share_a_budget_do_not_exceed_it_together_though_their_parts_change(
+    queue_of: Make,
+) -> None:
+    one, two = queue_of(300), queue_of(300)
+    times: list[float] = []
+    for each, part in ((one, 0.5), (two, 0.5)):
+        each.budget.use(part)
+        await each.ask(*(first(f"c{n}") for n in range(1000)))
+    for step in range(2400):
+        if step == 1200:
+            one.budget.use(0.25)
+            two.budget.use(0.75)
+        seen = len(one.order) + len(two.order)
+        for each in (one, two):
+            await each.pass_time(0.05)
+        times += [one.clock.now] * (len(one.order) + len(two.order) - seen)
+    busiest = max(sum(at <= other < at + 60 for other in times) for at in times)
+    assert 285 <= busiest <= 300
+
+
 async def test_three_hundred_calls_a_minute_hold_seven_hundred_leases_of_ttl_300(queue_of: Make) -> None:
     queue = queue_of(300)
     ttl, grace, interval = 300.0, 30.0, 30.0
