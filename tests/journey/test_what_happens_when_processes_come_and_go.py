@@ -81,11 +81,11 @@ def lost(simulator: Simulator) -> list[str]:
     return [str(each) for each in (*bad, *check_history(history))]
 
 
-def begin(leases: Leases, simulator: Simulator) -> dict[str, str]:
+def begin(leases: Leases, simulator: Simulator, *, ttl: int = 30) -> dict[str, str]:
     """Have all items claimed, each with a sandbox; return the uids of the pods."""
     for item in ITEMS:
         simulator.create_item(item)
-    leases.create(*ITEMS, pods=True, ttlSeconds=30)
+    leases.create(*ITEMS, pods=True, ttlSeconds=ttl)
     for item in ITEMS:
         leases.await_condition(item, "Ready", "True", seconds=60)
     return uids(leases)
@@ -129,12 +129,8 @@ def test_a_process_is_ended_in_order(
     control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
 ) -> None:
     with processes(control_plane, namespace, simulator, 2) as (one, two):
-        pods = begin(leases, simulator)
+        pods = begin(leases, simulator, ttl=15)
         await_even(control_plane, namespace, "pod-0", "pod-1")
-        for item in ITEMS:
-            leases.edit(item, {"ttlSeconds": 15})
-        since = simulator.last_seq()
-        await_beaten(simulator, since, seconds=20)
         since, began = simulator.last_seq(), time.monotonic()
         assert one.terminate() == 0
         assert held(control_plane, namespace) == {"pod-1": BUCKETS}
