@@ -2,11 +2,14 @@
 
 import base64
 import json
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history
+from support.kube_proxy import Cut, KubeProxy
 from support.operator import Leases, Operator
 from support.pools import NAME, Pool
 from support.simulator import Simulator
@@ -31,6 +34,7 @@ def test_a_session_comes_through_the_queue_to_a_sandbox(pool: Pool, leases: Leas
     (body,) = leases.pods().values()
     told = {entry["name"]: entry for entry in body["spec"]["containers"][0]["env"]}
     assert told["ANTHROPIC_SESSION_ID"]["value"] == session
+    assert body["metadata"]["labels"]["worklease.dev/pool"] == NAME, "status.selector finds it"
     assert told["ANTHROPIC_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == name
     assert simulator.environment_key not in str(body)
     wait_for(lambda: pool.status().get("running") == 1, seconds=10, what="the pool's count")
@@ -64,13 +68,109 @@ def test_the_cap_is_a_cap_and_a_pause_takes_nothing(pool: Pool, leases: Leases, 
     assert check_history(simulator.history()) == []
 
 
-def test_a_killed_operator_strands_nothing(pool: Pool, simulator: Simulator, operator: Operator) -> None:
-    pool.create(most=3)
-    for _ in range(3):
-        simulator.create_session()
-    wait_for(pool.leases, seconds=20, what="the first WorkLease")
+def crash(operator: Operator, is_due: Callable[[], object], release: Callable[[], None]) -> None:
+    """Kill the operator when it has come to a point, and start it again."""
+    wait_for(is_due, seconds=30, what="the point of the crash")
     operator.kill()
+    release()
     operator.start()
-    pool.await_running(3)
-    assert len(pool.leases()) == 3
+
+
+def assert_each_session_has_one_sandbox(leases: Leases, pool: Pool, sessions: list[str]) -> None:
+    pods = [body["metadata"]["labels"]["worklease.dev/session-id"] for body in leases.pods().values()]
+    assert sorted(pods) == sorted(sessions)
+    assert len(pool.unfinished()) == len(sessions)
+
+
+WRITES = (("create", "workleases"), ("create", "secrets"), ("", "configmaps"))
+
+
+@pytest.mark.long(seconds=35)
+def test_an_operator_that_is_killed_after_a_write_strands_nothing(
+    pool: Pool, leases: Leases, simulator: Simulator, operator: Operator, proxy: KubeProxy
+) -> None:
+    pool.create(most=9)
+    sessions = []
+    for number, (verb, resource) in enumerate(WRITES, start=1):
+        pool.await_condition("Polling", "True", "Polling")
+        fault = proxy.inject(Cut(applied=True), verb=verb, resource=resource)
+        sessions.append(str(simulator.create_session()["data"]["id"]))
+        crash(operator, fault.acted.is_set, partial(proxy.remove_fault, fault))
+        pool.await_running(number)
+    assert_each_session_has_one_sandbox(leases, pool, sessions)
     assert check_history(simulator.history()) == []
+
+
+@pytest.mark.long(seconds=35)
+def test_an_operator_that_is_killed_within_a_call_strands_nothing(
+    pool: Pool, leases: Leases, simulator: Simulator, operator: Operator
+) -> None:
+    pool.create(most=9)
+    sessions = []
+    for number, call in enumerate(("poll", "ack", "heartbeat"), start=1):
+        pool.await_condition("Polling", "True", "Polling")
+        item = simulator.create_session()
+        sessions.append(str(item["data"]["id"]))
+        named = None if call == "poll" else item["id"]
+        fault = simulator.inject("hang-after", call=call, item=named)
+        crash(operator, partial(has_met, simulator), partial(simulator.remove_fault, fault))
+        simulator.clear_faults()
+        pool.await_running(number)
+    assert_each_session_has_one_sandbox(leases, pool, sessions)
+    assert check_history(simulator.history()) == []
+
+
+def has_met(simulator: Simulator) -> bool:
+    """Whether the last call met a fault."""
+    return any(entry.get("fault") == "hang-after" for entry in simulator.history()[-3:])
+
+
+def test_sandboxes_that_cannot_start_leave_the_rest_in_the_queue(
+    pool: Pool, leases: Leases, simulator: Simulator
+) -> None:
+    pool.create(most=9, template=leases.template(waits=True), limits={"failuresBeforePause": 2, "pauseSeconds": 2})
+    for _ in range(5):
+        simulator.create_session()
+    wait_for(lambda: len(leases.pods()) == 2, seconds=30, what="as many pods as may start untried")
+    for pod in leases.pods():
+        fail_to_pull(leases, pod)
+    message = pool.await_condition("Ready", "False", "SandboxesFailing")
+    assert "ImagePullFailed" in message
+    wait_for(lambda: len(leases.pods()) == 3, seconds=20, what="one on trial")
+    assert len(pool.unfinished()) == 3
+    pool.create(most=9, limits={"failuresBeforePause": 2, "pauseSeconds": 2})
+    pool.await_running(2)
+    assert pool.await_condition("Ready", "True", "Polling") == "the pool asks for items"
+
+
+def fail_to_pull(leases: Leases, pod: str) -> None:
+    waiting = {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}
+    container = {"name": "sandbox", "image": "busybox", "imageID": "", "ready": False, "restartCount": 0}
+    leases.play(pod, phase="Pending", containerStatuses=[container | {"state": {"waiting": waiting}}])
+
+
+def test_the_next_message_of_a_session_waits_for_the_sandbox_before(
+    pool: Pool, leases: Leases, simulator: Simulator
+) -> None:
+    pool.create()
+    item = simulator.create_session()
+    (first,) = pool.await_running(1)
+    (pod,) = leases.pods()
+    simulator.stop_item(item["id"], force=True)
+    assert simulator.message(item["data"]["id"]) is not None
+    wait_for(lambda: len(pool.leases()) == 2, seconds=30, what="the WorkLease of the next message")
+    (second,) = set(pool.leases()) - {first}
+    pool.await_sandbox(second)
+    assert pod not in leases.pods()
+    assert check_history(simulator.history()) == []
+
+
+def test_a_deleted_pool_gives_its_items_back(pool: Pool, leases: Leases, simulator: Simulator) -> None:
+    pool.create()
+    item = simulator.create_session()["id"]
+    pool.await_running(1)
+    pool.delete()
+    wait_for(lambda: pool.get() is None, seconds=30, what="the end of the pool")
+    assert pool.unfinished() == {}
+    assert leases.pods() == {}
+    assert [entry for entry in simulator.history(item) if entry.get("call") == "stop"] == []

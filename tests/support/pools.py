@@ -89,6 +89,18 @@ class Pool:
         """Return the names of those whose sandbox is ready."""
         return [name for name, each in self.leases().items() if reason(each, "SandboxReady")[0] == "True"]
 
+    def await_sandbox(self, name: str, *, seconds: float = 30) -> None:
+        """Wait until the sandbox of a WorkLease is ready."""
+        try:
+            wait_for(lambda: name in self.running(), seconds=seconds, what=f"the sandbox of {name}")
+        except AssertionError as error:
+            error.add_note(self._shown())
+            raise
+
+    def _shown(self) -> str:
+        shown = {name: each.get("status", {}).get("conditions") for name, each in self.leases().items()}
+        return json.dumps({"pool": self.status(), "leases": shown}, indent=1)
+
     def secrets(self) -> dict[str, dict[str, Any]]:
         """Return the pool's Secrets by name."""
         path = f"{path_of(self.namespace, 'Secret')}?labelSelector=worklease.dev/pool={NAME}"
@@ -100,8 +112,7 @@ class Pool:
         try:
             wait_for(lambda: len(self.running()) >= number, seconds=seconds, what=f"{number} sandboxes of the pool")
         except AssertionError as error:
-            shown = {name: each.get("status", {}).get("conditions") for name, each in self.leases().items()}
-            error.add_note(json.dumps({"pool": self.status(), "leases": shown}, indent=1))
+            error.add_note(self._shown())
             raise
         return self.running()
 

@@ -6,7 +6,7 @@ Must not decide anything about a lease, and must not call anybody.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
@@ -27,7 +27,7 @@ from worklease.api.fields import (
     misfit,
     shared,
 )
-from worklease.api.names import ENVIRONMENT_LABEL, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, GROUP, WORK_LABEL
 from worklease.rules.situation import DeletionPolicy, OnFailure, Policy
 
 LONGEST_HEARTBEAT: Final = 1024
@@ -328,6 +328,11 @@ class WorkLeaseStatus(ResourceStatus):
     disruptions: Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), INTEGRAL] | None = None
 
 
+def _ours(labels: dict[str, str]) -> dict[str, str]:
+    """Keep the operator's own labels: there are thousands of resources, and others' labels decide nothing."""
+    return {key: value for key, value in labels.items() if key.startswith(f"{GROUP}/")}
+
+
 class ResourceMetadata(StatusPart):
     """The metadata that the operator needs."""
 
@@ -338,6 +343,7 @@ class ResourceMetadata(StatusPart):
     creation_timestamp: Time
     deletion_timestamp: Time | None = None
     finalizers: tuple[str, ...] = ()
+    labels: Annotated[dict[str, str], AfterValidator(_ours)] = {}  # noqa: RUF012 (pydantic copies it)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,6 +360,8 @@ class WorkLease:
     creation_timestamp: datetime
     deletion_timestamp: datetime | None
     finalizers: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Those of ``worklease.dev``."""
     spec: WorkLeaseSpec
     status: WorkLeaseStatus
     status_problem: str | None = None

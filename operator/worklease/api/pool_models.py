@@ -5,7 +5,7 @@ the API server accepts, and nothing else. Must not decide anything.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Self
@@ -171,6 +171,7 @@ class WorkPool:
     creation_timestamp: datetime
     deletion_timestamp: datetime | None
     finalizers: tuple[str, ...]
+    labels: Mapping[str, str] = field(default_factory=dict)
     spec: WorkPoolSpec
     status: WorkPoolStatus
     status_problem: str | None = None

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from worklease.api.models import WorkLease
-from worklease.api.names import ENVIRONMENT_LABEL, SANDBOX_CONTAINERS, SESSION_LABEL, WORK_LABEL
+from worklease.api.names import ENVIRONMENT_LABEL, POOL_LABEL, SANDBOX_CONTAINERS, SESSION_LABEL, WORK_LABEL
 from worklease.cluster.credentials import SESSIONS_TOKEN
 from worklease.cluster.pod_reading import container_names
 from worklease.cluster.proxy_sidecar import BASE_URL, ProxyOptions, add_proxy, proxy_problem
@@ -70,9 +70,7 @@ def pod_body(
     """
     template = _template(resource)
     metadata, spec = template.get("metadata") or {}, _without_nulls(template.get("spec"))
-    labels = {ENVIRONMENT_LABEL: resource.spec.environment_id, WORK_LABEL: resource.spec.work_id}
-    if resource.spec.session_id is not None:
-        labels[SESSION_LABEL] = resource.spec.session_id
+    labels = _labels(resource)
     named = {**annotations, **_annotations(template)}
     if not container_names(named.get(SANDBOX_CONTAINERS) or ""):
         named[SANDBOX_CONTAINERS] = ",".join(str(each.get("name")) for each in spec.get("containers") or ())
@@ -102,6 +100,16 @@ def pod_body(
         },
         "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False} | spec,
     }
+
+
+def _labels(resource: WorkLease) -> dict[str, str]:
+    """Return the labels by which people and the operator find a pod: its item, its session, its pool."""
+    labels = {ENVIRONMENT_LABEL: resource.spec.environment_id, WORK_LABEL: resource.spec.work_id}
+    if (pool := resource.labels.get(POOL_LABEL)) is not None:
+        labels[POOL_LABEL] = pool
+    if resource.spec.session_id is not None:
+        labels[SESSION_LABEL] = resource.spec.session_id
+    return labels
 
 
 def _template(resource: WorkLease) -> Mapping[str, Any]:

@@ -97,6 +97,7 @@ def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
             is_ending=lease.deletion_timestamp is not None or is_torn_down or is_draining,
         ),
         is_acknowledged=lease.status.claim_time is not None,
+        needs_token=lease.spec.sessions_token_secret_ref is not None,
         is_deleting=lease.deletion_timestamp is not None,
         is_waiting=ready is not None and ready.reason in WAITING,
         is_refused=REFUSED_ANNOTATION in annotations,

@@ -114,11 +114,6 @@ class PoolWrites:
         done = await self._api.call("PUT", f"{path}/{name}", body=replaced)
         return done if isinstance(done, Done) else NotDone(f"the Secret {name} was not written: {done.message}")
 
-    async def delete_lease(self, lease: Reference, version: str) -> Done | Gone | NotDone:
-        """Delete a WorkLease as it was read: if anything changed since, it stays."""
-        preconditions = {"preconditions": {"uid": lease.uid, "resourceVersion": version}}
-        return await self._end(lease, preconditions)
-
     async def end_lease(self, lease: Reference, policy: str) -> Done | Gone | NotDone:
         """Delete a WorkLease by a deletion policy, which is written into it first."""
         # A test of the uid, so that a successor of the same name keeps its own.

@@ -6,7 +6,6 @@ must not make calls.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from datetime import datetime
 
 from worklease.api.names import Address
 from worklease.cluster.pod_template import pod_name
@@ -117,13 +116,16 @@ class Fleet:
         return None if later is None else later.name
 
     def predecessor(self, kept: Kept) -> str | None:
-        """Return a pod that may be at work for an earlier delivery of the session; None if there is none."""
+        """Return a pod that may be at work for another delivery of the session; None if there is none.
+
+        As a rule it is an earlier one's. Of two that were made within a second nobody knows which is, so whichever has
+        a pod comes first.
+        """
         same = self._by_session.get(kept.session, {})
         if len(same) <= 1:
             return None
-        own = _age(kept)
-        earlier = (each for each in same.values() if each is not kept and _age(each) < own)
-        return next((pod for each in earlier if (pod := _at_work(each)) is not None), None)
+        others = (each for each in same.values() if each is not kept)
+        return next((pod for each in others if (pod := _at_work(each)) is not None), None)
 
     def wake_rivals(self, kept: Kept) -> None:
         """Have the other resources of the namespace for the same work item take a turn."""
@@ -133,10 +135,6 @@ class Fleet:
         for each in self._by_item.get(item, {}).values():
             if each is not besides:
                 each.turn.add()
-
-
-def _age(kept: Kept) -> tuple[datetime, str]:
-    return (kept.resource.creation_timestamp, kept.resource.name)
 
 
 def _at_work(kept: Kept) -> str | None:

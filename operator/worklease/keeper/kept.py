@@ -255,6 +255,7 @@ class Kept:
             can_claim=self.can_claim(),
             delivery=self.spec.delivery,
             has_acknowledged=self.has_acknowledged or self.lease.sent is not None,
+            acknowledged_at=self.calls.ack.accepted if self.calls.ack is not None else self.lease.claimed,
         )
 
     def can_claim(self) -> bool:

@@ -49,6 +49,7 @@ from worklease.rules.pool_items import Make
 from worklease.rules.pool_reasons import POOL_TABLE, PoolReason
 from worklease.rules.queue import CallFailed, QueuedItem, QueueNumbers
 from worklease.rules.reasons import Severity, Verdict
+from worklease.rules.situation import DeletionPolicy
 from worklease.telemetry import SILENT, PoolChanged, PoolSandboxStarted, Publisher
 from worklease.work_api.budget import Budget, BudgetRequest, CallClass, Rank
 from worklease.work_api.queue import QueueCalls
@@ -302,15 +303,17 @@ class PoolTurns:
         return self._complete(replace(lease, has_token=has_token, polled=polled))
 
     async def _abandon(self, kept: KeptPool, lease: PoolLease) -> None:
-        """Delete a lease as it is now: if anything has happened to it since, it stays."""
+        """Delete a lease, unless something has happened to it since it was seen last.
+
+        Should its turn acknowledge its item at this very moment, the item is claimed and released: never stopped.
+        """
         reference = _reference(kept, lease)
         body = await self._clients.writes.read_lease(reference)
         if isinstance(body, Gone | NotDone):
             return
         newest = self._known(kept, read_pool_lease(body))
         if pool_items.abandoned([newest], being_written=None, now=self._clock()):
-            version = body["metadata"]["resourceVersion"]
-            done = await self._clients.writes.delete_lease(reference, version)
+            done = await self._clients.writes.end_lease(reference, DeletionPolicy.RELEASE.value)
             _log.info("lease deleted, since nothing was begun for it %s lease=%s", kept.about, lease.name)
             if isinstance(done, Done | Gone):
                 kept.upkeep.list_at = 0.0

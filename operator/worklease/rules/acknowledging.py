@@ -187,7 +187,9 @@ def listed(ack: Acknowledgement, acknowledged_at: float | None, state: str, now:
     may arrive late, and then the other is refused. Acknowledged in the window of one without an answer: it was ours.
     """
     if state == "queued":
-        return replace(ack, verdict=AckVerdict.NONE, next_at=now)
+        # A list that lags shows it as queued though a 409 said that it is not: not at once again.
+        wait = backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK) if ack.was_conflicted else 0.0
+        return replace(ack, verdict=AckVerdict.NONE, refusals=ack.refusals + 1, next_at=now + wait)
     is_ours = acknowledged_at is not None and any(
         sent - SLACK <= acknowledged_at <= until + SLACK for sent, until in ack.windows
     )

@@ -40,6 +40,8 @@ class Claimant:
     """Which delivery of the item it is for, where a pool made it: another delivery's resource is no duplicate."""
     has_acknowledged: bool = False
     """Whether the item left the queue for it: its acknowledgement was accepted, or its lease was held."""
+    acknowledged_at: float | None = None
+    """When that was (monotonic)."""
 
 
 _OWN_TROUBLES: Final = frozenset(
@@ -95,11 +97,22 @@ def successor_of(own: Claimant, claimants: Iterable[Claimant]) -> Claimant | Non
     of the later delivery.
     """
     later = (
-        each
-        for each in claimants
-        if _are_deliveries(own, each) and each.has_acknowledged and (each.created, each.name) > (own.created, own.name)
+        each for each in claimants if _are_deliveries(own, each) and each.has_acknowledged and _is_later(each, own)
     )
     return next(later, None)
+
+
+def _is_later(one: Claimant, other: Claimant) -> bool:
+    """Whether one delivery is later than another; a creation's time has whole seconds only.
+
+    Of two within a second, the one that was acknowledged later is. One that was not acknowledged may be the later one:
+    its own acknowledgement shows whether the item is in the queue.
+    """
+    if one.created != other.created:
+        return one.created > other.created
+    if other.acknowledged_at is None or one.acknowledged_at is None:
+        return False
+    return one.acknowledged_at > other.acknowledged_at
 
 
 def _place_in_line(claimant: Claimant) -> tuple[bool, bool, bool, datetime, str]:

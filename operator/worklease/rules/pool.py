@@ -195,10 +195,18 @@ class PoolCensus:
         """The number of leases that are not finished, and of creations that may be."""
         return len(self._names(tuple(Stage)))
 
-    def starting(self, since: float = float("-inf")) -> int:
-        """Return how many have no sandbox yet, of those that were made since then and wait for nobody."""
-        waiting = {each.name for each in self.leases.values() if each.is_waiting}
-        return len(self._names((Stage.CLAIMING, Stage.STARTING), since) - waiting)
+    def starting(self, since: float = float("-inf"), template: str | None = None) -> int:
+        """Return how many have no sandbox yet, of those that were made since then, wait for nobody and do not fail.
+
+        One that fails is known to the breaker, and stays until its deadline: a trial must not wait for that. With a
+        ``template``, those of others do not count: they say nothing about it.
+        """
+        others = {
+            each.name
+            for each in self.leases.values()
+            if each.is_waiting or each.failure is not None or (template and each.template not in {"", template})
+        }
+        return len(self._names((Stage.CLAIMING, Stage.STARTING), since) - others)
 
     def count(self) -> Mapping[Stage, int]:
         """Return how many are in each stage; they add up to ``active``, since a creation is claiming at first."""
@@ -413,7 +421,7 @@ def _closed_breaker(state: PoolState, now: float) -> NoPoll | None:
     reason = PoolReason.TOKEN_MISSING if is_token else PoolReason.SANDBOXES_FAILING
     if (until := breaker.pauses_until(now)) is not None:
         return NoPoll(until, reason, breaker.message)
-    if (since := breaker.trials_since()) is not None and state.census.starting(since):
+    if (since := breaker.trials_since()) is not None and state.census.starting(since, state.template):
         return NoPoll(_NEVER, reason, f"one item is on trial; before: {breaker.message}")
     return None
 

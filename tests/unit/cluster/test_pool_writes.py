@@ -158,15 +158,6 @@ async def test_a_token_that_was_not_written_says_so(
 # --- The end ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lease_is_deleted_only_as_it_was_read(server: ScriptedServer, writes: PoolWrites) -> None:
-    assert isinstance(await writes.delete_lease(LEASE, "7"), Done)
-    (seen,) = server.seen
-    assert (seen.method, seen.path) == ("DELETE", f"{LEASES}/agents-1")
-    assert seen.json == {"preconditions": {"uid": "uid-1", "resourceVersion": "7"}}
-    server.script = always(refused(409, "Conflict", "the ResourceVersion in the precondition does not match"))
-    assert isinstance(await writes.delete_lease(LEASE, "7"), NotDone)
-
-
 async def test_a_lease_ends_by_the_pools_policy(server: ScriptedServer, writes: PoolWrites) -> None:
     assert isinstance(await writes.end_lease(LEASE, "Release"), Done)
     patch, deletion = server.seen

@@ -8,13 +8,16 @@ from worklease.api.models import WorkLease
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint_room import LONGEST
 from worklease.keeper.kept import Kept
-from worklease.keeper.record import MOST_PODS, RecordedSandboxes, read, resume, resume_sandboxes, write
+from worklease.keeper.record import MOST_PODS, RecordedSandboxes, read, resume, resume_ack, resume_sandboxes, write
+from worklease.rules.acknowledging import Acknowledgement, AckVerdict, intended
+from worklease.rules.acknowledging import answered as answered_ack
 from worklease.rules.answers import observe
 from worklease.rules.beats import Beat, decide, edit
 from worklease.rules.deadlines import expiry
 from worklease.rules.lease import Lease, Window
 from worklease.rules.outcomes import Rejected
 from worklease.rules.pods import Cause, Ending, Pod
+from worklease.rules.queue import AckAccepted
 from worklease.rules.situation import Attempt
 
 
@@ -41,6 +44,23 @@ def test_the_sandboxes_come_back_from_their_record_as_they_were() -> None:
     record = read(text)
     assert record is not None
     assert resume_sandboxes(record, moment=lambda wall: wall - 900.0) == known
+
+
+def test_an_acknowledgement_comes_back_and_what_was_under_way_had_arrived_by_the_start() -> None:
+    sent = intended(Acknowledgement(needs_token=False), 100.0)
+    text = write(Lease(), RecordedSandboxes(), sent, trying=None, now=100.0, wall=1000.0)
+    again = resume_ack(read(text), Acknowledgement(needs_token=False), now=130.0, moment=lambda wall: wall - 900.0)
+    assert again.verdict is AckVerdict.IN_DOUBT
+    assert again.windows == ((100.0, 130.0),)
+
+
+def test_an_accepted_acknowledgement_comes_back_and_without_a_record_there_is_none() -> None:
+    fresh = Acknowledgement(needs_token=False)
+    ours = answered_ack(intended(fresh, 100.0), AckAccepted(), 101.0)
+    text = write(Lease(), RecordedSandboxes(), ours, trying=None, now=101.0, wall=1001.0)
+    again = resume_ack(read(text), fresh, now=130.0, moment=lambda wall: wall - 900.0)
+    assert (again.verdict, again.accepted) == (AckVerdict.OURS, 100.0)
+    assert resume_ack(None, fresh, now=130.0, moment=lambda wall: wall) is fresh
 
 
 def started_again(lease: Lease, now: float) -> Lease:

@@ -173,7 +173,12 @@ class Cluster:
                 "finalizers": [FINALIZER],
                 "labels": {"worklease.dev/pool": "agents", "worklease.dev/session-id": session},
             },
-            "spec": {"environmentID": "env_1", "workID": name, "acknowledge": True},
+            "spec": {
+                "environmentID": "env_1",
+                "workID": name,
+                "acknowledge": True,
+                "sessionsTokenSecretRef": {"name": name},
+            },
             "status": {"conditions": list(conditions)},
         }
         self.leases[name] = body
@@ -418,6 +423,7 @@ async def test_a_lease_that_nothing_was_begun_for_is_deleted_and_no_other(world:
     world.acknowledged.add("agents-2")
     world.begin()
     await until(lambda: "delete agents-1" in world.cluster.calls, "the deletion of what nothing was begun for")
+    assert "policy Release" in world.cluster.calls, "should it be acknowledged at this moment, it is not stopped"
     assert "agents-2" in world.cluster.leases
 
 

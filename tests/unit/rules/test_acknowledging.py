@@ -161,3 +161,9 @@ def test_after_a_crash_the_intent_that_was_noted_asks_the_list() -> None:
     assert found.windows == ((NOW, NOW + 5),)
     assert decide_ack(found, NOW + 5) is AckStep.ASK_LIST
     assert listed(found, NOW + 0.1, "starting", NOW + 5).verdict is AckVerdict.OURS
+
+
+def test_a_list_that_lags_behind_a_409_is_not_asked_at_once_again() -> None:
+    doubtful = answered(intended(answered(SENT, lost(), NOW), NOW), CONFLICTED, NOW)
+    queued = listed(doubtful, None, "queued", NOW)
+    assert decide_ack(queued, NOW) is AckStep.WAIT

@@ -18,6 +18,7 @@ from worklease.rules.claims import (
     plan_beat,
     refused_dry_run,
     rival_of,
+    successor_of,
 )
 from worklease.rules.deadlines import latest
 from worklease.rules.lease import End, Lease, Trouble
@@ -30,10 +31,9 @@ DUE = held(100, ttl=90)
 OVER = replace(DUE, end=End.STOPPED)
 
 
-def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, delivery: str | None = None, **facts: bool) -> Claimant:
+def claimant(uid: str, lease: Lease = FRESH, *, age: float = 0, **stated: Any) -> Claimant:
     created = NOW - timedelta(seconds=age)
-    stated = {"is_done": False} | facts
-    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, delivery=delivery, **stated)
+    return Claimant(uid=uid, name=f"agents/{uid}", created=created, lease=lease, **{"is_done": False} | stated)
 
 
 # --- Several resources for one item ------------------------------------------------------------------------------
@@ -216,3 +216,35 @@ def test_a_template_that_was_not_accepted_is_tried_again_slower_and_slower(
     assert refused_dry_run(note, 2, "no", obstacle, 100.0).again == 100 + waits[0], "an edit begins again"
     accepted = DryRun(1, "", inf, obstacle, 5)
     assert refused_dry_run(accepted, 1, "no", obstacle, 100.0).again == 100 + waits[0]
+
+
+# --- Deliveries ----------------------------------------------------------------------------------------------------
+
+
+def delivered(uid: str, *, age: float, at: float | None = None) -> Claimant:
+    return claimant(uid, age=age, delivery=uid, acknowledged_at=at, has_acknowledged=at is not None)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "is_over"),
+    [
+        (delivered("a", age=9, at=1.0), delivered("b", age=1, at=5.0), True),
+        (delivered("a", age=9), delivered("b", age=1, at=5.0), True),
+        (delivered("a", age=9, at=1.0), delivered("b", age=1), False),
+        (delivered("a", age=1, at=5.0), delivered("b", age=9, at=1.0), False),
+        (delivered("a", age=1, at=1.0), delivered("b", age=1, at=5.0), True),
+        (delivered("a", age=1, at=5.0), delivered("b", age=1, at=1.0), False),
+        (delivered("a", age=1), delivered("b", age=1, at=5.0), False),
+        (claimant("a", age=9), delivered("b", age=1, at=5.0), False),
+    ],
+)
+def test_a_later_delivery_that_left_the_queue_ends_an_earlier_one(
+    own: Claimant, other: Claimant, *, is_over: bool
+) -> None:
+    assert (successor_of(own, (own, other)) is other) is is_over
+
+
+def test_resources_of_two_deliveries_are_no_rivals() -> None:
+    own = claimant("a", age=1, delivery="one")
+    assert rival_of(own, (own, claimant("b", DUE, age=9, delivery="two"))) is None
+    assert rival_of(own, (own, claimant("b", DUE, age=9))) is not None, "nobody knows which delivery that is"

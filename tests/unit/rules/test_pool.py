@@ -25,6 +25,7 @@ from worklease.rules.pool import (
     PoolLease,
     PoolState,
     Stage,
+    StartFailure,
     TemplateTry,
     TryTemplate,
     after_poll,
@@ -400,3 +401,12 @@ def test_a_deleted_pool_ends_its_unfinished_leases_and_waits_for_them_for_two_mi
     assert may_go(known, NOW, NOW + FINALIZER_PATIENCE)
     assert may_go(census(lease("b", None)), NOW, NOW)
     assert not may_go(PoolCensus(), NOW, NOW), "nobody has listed them yet"
+
+
+def test_a_sandbox_that_fails_holds_up_no_trial_and_one_of_another_template_is_none() -> None:
+    failure = StartFailure(BreakerCause.NOT_STARTED, "ImagePullFailed")
+    fails = census(lease("a", Stage.STARTING, failure=failure))
+    assert fails.active == 1
+    assert fails.starting() == 0
+    other = census(lease("a", Stage.STARTING, template="old"))
+    assert (other.starting(), other.starting(template="new"), other.starting(template="old")) == (1, 0, 1)
