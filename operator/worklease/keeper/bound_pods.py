@@ -43,6 +43,8 @@ class BoundPods:
     """Whether a sandbox was ended at the fence of this lease."""
     are_listed: bool = True
     """Whether every pod that carried the item's labels before this process's start is known."""
+    elsewhere: tuple[str, float] | None = None
+    """A pod at work for the session, of a resource that another process may keep, and until when that counts."""
     ignored: frozenset[str] = frozenset()
     """The uids of pods that carry the labels and are ignored, as an event has said."""
 

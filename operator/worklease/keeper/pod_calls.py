@@ -11,8 +11,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, assert_never
 
+from worklease.api.names import SESSION_LABEL
 from worklease.clocks import ClockPair
 from worklease.cluster.client import Gone, NotDone
+from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.pod_template import pod_body, pod_name, template_problem
 from worklease.cluster.pods import (
     Annotated,
@@ -31,7 +33,7 @@ from worklease.rules.claims import DryRun, refused_dry_run
 from worklease.rules.deadlines import is_fenced
 from worklease.rules.finishing import AskToFinish
 from worklease.rules.lease import End
-from worklease.rules.lifecycle import EndPod, fence_grace, why_it_must_go
+from worklease.rules.lifecycle import PREDECESSOR_LOOK, EndPod, fence_grace, why_it_must_go
 from worklease.rules.ownership import is_left_of_stopped
 from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.situation import Asked, AskedToFinish, Attempt, NotMade, is_running
@@ -89,11 +91,33 @@ class PodCalls(KeptCalls):
             async with self._clients.pods.creations.taken(kept.resource.namespace):
                 if not is_running(kept.gather(), self._clock()):
                     return  # the lease or the resource ended meanwhile
+                if await self._is_session_worked_on(kept):
+                    return
                 if not self._may(Act.MAKE_POD, kept):
                     self._note_not_made(kept, NOT_VALID, Obstacle.ADMISSION)
                     return
                 send()
                 await self._make(kept, attempt)
+
+    async def _is_session_worked_on(self, kept: Kept) -> bool:
+        """Look for a pod at work for the session, whoever keeps its lease: one session has one sandbox.
+
+        Deliveries of one session may be kept by different processes, and only the API server knows the pods of all.
+        """
+        session = kept.resource.spec.session_id
+        if session is None:
+            return False
+        async for page in self._clients.pods.pages(kept.resource.namespace, f"{SESSION_LABEL}={session}"):
+            if isinstance(page, NotDone):
+                self._note_not_made(
+                    kept, f"whether another pod works on the session: {page.message}", Obstacle.ADMISSION
+                )
+                return True
+            for pod in map(read_pod, page):
+                if pod.is_at_work and pod.controller != kept.resource.uid and pod.uid not in kept.pods.bound:
+                    kept.pods.elsewhere = (pod.name, self._clock() + PREDECESSOR_LOOK)
+                    return True
+        return False
 
     async def _make(self, kept: Kept, attempt: int) -> None:
         if problem := template_problem(kept.resource, self._proxy):

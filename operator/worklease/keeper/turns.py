@@ -204,12 +204,17 @@ class Turns:
     def _find_rival(self, kept: Kept) -> None:
         """Look which resource of the item is first; the others look again if this one can claim, or cannot any more."""
         kept.rival = self._fleet.rival(kept)
-        kept.predecessor = self._fleet.predecessor(kept) if kept.makes_pods else None
+        kept.predecessor = self._predecessor(kept) if kept.makes_pods else None
         if kept.lease.end is None and (later := self._fleet.successor(kept)) is not None:
             kept.lease = supersede(kept.lease, later)
         if (could_claim := kept.could_claim) is not kept.can_claim():
             kept.could_claim = not could_claim
             self._fleet.wake_rivals(kept)
+
+    def _predecessor(self, kept: Kept) -> str | None:
+        elsewhere = kept.pods.elsewhere
+        is_fresh = elsewhere is not None and self._clock() < elsewhere[1]
+        return self._fleet.predecessor(kept) or (elsewhere[0] if elsewhere is not None and is_fresh else None)
 
     def _conclude(self, kept: Kept, now: float) -> Situation:
         """Gather all that is to be decided upon, and conclude what became of the sandbox."""

@@ -53,6 +53,9 @@ class World:
         }
     )
 
+    pods: list[dict[str, Any]] = field(default_factory=list)
+    """What a list of pods shows."""
+
     @property
     def calls(self) -> list[str]:
         """The calls of the Work API, in order."""
@@ -71,6 +74,8 @@ async def world() -> AsyncIterator[World]:
         name = seen.path.removesuffix("/status").rpartition("/")[2]
         if "/secrets/" in seen.path:
             return worlds[0].secrets.get(name, ABSENT)
+        if seen.path.endswith("/pods") and seen.method == "GET":
+            return Answer(body={"metadata": {"resourceVersion": "7"}, "items": worlds[0].pods})
         if seen.path.endswith("/pods") and seen.method == "POST":
             return Answer(status=201, body=seen.json | {"metadata": seen.json["metadata"] | {"uid": "pod-1"}})
         return Answer(body={"metadata": {"uid": f"uid-{name}", "resourceVersion": "7"}})
@@ -239,6 +244,18 @@ async def test_the_pod_gets_the_token_the_session_and_no_key() -> None:
         assert told["ANTHROPIC_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]["name"] == "token"
         assert body["metadata"]["labels"]["worklease.dev/session-id"] == "sesn_1"
         assert it.calls[:2] == ["ack", "heartbeat"], "the dry run came before"
+
+
+async def test_a_pod_waits_for_one_of_the_session_whose_lease_another_process_keeps() -> None:
+    async with world() as it:
+        it.pods = [{"metadata": {"name": "theirs", "uid": "pod-9"}, "spec": {}, "status": {"phase": "Running"}}]
+        it.there.see(acknowledging(sessionID="sesn_1", sandbox=TEMPLATE))
+        await until_shown(it.there, "SandboxReady", "PredecessorEnding")
+        (asked, *_) = it.there.asked("GET", "/pods?")
+        assert asked.query["labelSelector"] == ["worklease.dev/session-id=sesn_1"]
+        assert made(it) == []
+        it.pods = []
+        await until(lambda: len(made(it)) == 1, "the pod")
 
 
 async def test_the_next_pod_of_a_session_waits_for_the_one_before() -> None:
