@@ -176,6 +176,11 @@ class PoolTurns:
             case _:
                 assert_never(step)
 
+    def close(self) -> None:
+        """Leave the queues uncounted that are being counted."""
+        for task in self._counting:
+            task.cancel()
+
     def next_upkeep(self, kept: KeptPool) -> float:
         """Return when something is due for a pool, whatever its next poll waits for."""
         if not kept.is_served:

@@ -174,3 +174,4 @@ class Pools:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._turns.close()
