@@ -54,6 +54,11 @@ class Listener:
     counted: set[str] = field(default_factory=set)
     carried: list[str] = field(default_factory=list)
     threads: set[str] = field(default_factory=set)
+    has_taken: asyncio.Event = field(default_factory=asyncio.Event)
+    """It takes no bucket."""
+
+    def pop_taken(self) -> frozenset[int]:
+        return frozenset()
 
     def see(self, body: Mapping[str, Any]) -> None:
         self.threads.add(threading.current_thread().name)

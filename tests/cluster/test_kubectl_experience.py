@@ -126,7 +126,7 @@ def test_each_of_its_names_finds_it(kubectl: Kubectl, name: str) -> None:
 def test_the_defaults_are_shown_and_no_sandbox_is_invented(kubectl: Kubectl) -> None:
     kubectl.create(SPEC)
     shown = json.loads(kubectl("get", "worklease", "demo", "--output=json"))["spec"]
-    assert shown == SPEC | {"heartbeat": {"mode": "Operator"}, "deletionPolicy": "Stop"}
+    assert shown == SPEC | {"heartbeat": {"mode": "Operator"}, "deletionPolicy": "Stop", "acknowledge": False}
 
 
 def test_describe_tells_the_whole_story(kubectl: Kubectl) -> None:

@@ -19,6 +19,7 @@ from support.operator import Operator
 LOCAL = {"WORKLEASE_HTTP_ADDRESS": "127.0.0.1:0", "WORKLEASE_LOG_FORMAT": "text", "WORKLEASE_LOG_LEVEL": "debug"}
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
 CRD = "workleases.worklease.dev"
+CRDS = (CRD, "workpools.worklease.dev")
 
 
 class Installation:
@@ -43,7 +44,7 @@ class Installation:
         for namespace, name in self.leases():
             patch = ("--type=merge", "-p", '{"metadata":{"finalizers":null}}')
             self.plane.kubectl("--namespace", namespace, "patch", "worklease", name, *patch)
-        self.plane.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
+        self.plane.kubectl("delete", "crd", *CRDS, "--ignore-not-found", "--timeout=60s")
         for namespace in self._namespaces:  # a pod may be one that never ends by itself
             self.plane.kubectl("--namespace", namespace, "delete", "pods", "--all", "--grace-period=0", "--force")
         self.plane.kubectl("delete", "namespace", *self._namespaces, "--ignore-not-found", "--timeout=120s")

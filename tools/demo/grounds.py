@@ -15,7 +15,7 @@ from typing import Protocol
 from controlplane import ControlPlane, ExistingCluster, KubectlError
 
 REPOSITORY = Path(__file__).parents[2]
-CUSTOM_RESOURCES = "crds/workleases.yaml"
+CUSTOM_RESOURCES = "crds"
 EXAMPLES = "examples/"
 CRD_NAME = "workleases.worklease.dev"
 OWN_NAMESPACE = "default"  # keeps the lines that a reader types short
@@ -65,7 +65,7 @@ class Grounds:
         return " ".join([program, *self.reach, *words])
 
     def install(self) -> None:
-        """Install the custom resource and wait until it is served."""
+        """Install the custom resources and wait until they are served."""
         path = str(REPOSITORY / CUSTOM_RESOURCES)
         self.kubectl("apply", "--server-side", "-f", path)
         self.kubectl("wait", "--for=condition=Established", ESTABLISHED, "-f", path)
