@@ -179,8 +179,18 @@ def _pools(
         taker,
         complete,
         epoch,
+        is_begun_elsewhere=partial(_has_record_elsewhere, tenures),
     )
     return Pools(turns, writes, epoch, publisher, may_act=partial(_may, tenures, Act.POLL))
+
+
+async def _has_record_elsewhere(tenures: Tenures, uid: str) -> bool:
+    """Whether another process has a record of a lease, which it writes before it acknowledges; or nobody knows."""
+    bucket = bucket_of(uid)
+    if tenures.holds(bucket):
+        return False
+    stored = await tenures.read(bucket)
+    return stored is None or uid in stored.records
 
 
 def _measure(metrics: Metrics, clients: Clients, keeper: Keeper, pools: Pools | None, tenures: Tenures) -> None:

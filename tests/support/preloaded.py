@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -67,7 +68,8 @@ class Preloaded:
         """Send it a signal."""
         if self.status is None:
             self._used = _processor_seconds(self.pid) or self._used
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int:
         """Wait for its end, and return its exit status; raise TimeoutError if it does not end in time."""

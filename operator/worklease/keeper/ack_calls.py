@@ -18,14 +18,12 @@ from worklease.keeper.kept import Kept
 from worklease.keeper.keys import Keys
 from worklease.rules import acknowledging
 from worklease.rules.acknowledging import Acknowledgement, AckStep
+from worklease.rules.acts import Act
 from worklease.rules.lease import instant
 from worklease.rules.outcomes import ListAnswer, ListedItem, ListNotRead, ListRefused, NoKeyForList, NotListed
 from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, CallFailed, QueueFailure
 from worklease.work_api.budget import BudgetRequest, Rank
 from worklease.work_api.client import WorkItem
-
-ACK_TIMEOUT: Final = 5.0
-"""Seconds after which an acknowledgement is given up: then the list tells, and a strand must be short."""
 
 LIST_TIMEOUT: Final = 10.0
 """Seconds for the list at most, as for any other call."""
@@ -117,7 +115,7 @@ class AckCalls(KeptCalls):
     async def _send(self, kept: Kept, key: Key) -> AckOutcome:
         environment, sent = key.environment or key.value, self._clock()
         item = WorkItem(kept.spec.environment_id, kept.spec.work_id, environment)
-        outcome = await self._clients.queue.ack(item, timeout=ACK_TIMEOUT)
+        outcome = await self._clients.queue.ack(item, timeout=acknowledging.ACK_TIMEOUT)
         payer = environment.get_secret_value()
         if isinstance(outcome, AckAccepted | AckConflicted):
             self._clients.budget.note_accepted(payer, sent)
@@ -129,7 +127,8 @@ class AckCalls(KeptCalls):
     def _may_send(self, kept: Kept, ack: Acknowledgement) -> bool:
         """Whether the acknowledgement is still wanted, and in time, after all that was waited for."""
         is_wanted = not (kept.calls.is_done or kept.is_deleting or kept.is_suspended or kept.rival is not None)
-        return is_wanted and kept.lease.end is None and acknowledging.is_in_time(ack, self._clock())
+        is_ours = self._may(Act.ACKNOWLEDGE, kept)
+        return is_wanted and is_ours and kept.lease.end is None and acknowledging.is_in_time(ack, self._clock())
 
     def _turn(self, kept: Kept, key: Key) -> BudgetRequest:
         """Return the request for a turn within the budget: among the claims, behind stops."""

@@ -89,12 +89,12 @@ class PodCalls(KeptCalls):
                 _log.warning("the status has to tell a restart of a pod %s: %s", kept.about, problem.message)
                 await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
             async with self._clients.pods.creations.taken(kept.resource.namespace):
-                if not is_running(kept.gather(), self._clock()):
-                    return  # the lease or the resource ended meanwhile
                 if await self._is_session_worked_on(kept):
                     return
+                if not is_running(kept.gather(), self._clock()):
+                    return  # the lease or the resource ended meanwhile
                 if not self._may(Act.MAKE_POD, kept):
-                    self._note_not_made(kept, NOT_VALID, Obstacle.ADMISSION)
+                    await asyncio.sleep(RETRY)  # what another process may decide by now says nothing about the pod
                     return
                 send()
                 await self._make(kept, attempt)
@@ -109,9 +109,8 @@ class PodCalls(KeptCalls):
             return False
         async for page in self._clients.pods.pages(kept.resource.namespace, f"{SESSION_LABEL}={session}"):
             if isinstance(page, NotDone):
-                self._note_not_made(
-                    kept, f"whether another pod works on the session: {page.message}", Obstacle.ADMISSION
-                )
+                _log.warning("pods of the session not listed, so none is made yet %s: %s", kept.about, page.message)
+                await asyncio.sleep(RETRY)
                 return True
             for pod in map(read_pod, page):
                 if pod.is_at_work and pod.controller != kept.resource.uid and pod.uid not in kept.pods.bound:

@@ -101,8 +101,7 @@ class Tenures:
         """The last epoch in which this process held a bucket: an older one is a list that lags behind."""
         self._seen: Seen = {}
         self._heads: Mapping[int, BucketHead] = {}
-        self._looked = -float("inf")
-        self._handed_over = -float("inf")
+        self._looked = self._handed_over = -float("inf")
         self._leaving: dict[int, str] = {}
         """The successors of the buckets that are being handed over."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -158,7 +157,7 @@ class Tenures:
         async with held.reading:
             if held.seen >= asked:
                 return self._held.get(bucket) is held
-            sent, stored = self._clock(), await self._read(bucket)
+            sent, stored = self._clock(), await self.read(bucket)
             if stored is None or self._held.get(bucket) is not held:
                 return False
             if is_same(held.tenure, self._own, stored.head.holder, stored.head.epoch):
@@ -272,7 +271,7 @@ class Tenures:
             self._lose(bucket, "another process holds it, or did meanwhile")
         is_new = head.epoch > self._epochs.get(bucket, -1)
         if bucket not in self._held and head.holder == self._own and is_new:
-            stored = await self._read(bucket)
+            stored = await self.read(bucket)
             if stored is not None and stored.head.holder == self._own and bucket not in self._held:
                 self._begin(bucket, stored, Tenure(bucket=bucket, epoch=stored.head.epoch), None)
                 await self.write(bucket, {})
@@ -301,7 +300,7 @@ class Tenures:
 
     async def _take(self, bucket: int, holder: str, cause: TakeCause) -> None:
         """Take a bucket: it is read first, then its holder's Lease, and then written if it is as it was read."""
-        stored = await self._read(bucket)
+        stored = await self.read(bucket)
         if stored is None or stored.head.holder != holder:
             return
         if stored.version is None:
@@ -390,7 +389,7 @@ class Tenures:
 
     async def _read_again(self, bucket: int, held: HeldBucket) -> None:
         """Read a bucket whose write was refused: an own write may have been applied whose answer was lost."""
-        stored = await self._read(bucket)
+        stored = await self.read(bucket)
         if stored is None or self._held.get(bucket) is not held:
             return
         is_gone = stored.version is None
@@ -399,7 +398,8 @@ class Tenures:
         else:
             self._lose(bucket, "a write was refused")
 
-    async def _read(self, bucket: int) -> StoredBucket | None:
+    async def read(self, bucket: int) -> StoredBucket | None:
+        """Return a bucket by a consistent read; None if that is not to be had."""
         stored = await self._store.read(bucket)
         self._reaches = not isinstance(stored, NotDone)
         return None if isinstance(stored, NotDone) else stored

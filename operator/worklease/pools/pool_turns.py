@@ -6,7 +6,7 @@ queue's numbers, its end. Must not contain rules: those are in ``rules``.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Final, assert_never
@@ -110,6 +110,10 @@ class PoolOptions:
     """What each proxy beside a worker is made of."""
 
 
+async def _is_never(_: str) -> bool:
+    return False
+
+
 class PoolTurns:
     """Takes the turns of pools."""
 
@@ -120,7 +124,11 @@ class PoolTurns:
         taker: Taker,
         complete: Callable[[PoolLease], PoolLease],
         clock: Callable[[], float],
+        *,
+        is_begun_elsewhere: Callable[[str], Awaitable[bool]] = _is_never,
     ) -> None:
+        """``is_begun_elsewhere`` says of a lease's uid whether another process may have acknowledged its item."""
+        self._is_begun_elsewhere = is_begun_elsewhere
         self._clients = clients
         self._options = options
         self._taker = taker
@@ -315,6 +323,8 @@ class PoolTurns:
         reference = _reference(kept, lease)
         body = await self._clients.writes.read_lease(reference)
         if isinstance(body, Gone | NotDone):
+            return
+        if await self._is_begun_elsewhere(lease.uid):
             return
         newest = self._known(kept, read_pool_lease(body))
         if pool_items.abandoned([newest], being_written=None, now=self._clock()):

@@ -166,7 +166,7 @@ class Taker:
             case LeaveItem(message):
                 return self._told(kept, polled.item, ItemResult.LEFT, message)
             case RefuseItem(_, message):
-                return await self._refuse(kept, polled.item, key, message)
+                return await self._refuse(kept, polled.item, key, message, sent)
             case Make():
                 return await self._write(kept, polled, plan, sent)
             case _:
@@ -225,9 +225,11 @@ class Taker:
         kept.problem_of_writes = message
         return None
 
-    async def _refuse(self, kept: KeptPool, item: QueuedItem, key: SecretStr, why: str) -> ItemResult:
-        """Stop an item by force, which nobody works on."""
+    async def _refuse(self, kept: KeptPool, item: QueuedItem, key: SecretStr, why: str, sent: float) -> ItemResult:
+        """Stop an item by force, which nobody works on: long after its poll, which was ``sent`` then, somebody may."""
         await self._clients.budget.turn(self._request(kept, key, Rank.FIRST))
+        if not kept.may_act() or self._clock() >= sent + pool_items.ACK_WITHIN:
+            return self._told(kept, item, ItemResult.LEFT, f"{why}, and the time to stop it is over: it comes again")
         address = WorkItem(item.environment_id, item.id, key)
         outcome = await self._clients.work_api.stop(address, force=True, timeout=STOP_TIMEOUT)
         if isinstance(outcome, StopAcknowledged):

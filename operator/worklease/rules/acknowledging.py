@@ -13,6 +13,9 @@ from worklease.rules.lease import Lease, Trouble
 from worklease.rules.pool_items import ACK_WITHIN
 from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, QueueFailure
 
+ACK_TIMEOUT: Final = 5.0
+"""Seconds after which an acknowledgement is given up: then the list tells, and a strand must be short."""
+
 FIRST_LOOK: Final = 0.1
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks for a token; they double. The pool writes it a moment after the lease."""
@@ -176,8 +179,10 @@ def answered(ack: Acknowledgement, outcome: AckOutcome, now: float) -> Acknowled
 
 
 def restarted(ack: Acknowledgement, now: float) -> Acknowledgement:
-    """Return it at a start: what was on its way then had arrived by now, or never will."""
-    return replace(ack, windows=tuple((sent, min(until, now)) for sent, until in ack.windows), next_at=now)
+    """Return it at a start, or after a take: what was on its way was given up in time, whoever sent it."""
+    return replace(
+        ack, windows=tuple((sent, min(until, sent + ACK_TIMEOUT)) for sent, until in ack.windows), next_at=now
+    )
 
 
 def listed(ack: Acknowledgement, acknowledged_at: float | None, state: str, now: float) -> Acknowledgement:

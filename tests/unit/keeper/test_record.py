@@ -9,7 +9,7 @@ from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint_room import LONGEST
 from worklease.keeper.kept import Kept
 from worklease.keeper.record import MOST_PODS, RecordedSandboxes, read, resume, resume_ack, resume_sandboxes, write
-from worklease.rules.acknowledging import Acknowledgement, AckVerdict, intended
+from worklease.rules.acknowledging import ACK_TIMEOUT, Acknowledgement, AckVerdict, intended
 from worklease.rules.acknowledging import answered as answered_ack
 from worklease.rules.answers import observe
 from worklease.rules.beats import Beat, decide, edit
@@ -46,12 +46,12 @@ def test_the_sandboxes_come_back_from_their_record_as_they_were() -> None:
     assert resume_sandboxes(record, moment=lambda wall: wall - 900.0) == known
 
 
-def test_an_acknowledgement_comes_back_and_what_was_under_way_had_arrived_by_the_start() -> None:
+def test_an_acknowledgement_comes_back_and_what_was_under_way_was_given_up_in_time() -> None:
     sent = intended(Acknowledgement(needs_token=False), 100.0)
     text = write(Lease(), RecordedSandboxes(), sent, trying=None, now=100.0, wall=1000.0)
     again = resume_ack(read(text), Acknowledgement(needs_token=False), now=130.0, moment=lambda wall: wall - 900.0)
     assert again.verdict is AckVerdict.IN_DOUBT
-    assert again.windows == ((100.0, 130.0),)
+    assert again.windows == ((100.0, 100.0 + ACK_TIMEOUT),)
 
 
 def test_an_accepted_acknowledgement_comes_back_and_without_a_record_there_is_none() -> None:

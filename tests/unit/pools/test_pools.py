@@ -130,6 +130,8 @@ class Cluster:
             return Answer(body={"items": list(self.leases.values())})
         if name not in self.leases:
             return ABSENT
+        if seen.method == "GET":
+            self.calls.append(f"read {name}")
         if seen.method == "DELETE":
             self.calls.append(f"delete {name}")
             return Answer(body=self.leases.pop(name))
@@ -195,6 +197,8 @@ class World:
     acknowledged: set[str]
     others: set[str]
     """The uids of pools that another process serves."""
+    recorded_elsewhere: set[str]
+    """The uids of leases of which another process has a record."""
 
     def begin(self) -> None:
         self.pools.begin()
@@ -248,10 +252,16 @@ async def kept(
     clients = PoolClients(
         writes=writes, pods=Pods(api), credentials=credentials, queue=queue, budget=budget, publisher=publisher
     )
-    turns = PoolTurns(clients, PoolOptions(credentials_secret="keys"), taker, complete, time.time)
+    recorded: set[str] = set()
+
+    async def is_begun_elsewhere(uid: str) -> bool:
+        return uid in recorded
+
+    options = PoolOptions(credentials_secret="keys")
+    turns = PoolTurns(clients, options, taker, complete, time.time, is_begun_elsewhere=is_begun_elsewhere)
     others: set[str] = set()
     pools = Pools(turns, writes, time.time, publisher, may_act=lambda uid: uid not in others)
-    return World(pools, cluster, published, acknowledged, others)
+    return World(pools, cluster, published, acknowledged, others, recorded)
 
 
 @pytest.fixture(autouse=True)
@@ -425,6 +435,14 @@ async def test_a_lease_that_nothing_was_begun_for_is_deleted_and_no_other(world:
     await until(lambda: "delete agents-1" in world.cluster.calls, "the deletion of what nothing was begun for")
     assert "policy Release" in world.cluster.calls, "should it be acknowledged at this moment, it is not stopped"
     assert "agents-2" in world.cluster.leases
+
+
+async def test_a_lease_that_another_process_has_a_record_of_is_not_deleted_as_abandoned(world: World) -> None:
+    world.cluster.lease("agents-1", age=30.0)
+    world.recorded_elsewhere.add("uid-agents-1")
+    world.begin()
+    await until(lambda: world.cluster.calls.count("read agents-1") > 1, "two looks at the lease")
+    assert "delete agents-1" not in world.cluster.calls
 
 
 async def test_a_deleted_pool_ends_its_leases_by_its_policy_and_then_goes(world: World) -> None:
