@@ -47,6 +47,8 @@ class BoundPods:
     """A pod at work for the session, of a resource that another process may keep, and until when that counts."""
     ignored: frozenset[str] = frozenset()
     """The uids of pods that carry the labels and are ignored, as an event has said."""
+    strays: frozenset[str] = frozenset()
+    """The uids of pods that came after everything was finished, and whose deletion the API server has accepted."""
 
     @property
     def is_any_at_work(self) -> bool:

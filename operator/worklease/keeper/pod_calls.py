@@ -304,6 +304,7 @@ class PodCalls(KeptCalls):
                 self._clients.publisher.publish(DeletionRefused(kept.about, pod.name, outcome.message))
             await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
             tries += 1
+        kept.pods.strays |= {pod.uid}  # an event that is older than the answer must not ask for it again
         if isinstance(outcome, DeletionAccepted):
             cause = kept.lease.end.value if kept.lease.end is not None else "ResourceDeleted"
             granted = pod.grace if grace is None else grace

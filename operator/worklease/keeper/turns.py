@@ -292,6 +292,8 @@ class Turns:
 
     def bind(self, kept: Kept, pod: Pod, now: float) -> None:
         """Let a resource bind a pod, unless one of an earlier delivery still has it, which ends the pod."""
+        if pod.uid in kept.pods.strays:
+            return
         is_known, is_done = pod.uid in kept.pods.bound, kept.calls.is_done
         if not is_done and (is_known or not self._fleet.is_anothers(kept, pod)) and kept.bind(pod, now):
             if not is_known:
