@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from worklease.api.names import POOL_LABEL
+from worklease.cli.leases import LeaseView
 from worklease.cli.page import page
+from worklease.cli.pool_story import pool_story_of
+from worklease.cli.pools import PoolView, picture_of_pools, pools_as_json
 from worklease.cli.processes import keeper_of
 from worklease.cli.reading import Reader, Unreadable
 from worklease.cli.story import story_of
@@ -29,6 +33,12 @@ DEFAULT_SECRET: Final = "worklease-credentials"  # noqa: S105 (the name of a Sec
 
 NARROW: Final = 100
 """Columns that a table in a file or a pipe has at least, so that its cells are not folded."""
+
+LEASES: Final = frozenset({"", "worklease", "workleases", "wl"})
+"""How kubectl names the kind of a lease before its name; it may be left out."""
+
+POOLS: Final = frozenset({"pool", "pools", "workpool", "workpools", "wp"})
+"""How kubectl names the kind of a pool, and how people do."""
 
 Command = Callable[..., Any]
 
@@ -50,7 +60,7 @@ def _options(command: Command) -> Command:
 @click.command()
 @_options
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces.")
-@click.option("-l", "--selector", help="Only leases with these labels, as in kubectl get.")
+@click.option("-l", "--selector", help="Only leases with these labels, as in kubectl get; no pools.")
 @click.option("-o", "--output", type=click.Choice(["wide", "json"]), help="More columns, or JSON for programs.")
 @click.option("-w", "--watch", is_flag=True, help="Refresh every two seconds, until Ctrl-C.")
 def status(
@@ -63,7 +73,7 @@ def status(
     output: str | None,
     watch: bool,
 ) -> None:
-    """Show all leases: whether they are held and why, time to expiry, the sandbox, the last transition."""
+    """Show pools, and all leases: whether they are held and why, time to expiry, the sandbox, the last transition."""
     if all_namespaces and namespace is not None:
         raise click.UsageError("-A and -n cannot be used together")
     if watch and output == "json":
@@ -78,10 +88,13 @@ def status(
         if watch:
             await _watch(console, reader, where, selector, wide=wide)
             return
-        leases, now = await reader.leases(where, selector), datetime.now(UTC)
+        leases, pools, now = await reader.leases(where, selector), await _pools(reader, where, selector), _now()
         if output == "json":
-            click.echo(json.dumps(as_json(leases, now), indent=2, ensure_ascii=False))
+            shown = as_json(leases, now) | {"pools": pools_as_json(pools, now)}
+            click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
         else:
+            if pools:
+                console.print(picture_of_pools(pools, now, namespaces=all_namespaces))
             console.print(picture(leases, now, namespaces=all_namespaces, wide=wide))
             if wide:
                 console.print(picture_of_processes((await reader.processes())[0], now))
@@ -89,49 +102,94 @@ def status(
     _run(show, kubeconfig, context)
 
 
+async def _pools(reader: Reader, where: str | None, selector: str | None) -> list[PoolView]:
+    return [] if selector else await reader.pools(where)
+
+
 async def _watch(console: Console, reader: Reader, where: str | None, selector: str | None, *, wide: bool) -> None:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            leases = await reader.leases(where, selector)
+            leases, pools = await reader.leases(where, selector), await _pools(reader, where, selector)
             until = asyncio.get_running_loop().time() + REFRESH
             while asyncio.get_running_loop().time() < until:
-                height = console.size.height
-                shown = picture(leases, datetime.now(UTC), namespaces=where is None, wide=wide, height=height)
-                live.update(shown, refresh=True)
+                live.update(_screen(console, leases, pools, is_all=where is None, wide=wide), refresh=True)
                 await asyncio.sleep(REFRESH / 4)
 
 
+def _screen(
+    console: Console, leases: list[LeaseView], pools: list[PoolView], *, is_all: bool, wide: bool
+) -> RenderableType:
+    """Return what fits on the screen: the pools, and the leases below them that need most attention."""
+    now, height = _now(), console.size.height
+    if not pools:
+        return picture(leases, now, namespaces=is_all, wide=wide, height=height)
+    above = picture_of_pools(pools, now, namespaces=is_all)
+    height -= len(console.render_lines(above))
+    return Group(above, picture(leases, now, namespaces=is_all, wide=wide, height=height))
+
+
 @click.command()
-@click.argument("name")
+@click.argument("name", metavar="[pool/]NAME")
 @_options
 def explain(*, name: str, kubeconfig: Path | None, context: str | None, namespace: str | None) -> None:
-    """Show what happened to a lease, and what happens next."""
+    """Show what happened to a lease or a pool, and what happens next."""
     console = _console()
+    kind, _, plain = name.rpartition("/")
+    if kind not in {*LEASES, *POOLS}:
+        raise click.UsageError(f"{kind}/ is neither a lease's kind nor a pool's: explain NAME, or explain pool/NAME")
 
     async def show(reader: Reader, own: str) -> None:
-        where = namespace or own
-        seen = await reader.lease(where, name.removeprefix("worklease/").removeprefix("wl/"))
-        events, pod, unread = [], None, []
-        try:
-            events = await reader.events(where, seen.uid)
-            if seen.sandboxes and seen.sandboxes[0].name:
-                events += await reader.events(where, seen.sandboxes[0].uid)
-                pod = await reader.pod(where, seen.sandboxes[0].name)
-        except Unreadable as error:
-            unread.append(str(error))  # whoever may read leases need not be allowed to read pods
-        now = datetime.now(UTC)
-        keeper = keeper_of(seen.uid, *await reader.processes())
-        console.print(page(story_of(seen, events, pod, now, default=DEFAULT_SECRET, keeper=keeper), now))
-        for problem in unread:
-            console.print(f"Some of it could not be read: {problem}", style="yellow", markup=False)
+        if kind in POOLS:
+            await _explain_pool(console, reader, namespace or own, plain)
+        else:
+            await _explain_lease(console, reader, namespace or own, plain)
 
     _run(show, kubeconfig, context)
+
+
+async def _explain_pool(console: Console, reader: Reader, where: str, name: str) -> None:
+    seen = await reader.pool(where, name)
+    leases, events, unread = [], [], []
+    try:
+        leases = await reader.leases(where, f"{POOL_LABEL}={name}")
+        events = await reader.events(where, seen.uid)
+    except Unreadable as error:
+        unread.append(str(error))
+    now = _now()
+    keeper = keeper_of(seen.uid, *await reader.processes())
+    story = pool_story_of(seen, leases, events, now, default=DEFAULT_SECRET, keeper=keeper)
+    _print(console, page(story, now), unread)
+
+
+async def _explain_lease(console: Console, reader: Reader, where: str, name: str) -> None:
+    seen = await reader.lease(where, name)
+    events, pod, unread = [], None, []
+    try:
+        events = await reader.events(where, seen.uid)
+        if seen.sandboxes and seen.sandboxes[0].name:
+            events += await reader.events(where, seen.sandboxes[0].uid)
+            pod = await reader.pod(where, seen.sandboxes[0].name)
+    except Unreadable as error:
+        unread.append(str(error))  # whoever may read leases need not be allowed to read pods
+    now = _now()
+    keeper = keeper_of(seen.uid, *await reader.processes())
+    _print(console, page(story_of(seen, events, pod, now, default=DEFAULT_SECRET, keeper=keeper), now), unread)
+
+
+def _print(console: Console, told: RenderableType, unread: list[str]) -> None:
+    console.print(told)
+    for problem in unread:
+        console.print(f"Some of it could not be read: {problem}", style="yellow", markup=False)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="worklease")
 def kubectl_worklease() -> None:
-    """Show work leases: kubectl worklease status, kubectl worklease explain NAME."""
+    """Show work leases and pools: kubectl worklease status, kubectl worklease explain [pool/]NAME."""
 
 
 kubectl_worklease.add_command(status)

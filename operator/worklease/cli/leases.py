@@ -165,23 +165,24 @@ def read(body: Mapping[str, Any]) -> LeaseView:
         name=metadata["name"],
         uid=metadata["uid"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
-        deleting=_time(metadata.get("deletionTimestamp")),
+        deleting=time_of(metadata.get("deletionTimestamp")),
         spec=body.get("spec") or {},
         state=status.get("state") or "",
         ttl=status.get("grantedTTLSeconds") or status.get("ttlSeconds"),
-        expiry=_time(status.get("leaseExpiryTime")),
-        observed=_time(status.get("observedTime")),
-        claimed=_time(status.get("claimTime")),
+        expiry=time_of(status.get("leaseExpiryTime")),
+        observed=time_of(status.get("observedTime")),
+        claimed=time_of(status.get("claimTime")),
         restarts=status.get("restarts") or 0,
         disruptions=status.get("disruptions") or 0,
         sandboxes=tuple(_sandbox(entry) for entry in status.get("sandboxes") or ()),
-        conditions={
-            entry["type"]: Shown(
-                entry["status"], entry["reason"], entry.get("message", ""), _time(entry.get("lastTransitionTime"))
-            )
-            for entry in status.get("conditions") or ()
-        },
+        conditions={entry["type"]: condition(entry) for entry in status.get("conditions") or ()},
     )
+
+
+def condition(entry: Mapping[str, Any]) -> Shown:
+    """Return a condition of a status."""
+    since = time_of(entry.get("lastTransitionTime"))
+    return Shown(entry["status"], entry["reason"], entry.get("message", ""), since)
 
 
 def _sandbox(entry: Mapping[str, Any]) -> Sandbox:
@@ -192,11 +193,12 @@ def _sandbox(entry: Mapping[str, Any]) -> Sandbox:
         reason=entry.get("reason") or "",
         message=entry.get("message") or "",
         exit_code=entry.get("exitCode"),
-        finish_time=_time(entry.get("finishTime")),
+        finish_time=time_of(entry.get("finishTime")),
     )
 
 
-def _time(text: str | None) -> datetime | None:
+def time_of(text: str | None) -> datetime | None:
+    """Return a time that an object names; None where it names none."""
     return None if text is None else datetime.fromisoformat(text)
 
 

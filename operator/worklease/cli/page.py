@@ -1,4 +1,4 @@
-"""The page of ``worklease explain``: how a lease's story looks in a terminal. Pure."""
+"""The page of ``worklease explain``: how the story of a lease or pool looks in a terminal. Pure."""
 
 from datetime import datetime
 from typing import Final
@@ -17,11 +17,10 @@ SHOWN: Final = 30
 
 
 def page(story: Story, now: datetime) -> RenderableType:
-    """Return the page: the lease, its state now, what happened, and what comes next."""
-    seen, judgement = story.seen, story.judgement
+    """Return the page: the lease or pool, its state now, what happened, and what comes next."""
+    judgement = story.judgement
     mark, style = MARKS[judgement.level]
-    head = Text.assemble((f"{mark} ", style), (f"{seen.namespace}/{seen.name}", "bold"))
-    head.append(f"  work item {seen.work_id} of environment {seen.environment_id}")
+    head = Text.assemble((f"{mark} ", style), (story.name, "bold"), f"  {story.subject}")
     verdict = Text.assemble((f"{WORDS[judgement.level].capitalize()}: {judgement.reason}", style))
     return Group(
         head,

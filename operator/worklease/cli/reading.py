@@ -1,4 +1,4 @@
-"""What the command line reads from the Kubernetes API: WorkLeases, events, a pod.
+"""What the command line reads from the Kubernetes API: WorkLeases, WorkPools, events, a pod.
 
 Owns these calls and the messages for their errors. It must not write.
 """
@@ -9,6 +9,7 @@ from typing import Any, assert_never
 
 from worklease.api.names import BUCKET_LABEL, LIVENESS_LABEL, RESOURCE_PATH
 from worklease.cli.leases import LeaseView, read
+from worklease.cli.pools import PoolView, read_pool
 from worklease.cli.processes import BucketView, ProcessView, read_buckets, read_processes
 from worklease.cluster.client import METADATA_LIST, Done, KubernetesApi, NoAnswer, Refused
 from worklease.cluster.paging import list_pages
@@ -42,6 +43,19 @@ class Reader:
         """
         return read(await self._get(f"{_in(namespace)}/workleases/{name}", f"WorkLease {namespace}/{name}"))
 
+    async def pools(self, namespace: str | None) -> list[PoolView]:
+        """Return the pools of a namespace, of all namespaces if it is None; none, if this person may not read them."""
+        path = f"{RESOURCE_PATH}/workpools" if namespace is None else f"{_in(namespace)}/workpools"
+        return [read_pool(body) for body in await self._list_if_allowed(path, {})]
+
+    async def pool(self, namespace: str, name: str) -> PoolView:
+        """Return one pool.
+
+        Raises:
+            Unreadable: It cannot be read, or does not exist.
+        """
+        return read_pool(await self._get(f"{_in(namespace)}/workpools/{name}", f"WorkPool {namespace}/{name}"))
+
     async def events(self, namespace: str, uid: str) -> list[Mapping[str, Any]]:
         """Return the events about one object.
 
@@ -69,16 +83,18 @@ class Reader:
 
     async def processes(self) -> tuple[list[ProcessView], list[BucketView]]:
         """Return the processes of all operators and their buckets; none, if this person may not read them."""
-        buckets = await self._list_if_allowed("/api/v1/configmaps", BUCKET_LABEL, accept=METADATA_LIST)
-        leases = await self._list_if_allowed("/apis/coordination.k8s.io/v1/leases", LIVENESS_LABEL)
+        labelled = {"labelSelector": BUCKET_LABEL}
+        buckets = await self._list_if_allowed("/api/v1/configmaps", labelled, accept=METADATA_LIST)
+        labelled = {"labelSelector": LIVENESS_LABEL}
+        leases = await self._list_if_allowed("/apis/coordination.k8s.io/v1/leases", labelled)
         shown = read_buckets(buckets)
         return read_processes(leases, shown), shown
 
     async def _list_if_allowed(
-        self, path: str, label: str, *, accept: str = "application/json"
+        self, path: str, query: Mapping[str, str], *, accept: str = "application/json"
     ) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
-        async for page in list_pages(self._api, path, {"labelSelector": label}, accept=accept):
+        async for page in list_pages(self._api, path, query, accept=accept):
             if not isinstance(page, Refused | NoAnswer):
                 found += map(_object, page)
         return found

@@ -26,9 +26,12 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What the page says about one lease."""
+    """What the page says about one lease or pool."""
 
-    seen: LeaseView
+    name: str
+    """Its namespace and name."""
+    subject: str
+    """What it is, in a few words."""
     judgement: Judgement
     now: tuple[str, ...]
     """Its state now, in sentences."""
@@ -37,6 +40,11 @@ class Story:
     future: tuple[str, ...]
     """What comes next, and what a person should do."""
 
+
+STALE: Final = (
+    "Check that the operator runs, and what it logs: kubectl get pods -A -l app.kubernetes.io/part-of=worklease"
+)
+"""What to do about a resource whose status nobody updates."""
 
 NEXT: Final[Mapping[str, str]] = {
     # The lease is held, or may be.
@@ -142,9 +150,7 @@ NEXT: Final[Mapping[str, str]] = {
         "queues the work item again."
     ),
     # The client's own words for a status that is out of date or missing.
-    "Stale": (
-        "Check that the operator runs, and what it logs: kubectl get pods -A -l app.kubernetes.io/part-of=worklease"
-    ),
+    "Stale": STALE,
     "New": "The operator claims the lease within a few seconds.",
 }
 """What comes next, by the reason."""
@@ -233,7 +239,8 @@ def story_of(
     """
     judgement = judge(seen, now)
     return Story(
-        seen,
+        f"{seen.namespace}/{seen.name}",
+        f"work item {seen.work_id} of environment {seen.environment_id}",
         judgement,
         (*_now(seen, judgement, pod, now), *([keeper] if keeper and not seen.is_finished else ())),
         tuple(sorted(_past(seen, events, pod), key=lambda moment: moment.at)),
@@ -304,10 +311,11 @@ def _past(seen: LeaseView, events: Sequence[Mapping[str, Any]], pod: Mapping[str
     if seen.deleting is not None:
         yield Moment(seen.deleting, "Its deletion was requested.")
     for event in events:
-        yield from _of_event(event)
+        yield from of_event(event)
 
 
-def _of_event(event: Mapping[str, Any]) -> Iterator[Moment]:
+def of_event(event: Mapping[str, Any]) -> Iterator[Moment]:
+    """Return what an event (core/v1) says happened."""
     series = event.get("series") or {}
     at = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
     at = at or event["metadata"]["creationTimestamp"]

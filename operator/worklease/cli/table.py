@@ -23,6 +23,9 @@ BAR: Final = 10
 SHORT: Final = 1 / 3
 """The part of the TTL below which the bar is yellow: renewal is due at a third, so two in a row have failed."""
 
+SHOWN_FINISHED: Final = 10
+"""Finished leases that are shown at most, the latest: those of a pool stay for an hour, and would hide the others."""
+
 NAMED: Final = 6
 """Leases that the last line names at most: as many as fit on it."""
 
@@ -46,9 +49,12 @@ Row = tuple[LeaseView, Judgement]
 
 
 def ranked(leases: Sequence[LeaseView], now: datetime) -> list[Row]:
-    """Return the leases with their judgement: those that need attention first, then by name."""
+    """Return the leases with their judgement: those that need attention first, then by name; the finished by time."""
     rows = [(seen, judge(seen, now)) for seen in leases]
-    return sorted(rows, key=lambda row: (row[1].level, row[0].namespace, row[0].name))
+    rows.sort(key=lambda row: (row[1].level, row[0].namespace, row[0].name))
+    finished = [row for row in rows if row[1].level is Level.OVER]
+    finished.sort(key=lambda row: row[0].last_transition, reverse=True)
+    return rows[: len(rows) - len(finished)] + finished
 
 
 def picture(
@@ -59,11 +65,13 @@ def picture(
     wide: bool = False,
     height: int | None = None,
 ) -> RenderableType:
-    """Return the table; with ``height``, it has at most that many lines."""
+    """Return the table, all of it if it is wide; with ``height``, it has at most that many lines."""
     if not leases:
         return Text("No WorkLeases here. kubectl get worklease -A shows those of all namespaces.")
     rows = ranked(leases, now)
-    shown, rest = _fitting(rows, height)
+    most = len(rows) if wide else sum(judgement.level is not Level.OVER for _, judgement in rows) + SHOWN_FINISHED
+    shown, rest = _fitting(rows[:most], height)
+    rest += rows[most:]
     table = _table(shown, now, namespaces=namespaces, wide=wide)
     lines: list[RenderableType] = [table]
     if rest:
@@ -116,7 +124,7 @@ def _table(rows: Sequence[Row], now: datetime, *, namespaces: bool, wide: bool) 
             pod = seen.sandboxes[0].name if seen.sandboxes else "-"
             ttl = "-" if seen.ttl is None else f"{seen.ttl}s"
             cells += [Text(each, style=quiet) for each in (seen.environment_id, seen.work_id, pod, ttl)]
-        table.add_row(*cells, _why(judgement))
+        table.add_row(*cells, why(judgement))
     return table
 
 
@@ -130,8 +138,8 @@ def _sandbox(seen: LeaseView) -> str:
     return seen.sandbox.reason
 
 
-def _why(judgement: Judgement) -> Text:
-    """Return the reason, with the message if the lease needs attention."""
+def why(judgement: Judgement) -> Text:
+    """Return the reason of a lease or a pool, with the message if it needs attention."""
     _, style = MARKS[judgement.level]
     if judgement.level is Level.WELL:
         return Text(judgement.reason, style="dim")

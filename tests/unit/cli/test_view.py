@@ -7,18 +7,16 @@ import pty
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-from rich.console import Console, RenderableType
 
+from support.commands import Run, shown
 from support.lease_objects import HELD, NOW, Said, lease, written
-from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, serving, until
-from worklease.cli.command import kubectl_worklease
+from support.scripted_server import Answer, ScriptedServer, Seen, always, in_turn, until
 from worklease.cli.leases import duration, judge, read
 from worklease.cli.page import page
 from worklease.cli.processes import keeper_of, read_buckets, read_processes
@@ -28,13 +26,6 @@ from worklease.rules.buckets import bucket_of
 from worklease.rules.reasons import Kind, Level, Reason, reasons_of
 
 SECRET = "worklease-credentials"
-
-
-def shown(what: RenderableType, width: int = 140) -> str:
-    console = Console(width=width, color_system=None, force_terminal=False)
-    with console.capture() as captured:
-        console.print(what)
-    return captured.get()
 
 
 def level(held: Said | None = HELD, sandbox: Said | None = None, **changes: Any) -> tuple[Level, str]:
@@ -179,6 +170,20 @@ def test_all_leases_are_in_the_table_or_counted_below_it(fifty: list[dict[str, A
     assert "lease-44" in on_a_screen
     assert "more: " in on_a_screen
     assert "50 leases: 3 in trouble, 47 well." in on_a_screen
+
+
+def test_of_the_finished_the_latest_are_shown_and_the_others_counted() -> None:
+    over = ("True", "Stopped", "It is stopped.")
+    bodies = [lease(f"old-{number}", ("False", "Stopped", ""), None, over, left=None) for number in range(12)]
+    bodies.append(lease("latest", ("False", "Stopped", ""), None, over, left=None))
+    for condition in bodies[-1]["status"]["conditions"]:
+        condition["lastTransitionTime"] = written(-1)
+    leases = [read(body) for body in [*bodies, lease("at-work")]]
+    lines = [line.split()[1] for line in shown(picture(leases, NOW)).splitlines()[1:-2]]
+    assert lines[:2] == ["at-work", "latest"]
+    assert len(lines) == 1 + 10 + 1
+    assert "… and 3 more: 3 finished" in shown(picture(leases, NOW))
+    assert "more:" not in shown(picture(leases, NOW, wide=True))
 
 
 def test_the_bar_is_as_long_as_the_lease_lasts_yet() -> None:
@@ -378,50 +383,13 @@ def test_a_deletion_is_shown_with_its_policy() -> None:
 # --- The commands --------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[ScriptedServer]:
-    async with serving() as started:
-        yield started
-
-
-Run = Callable[..., Awaitable[Result]]
-
-
-@pytest.fixture
-def kubeconfig(api: ScriptedServer, tmp_path: Path) -> Path:
-    """A kubeconfig of two contexts, both of the scripted API server."""
-    path = tmp_path / "kubeconfig"
-    names = {"one": "team", "two": "others"}
-    written_out = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "one",
-        "clusters": [{"name": "c", "cluster": {"server": api.url}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [
-            {"name": name, "context": {"cluster": "c", "user": "u", "namespace": namespace}}
-            for name, namespace in names.items()
-        ],
-    }
-    path.write_text(json.dumps(written_out))
-    return path
-
-
-@pytest.fixture
-def run(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-    async def invoke(*arguments: str) -> Result:
-        options = [*arguments, "--kubeconfig", str(kubeconfig)]
-        # In a thread of its own: a command runs its own loop.
-        return await asyncio.to_thread(CliRunner().invoke, kubectl_worklease, options)
-
-    return invoke
-
-
 def listing(*names: str) -> Answer:
     return Answer(body={"items": [fresh(name) for name in names]})
+
+
+def of_leases(answer: Answer) -> Callable[[Seen], Answer]:
+    """Return a script that gives an answer to lists of leases, and no pools."""
+    return lambda seen: Answer(body={"items": []}) if seen.path.endswith("/workpools") else answer
 
 
 def fresh(name: str) -> dict[str, Any]:
@@ -443,11 +411,12 @@ def fresh(name: str) -> dict[str, Any]:
 async def test_the_namespace_is_what_kubectl_would_take(
     api: ScriptedServer, run: Run, options: tuple[str, ...], path: str
 ) -> None:
-    api.script = always(listing("one", "two"))
+    api.script = of_leases(listing("one", "two"))
     result = await run("status", *options)
     assert result.exit_code == 0, result.output
     assert "2 leases: 2 well." in result.output
-    assert [seen.path for seen in api.seen] == [f"/apis/worklease.dev/v1alpha1{path}"]
+    pools = path.replace("workleases", "workpools")
+    assert [seen.path for seen in api.seen] == [f"/apis/worklease.dev/v1alpha1{each}" for each in (path, pools)]
 
 
 async def test_a_selector_is_the_servers_matter_and_pages_are_put_together(api: ScriptedServer, run: Run) -> None:
@@ -527,11 +496,11 @@ async def test_watch_shows_what_changes_until_it_is_interrupted(api: ScriptedSer
     environment = {"PATH": os.environ["PATH"], "NO_PROXY": "127.0.0.1", "TERM": "xterm"}
     screen = bytearray()
     asyncio.get_running_loop().add_reader(ours, lambda: screen.extend(os.read(ours, 65_536)))
-    api.script = always(listing("one"))
+    api.script = of_leases(listing("one"))
     try:
         process = await asyncio.create_subprocess_exec(*command, env=environment, stdin=theirs, stdout=theirs)
         await until(lambda: b"1 lease: " in screen, "the first look")
-        api.script = always(listing("one", "two"))
+        api.script = of_leases(listing("one", "two"))
         await until(lambda: b"2 leases: " in screen, "another look")
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 130
