@@ -22,7 +22,7 @@ from support.cluster import (
     keep_away_from_other_clusters,
     make_namespace,
     refuse_existing_cluster,
-    remove_namespace,
+    leave_namespace,
 )
 from support.costs import REPORTS, costs, report_test, report_this_process, table, used_by
 from support.shared import shared_control_plane
@@ -178,7 +178,7 @@ def bare_control_plane() -> Iterator[OwnControlPlane]:
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     name = make_namespace(control_plane)
     yield name
-    remove_namespace(control_plane, name)
+    leave_namespace(control_plane, name)
 
 
 @pytest.fixture(scope="session")

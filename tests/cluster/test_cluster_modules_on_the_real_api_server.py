@@ -284,7 +284,9 @@ async def test_of_two_processes_one_takes_a_bucket_and_the_former_holder_is_refu
     store, path = BucketStore(api, namespace), f"/api/v1/namespaces/{namespace}/configmaps"
     former = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": former_name(3)}, "data": {"uid-1": "{}"}}
     await call(api, "POST", path, body=former)
-    bucket = await store.take_former(3, now=1000.0, utc=datetime.now(UTC) + timedelta(minutes=1))
+    formers = await store.list_formers()
+    assert formers == [3]
+    bucket = await store.take_former(3, formers, now=1000.0, utc=datetime.now(UTC) + timedelta(minutes=1))
     assert isinstance(bucket, StoredBucket)
     assert (bucket.head, bucket.records) == (BucketHead(), {"uid-1": "{}"})
     assert "data" not in await call(api, "GET", f"{path}/{former_name(3)}"), "an earlier version finds nothing"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from controlplane import ControlPlane
-from support.cluster import make_namespace, remove_namespace
+from support.cluster import make_namespace, leave_namespace
 from support.judge import OPERATOR, Entry, Stay, check_history, check_sandboxes, heartbeats
 from support.operator import Leases, Operator
 from support.simulator import Simulator
@@ -56,7 +56,7 @@ class Scenario:
         with ExitStack() as opened:
             simulator = opened.enter_context(Simulator("--profile", self._profile, "--ttl", str(TTL)))
             namespace = make_namespace(self._plane)
-            opened.callback(remove_namespace, self._plane, namespace)
+            opened.callback(leave_namespace, self._plane, namespace)
             stays = opened.enter_context(Stays(self._plane, namespace))
             leases = Leases(self._plane, namespace, simulator)
             settings = {"WORKLEASE_NAMESPACE": namespace, "WORKLEASE_REQUESTS_PER_MINUTE": "0"}

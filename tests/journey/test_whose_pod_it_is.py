@@ -1,7 +1,7 @@
 """Proof of ownership beyond the labels: a pod of another item or namespace is never deleted."""
 
 from controlplane import ControlPlane
-from support.cluster import make_namespace, remove_namespace
+from support.cluster import make_namespace, leave_namespace
 from support.operator import Leases, Operator
 from support.sandboxes import ITEM
 from support.simulator import Simulator
@@ -30,4 +30,4 @@ def test_a_pod_of_another_namespace_is_left_alone_though_it_carries_both_labels_
         assert here.pods() == {}
         assert set(there.pods()) == {"elsewhere"}
         assert not there.pods()["elsewhere"]["metadata"].get("deletionTimestamp")
-    remove_namespace(control_plane, second)
+    leave_namespace(control_plane, second)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from controlplane import ControlPlane, OwnControlPlane, wait_for
-from support.cluster import install_custom_resources, make_namespace, remove_namespace
+from support.cluster import install_custom_resources, make_namespace, leave_namespace
 from support.judge import Entry, Outlived, Stay, Violation, check_history, check_sandboxes, heartbeats
 from support.operator import Leases, Operator
 from support.simulator import Simulator
@@ -95,7 +95,7 @@ def play(
     asked = {f"work_{number:02}": ttl for number, ttl in enumerate(ttls)}
     with ExitStack() as opened:
         namespace = make_namespace(plane)
-        opened.callback(remove_namespace, plane, namespace)
+        opened.callback(leave_namespace, plane, namespace)
         simulator = opened.enter_context(Simulator("--profile", profile))
         leases = Leases(plane, namespace, simulator)
         settings = {"WORKLEASE_NAMESPACE": namespace, "WORKLEASE_REQUESTS_PER_MINUTE": "0"}

@@ -76,14 +76,15 @@ def path_of(namespace: str, kind: str) -> str:
     return f"/api/v1/namespaces/{namespace}/{kind.lower()}s"
 
 
-def remove_namespace(plane: ControlPlane, name: str) -> None:
-    """Delete a namespace whose WorkLeases and WorkPools have no operator any more, without waiting for its end.
+def leave_namespace(plane: ControlPlane, name: str) -> None:
+    """Delete what others of the control plane would see of a namespace that no test uses any more.
 
-    Their finalizers are removed first. Otherwise the API server retries the deletion every few seconds.
+    It goes with the control plane. To delete a namespace, a hundred requests look for objects of each kind, twice.
     """
     body = {"metadata": {"finalizers": None}}
     for objects in (WORKPOOLS.format(name), WORKLEASES.format(name)):
         for each in (plane.get(objects) or {"items": ()})["items"]:
             path = f"{objects}/{each['metadata']['name']}"
             plane.request("PATCH", path, body, content_type="application/merge-patch+json")
-    plane.demand("DELETE", f"/api/v1/namespaces/{name}")
+        plane.demand("DELETE", objects)
+    plane.demand("DELETE", f"{path_of(name, 'Pod')}?gracePeriodSeconds=0")

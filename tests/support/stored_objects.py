@@ -57,11 +57,11 @@ class StoredObjects:
         return Answer(body=body)
 
     def _list(self, seen: Seen) -> Answer:
-        label = seen.query["labelSelector"][0]
+        label = seen.query.get("labelSelector", [None])[0]
         items = [
             each
             for path, each in self.objects.items()
-            if path.startswith(seen.path) and label in (each["metadata"].get("labels") or {})
+            if path.startswith(seen.path) and label in {None, *(each["metadata"].get("labels") or {})}
         ]
         return Answer(body={"items": items, "metadata": {}})
 

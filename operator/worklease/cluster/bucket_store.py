@@ -5,7 +5,7 @@ version. Must not know what a record says, nor who should hold a bucket: ``rules
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -155,7 +155,19 @@ class BucketStore:
 
     # --- The checkpoint of an earlier version --------------------------------------------------------------------
 
-    async def take_former(self, bucket: int, *, now: float, utc: datetime) -> StoredBucket | Overtaken | NotDone:
+    async def list_formers(self) -> Collection[int] | NotDone:
+        """Return the buckets of which an earlier version has made a ConfigMap, by a consistent list."""
+        names = {former_name(bucket): bucket for bucket in range(BUCKETS)}
+        found: list[int] = []
+        async for page in list_pages(self._api, self._path, {}, accept=METADATA_LIST):
+            if isinstance(page, Refused | NoAnswer):
+                return NotDone(f"the ConfigMaps of an earlier version could not be listed: {page.message}")
+            found += [names[body["metadata"]["name"]] for body in page if body["metadata"]["name"] in names]
+        return found
+
+    async def take_former(
+        self, bucket: int, formers: Collection[int] | NotDone, *, now: float, utc: datetime
+    ) -> StoredBucket | Overtaken | NotDone:
         """Make a bucket of the checkpoint of an earlier version, empty that one, and return the bucket.
 
         What was written a short time ago is not taken: its process may run still, and two would rob each other.
@@ -163,9 +175,19 @@ class BucketStore:
         was read: who writes it is a process of that version, which must have ended before. If it were not emptied, that
         version would go on from old values after a rollback, and give up leases.
 
+        Args:
+            bucket: The bucket.
+            formers: What ``list_formers`` returned since the bucket was needed.
+            now: The time by the loop's clock.
+            utc: The time of day.
+
         Raises:
             NewerFormat: A newer version wrote the bucket.
         """
+        if isinstance(formers, NotDone):
+            return formers
+        if bucket not in formers:
+            return StoredBucket(None, BucketHead(), {})
         found = await self.read(bucket)
         if isinstance(found, NotDone):
             return found
@@ -189,7 +211,8 @@ class BucketStore:
 
     async def find_former(self, *, utc: datetime) -> str | None:
         """Return which ConfigMap shows that a process of an earlier version runs; None if none does."""
-        for bucket in range(BUCKETS):
+        formers = await self.list_formers()
+        for bucket in () if isinstance(formers, NotDone) else formers:
             former = await self._read_former(bucket)
             if isinstance(former, NotDone) or not former.records or former.written is None:
                 continue

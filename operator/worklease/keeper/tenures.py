@@ -8,7 +8,7 @@ taken or lost.
 import asyncio
 import logging
 from asyncio import gather
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
@@ -288,23 +288,23 @@ class Tenures:
     # --- Takes ---------------------------------------------------------------------------------------------------
 
     async def _take_what_is_due(self) -> None:
-        now = self._clock()
-        preferred, due = distribute(self._living()), []
+        now, preferred, due = self._clock(), distribute(self._living()), []
+        formers = await self._store.list_formers() if len(self._heads) < BUCKETS else ()
         for bucket in range(BUCKETS):
             holder = self._heads.get(bucket, BucketHead()).holder
             is_dead = is_heir(self._place, holder, self._here)
             cause = take(holder, self._own, preferred[bucket], self._seen, now, is_proved_dead=is_dead)
             if cause is not None and bucket not in self._held:
-                due.append(self._take(bucket, holder, cause))
+                due.append(self._take(bucket, holder, cause, formers))
         await gather(*due)
 
-    async def _take(self, bucket: int, holder: str, cause: TakeCause) -> None:
+    async def _take(self, bucket: int, holder: str, cause: TakeCause, formers: Collection[int] | NotDone) -> None:
         """Take a bucket: it is read first, then its holder's Lease, and then written if it is as it was read."""
         stored = await self.read(bucket)
         if stored is None or stored.head.holder != holder:
             return
         if stored.version is None:
-            former = await self._store.take_former(bucket, now=self._clock(), utc=self._wall().utc)
+            former = await self._store.take_former(bucket, formers, now=self._clock(), utc=self._wall().utc)
             if not isinstance(former, StoredBucket) or former.head.holder != holder:
                 self._say_not_taken(bucket, former)
                 return

@@ -41,6 +41,8 @@ def stored(**found: dict[str, Any]) -> Script:
         name = seen.path.rsplit("/", 1)[1]
         if seen.method != "GET":
             return WRITTEN
+        if name == "configmaps":
+            return Answer(body={"items": [{"metadata": {"name": each}} for each in by_name]})
         return Answer(body=by_name[name]) if name in by_name else NOT_FOUND
 
     return script
@@ -48,7 +50,7 @@ def stored(**found: dict[str, Any]) -> Script:
 
 async def taken(server: ScriptedServer) -> StoredBucket | Overtaken | NotDone:
     async with kubernetes_at(server.url) as api:
-        return await BucketStore(api, "own").take_former(3, now=1000.0, utc=NOW)
+        return await BucketStore(api, "own").take_former(3, {3}, now=1000.0, utc=NOW)
 
 
 # --- Reads and writes --------------------------------------------------------------------------------------------
@@ -150,7 +152,7 @@ async def test_a_checkpoint_that_was_just_written_is_taken_only_after_fifteen_si
             former = config_map(version, {"uid-1": "{}"})
             former["metadata"]["managedFields"] = [{"manager": "operator", "time": "2026-11-29T05:59:46Z"}]
             server.script = stored(worklease_checkpoint_03=former)
-            outcome = await store.take_former(3, now=at, utc=NOW)
+            outcome = await store.take_former(3, {3}, now=at, utc=NOW)
             assert isinstance(outcome, StoredBucket) is is_taken
             assert is_taken or (
                 isinstance(outcome, NotDone) and "worklease-checkpoint-03 was written" in outcome.message
