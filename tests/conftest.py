@@ -20,9 +20,9 @@ from support.chart import HELMS, Helm
 from support.cluster import (
     ForeignClusterError,
     keep_away_from_other_clusters,
+    leave_namespace,
     make_namespace,
     refuse_existing_cluster,
-    leave_namespace,
 )
 from support.costs import REPORTS, costs, report_test, report_this_process, table, used_by
 from support.shared import shared_control_plane

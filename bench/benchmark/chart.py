@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import matplotlib as mpl
-from matplotlib.figure import Figure
-
 from benchmark.figures import Row
 
 COLOURS: Final = {"floor": "#7a8b99", "worklease": "#1f6feb"}
@@ -16,6 +13,10 @@ LABELS: Final = {"floor": "bare aiohttp loop", "worklease": "WorkLease"}
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Draw CPU for one beat and memory for one lease as an SVG, for all sizes with the most frequent interval."""
+    # Not above: it takes half a second, and only who draws needs it.
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     interval = Counter(row.interval for row in rows).most_common(1)[0][0]
     rows = [row for row in rows if row.interval == interval]
     mpl.rcParams["svg.hashsalt"] = "worklease"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from controlplane import ControlPlane
-from support.cluster import make_namespace, leave_namespace
+from support.cluster import leave_namespace, make_namespace
 from support.judge import OPERATOR, Entry, Stay, check_history, check_sandboxes, heartbeats
 from support.operator import Leases, Operator
 from support.simulator import Simulator

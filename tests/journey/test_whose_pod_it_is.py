@@ -1,7 +1,7 @@
 """Proof of ownership beyond the labels: a pod of another item or namespace is never deleted."""
 
 from controlplane import ControlPlane
-from support.cluster import make_namespace, leave_namespace
+from support.cluster import leave_namespace, make_namespace
 from support.operator import Leases, Operator
 from support.sandboxes import ITEM
 from support.simulator import Simulator

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from anthropic import AsyncAnthropic, NotFoundError
 
 from support.served import API_KEY, BEARER, ENVIRONMENT, KEY, Served
 from work_api_simulator.items import State
@@ -148,6 +147,9 @@ async def test_who_may_read_a_session(served: Served, key: str, session_id: str,
 
 async def test_the_public_sdk_reads_the_status_with_the_key_of_the_environment(served: Served) -> None:
     await create(served, id="sesn_a")
+    # Not above: it takes more than a second, in each process that runs tests.
+    from anthropic import AsyncAnthropic, NotFoundError  # noqa: PLC0415
+
     async with AsyncAnthropic(base_url=served.server.work.url, auth_token=KEY, api_key=None) as client:
         session = await client.beta.sessions.retrieve("sesn_a")
         assert (session.status, session.archived_at) == ("running", None)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from controlplane import ControlPlane, OwnControlPlane, wait_for
-from support.cluster import install_custom_resources, make_namespace, leave_namespace
+from support.cluster import install_custom_resources, leave_namespace, make_namespace
 from support.judge import Entry, Outlived, Stay, Violation, check_history, check_sandboxes, heartbeats
 from support.operator import Leases, Operator
 from support.simulator import Simulator

@@ -8,10 +8,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import anyio
 import httpx2
-from anthropic import AsyncAnthropic
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
 
 
 @dataclass(slots=True)
@@ -61,13 +64,16 @@ class _Stream(httpx2.AsyncByteStream):
 class Sdk:
     """A client of the SDK, and the sessions that its worker sees."""
 
-    client: AsyncAnthropic
+    client: "AsyncAnthropic"
     sessions: Sessions
 
 
 @asynccontextmanager
 async def sdk(base_url: str, api_key: str) -> AsyncIterator[Sdk]:
     """Open a client of the SDK that uses the simulator as its Work API."""
+    # Not above: it takes more than a second, and each process that runs tests imports this module.
+    from anthropic import AsyncAnthropic  # noqa: PLC0415
+
     sessions = Sessions(httpx2.AsyncHTTPTransport())
     async with (
         httpx2.AsyncClient(transport=sessions, trust_env=False) as http,

@@ -18,7 +18,8 @@ from worklease.api.names import POOL_LABEL
 from worklease.cli.leases import LeaseView
 from worklease.cli.page import page
 from worklease.cli.pool_story import pool_story_of
-from worklease.cli.pools import PoolView, picture_of_pools, pools_as_json
+from worklease.cli.pool_table import picture_of_pools, pools_as_json
+from worklease.cli.pools import PoolView
 from worklease.cli.processes import keeper_of
 from worklease.cli.reading import Reader, Unreadable
 from worklease.cli.story import story_of

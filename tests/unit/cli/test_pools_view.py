@@ -11,7 +11,8 @@ from support.scripted_server import Answer, ScriptedServer, Seen
 from worklease.cli.leases import read
 from worklease.cli.page import page
 from worklease.cli.pool_story import POOL_NEXT, pool_story_of
-from worklease.cli.pools import judge_pool, picture_of_pools, read_pool
+from worklease.cli.pool_table import picture_of_pools
+from worklease.cli.pools import judge_pool, read_pool
 from worklease.rules.pool_reasons import PoolReason, pool_conditions
 from worklease.rules.reasons import Level
 
