@@ -100,6 +100,10 @@ class _Queue:
     under_way: Counter[str] = field(default_factory=Counter)
     """Writes under way by namespace."""
 
+    def __bool__(self) -> bool:
+        """Whether any write waits."""
+        return bool(self.changes) or bool(self.routine)
+
     def put(self, reference: Reference, urgency: Urgency) -> None:
         if urgency is Urgency.CHANGE:
             self.routine.drop(reference.namespace, reference.uid)
@@ -150,7 +154,8 @@ class StatusWriter:
         self._routine_pace = TokenBucket(writes_per_second * ROUTINE_SHARE, BURST, clock())
         self._entries: dict[str, _Entry] = {}
         self._queue = _Queue()
-        self._news = asyncio.Event()
+        self._news = asyncio.Semaphore(0)
+        """Counts what may be taken from the queue: it wakes one writer for each write, not all of them."""
         self._wrote = asyncio.Event()
 
     def use(self, part: float) -> None:
@@ -215,7 +220,7 @@ class StatusWriter:
     def _put(self, entry: _Entry) -> None:
         if self._is_known(entry):
             self._queue.put(entry.reference, entry.urgency)
-            self._news.set()
+            self._news.release()
 
     def _is_known(self, entry: _Entry) -> bool:
         """Whether the object was not forgotten meanwhile."""
@@ -223,11 +228,10 @@ class StatusWriter:
 
     async def _write_on(self) -> None:
         while True:
+            await self._news.acquire()
             uid = self._queue.take()
             if uid is None:
-                self._news.clear()
-                await self._news.wait()
-                continue
+                continue  # its namespace has enough writes under way: the end of one of them is news again
             entry = self._entries[uid]
             if not entry.busy and entry.wanted is not None:
                 entry.busy = True
@@ -237,7 +241,8 @@ class StatusWriter:
                 if self._is_known(entry):
                     await self._write(entry)
             self._queue.ended(entry.reference.namespace)
-            self._news.set()  # for another write of the namespace
+            if self._queue:
+                self._news.release()
 
     async def _await_budget(self, urgency: Urgency) -> None:
         """Wait until the budget allows a write."""

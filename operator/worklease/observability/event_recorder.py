@@ -195,7 +195,8 @@ class EventRecorder:
         self._waiting: FairQueue[_Queued] = FairQueue()
         self._under_way: set[str] = set()
         """The namespaces of which an event is being written."""
-        self._news = asyncio.Event()
+        self._news = asyncio.Semaphore(0)
+        """Counts what may be taken: it wakes one writer for each event, not all of them."""
         self._dropped = 0
         self._latest = 0
         self._instance = f"{socket.gethostname()}-{os.getpid()}"[:128]
@@ -215,7 +216,7 @@ class EventRecorder:
         if len(self._waiting) > MOST_WAITING:
             self._waiting.drop_newest_of_most()
             self._dropped += 1
-        self._news.set()
+        self._news.release()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -226,17 +227,17 @@ class EventRecorder:
 
     async def _write_on(self, pace: TokenBucket) -> None:
         while True:
+            await self._news.acquire()
             taken = self._waiting.take(lambda namespace: namespace not in self._under_way)
             if taken is None:
-                self._news.clear()
-                await self._news.wait()
-                continue
+                continue  # an event of the namespace is being written: its end is news again
             namespace, queued = taken
             self._under_way.add(namespace)
             await asyncio.sleep(pace.reserve(asyncio.get_running_loop().time()))
             await self._write(queued)
             self._under_way.remove(namespace)
-            self._news.set()  # for another event of the namespace
+            if self._waiting:
+                self._news.release()
             if self._dropped and len(self._waiting) < MOST_WAITING:
                 _log.warning("events dropped because too many waited: %d", self._dropped)
                 self._dropped = 0
