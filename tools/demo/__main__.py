@@ -39,11 +39,11 @@ LOG_LINES = 20  # of the operator, when a claim fails
 TITLE = "WorkLease: a Kubernetes operator that keeps the leases of agent sandboxes"
 ABOUT = (
     "Starts a Kubernetes control plane, a simulated Work API and the operator on this machine, and shows the life of a "
-    "lease in six chapters. Takes about 50 s. The first time it also builds the control plane from source, which "
+    "lease in seven chapters. Takes about 50 s. The first time it also builds the control plane from source, which "
     "takes about seven minutes on two cores. Only the built binaries stay on this machine."
 )
 ABOUT_GUEST = (
-    "Starts a simulated Work API and the operator on this machine, and shows the life of a lease in five chapters in a "
+    "Starts a simulated Work API and the operator on this machine, and shows the life of a lease in six chapters in a "
     "namespace of your own cluster, which it deletes at the end. Takes about a minute, and longer if images are pulled."
 )
 

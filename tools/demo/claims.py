@@ -56,6 +56,15 @@ def first_beats_claim(record: Record, items: Collection[str]) -> Claim:
     )
 
 
+def taken_in_order(record: Record, item: str) -> Claim:
+    """Check that an item was acknowledged once, and claimed after that."""
+    acks = [each.seq for each in record if each.item == item and each.call == "ack" and each.status == OK]
+    first = next((each.seq for each in beats(record, item)), 0)
+    objections = [] if len(acks) == 1 else [f"{item} was acknowledged {len(acks)} times"]
+    objections += [f"its first beat, #{first}, came before #{ack}" for ack in acks if not ack < first]
+    return _claim("the item was acknowledged once, and claimed then", objections)
+
+
 def beaten_on_time(record: Record, items: Collection[str]) -> Claim:
     """Check that each lease was renewed a third of its TTL after the previous beat."""
     return _claim("each lease is renewed at a third of its TTL", _untimely(record, items))
@@ -149,7 +158,7 @@ def silent_after_end(record: Record, item: str) -> Claim:
     ends = [each.seq for each in record if each.item == item and each.state_after == "stopped"]
     late = [each.seq for each in beats(record, item) if ends and each.seq > ends[0]]
     objection = f"beat #{late[0]} came after the end, #{ends[0]}" if late else ""
-    return Claim("no beat was sent for an item after its end", objection if ends else f"{item} has not ended")
+    return Claim(f"no beat was sent for {item} after its end", objection if ends else f"{item} has not ended")
 
 
 def beaten_since(record: Record, seq: int, items: Collection[str]) -> Claim:

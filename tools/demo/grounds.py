@@ -17,13 +17,15 @@ from controlplane import ControlPlane, ExistingCluster, KubectlError
 REPOSITORY = Path(__file__).parents[2]
 CUSTOM_RESOURCES = "crds"
 EXAMPLES = "examples/"
-CRD_NAME = "workleases.worklease.dev"
+CRD_NAMES = ("workleases.worklease.dev", "workpools.worklease.dev")
 OWN_NAMESPACE = "default"  # keeps the lines that a reader types short
 GUEST_NAMESPACE = "worklease-demo"
 ESTABLISHED = "--timeout=30s"  # usually 50 ms
 ACCOUNT = "--timeout=30s"  # its controller takes milliseconds
 REMOVAL = "--timeout=90s"  # a drained sandbox of the examples has 10 s; a busy cluster needs more
 LOOPBACK = "127.0.0.1,localhost"  # requests to the simulator must not go through a proxy
+PLAYED_END = "controlplane.worklease.dev/exit-code=0"
+"""The annotation at which a played pod ends."""
 NO_FINALIZERS = '{"metadata":{"finalizers":null}}'
 
 
@@ -70,9 +72,16 @@ class Grounds:
         self.kubectl("apply", "--server-side", "-f", path)
         self.kubectl("wait", "--for=condition=Established", ESTABLISHED, "-f", path)
 
-    def apply_examples(self) -> str:
-        """Apply the examples and return what kubectl said."""
-        return self.kubectl("apply", f"--namespace={self.namespace}", "-f", str(REPOSITORY / EXAMPLES))
+    def apply(self, *files: str) -> str:
+        """Apply files, or folders of them, of the repository, and return what kubectl said."""
+        given = (f"--filename={REPOSITORY / file}" for file in files)
+        return self.kubectl("apply", f"--namespace={self.namespace}", *given)
+
+    def finish(self, pod: str) -> tuple[str, ...]:
+        """Let the container of a pool's pod end with exit code 0, and return kubectl's words for that."""
+        words = ("exec", pod, "--", "kill", "1") if self.runs_containers else ("annotate", "pod", pod, PLAYED_END)
+        self.kubectl(f"--namespace={self.namespace}", *words)
+        return words
 
 
 def own(plane: ControlPlane) -> Grounds:
@@ -113,9 +122,15 @@ def guest(cluster: ExistingCluster, folder: Path, say: Callable[[str], None]) ->
         settings={"WORKLEASE_NAMESPACES": GUEST_NAMESPACE, "WORKLEASE_NAMESPACE": GUEST_NAMESPACE}
         | _reader_environment(),
     )
-    found = cluster.kubectl("get", "crd", CRD_NAME, "--ignore-not-found", "-o", "name")
-    if found:
-        say(f"The CRD {CRD_NAME} is already installed and stays. An operator there may see the demo's resources")
+    named = " and ".join(CRD_NAMES)
+    found = cluster.kubectl("get", "crd", *CRD_NAMES, "--ignore-not-found", "-o", "name").split()
+    if len(found) == len(CRD_NAMES):
+        say(f"The CRDs {named} are already installed and stay. An operator there may see the demo's resources")
+    elif found:
+        raise GroundsError(
+            f"The cluster at {cluster.url} has one of the CRDs {named} and not the other, as an earlier version of the "
+            "operator leaves it. The demo changes no CRD that it finds: upgrade that operator first"
+        )
     else:
         grounds.install()
     cluster.kubectl("create", "namespace", GUEST_NAMESPACE)
@@ -126,7 +141,7 @@ def guest(cluster: ExistingCluster, folder: Path, say: Callable[[str], None]) ->
     finally:
         _leave(cluster, say)
         if not found:
-            say(f"The CRD {CRD_NAME} stays installed. To remove it: kubectl delete crd {CRD_NAME}")
+            say(f"The CRDs {named} stay installed. To remove them: kubectl delete crd {' '.join(CRD_NAMES)}")
 
 
 def _leave(cluster: ExistingCluster, say: Callable[[str], None]) -> None:
@@ -137,7 +152,7 @@ def _leave(cluster: ExistingCluster, say: Callable[[str], None]) -> None:
         cluster.kubectl(*removal)
     except KubectlError:
         in_namespace = f"--namespace={GUEST_NAMESPACE}"
-        for name in cluster.kubectl("get", "worklease", in_namespace, "-o", "name", check=False).split():
+        for name in cluster.kubectl("get", "worklease,workpool", in_namespace, "-o", "name", check=False).split():
             cluster.kubectl("patch", name, in_namespace, "--type=merge", "-p", NO_FINALIZERS, check=False)
         cluster.kubectl(*removal)
 
@@ -148,7 +163,8 @@ def _taken(cluster: ExistingCluster) -> str:
     return (
         f"The namespace {GUEST_NAMESPACE} already exists in the cluster at {cluster.url}, and the demo removes only "
         f"what it made itself. If an earlier demo was killed and left the namespace behind, remove it with\n"
-        f"  {inside} get worklease -o name | xargs -I NAME {inside} patch NAME --type=merge -p '{NO_FINALIZERS}'\n"
+        f"  {inside} get worklease,workpool -o name | "
+        f"xargs -I NAME {inside} patch NAME --type=merge -p '{NO_FINALIZERS}'\n"
         f"  {bound} delete namespace {GUEST_NAMESPACE}"
     )
 

@@ -16,10 +16,10 @@ from rich.text import Text
 from demo.screen import TerminalScreen
 from demo.tables import STYLES
 
-COLUMNS: Final = 108
+COLUMNS: Final = 118
 """Wide enough for the widest line of the story, which is a table's."""
 
-CHAPTERS: Final = frozenset({1, 3, 4})
+CHAPTERS: Final = frozenset({1, 4, 5})
 """The chapters that show what the operator does for its user; the others prove it."""
 
 
@@ -38,10 +38,9 @@ class PictureScreen(TerminalScreen):
 
     def table(self, text: Callable[[], str]) -> None:
         """Draw a table as kubectl printed it, with the colours of the moving tables."""
-        self.command("kubectl get worklease")
-        for line in text().splitlines():
-            if line.startswith("$"):
-                continue
+        command, *lines = text().splitlines()
+        self.command(command.removeprefix("$ "))
+        for line in lines:
             told = Text(f"   {line}")
             for word, style in STYLES.items():
                 told.highlight_regex(rf"(?<=\s){re.escape(word)}(?=\s|$)", style)

@@ -35,6 +35,14 @@ class Simulator:
         """Stop an item, as somebody with an API key would."""
         self._ask("POST", f"/items/{item}/stop")
 
+    def message_line(self, session: str) -> str:
+        """Return the command with which a reader begins a session: its first message waits in the queue."""
+        return f"curl --data '{json.dumps({'id': session})}' {self.admin_url}/sessions"
+
+    def send_message(self, session: str) -> None:
+        """Begin a session, as its user's first message does."""
+        self._ask("POST", "/sessions", {"id": session})
+
     def create_session(self, item: str) -> str:
         """Create an item for a session of the same id, acknowledged, and return its sessions token."""
         body = {"id": item, "data_id": item, "environment_id": "env_demo", "state": "starting"}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from controlplane import DeadlineError
 from demo import claims
 from demo.claims import Claim
+from demo.grounds import EXAMPLES
 from demo.record import Record, conflicts, renewals, stop_moments
 from demo.snapshot import Snapshot
 from demo.stage import TTL_SECONDS
@@ -17,6 +18,9 @@ from demo.telling import Telling
 from demo.worker import ITEM, PlayedPod
 
 ALONE, STOPPED, KEPT = "work_demo1", "work_demo2", "work_demo3"
+SESSION = "sesn_hello"
+POOL = ("examples/environment.yaml", "examples/pool.yaml")
+PICKUP_SECONDS = 20.0  # usually two; a busy machine may need more
 ITEMS = (ALONE, STOPPED, KEPT)
 HELD = (ALONE, KEPT)
 STOPPED_POD = "sandbox-demo2"
@@ -41,7 +45,7 @@ class Story(Telling):
 
     def tell(self) -> bool:
         """Tell all chapters; return whether every claim holds."""
-        chapters = [self._claimed, self._beating, self._stopped, self._deleted, self._killed]
+        chapters = [self._queued, self._claimed, self._beating, self._stopped, self._deleted, self._killed]
         if not self.grounds.runs_containers:
             chapters.append(self._worked)
         for chapter in chapters:
@@ -56,15 +60,47 @@ class Story(Telling):
         self._look_back()
         return all(claim.holds for claim in self.claims)
 
-    def _claimed(self) -> None:
+    def _queued(self) -> None:
         self.screen.chapter(
             1,
+            "A message arrives",
+            "A WorkPool names the queue of an environment and a pod template. A message to a session puts a work item "
+            "into the queue. The operator polls it, stores in the cluster what its sandbox needs, acknowledges it, "
+            "claims its lease, and makes the sandbox.",
+        )
+        self.screen.command(" ".join(["kubectl apply", *(f"-f {file}" for file in POOL)]))
+        self.grounds.apply(*POOL)
+        self.screen.command(self.simulator.message_line(SESSION))
+        began = time.monotonic()
+        self.simulator.send_message(SESSION)
+        limit = PICKUP_SECONDS + self.grounds.starting_seconds
+        snapshot = self.until(lambda seen: _runs(seen, SESSION), limit, "a sandbox for the session")
+        pod = _pod_of(snapshot, SESSION)
+        self.screen.say(f"Pod {pod} runs {time.monotonic() - began:.1f} s after the message.")
+        self.judge(claims.leases_held(snapshot, [SESSION]))
+        self.judge(claims.taken_in_order(self.simulator.record(), SESSION))
+        self.until(lambda _: self._pool_says_so(), CLAIM_SECONDS, "the pool's count of it")
+        self.table("get", "workpool")
+        self.table("get", "worklease")
+        self.screen.say("The worker has answered, so the sandbox ends by itself, with exit code 0:")
+        self.screen.command(f"kubectl {' '.join(self.grounds.finish(pod))}")
+        limit = CLAIM_SECONDS + self.grounds.ending_seconds
+        snapshot = self.until(
+            lambda seen: claims.finished(seen, SESSION).holds and seen.pod(pod) is None, limit, "the session's end"
+        )
+        self.judge(claims.pod_gone(snapshot, pod))
+        self.judge(claims.stop_confirmed(self.simulator.record(), SESSION))
+        self.judge(claims.finished(snapshot, SESSION))
+
+    def _claimed(self) -> None:
+        self.screen.chapter(
+            2,
             "Three work items are claimed",
-            "Each WorkLease names one work item of a remote queue. The operator claims the item's lease, so that no "
-            "other worker gets the item, and shows the lease on the object.",
+            "Without a pool, each WorkLease names one work item that somebody else polled. The operator claims the "
+            "item's lease, so that no other worker gets the item, and shows the lease on the object.",
         )
         self.screen.command("kubectl apply -f examples/")
-        self.grounds.apply_examples()
+        self.grounds.apply(EXAMPLES)
         self.until(lambda seen: claims.leases_held(seen, ITEMS).holds, CLAIM_SECONDS, "a lease for each resource")
         snapshot = self.until(_pods_run, self.grounds.starting_seconds, "running sandbox pods")
         self.screen.say(f"The operator created pod {_kept_pod(snapshot)} from its resource's template.")
@@ -74,7 +110,7 @@ class Story(Telling):
 
     def _beating(self) -> None:
         self.screen.chapter(
-            2,
+            3,
             "The leases are kept",
             f"A lease lasts {TTL_SECONDS} s here ({LONGEST_INTERVAL * 3:g} s if the resource asks for it) and is "
             "renewed at a third of that. Each beat must carry the server's last value: a worker that does not know it "
@@ -89,7 +125,7 @@ class Story(Telling):
 
     def _stopped(self) -> None:
         self.screen.chapter(
-            3,
+            4,
             "An item is stopped at the server",
             "Somebody ends the session. The answer to the next beat says `stopping`. The operator asks the pod to "
             "finish, keeps the lease meanwhile, and confirms the stop only when the pod is gone. No sandbox is left "
@@ -119,7 +155,7 @@ class Story(Telling):
 
     def _deleted(self) -> None:
         self.screen.chapter(
-            4,
+            5,
             "A sandbox is lost",
             "Somebody deletes a pod; an eviction or a crash would have the same effect. The operator keeps the lease "
             "and creates a new pod under it, because the resource says `onFailure: Restart`.",
@@ -138,7 +174,7 @@ class Story(Telling):
 
     def _killed(self) -> None:
         self.screen.chapter(
-            5,
+            6,
             "The operator crashes",
             "After kill -9, nobody sends beats. A new process continues from the values that the old one saved: it "
             "does not claim the items again, and no pod notices. If the very last value was not saved, the server "
@@ -168,7 +204,7 @@ class Story(Telling):
 
     def _worked(self) -> None:
         self.screen.chapter(
-            6,
+            7,
             "An unmodified worker",
             "Every worker that exists keeps its item's lease itself. With `sandbox.worker.proxy` a small proxy in the "
             "pod answers its heartbeats and its stop. Here the pod's containers are processes of this machine: "
@@ -198,7 +234,8 @@ class Story(Telling):
         self.screen.say("What the server recorded during the whole demo:")
         for claim in self._throughout():
             self.judge(claim)
-        self.judge(claims.silent_after_end(self.simulator.record(), STOPPED))
+        for item in (SESSION, STOPPED):
+            self.judge(claims.silent_after_end(self.simulator.record(), item))
 
     def _explain(self) -> None:
         """Check the claims whose failure most often explains a missing step."""
@@ -216,6 +253,11 @@ class Story(Telling):
             claims.refusals_were_read(record, crash),
             claims.never_lapsed(record),
         )
+
+    def _pool_says_so(self) -> bool:
+        """Return whether the pool's status counts one sandbox that runs."""
+        where = f"--namespace={self.grounds.namespace}"
+        return self.grounds.kubectl("get", "workpool", "agents", where, "--output=jsonpath={.status.running}") == "1"
 
     def _quiet(self, items: tuple[str, ...]) -> Snapshot:
         """Wait for a moment in which status and server agree and no beat is in flight or due."""

@@ -1,6 +1,6 @@
 """Where the journey takes place: a namespace of the user's cluster, created for it and removed after it.
 
-Owns what is touched there. Must not touch what it did not create: if the CRD is already installed, it does not begin.
+Owns what is touched there. Must not touch what it did not create: if a CRD is already installed, it does not begin.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from controlplane import ExistingCluster, KubectlError
-from demo.grounds import CRD_NAME, NO_FINALIZERS, Grounds
+from demo.grounds import CRD_NAMES, NO_FINALIZERS, Grounds
 from e2e.helm import Helm
 
 NAMESPACE = "worklease-e2e"
@@ -23,8 +23,8 @@ class PlaceError(Exception):
 
 @contextmanager
 def place(cluster: ExistingCluster, helm: Helm, folder: Path, say: Callable[[str], None]) -> Iterator[Grounds]:
-    """Create an empty namespace with restricted Pod Security; remove release, CRD and namespace at the end."""
-    for kind, name in (("crd", CRD_NAME), ("namespace", NAMESPACE)):
+    """Create an empty namespace with restricted Pod Security; remove release, CRDs and namespace at the end."""
+    for kind, name in (*(("crd", name) for name in CRD_NAMES), ("namespace", NAMESPACE)):
         if cluster.kubectl("get", kind, name, "--ignore-not-found", "-o", "name"):
             raise PlaceError(
                 f"The {kind} {name} already exists in the cluster at {cluster.url}, and the journey removes only what "
@@ -47,17 +47,17 @@ def place(cluster: ExistingCluster, helm: Helm, folder: Path, say: Callable[[str
             ending_seconds=15.0,  # the sandbox's grace period, and the kubelet's own time
         )
     finally:
-        say(f"Removing the release, the CRD and the namespace {NAMESPACE}")
+        say(f"Removing the release, the CRDs and the namespace {NAMESPACE}")
         helm.uninstall()
         _remove_finalizers(cluster)
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", REMOVAL)
-        cluster.kubectl("delete", "crd", CRD_NAME, "--ignore-not-found", "--wait", REMOVAL)
+        cluster.kubectl("delete", "crd", *CRD_NAMES, "--ignore-not-found", "--wait", REMOVAL)
 
 
 def _remove_finalizers(cluster: ExistingCluster) -> None:
     """Remove the finalizers that the operator, which is gone, can no longer remove."""
     try:
-        names = cluster.kubectl("get", "worklease", f"--namespace={NAMESPACE}", "-o", "name").split()
+        names = cluster.kubectl("get", "worklease,workpool", f"--namespace={NAMESPACE}", "-o", "name").split()
     except KubectlError:  # there is no CRD: the journey ended before it was installed
         return
     for name in names:

@@ -42,6 +42,7 @@ def beat(seq: int, at: float, expected: str, before: str | None, *, status: int 
 
 
 CLAIM_BEAT = beat(2, 100.0, NO_HEARTBEAT, None)
+ACK = Entry(seq=1, event="request", item="work_a", at=99.5, call="ack", status=200, state_after="starting")
 GOOD = [
     Entry(seq=1, event="created", item="work_a", at=99.0, state_after="starting"),
     CLAIM_BEAT,
@@ -83,6 +84,7 @@ def test_a_good_run_has_nothing_against_it() -> None:
         claims.refusals_were_read(ADOPTED, 4),
         claims.never_lapsed(STOPPED),
         claims.silent_after_end(STOPPED, "work_a"),
+        claims.taken_in_order([ACK, CLAIM_BEAT], "work_a"),
     ]
     assert [claim.objection for claim in told if not claim.holds] == []
 
@@ -151,6 +153,8 @@ def test_a_good_run_has_nothing_against_it() -> None:
             "beat #8 came after the end, #7",
         ),
         (claims.silent_after_end(GOOD, "work_a"), "work_a has not ended"),
+        (claims.taken_in_order([ACK, ACK, CLAIM_BEAT], "work_a"), "work_a was acknowledged 2 times"),
+        (claims.taken_in_order([CLAIM_BEAT, replace(ACK, seq=3)], "work_a"), "its first beat, #2, came before #3"),
     ],
 )
 def test_what_is_not_so_is_said(claim: Claim, objection: str) -> None:

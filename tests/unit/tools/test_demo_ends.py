@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from controlplane import ExistingCluster, KubectlError, wait_for
-from demo.grounds import CRD_NAME, GUEST_NAMESPACE, GroundsError, guest
+from demo.grounds import CRD_NAMES, GUEST_NAMESPACE, GroundsError, guest
 from demo.stage import Stage
 from support.processes import is_alive, python_environment
 
@@ -97,18 +97,26 @@ def test_the_namespace_goes_and_a_crd_that_was_installed_stays_and_is_named(tmp_
         assert not cluster.did("delete")
     assert cluster.did(f"delete namespace {GUEST_NAMESPACE}")
     assert not cluster.did("delete crd")
-    assert f"CRD {CRD_NAME} stays installed" in said[-1]
+    assert f"CRDs {' and '.join(CRD_NAMES)} stay installed" in said[-1]
 
 
-def test_a_crd_that_was_there_is_not_changed(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, {f"get crd {CRD_NAME}": f"crd/{CRD_NAME}\n"}, [])
+def test_crds_that_were_there_are_not_changed(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, {"get crd": "".join(f"crd/{name}\n" for name in CRD_NAMES)}, [])
     with guest(cluster, tmp_path, print):
         pass
     assert not cluster.did("apply")
 
 
+def test_a_cluster_with_one_crd_of_an_earlier_version_is_left_alone(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, {"get crd": f"crd/{CRD_NAMES[0]}\n"}, [])
+    with pytest.raises(GroundsError, match="upgrade that operator first"), guest(cluster, tmp_path, print):
+        pass
+    assert not cluster.did("apply")
+    assert not cluster.did("create namespace")
+
+
 def test_finalizers_do_not_keep_the_namespace_of_a_dead_operator(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path, {"get worklease": "worklease/one\n"}, [f"delete namespace {GUEST_NAMESPACE}"])
+    cluster = Cluster(tmp_path, {"get worklease,workpool": "worklease/one\n"}, [f"delete namespace {GUEST_NAMESPACE}"])
     with guest(cluster, tmp_path, print):
         pass
     assert cluster.did(f"patch worklease/one --namespace={GUEST_NAMESPACE} --type=merge")
