@@ -21,6 +21,7 @@ from controlplane import ControlPlane, wait_for
 from support.judge import check_history
 from support.kube_proxy import Cut, KubeProxy
 from support.operator import Leases, Operator
+from support.sandboxes import pods_made
 from support.simulator import Simulator
 
 LIFE_SECONDS: Final = 120.0
@@ -237,16 +238,7 @@ class Stage:
 
     def _made(self) -> int:
         """Return how many pods were ever created in the namespace."""
-        with self.plane.audit_log.open("rb") as log:
-            log.seek(self.audited)
-            lines = log.read().decode().splitlines()
-        pods = f"/api/v1/namespaces/{self.leases.namespace}/pods"
-        entries = (json.loads(line) for line in lines if pods in line and '"create"' in line)
-        return sum(
-            entry["responseStatus"]["code"] == 201 and "dryRun" not in entry["requestURI"]
-            for entry in entries
-            if entry["verb"] == "create" and entry["objectRef"].get("subresource") is None
-        )
+        return len(pods_made(self.plane, self.leases.namespace, since=self.audited))
 
     def records(self) -> set[str]:
         """Return the uids of the resources in the checkpoint."""

@@ -2,18 +2,30 @@
 
 import base64
 import json
+import os
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any, Final
 
 import pytest
 
 from controlplane import ControlPlane, wait_for
 from support.judge import check_history
-from support.kube_proxy import Cut, KubeProxy
+from support.kube_proxy import Cut, Hold, KubeProxy
+from support.observer import Observer
 from support.operator import Leases, Operator
 from support.pools import NAME, Pool
-from support.simulator import Simulator
+from support.sandboxes import pods_made
+from support.simulator import Simulator, accepted
 
+IS_SOAK: Final = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
+SESSIONS, CAP = (200, 20) if IS_SOAK else (24, 6)
+HELD_BACK: Final = 10.0
+"""Seconds for which a watch shows nothing new."""
+WORKED_ON: Final = 600.0 if IS_SOAK else 120.0
+LONGEST_STRAND: Final = 15.0
+"""Seconds for which an item may be acknowledged and not held, whatever crash there was."""
 pytestmark = pytest.mark.usefixtures("operator")
 
 
@@ -82,29 +94,49 @@ def assert_each_session_has_one_sandbox(leases: Leases, pool: Pool, sessions: li
     assert len(pool.unfinished()) == len(sessions)
 
 
-WRITES = (("create", "workleases"), ("create", "secrets"), ("", "configmaps"))
+def has_moved(call: dict[str, Any]) -> bool:
+    """Whether a call changed its item's state, with or without an answer."""
+    return bool(call["before"]["state"] != call["after"]["state"])
 
 
-@pytest.mark.long(seconds=35)
-def test_an_operator_that_is_killed_after_a_write_strands_nothing(
-    pool: Pool, leases: Leases, simulator: Simulator, operator: Operator, proxy: KubeProxy
+def gaps(simulator: Simulator) -> list[float]:
+    """Return for how many seconds each item was acknowledged before its lease was held."""
+    found: list[float] = []
+    for item in simulator.items():
+        entries = simulator.history(item["id"])
+        acks = [each["applied_monotonic"] for each in entries if each.get("call") == "ack" and has_moved(each)]
+        found += [first - acks[0] for first in accepted(simulator, item["id"])[:1]]
+    return found
+
+
+WRITES = (("create", "workleases"), ("create", "secrets"), ("patch", "configmaps"), ("create", "pods"))
+MOMENTS = pytest.mark.parametrize("is_done", [False, True], ids=["before", "after"])
+
+
+@pytest.mark.long(seconds=45)
+@MOMENTS
+def test_an_operator_that_is_killed_at_a_write_strands_nothing(
+    pool: Pool, leases: Leases, simulator: Simulator, operator: Operator, proxy: KubeProxy, *, is_done: bool
 ) -> None:
     pool.create(most=9)
     sessions = []
     for number, (verb, resource) in enumerate(WRITES, start=1):
         pool.await_condition("Polling", "True", "Polling")
-        fault = proxy.inject(Cut(applied=True), verb=verb, resource=resource)
+        fault = proxy.inject(Cut(applied=is_done), verb=verb, resource=resource)
         sessions.append(str(simulator.create_session()["data"]["id"]))
         crash(operator, fault.acted.is_set, partial(proxy.remove_fault, fault))
         pool.await_running(number)
     assert_each_session_has_one_sandbox(leases, pool, sessions)
+    assert max(gaps(simulator)) < LONGEST_STRAND
     assert check_history(simulator.history()) == []
 
 
-@pytest.mark.long(seconds=35)
+@pytest.mark.long(seconds=40)
+@MOMENTS
 def test_an_operator_that_is_killed_within_a_call_strands_nothing(
-    pool: Pool, leases: Leases, simulator: Simulator, operator: Operator
+    pool: Pool, leases: Leases, simulator: Simulator, operator: Operator, *, is_done: bool
 ) -> None:
+    kind = "hang-after" if is_done else "hang"
     pool.create(most=9)
     sessions = []
     for number, call in enumerate(("poll", "ack", "heartbeat"), start=1):
@@ -112,17 +144,61 @@ def test_an_operator_that_is_killed_within_a_call_strands_nothing(
         item = simulator.create_session()
         sessions.append(str(item["data"]["id"]))
         named = None if call == "poll" else item["id"]
-        fault = simulator.inject("hang-after", call=call, item=named)
-        crash(operator, partial(has_met, simulator), partial(simulator.remove_fault, fault))
+        fault = simulator.inject(kind, call=call, item=named)
+        crash(operator, partial(has_met, simulator, kind), partial(simulator.remove_fault, fault))
         simulator.clear_faults()
         pool.await_running(number)
     assert_each_session_has_one_sandbox(leases, pool, sessions)
+    assert max(gaps(simulator)) < LONGEST_STRAND
     assert check_history(simulator.history()) == []
 
 
-def has_met(simulator: Simulator) -> bool:
+def has_met(simulator: Simulator, kind: str) -> bool:
     """Whether the last call met a fault."""
-    return any(entry.get("fault") == "hang-after" for entry in simulator.history()[-3:])
+    return any(entry.get("fault") == kind for entry in simulator.history()[-3:])
+
+
+class Unfinished(Observer):
+    """Counts, again and again, the WorkLeases of a pool that are not finished."""
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__("WorkLeases of the pool", interval=0.2)
+        self._pool = pool
+        self._most = 0
+
+    @property
+    def most(self) -> int:
+        """The largest count so far."""
+        self._check()
+        return self._most
+
+    def _observe(self) -> None:
+        self._most = max(self._most, len(self._pool.unfinished()))
+
+
+@pytest.mark.long(seconds=40)
+def test_a_full_queue_is_worked_on_and_never_exceeds_the_cap_though_the_watch_is_held_back(
+    pool: Pool, leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
+) -> None:
+    for _ in range(SESSIONS):
+        simulator.create_session()
+    began = time.monotonic()
+    with Unfinished(pool) as seen:
+        pool.create(most=CAP, template=leases.template(exit_code="0", exit_after="3s"))
+        wait_for(lambda: len(pool.leases()) > 1, seconds=30, what="the first WorkLeases")
+        with proxy.fault(Hold(), verb="watch", resource="workleases"):
+            proxy.cut_watches("workleases")
+            wait_for(lambda: time.monotonic() - began > HELD_BACK, seconds=2 * HELD_BACK, what="ten seconds")
+        wait_for(lambda: done(simulator) == SESSIONS, seconds=WORKED_ON, what="the end of all sessions")
+        wait_for(lambda: not pool.unfinished(), seconds=30, what="the end of all WorkLeases")
+        assert seen.most == CAP
+    assert len(pods_made(control_plane, leases.namespace)) == SESSIONS
+    assert check_history(simulator.history()) == []
+
+
+def done(simulator: Simulator) -> int:
+    """Return how many items are stopped."""
+    return sum(item["state"] == "stopped" for item in simulator.items())
 
 
 def test_sandboxes_that_cannot_start_leave_the_rest_in_the_queue(

@@ -6,6 +6,7 @@ not assert: the tests say what they expect.
 
 import json
 from datetime import UTC, datetime
+from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
@@ -51,6 +52,29 @@ def await_state(simulator: Simulator, state: str, item: str = ITEM) -> None:
 
 
 # --- In Kubernetes -----------------------------------------------------------------------------------------------
+
+
+def pods_made(plane: ControlPlane, namespace: str, *, since: int = 0) -> list[str]:
+    """Return the names of all pods that were ever created in a namespace, dry runs left out.
+
+    Args:
+        plane: The control plane, whose audit log tells.
+        namespace: The namespace.
+        since: From which byte of the audit log on.
+    """
+    with plane.audit_log.open("rb") as log:
+        log.seek(since)
+        lines = log.read().decode().splitlines()
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    entries = (json.loads(line) for line in lines if path in line and '"create"' in line)
+    return [
+        (entry["objectRef"].get("name") or "")
+        for entry in entries
+        if entry["verb"] == "create"
+        and entry["objectRef"].get("subresource") is None
+        and entry["responseStatus"]["code"] == HTTPStatus.CREATED
+        and "dryRun" not in entry["requestURI"]
+    ]
 
 
 def current(leases: Leases, item: str = ITEM) -> dict[str, Any]:
