@@ -20,7 +20,7 @@ from support.sandboxes import pods_made
 from support.simulator import Simulator, accepted
 
 IS_SOAK: Final = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-SESSIONS, CAP = (200, 20) if IS_SOAK else (24, 6)
+SESSIONS, CAP, LASTS = (200, 20, "20s") if IS_SOAK else (24, 6, "3s")
 HELD_BACK: Final = 10.0
 """Seconds for which a watch shows nothing new."""
 WORKED_ON: Final = 600.0 if IS_SOAK else 120.0
@@ -184,7 +184,7 @@ def test_a_full_queue_is_worked_on_and_never_exceeds_the_cap_though_the_watch_is
         simulator.create_session()
     began = time.monotonic()
     with Unfinished(pool) as seen:
-        pool.create(most=CAP, template=leases.template(exit_code="0", exit_after="3s"))
+        pool.create(most=CAP, template=leases.template(exit_code="0", exit_after=LASTS))
         wait_for(lambda: len(pool.leases()) > 1, seconds=30, what="the first WorkLeases")
         with proxy.fault(Hold(), verb="watch", resource="workleases"):
             proxy.cut_watches("workleases")
