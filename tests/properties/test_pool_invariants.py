@@ -79,6 +79,16 @@ class AnyPool(RuleBasedStateMachine):
         self.world.troubled = self.world.now + seconds
         self.world.advance(seconds)
 
+    @rule(fates=FATES, kill_in=KILLS, down=DOWN)
+    def an_acknowledgement_hangs_until_the_poll_is_long_ago(
+        self, fates: list[Fate], kill_in: int | None, down: float
+    ) -> None:
+        self.world.run_pool()
+        self.stand_still(3.5)
+        self._run(self.world.run_leases, [Fate.LATE, *fates], kill_in, down)
+        self.stand_still(1.0)
+        self.world.run_leases()
+
     @rule(number=st.integers(1, 6))
     def see_events(self, number: int) -> None:
         self.world.see(number)

@@ -18,7 +18,8 @@ from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, CallFa
 
 POOL, ENVIRONMENT = "agents", "env_1"
 CALL = 0.05  # seconds that a call or a write takes
-LATE = 0.9  # seconds after which a call that was given up arrives nevertheless
+LATE = 0.9  # seconds after which a creation that was given up is carried out nevertheless
+ACK_LATE = 4.0  # seconds after which an acknowledgement that was given up arrives nevertheless
 UNBEATEN = 30.0  # seconds after which some servers queue an item again that was acknowledged and never beaten
 STRAND = 15.0  # seconds for which an item may be acknowledged and not beaten, while everything works
 
@@ -160,6 +161,8 @@ class Cluster:
     events: list[tuple[str, PoolLease]] = field(default_factory=list)
     late: list[tuple[float, RealLease, int]] = field(default_factory=list)
     """Creations that are carried out later, and the cap that they were decided by."""
+    late_acks: list[tuple[float, RealLease]] = field(default_factory=list)
+    """Acknowledgements that arrive later."""
     uids: int = 0
 
     @property
@@ -260,6 +263,10 @@ class PoolWorld:
             if at <= self.now:
                 self.cluster.late.remove((at, lease, cap))
                 self._create(lease, cap)
+        for at, lease in list(self.cluster.late_acks):
+            if at <= self.now:
+                self.cluster.late_acks.remove((at, lease))
+                self.server.ack(lease.work_id, lease.name, at)
         self.server.lapse(self.now)
         self.judge()
 
@@ -510,10 +517,12 @@ class PoolWorld:
         self.memory.acks[lease.uid] = ack
         self.point()
         item = self.server.items.get(lease.work_id)
-        fate = self.fate(Fate.ANSWERED, Fate.LOST_BEFORE, Fate.LOST_AFTER)
+        fate = self.fate(Fate.ANSWERED, Fate.LOST_BEFORE, Fate.LOST_AFTER, Fate.LATE)
         outcome: AckOutcome = CallFailed(QueueFailure.UNANSWERED, "time-out")
         lease.sent.append(self.now)
-        if fate is not Fate.LOST_BEFORE:
+        if fate is Fate.LATE:
+            self.cluster.late_acks.append((self.now + ACK_LATE, lease))
+        elif fate is not Fate.LOST_BEFORE:
             assert item is None or not item.has_token or lease.token_polled is not None, "P11: its token would be lost"
             answer = self.server.ack(lease.work_id, lease.name, self.now)
             outcome = answer if fate is Fate.ANSWERED else outcome
@@ -528,7 +537,9 @@ class PoolWorld:
             return
         item = self.server.items.get(lease.work_id)
         state, at = ("gone", None) if item is None else (item.state, item.acknowledged)
-        self.memory.acks[lease.uid] = acknowledging.listed(ack, at, state, self.now)
+        self.memory.acks[lease.uid] = acknowledging.listed(ack, at, state, asked=self.now, now=self.now)
+        self.point()
+        lease.record = self.memory.acks[lease.uid]
 
     def _claim(self, lease: RealLease) -> bool:
         self.point()
@@ -547,7 +558,8 @@ class PoolWorld:
         if item is None or item.state != "starting" or self.server.acks_always:
             return
         assert item.acknowledged is not None
-        cannot_tell = any(abs(item.acknowledged - sent) <= acknowledging.SLACK + 2 * CALL for sent in lease.sent)
+        slack, lands = acknowledging.SLACK + 2 * CALL, acknowledging.LANDS_WITHIN
+        cannot_tell = any(sent - slack <= item.acknowledged <= sent + lands + slack for sent in lease.sent)
         assert item.acknowledged_by == lease.name or cannot_tell, f"P4: {item.id} is another worker's"
 
     def _make_pod(self, lease: RealLease) -> None:

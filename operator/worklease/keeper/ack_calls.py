@@ -1,7 +1,8 @@
 """The calls by which a kept resource acknowledges its item: a look for the token, the acknowledgement, the list.
 
-Owns how the intent is written down before an acknowledgement is sent, and how each outcome is noted in what is kept.
-Must not start anything by itself, and must not decide: the turn does, by ``rules.acknowledging``.
+Owns how the intent is written down before an acknowledgement is sent, and how each outcome is noted in what is kept and
+in its record: the claim may come late, and another process may go on before. Must not start anything by itself, and
+must not decide: the turn does, by ``rules.acknowledging``.
 """
 
 import logging
@@ -16,8 +17,9 @@ from worklease.cluster.session_tokens import NoToken, TokenFound, look_for_token
 from worklease.keeper.calls import Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.keeper.keys import Keys
+from worklease.keeper.publisher import URGENT_DELAY
 from worklease.rules import acknowledging
-from worklease.rules.acknowledging import Acknowledgement, AckStep
+from worklease.rules.acknowledging import Acknowledgement, AckStep, AckVerdict
 from worklease.rules.acts import Act
 from worklease.rules.lease import instant
 from worklease.rules.outcomes import ListAnswer, ListedItem, ListNotRead, ListRefused, NoKeyForList, NotListed
@@ -55,7 +57,7 @@ class AckCalls(KeptCalls):
             ack = kept.calls.ack
             if ack is None:
                 return
-            match acknowledging.decide_ack(ack, self._clock()):
+            match acknowledging.decide_ack(ack, self._clock(), is_wanted=not kept.is_deleting):
                 case AckStep.LOOK_FOR_TOKEN:
                     await self._look_for_token(kept, ack)
                 case AckStep.SEND:
@@ -98,17 +100,21 @@ class AckCalls(KeptCalls):
             return
         kept.calls.ack = intended = acknowledging.intended(ack, self._clock())
         problem = await self._commit(kept)
-        if problem is not None or not self._may_send(kept, ack):
-            # Nothing was sent: what the checkpoint may say of it, the list would clear up after a crash.
+        if (
+            problem is not None
+            or not acknowledging.is_covered(intended, self._clock())
+            or not self._may_send(kept, ack)
+        ):
+            # Nothing was sent: what the record may say of it until it is written again, the list would clear up.
             message = "" if problem is None else f"that could not be written down before: {problem.message}"
-            kept.calls.ack = acknowledging.postponed(ack, message, self._clock())
+            self._note(kept, acknowledging.postponed(ack, message, self._clock()))
             return
         send()
         outcome: AckOutcome = CallFailed(QueueFailure.UNANSWERED, "the acknowledgement was broken off")
         try:
             outcome = await self._send(kept, key)
         finally:
-            kept.calls.ack = acknowledging.answered(intended, outcome, self._clock())
+            self._note(kept, acknowledging.answered(intended, outcome, self._clock()))
         if isinstance(outcome, CallFailed) and outcome.failure is QueueFailure.UNAUTHORIZED:
             await self._keys.after_refusal(kept, key)
 
@@ -130,6 +136,18 @@ class AckCalls(KeptCalls):
         is_ours = self._may(Act.ACKNOWLEDGE, kept)
         return is_wanted and is_ours and kept.lease.end is None and acknowledging.is_in_time(ack, self._clock())
 
+    def _note(self, kept: Kept, ack: Acknowledgement) -> None:
+        """Note what is known now, and have it written: whoever keeps the lease next must know it before the claim."""
+        kept.calls.ack, checkpoint = ack, self._clients.checkpoint
+        if kept.tenancy.is_left:
+            return  # the record is another process's
+        if ack.verdict is not AckVerdict.NONE:
+            text = kept.record(trying=None, wall=self._wall(), now=self._clock())
+            checkpoint.put(kept.reference, text, within=URGENT_DELAY)
+        elif checkpoint.recall(kept.resource.uid) is not None:
+            # Else the lease would look begun to the process of its pool for ever.
+            checkpoint.drop(kept.resource.uid)
+
     def _turn(self, kept: Kept, key: Key) -> BudgetRequest:
         """Return the request for a turn within the budget: among the claims, behind stops."""
         payer = (key.environment or key.value).get_secret_value()
@@ -146,14 +164,14 @@ class AckCalls(KeptCalls):
 
     async def _ask_list(self, kept: Kept, ack: Acknowledgement) -> None:
         """Ask the list when the item was acknowledged, and by that whose it is."""
-        seen = await self._find_in_list(kept, LIST_TIMEOUT)
+        asked, seen = self._clock(), await self._find_in_list(kept, LIST_TIMEOUT)
         now = self._clock()
         match seen:
             case ListedItem():
                 at = self._moment(seen.acknowledged_at)
-                kept.calls.ack = acknowledging.listed(ack, at, seen.state, now)
+                self._note(kept, acknowledging.listed(ack, at, seen.state, asked=asked, now=now))
             case NotListed():
-                kept.calls.ack = acknowledging.listed(ack, None, "not there any more", now)
+                self._note(kept, acknowledging.listed(ack, None, "not there any more", asked=asked, now=now))
             case NoKeyForList() | ListRefused() | ListNotRead() | None:
                 kept.calls.ack = acknowledging.not_listed(ack, now)
             case _:

@@ -22,7 +22,8 @@ from worklease.rules.situation import Situation, is_past_end
 from worklease.telemetry import ConditionChanged, LeaseEnded, Publisher
 
 URGENT_DELAY: Final = 0.25
-"""Seconds within which an adoption is in the checkpoint: as a rule with the answer to the beat that follows it."""
+"""Seconds within which an adoption is in the checkpoint, or what came of an acknowledgement: as a rule with the answer
+to the beat, or with the claim, that follows it."""
 
 
 class StatusPublisher:

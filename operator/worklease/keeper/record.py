@@ -16,7 +16,7 @@ from pydantic_core import to_json
 
 from worklease.rules.acknowledging import Acknowledgement, AckVerdict, restarted
 from worklease.rules.beats import restore
-from worklease.rules.clock_error import unsure
+from worklease.rules.clock_error import LONGEST_MARGIN, unsure
 from worklease.rules.deadlines import timeout
 from worklease.rules.lease import Cut, Lease, Unplaced, Window, Words
 from worklease.rules.pods import Cause, Ending, Follows
@@ -98,9 +98,9 @@ class Record(BaseModel):
     """How the attempt's sandbox ended: cause, message, pod, and what decides about its item."""
     fell: bool = False
     """Whether a sandbox was ended at the fence."""
-    ack: tuple[AckVerdict, float | None, tuple[tuple[float, float | None], ...]] | None = None
-    """What is known of the item's acknowledgement, when it was accepted, and those without an answer: when each was
-    sent, and when given up, None if it was under way; monotonic."""
+    ack: tuple[AckVerdict, float | None, tuple[tuple[float, float], ...]] | None = None
+    """What is known of the item's acknowledgement, when it was accepted, and from when until when each without an
+    answer may have arrived; monotonic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +175,7 @@ def _of_sandboxes(sandboxes: RecordedSandboxes) -> dict[str, object]:
 
 
 def _recorded(ack: Acknowledgement) -> object:
-    windows = ack.windows[-MOST_WINDOWS:]
-    return (ack.verdict, ack.accepted, [(sent, until if until < math.inf else None) for sent, until in windows])
+    return (ack.verdict, ack.accepted, ack.windows[-MOST_WINDOWS:])
 
 
 def _cut(message: str) -> str:
@@ -228,10 +227,11 @@ def resume_ack(
     if record is None or record.ack is None:
         return fresh
     shift = _shift(record, moment)
-    verdict, accepted, sendings = record.ack
-    windows = tuple((sent + shift, math.inf if until is None else until + shift) for sent, until in sendings)
+    verdict, accepted, recorded = record.ack
+    windows = tuple((sent + shift, until + shift) for sent, until in recorded)
     at = None if accepted is None else accepted + shift
-    return restarted(replace(fresh, verdict=verdict, accepted=at, windows=windows), now)
+    clock_error = 0.0 if record.boot == BOOT else LONGEST_MARGIN
+    return restarted(replace(fresh, verdict=verdict, accepted=at, windows=windows), now, clock_error=clock_error)
 
 
 def _shift(record: Record, moment: Callable[[float], float]) -> float:

@@ -16,6 +16,12 @@ from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, QueueF
 ACK_TIMEOUT: Final = 5.0
 """Seconds after which an acknowledgement is given up: then the list tells, and a strand must be short."""
 
+LANDS_WITHIN: Final = 5.0
+"""Seconds after it was given up in which an acknowledgement may still arrive: another time-out, as for a beat."""
+
+SEND_WITHIN: Final = 30.0
+"""Seconds from the intent within which an acknowledgement is sent that no poll limits: its record is waited for."""
+
 FIRST_LOOK: Final = 0.1
 LONGEST_LOOK: Final = 2.0
 """Seconds between two looks for a token; they double. The pool writes it a moment after the lease."""
@@ -54,8 +60,9 @@ class Acknowledgement:
     polled: float | None = None
     """When the poll that brought the item was sent; None: no pool made the lease, and no poll limits it."""
     windows: tuple[tuple[float, float], ...] = ()
-    """When the acknowledgements without an answer were sent, and when they were given up."""
-    was_conflicted: bool = False
+    """From when until when the acknowledgements without an answer may have arrived, or may still."""
+    is_queued: bool = False
+    """Whether the list has shown the item in the queue since the last one was sent, so that another one is no harm."""
     accepted: float | None = None
     message: str = ""
     """Why the last step led to nothing."""
@@ -114,15 +121,15 @@ def is_claim_refused(ack: Acknowledgement, lease: Lease, now: float) -> bool:
     return is_late and is_refused and lease.watched is None
 
 
-def decide_ack(ack: Acknowledgement, now: float, *, is_claim_refused: bool = False) -> AckStep:
-    """Return what to do now."""
+def decide_ack(ack: Acknowledgement, now: float, *, is_claim_refused: bool = False, is_wanted: bool = True) -> AckStep:
+    """Return what to do now. One that is not wanted any more is not sent again, and what was sent is cleared up."""
     if ack.verdict is AckVerdict.OTHERS:
         return AckStep.END
     if ack.verdict is AckVerdict.OURS:
         return AckStep.END if is_claim_refused else AckStep.CLAIM
     if now < ack.next_at:
         return AckStep.WAIT
-    if ack.verdict is AckVerdict.IN_DOUBT:
+    if ack.verdict is AckVerdict.IN_DOUBT and not (ack.is_queued and is_wanted):
         return AckStep.ASK_LIST
     has_all = ack.has_token or not ack.needs_token
     return AckStep.SEND if has_all and is_in_time(ack, now) else AckStep.LOOK_FOR_TOKEN
@@ -136,12 +143,23 @@ def is_in_time(ack: Acknowledgement, now: float) -> bool:
 def looked(
     ack: Acknowledgement, *, has_token: bool, polled: float | None, now: float, message: str = ""
 ) -> Acknowledgement:
-    """Return it after a look for the token; a later poll of the same item gives it time once more."""
+    """Return it after a look for the token; a later poll of the same item gives it time once more.
+
+    Without one, an acknowledgement that may still arrive is asked for in the list again.
+    """
     if polled is not None and ack.polled is not None and abs(polled - ack.polled) < SAME_POLL:
         polled = ack.polled
     is_news = has_token and (not ack.has_token or polled != ack.polled)
     wait = 0.0 if is_news else backoff(ack.looks, FIRST_LOOK, LONGEST_LOOK)
-    return replace(ack, has_token=has_token, polled=polled, looks=ack.looks + 1, next_at=now + wait, message=message)
+    return replace(
+        ack,
+        has_token=has_token,
+        polled=polled,
+        is_queued=ack.is_queued and is_news,
+        looks=ack.looks + 1,
+        next_at=now + wait,
+        message=message,
+    )
 
 
 def postponed(ack: Acknowledgement, message: str, now: float) -> Acknowledgement:
@@ -152,7 +170,15 @@ def postponed(ack: Acknowledgement, message: str, now: float) -> Acknowledgement
 
 def intended(ack: Acknowledgement, now: float) -> Acknowledgement:
     """Return it with the intent to send: this is written before the sending, and read after a crash."""
-    return replace(ack, verdict=AckVerdict.IN_DOUBT, windows=(*ack.windows, (now, float("inf"))))
+    latest = now + SEND_WITHIN if ack.polled is None else ack.polled + ACK_WITHIN
+    window = (now, latest + ACK_TIMEOUT + LANDS_WITHIN)
+    return replace(ack, verdict=AckVerdict.IN_DOUBT, windows=(*ack.windows, window), is_queued=False)
+
+
+def is_covered(intent: Acknowledgement, now: float) -> bool:
+    """Whether an acknowledgement that is sent now arrives within the window that its intent tells of, or never."""
+    _, until = intent.windows[-1]
+    return now < until - LANDS_WITHIN - ACK_TIMEOUT
 
 
 def answered(ack: Acknowledgement, outcome: AckOutcome, now: float) -> Acknowledgement:
@@ -165,11 +191,11 @@ def answered(ack: Acknowledgement, outcome: AckOutcome, now: float) -> Acknowled
         case AckConflicted(message):
             # Nothing that was sent before is unanswered: then it was another's.
             verdict = AckVerdict.IN_DOUBT if before else AckVerdict.OTHERS
-            return replace(ack, verdict=verdict, windows=before, was_conflicted=True, next_at=now, message=message)
+            return replace(ack, verdict=verdict, windows=before, next_at=now, message=message)
         case failed if failed.failure is QueueFailure.NOT_FOUND:
             return replace(ack, verdict=AckVerdict.OTHERS, windows=before, message=failed.message)
         case failed:
-            windows = (*before, (sent, now)) if failed.is_in_doubt else before
+            windows = (*before, (sent, now + LANDS_WITHIN)) if failed.is_in_doubt else before
             wait = max(failed.retry_after or 0.0, backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK))
             verdict = AckVerdict.IN_DOUBT if windows else AckVerdict.NONE
             refusals, message = ack.refusals + 1, failed.message
@@ -178,23 +204,33 @@ def answered(ack: Acknowledgement, outcome: AckOutcome, now: float) -> Acknowled
             )
 
 
-def restarted(ack: Acknowledgement, now: float) -> Acknowledgement:
-    """Return it at a start, or after a take: what was on its way was given up in time, whoever sent it."""
-    return replace(
-        ack, windows=tuple((sent, min(until, sent + ACK_TIMEOUT)) for sent, until in ack.windows), next_at=now
-    )
+def restarted(ack: Acknowledgement, now: float, *, clock_error: float = 0.0) -> Acknowledgement:
+    """Return it at a start, or after a take; by so many seconds the clocks of the record and of now may differ."""
+    windows = tuple((sent - clock_error, until + clock_error) for sent, until in ack.windows)
+    return replace(ack, windows=windows, next_at=now)
 
 
-def listed(ack: Acknowledgement, acknowledged_at: float | None, state: str, now: float) -> Acknowledgement:
+def listed(
+    ack: Acknowledgement, acknowledged_at: float | None, state: str, *, asked: float, now: float
+) -> Acknowledgement:
     """Return it after the list told when the item was acknowledged, by our clock; None: it was not.
 
-    Still in the queue: no acknowledgement has arrived yet, and another one may be sent; the windows stay, because one
-    may arrive late, and then the other is refused. Acknowledged in the window of one without an answer: it was ours.
+    Acknowledged in the window of one without an answer: it was ours. Still in the queue, as the list says that was
+    ``asked`` then: what may have arrived before that has not, and never will. While one may still arrive, the list
+    proves nothing, and is asked again; another one may be sent meanwhile, since the server accepts one only.
     """
     if state == "queued":
-        # A list that lags shows it as queued though a 409 said that it is not: not at once again.
-        wait = backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK) if ack.was_conflicted else 0.0
-        return replace(ack, verdict=AckVerdict.NONE, refusals=ack.refusals + 1, next_at=now + wait)
+        windows = tuple((sent, until) for sent, until in ack.windows if until > asked)
+        verdict = AckVerdict.IN_DOUBT if windows else AckVerdict.NONE
+        wait = backoff(ack.refusals, FIRST_LOOK, LONGEST_LOOK)
+        return replace(
+            ack,
+            verdict=verdict,
+            windows=windows,
+            is_queued=bool(windows),
+            refusals=ack.refusals + 1,
+            next_at=now + wait,
+        )
     is_ours = acknowledged_at is not None and any(
         sent - SLACK <= acknowledged_at <= until + SLACK for sent, until in ack.windows
     )

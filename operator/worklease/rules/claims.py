@@ -239,7 +239,7 @@ def _acknowledge(
     lease: Lease, ack: Acknowledgement, now: float, *, is_under_way: bool, is_deleting: bool
 ) -> BeatPlan | None:
     """Return what to do about the acknowledgement; None: it was accepted, and the claim follows."""
-    match decide_ack(ack, now, is_claim_refused=is_claim_refused(ack, lease, now)):
+    match decide_ack(ack, now, is_claim_refused=is_claim_refused(ack, lease, now), is_wanted=not is_deleting):
         case AckStep.CLAIM:
             return None
         case AckStep.END:

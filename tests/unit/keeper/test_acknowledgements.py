@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from support.every_bucket import EveryBucket
 from support.keeping import RENEWED, TEMPLATE, Keeping, keeping, resource
 from support.scripted_server import Answer, Fault, Seen, until
 from worklease.api.names import POLLED_ANNOTATION
+from worklease.rules.acts import Standing
 
 ENVIRONMENT_KEY = Answer(body={"data": {"environment-key": "a2V5"}})
 ABSENT = Answer(status=404, body={"kind": "Status", "message": "not found"})
@@ -36,6 +38,12 @@ def statuses(there: Keeping, name: str = "lease-1") -> list[tuple[str, str]]:
 
 async def until_shown(there: Keeping, kind: str, reason: str, name: str = "lease-1") -> None:
     await until(lambda: (kind, reason) in statuses(there, name), f"{reason} of {name}")
+
+
+def records(there: Keeping) -> list[str]:
+    """Return the records that were written, in order."""
+    written = [seen.json["data"] for seen in there.asked("PATCH", "/configmaps/")]
+    return [record for data in written for record in data.values() if record is not None]
 
 
 @dataclass
@@ -174,6 +182,54 @@ async def test_after_a_lost_answer_an_item_that_is_still_queued_is_acknowledged_
         it.there.see(acknowledging())
         await until_shown(it.there, "LeaseHeld", "Renewed")
         assert it.calls[:4] == ["ack", "work", "ack", "heartbeat"]
+
+
+async def test_an_acknowledgement_that_arrives_after_it_was_given_up_is_claimed_though_its_poll_is_long_ago() -> None:
+    async with world() as it:
+        it.secrets["token"] = token(datetime.now(UTC))
+        shown: list[datetime] = []
+
+        def hang(_: Seen) -> Answer:
+            it.there.ahead.append(4.0)  # from now on the poll is too long ago
+            return Answer(status=502)
+
+        def lands_late(_: Seen) -> Answer:
+            if it.calls.count("work") < 3:
+                return listed("queued", None)
+            shown.append(datetime.now(UTC))
+            return listed("starting", shown[0])
+
+        it.work["ack"] = hang
+        it.work["work"] = lands_late
+        it.there.see(acknowledging())
+        await until_shown(it.there, "LeaseHeld", "Renewed")
+        assert it.calls.count("ack") == 1
+
+
+async def test_what_is_known_of_an_acknowledgement_is_written_before_it_is_sent_and_before_the_claim() -> None:
+    async with world() as it:
+        buckets = it.there.clients.tenures
+        assert isinstance(buckets, EveryBucket)
+        before: list[str] = []
+
+        def leave(_: Seen) -> Answer:
+            before.extend(records(it.there))
+            buckets.stands = Standing.LEAVING  # a hand-over begins: nothing is claimed any more
+            return ACKNOWLEDGED
+
+        it.work["ack"] = leave
+        it.there.see(acknowledging())
+        await until(lambda: any('"Ours"' in each for each in records(it.there)), "the accepted acknowledgement")
+        assert '"InDoubt"' in before[-1], "the intent was written before it was sent"
+        assert it.calls == ["ack"]
+
+
+async def test_what_surely_was_not_acknowledged_has_no_record() -> None:
+    async with world() as it:
+        it.work["ack"] = lambda _: Answer(status=429, headers={"retry-after": "60"})
+        it.there.see(acknowledging())
+        await until(lambda: any('"InDoubt"' in each for each in records(it.there)), "the intent")
+        await until(lambda: it.there.clients.checkpoint.recall("uid-lease-1") is None, "no record")
 
 
 async def test_without_the_list_nothing_is_claimed() -> None:

@@ -8,15 +8,33 @@ from worklease.api.models import WorkLease
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint_room import LONGEST
 from worklease.keeper.kept import Kept
-from worklease.keeper.record import MOST_PODS, RecordedSandboxes, read, resume, resume_ack, resume_sandboxes, write
-from worklease.rules.acknowledging import ACK_TIMEOUT, Acknowledgement, AckVerdict, intended
+from worklease.keeper.record import (
+    BOOT,
+    MOST_PODS,
+    RecordedSandboxes,
+    read,
+    resume,
+    resume_ack,
+    resume_sandboxes,
+    write,
+)
+from worklease.rules.acknowledging import (
+    ACK_TIMEOUT,
+    LANDS_WITHIN,
+    SEND_WITHIN,
+    Acknowledgement,
+    AckVerdict,
+    intended,
+)
 from worklease.rules.acknowledging import answered as answered_ack
 from worklease.rules.answers import observe
 from worklease.rules.beats import Beat, decide, edit
+from worklease.rules.clock_error import LONGEST_MARGIN
 from worklease.rules.deadlines import expiry
 from worklease.rules.lease import Lease, Window
 from worklease.rules.outcomes import Rejected
 from worklease.rules.pods import Cause, Ending, Pod
+from worklease.rules.pool_items import ACK_WITHIN
 from worklease.rules.queue import AckAccepted
 from worklease.rules.situation import Attempt
 
@@ -46,12 +64,22 @@ def test_the_sandboxes_come_back_from_their_record_as_they_were() -> None:
     assert resume_sandboxes(record, moment=lambda wall: wall - 900.0) == known
 
 
-def test_an_acknowledgement_comes_back_and_what_was_under_way_was_given_up_in_time() -> None:
-    sent = intended(Acknowledgement(needs_token=False), 100.0)
+def test_an_acknowledgement_that_was_intended_comes_back_with_the_time_in_which_it_may_arrive() -> None:
+    fresh = Acknowledgement(needs_token=False)
+    sent = intended(fresh, 100.0)
     text = write(Lease(), RecordedSandboxes(), sent, trying=None, now=100.0, wall=1000.0)
-    again = resume_ack(read(text), Acknowledgement(needs_token=False), now=130.0, moment=lambda wall: wall - 900.0)
-    assert again.verdict is AckVerdict.IN_DOUBT
-    assert again.windows == ((100.0, 100.0 + ACK_TIMEOUT),)
+    again = resume_ack(read(text), fresh, now=130.0, moment=lambda wall: wall - 900.0)
+    until = 100.0 + SEND_WITHIN + ACK_TIMEOUT + LANDS_WITHIN
+    assert (again.verdict, again.windows) == (AckVerdict.IN_DOUBT, ((100.0, until),))
+
+
+def test_on_another_machine_an_acknowledgement_may_have_arrived_as_far_as_two_clocks_differ() -> None:
+    fresh = Acknowledgement(needs_token=False, polled=98.0)
+    text = write(Lease(), RecordedSandboxes(), intended(fresh, 100.0), trying=None, now=100.0, wall=1000.0)
+    elsewhere = text.replace(BOOT, "another boot")
+    again = resume_ack(read(elsewhere), fresh, now=530.0, moment=lambda wall: wall - 500.0)
+    until = 498.0 + ACK_WITHIN + ACK_TIMEOUT + LANDS_WITHIN
+    assert again.windows == ((500.0 - LONGEST_MARGIN, until + LONGEST_MARGIN),)
 
 
 def test_an_accepted_acknowledgement_comes_back_and_without_a_record_there_is_none() -> None:

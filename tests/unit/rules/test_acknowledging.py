@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 
 from worklease.rules.acknowledging import (
+    ACK_TIMEOUT,
     CLAIM_WITHIN,
+    LANDS_WITHIN,
     LOOKS_SHOWN,
+    SEND_WITHIN,
     Acknowledgement,
     AckStep,
     AckVerdict,
@@ -14,6 +17,7 @@ from worklease.rules.acknowledging import (
     decide_ack,
     intended,
     is_claim_refused,
+    is_covered,
     listed,
     looked,
     not_listed,
@@ -133,15 +137,44 @@ def test_a_token_is_looked_for_slower_and_slower_and_a_new_poll_gives_time_once_
     [
         (NOW + 0.5, "starting", AckVerdict.OURS),
         (NOW + 0.5, "active", AckVerdict.OURS),
+        (NOW + 2 + LANDS_WITHIN, "starting", AckVerdict.OURS),
         (NOW + 9, "starting", AckVerdict.OTHERS),
         (NOW - 9, "starting", AckVerdict.OTHERS),
         (None, "starting", AckVerdict.OTHERS),
-        (None, "queued", AckVerdict.NONE),
     ],
 )
 def test_the_list_tells_whose_an_acknowledgement_was(at: float | None, state: str, verdict: AckVerdict) -> None:
     in_doubt = answered(SENT, lost(), NOW + 2)
-    assert listed(in_doubt, at, state, NOW + 3).verdict is verdict
+    assert listed(in_doubt, at, state, asked=NOW + 9, now=NOW + 9).verdict is verdict
+
+
+def test_a_list_that_shows_the_item_as_queued_proves_nothing_while_an_acknowledgement_may_arrive() -> None:
+    in_doubt = answered(replace(SENT, polled=NOW - 3.9), lost(), NOW + 2)
+    lands = NOW + 2 + LANDS_WITHIN
+    seen = listed(in_doubt, None, "queued", asked=lands - 0.1, now=lands + 1)
+    assert seen.verdict is AckVerdict.IN_DOUBT
+    assert view(seen).has_left_queue, "who deletes its resource waits"
+    assert decide_ack(seen, lands + 2) is AckStep.LOOK_FOR_TOKEN, "the item may have been polled again"
+    again = looked(seen, has_token=True, polled=NOW - 3.9, now=lands + 2)
+    assert decide_ack(again, lands + 3) is AckStep.ASK_LIST
+    assert listed(again, lands - 0.05, "starting", asked=lands + 3, now=lands + 3).verdict is AckVerdict.OURS
+    assert listed(again, None, "queued", asked=lands, now=lands).verdict is AckVerdict.NONE
+
+
+def test_while_one_may_arrive_another_is_sent_if_the_item_was_polled_again() -> None:
+    in_doubt = answered(replace(SENT, polled=NOW - 3.9), lost(), NOW + 2)
+    seen = listed(in_doubt, None, "queued", asked=NOW + 3, now=NOW + 3)
+    again = looked(seen, has_token=True, polled=NOW + 3, now=NOW + 4)
+    assert decide_ack(again, NOW + 4) is AckStep.SEND
+    assert decide_ack(again, NOW + 4, is_wanted=False) is AckStep.ASK_LIST, "a deleted resource's is not sent again"
+
+
+def test_an_intent_covers_what_is_sent_late_and_a_poll_bounds_it() -> None:
+    for ack, latest in ((READY, NOW + ACK_WITHIN), (Acknowledgement(needs_token=False), NOW + SEND_WITHIN)):
+        intent = intended(ack, NOW)
+        assert intent.windows == ((NOW, latest + ACK_TIMEOUT + LANDS_WITHIN),)
+        assert is_covered(intent, latest - 0.01)
+        assert not is_covered(intent, latest)
 
 
 def test_without_a_list_nothing_is_claimed() -> None:
@@ -150,20 +183,18 @@ def test_without_a_list_nothing_is_claimed() -> None:
 
 
 def test_a_lost_acknowledgement_that_arrives_after_the_list_is_still_ours() -> None:
-    waiting = listed(answered(SENT, lost(), NOW + 2), None, "queued", NOW + 2.2)
+    waiting = listed(answered(SENT, lost(), NOW + 2), None, "queued", asked=NOW + 2.1, now=NOW + 2.2)
     again = answered(intended(waiting, NOW + 2.3), CONFLICTED, NOW + 2.4)
     assert decide_ack(again, NOW + 2.5) is AckStep.ASK_LIST
-    assert listed(again, NOW + 2.25, "starting", NOW + 2.5).verdict is AckVerdict.OURS
+    assert listed(again, NOW + 2.25, "starting", asked=NOW + 2.5, now=NOW + 2.5).verdict is AckVerdict.OURS
 
 
 def test_after_a_crash_the_intent_that_was_noted_asks_the_list() -> None:
     found = restarted(SENT, NOW + 5)
-    assert found.windows == ((NOW, NOW + 5),)
     assert decide_ack(found, NOW + 5) is AckStep.ASK_LIST
-    assert listed(found, NOW + 0.1, "starting", NOW + 5).verdict is AckVerdict.OURS
+    assert listed(found, NOW + 0.1, "starting", asked=NOW + 5, now=NOW + 5).verdict is AckVerdict.OURS
 
 
-def test_a_list_that_lags_behind_a_409_is_not_asked_at_once_again() -> None:
-    doubtful = answered(intended(answered(SENT, lost(), NOW), NOW), CONFLICTED, NOW)
-    queued = listed(doubtful, None, "queued", NOW)
+def test_a_list_that_shows_the_item_as_queued_is_not_asked_at_once_again() -> None:
+    queued = listed(answered(SENT, lost(), NOW), None, "queued", asked=NOW, now=NOW)
     assert decide_ack(queued, NOW) is AckStep.WAIT
