@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final
 
 from worklease.clocks import monotonic, wall
@@ -148,12 +149,11 @@ def _pools(
 ) -> Pools:
     """Return the keeping of pools; ``made`` passes on each WorkLease that a pool makes."""
 
-    def complete(lease: PoolLease) -> PoolLease:
-        known = keeper.acknowledgement(lease.uid)
-        is_acknowledged = lease.is_acknowledged or known in {AckVerdict.OURS, AckVerdict.OTHERS}
-        return replace(lease, is_acknowledged=is_acknowledged, is_ack_in_doubt=known is AckVerdict.IN_DOUBT)
+    def epoch() -> float:
+        return since_epoch(monotonic())
 
-    writes, epoch, publisher = PoolWrites(clients.kubernetes), _epoch(), clients.publisher
+    writes, since_epoch, publisher = PoolWrites(clients.kubernetes), _since_epoch(), clients.publisher
+    complete = partial(_with_acknowledgement, keeper)
     taker = Taker(
         TakerClients(
             work_api=clients.work_api,
@@ -181,7 +181,21 @@ def _pools(
         epoch,
         is_begun_elsewhere=partial(_has_record_elsewhere, tenures),
     )
-    return Pools(turns, writes, epoch, publisher, may_act=partial(_may, tenures, Act.POLL))
+    began = partial(_began, tenures, since_epoch)
+    return Pools(turns, writes, epoch, publisher, may_act=partial(_may, tenures), began=began)
+
+
+def _with_acknowledgement(keeper: Keeper, lease: PoolLease) -> PoolLease:
+    """Return a pool's lease with what the memory and the checkpoint know of its acknowledgement."""
+    known = keeper.acknowledgement(lease.uid)
+    is_acknowledged = lease.is_acknowledged or known in {AckVerdict.OURS, AckVerdict.OTHERS}
+    return replace(lease, is_acknowledged=is_acknowledged, is_ack_in_doubt=known is AckVerdict.IN_DOUBT)
+
+
+def _began(tenures: Tenures, since_epoch: Callable[[float], float], uid: str) -> float:
+    """Return when this process began to serve a pool that another one had before; minus infinity: none had."""
+    at = tenures.inherited(bucket_of(uid))
+    return -inf if at is None else since_epoch(at)
 
 
 async def _has_record_elsewhere(tenures: Tenures, uid: str) -> bool:
@@ -198,13 +212,13 @@ def _measure(metrics: Metrics, clients: Clients, keeper: Keeper, pools: Pools | 
     if pools is None:
         _log.info("no pools are kept: the WorkPool CRD, or the right to list WorkPools, was not there at the start")
     fleet = FleetCollector(keeper, tenures, clients.budget, clients.checkpoint, monotonic)
-    metrics.watch(fleet, None if pools is None else PoolCollector(pools, _epoch()))
+    metrics.watch(fleet, None if pools is None else PoolCollector(pools, time.time))
 
 
-def _epoch() -> Callable[[], float]:
-    """Return a clock of seconds since the epoch that never steps."""
+def _since_epoch() -> Callable[[float], float]:
+    """Return what tells a moment of the monotonic clock in seconds since the epoch: such a clock never steps."""
     began = wall()
-    return lambda: began.utc.timestamp() + monotonic() - began.monotonic
+    return lambda at: began.utc.timestamp() + at - began.monotonic
 
 
 async def _look_for_work_api(work_api: WorkApi) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from controlplane import ControlPlane
-from support.every_bucket import EveryBucket
+from support.every_bucket import EveryBucket, allowed
 from support.scripted_server import kubernetes_at, until
 from worklease.api.names import FINALIZER, Reference
 from worklease.clocks import monotonic, wall
@@ -227,9 +227,9 @@ async def test_the_finalizer_goes_on_and_off_beside_others(api: KubernetesApi, n
     reference = await make_lease(api, namespace)
     kopf = {"metadata": {"finalizers": ["worklease.dev/timer"]}}
     await call(api, "PATCH", reference.path, body=kopf, patch=PatchType.MERGE)
-    assert isinstance(await add(api, reference), Set)
+    assert isinstance(await add(api, reference, allowed), Set)
     assert await finalizers(api, reference) == ["worklease.dev/timer", FINALIZER]
-    assert isinstance(await remove(api, reference), Set)
+    assert isinstance(await remove(api, reference, allowed), Set)
     assert await finalizers(api, reference) == ["worklease.dev/timer"]
 
 
@@ -243,11 +243,11 @@ async def test_the_finalizer_survives_writers_at_the_same_moment(api: Kubernetes
 
     async def write() -> None:
         for _ in range(5):
-            while not isinstance(await add(api, reference), Set):
+            while not isinstance(await add(api, reference, allowed), Set):
                 pass
-            while not isinstance(await remove(api, reference), Set):
+            while not isinstance(await remove(api, reference, allowed), Set):
                 pass
-        while not isinstance(await add(api, reference), Set):
+        while not isinstance(await add(api, reference, allowed), Set):
             pass
 
     await asyncio.gather(edit(), write())
@@ -261,17 +261,17 @@ async def test_an_object_on_its_way_out_is_held_by_its_finalizer_and_given_no_ot
     other = {"metadata": {"finalizers": ["example.com/backup"]}}
     await call(api, "PATCH", reference.path, body=other, patch=PatchType.MERGE)
     await call(api, "DELETE", reference.path)
-    assert isinstance(await add(api, reference), Gone)
+    assert isinstance(await add(api, reference, allowed), Gone)
     none: dict[str, Any] = {"metadata": {"finalizers": []}}
     await call(api, "PATCH", reference.path, body=none, patch=PatchType.MERGE)
-    assert isinstance(await remove(api, reference), Gone)
+    assert isinstance(await remove(api, reference, allowed), Gone)
 
 
 async def test_a_successors_finalizers_are_left_alone(api: KubernetesApi, namespace: str) -> None:
     reference = await make_lease(api, namespace)
-    assert isinstance(await add(api, reference), Set)
+    assert isinstance(await add(api, reference, allowed), Set)
     former = reference._replace(uid=FOREIGN_UID)
-    assert isinstance(await remove(api, former), Gone)
+    assert isinstance(await remove(api, former, allowed), Gone)
     assert await finalizers(api, reference) == [FINALIZER]
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from support.pool_world import Fate, Killed, PoolWorld, QueueModel, RealLease, Work
-from worklease.rules.pool import Stage
+from worklease.rules.pool import TENURE, Stage, must_list
 
 FATES = st.lists(st.sampled_from([*Fate, Fate.ANSWERED, Fate.ANSWERED, Fate.ANSWERED]), max_size=4)
 KILLS = st.one_of(st.none(), st.integers(0, 14))
@@ -89,6 +89,14 @@ class AnyPool(RuleBasedStateMachine):
         self.stand_still(1.0)
         self.world.run_leases()
 
+    @rule(session=st.integers(0, 4))
+    def another_process_goes_on_while_a_creation_hangs(self, session: int) -> None:
+        self.world.server.add(f"sesn_{session}", self.world.now)
+        before = [Fate.ANSWERED] if self.world.memory.tried.template else [Fate.ANSWERED, Fate.ANSWERED]
+        self._run(self.world.run_pool, [*before, Fate.LATE], None, 0.0)
+        self.world.kill(0.5)
+        self.world.run_pool()
+
     @rule(number=st.integers(1, 6))
     def see_events(self, number: int) -> None:
         self.world.see(number)
@@ -139,11 +147,13 @@ class AnyPool(RuleBasedStateMachine):
 
     @invariant()
     def stages_add_up(self) -> None:
-        census = self.world.memory.census
+        world, census = self.world, self.world.memory.census
         assert sum(census.count().values()) == census.active
+        if world.now < world.tenure + TENURE or must_list(census, world.tenure, world.now):
+            return  # nothing is polled before the next list
         shown = {name for name, lease in census.leases.items() if lease.counts} | set(census.unseen)
-        real = {lease.name for lease in self.world.cluster.leases.values() if lease.stage is not None}
-        late = {lease.name for _, lease, _ in self.world.cluster.late}
+        real = {lease.name for lease in world.cluster.leases.values() if lease.stage is not None}
+        late = {lease.name for _, lease, _ in world.cluster.late}
         assert real | late <= shown, "P12: a lease that does not count"
 
     def teardown(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from support.every_bucket import EveryBucket
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving
-from worklease.api.names import FINALIZER
+from worklease.api.names import BUCKET_LABEL, FINALIZER
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
@@ -24,6 +24,7 @@ from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.calls import Clients
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
+from worklease.rules.buckets import bucket_of
 from worklease.telemetry import SILENT, Publisher, TelemetryEvent
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
@@ -63,6 +64,7 @@ def resource(
         "resourceVersion": "7",
         "creationTimestamp": f"2026-11-24T{created}:00Z",
         "finalizers": [FINALIZER],
+        "labels": {BUCKET_LABEL: str(bucket_of(f"uid-{name}"))},
     }
     if is_deleting:
         metadata |= {"generation": 2, "deletionTimestamp": "2026-11-24T12:00:00Z"}

@@ -226,6 +226,8 @@ class PoolWorld:
     now: float = 1000.0
     cluster: Cluster = field(default_factory=Cluster)
     memory: Memory = field(default_factory=Memory)
+    tenure: float = float("-inf")
+    """When the process began to serve the pool, if another one did before."""
     saved: Breaker = CLOSED
     """The breaker in the pool's status."""
     kill_in: int | None = None
@@ -302,6 +304,7 @@ class PoolWorld:
             template="t",
             is_template_proven=self.memory.is_proven or self.memory.census.proves("t"),
             tried=self.memory.tried,
+            tenure=self.tenure,
             census=self.memory.census,
             polls=self.memory.polls,
             breaker=self.memory.breaker,
@@ -316,13 +319,13 @@ class PoolWorld:
         self.memory.census = census
 
     def kill(self, down: float) -> None:
-        """Kill the process, and start it after a while. What it had sent arrives by then, or never."""
+        """Kill the process; after a while another one goes on. What was sent may be carried out after that."""
         self.kill_in = None
         self.fates.clear()
         self.memory = Memory()
-        self.troubled = self.now + down
-        self.cluster.late = [(self.now, lease, cap) for _, lease, cap in self.cluster.late]
+        self.troubled = self.now + down + pool.TENURE
         self.advance(down)
+        self.tenure = self.now
         self.start()
 
     def see(self, number: int) -> None:
@@ -342,6 +345,9 @@ class PoolWorld:
 
     def run_pool(self) -> None:
         """Do what the pool's rules say, once."""
+        if pool.must_list(self.memory.census, self.tenure, self.now):
+            listed = [shown(lease) for lease in self.cluster.leases.values()]
+            self.memory.census = self.memory.census.listed(listed, self.now)
         self._clean_up()
         for _ in range(3):
             match pool.decide_poll(self.state(), self.now):

@@ -5,13 +5,14 @@ Kopf's timers (``worklease.dev/timer``) is Kopf's: Kopf removes it as soon as a 
 depends on the operator's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, assert_never
 
 from worklease.api.names import BUCKET_LABEL, FINALIZER, PoolReference, Reference
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.guarded_write import Metadata, write_guarded
+from worklease.rules.acts import NOT_VALID
 from worklease.rules.buckets import bucket_of
 
 NO_LABELS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -21,14 +22,14 @@ class Set:
     """The finalizer is as it was asked to be."""
 
 
-async def add(api: KubernetesApi, reference: Reference) -> Set | Gone | NotDone:
-    """Add the finalizer, unless it is there or the object is being deleted."""
-    return await _write(api, reference, wanted=True)
+async def add(api: KubernetesApi, reference: Reference, may: Callable[[], bool]) -> Set | Gone | NotDone:
+    """Add finalizer and label, unless they are there or the object is being deleted, if ``may`` allows the write."""
+    return await _write(api, reference, may, wanted=True)
 
 
-async def remove(api: KubernetesApi, reference: Reference) -> Set | Gone | NotDone:
-    """Remove the finalizer: the object may go."""
-    return await _write(api, reference, wanted=False)
+async def remove(api: KubernetesApi, reference: Reference, may: Callable[[], bool]) -> Set | Gone | NotDone:
+    """Remove the finalizer, if ``may`` allows the write: the object may go."""
+    return await _write(api, reference, may, wanted=False)
 
 
 async def replace(
@@ -38,16 +39,23 @@ async def replace(
     return _outcome(await _patch(api, reference, metadata, finalizers))
 
 
-async def _write(api: KubernetesApi, reference: Reference, *, wanted: bool) -> Set | Gone | NotDone:
-    async def write(metadata: Metadata) -> Reply | Set | Gone:
-        present = list(metadata.get("finalizers") or ())
-        if (FINALIZER in present) is wanted:
+async def _write(
+    api: KubernetesApi, reference: Reference, may: Callable[[], bool], *, wanted: bool
+) -> Set | Gone | NotDone:
+    labels = {BUCKET_LABEL: str(bucket_of(reference.uid))} if wanted else {}
+
+    async def write(metadata: Metadata) -> Reply | Set | Gone | NotDone:
+        present, is_deleting = list(metadata.get("finalizers") or ()), metadata.get("deletionTimestamp") is not None
+        is_labelled = is_deleting or labels.items() <= (metadata.get("labels") or {}).items()
+        if (FINALIZER in present) is wanted and is_labelled:
             # Also on an object that is being deleted: a finalizer that is there has to be removed later.
             return Set()
-        if wanted and metadata.get("deletionTimestamp") is not None:
+        if wanted and is_deleting:
             return Gone()
-        finalizers = [*present, FINALIZER] if wanted else [name for name in present if name != FINALIZER]
-        labels = {BUCKET_LABEL: str(bucket_of(reference.uid))} if wanted else {}
+        others = [name for name in present if name != FINALIZER]
+        finalizers = [*others, FINALIZER] if wanted else others
+        if not may():
+            return NotDone(NOT_VALID)
         return await _patch(api, reference, metadata, finalizers, labels)
 
     async with api.low_priority.taken(reference.namespace):
@@ -67,9 +75,9 @@ async def _patch(
     return await api.call("PATCH", reference.path, body=body, patch=PatchType.MERGE)
 
 
-def _outcome(answer: Reply | Set | Gone) -> Set | Gone | NotDone:
+def _outcome(answer: Reply | Set | Gone | NotDone) -> Set | Gone | NotDone:
     match answer:
-        case Set() | Gone():
+        case Set() | Gone() | NotDone():
             return answer
         case Done():
             return Set()

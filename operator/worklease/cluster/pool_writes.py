@@ -1,10 +1,11 @@
 """The writes of a pool to Kubernetes: WorkLeases, the Secrets of their tokens, and the end of both.
 
 Owns these calls, and what their answers prove. A creation that may have been carried out is told from one that surely
-was not: only the latter frees a place. Must not decide what is made or deleted.
+was not: only the latter frees a place. Each write asks, right before it is sent, whether this process may still send
+it. Must not decide what is made or deleted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, assert_never
@@ -13,9 +14,20 @@ from worklease.api.names import POOL_FINALIZER, POOL_LABEL, PoolReference, Refer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
 from worklease.cluster.paging import list_pages
 from worklease.cluster.pool_objects import is_of_a_lease
+from worklease.rules.acts import NOT_VALID
+from worklease.rules.tenure import CALL_TIMEOUT
 
 PAGE_TRIES: Final = 3
 """How often a page after the first is asked for before a list is given up."""
+
+CREATION: Final = {"timeout": f"{CALL_TIMEOUT:.0f}s"}
+"""Has the API server give a creation up: it must be done before another process counts the leases."""
+
+CREATION_TIMEOUT: Final = CALL_TIMEOUT + 1.0
+"""Seconds for a creation: those of the API server, and the way of its answer."""
+
+May = Callable[[], bool]
+"""Whether this process may send a write now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +77,12 @@ class PoolWrites:
             found.extend(page)
         return found
 
-    async def make_lease(self, body: Mapping[str, Any]) -> LeaseCreation:
+    async def make_lease(self, body: Mapping[str, Any], may: May) -> LeaseCreation:
         """Make a WorkLease; if one of its name exists already, read that."""
         path = workleases_path(body["metadata"]["namespace"])
-        match await self._api.call("POST", path, body=body):
+        if not may():
+            return LeaseNotMade(NOT_VALID)
+        match await self._api.call("POST", path, query=CREATION, body=body, timeout=CREATION_TIMEOUT):
             case Done(made):
                 return LeaseMade(made)
             case Refused() as refused if refused.is_by_name:
@@ -95,11 +109,13 @@ class PoolWrites:
             case reply:
                 assert_never(reply)
 
-    async def write_token(self, body: Mapping[str, Any]) -> Done | NotDone:
+    async def write_token(self, body: Mapping[str, Any], may: May) -> Done | NotDone:
         """Make the Secret of a token; one of that name that belongs to a WorkLease is replaced, no other."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         path = f"/api/v1/namespaces/{namespace}/secrets"
-        made = await self._api.call("POST", path, body=body)
+        if not may():
+            return NotDone(NOT_VALID)
+        made = await self._api.call("POST", path, query=CREATION, body=body, timeout=CREATION_TIMEOUT)
         if isinstance(made, Done):
             return made
         if not (isinstance(made, Refused) and made.is_by_name):
@@ -111,19 +127,26 @@ class PoolWrites:
             return NotDone(f"the Secret {name} is there and is not of a WorkLease: delete it, or rename the pool")
         version = (there.body.get("metadata") or {}).get("resourceVersion")
         replaced = dict(body) | {"metadata": {**body["metadata"], "resourceVersion": version}}
+        if not may():
+            return NotDone(NOT_VALID)
         done = await self._api.call("PUT", f"{path}/{name}", body=replaced)
         return done if isinstance(done, Done) else NotDone(f"the Secret {name} was not written: {done.message}")
 
-    async def end_lease(self, lease: Reference, policy: str) -> Done | Gone | NotDone:
+    async def end_lease(self, lease: Reference, policy: str, may: May) -> Done | Gone | NotDone:
         """Delete a WorkLease by a deletion policy, which is written into it first."""
         # A test of the uid, so that a successor of the same name keeps its own.
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": lease.uid},
             {"op": "add", "path": "/spec/deletionPolicy", "value": policy},
         ]
+        if not may():
+            return NotDone(NOT_VALID)
         match await self._api.call("PATCH", lease.path, body=patch, patch=PatchType.JSON):
             case Done():
-                return await self._end(lease, {"preconditions": {"uid": lease.uid}})
+                if not may():
+                    return NotDone(NOT_VALID)
+                options = {"preconditions": {"uid": lease.uid}}
+                return _said(await self._api.call("DELETE", lease.path, body=options))
             case Refused() as refused if refused.is_absence:
                 return Gone()
             case Refused(_, message) | NoAnswer(message):
@@ -143,7 +166,7 @@ class PoolWrites:
             case reply:
                 assert_never(reply)
 
-    async def delete_token(self, lease: Reference) -> Gone | NotDone:
+    async def delete_token(self, lease: Reference, may: May) -> Gone | NotDone:
         """Delete the Secret of a WorkLease's token; one of that name that is not this lease's stays."""
         path = f"/api/v1/namespaces/{lease.namespace}/secrets/{lease.name}"
         read = await self._api.call("GET", path)
@@ -153,6 +176,8 @@ class PoolWrites:
         metadata = read.body.get("metadata") or {}
         if all(owner.get("uid") != lease.uid for owner in metadata.get("ownerReferences") or ()):
             return Gone()
+        if not may():
+            return NotDone(NOT_VALID)
         match await self._api.call("DELETE", path, body={"preconditions": {"uid": metadata.get("uid")}}):
             case Done():
                 return Gone()
@@ -182,12 +207,14 @@ class PoolWrites:
             case reply:
                 assert_never(reply)
 
-    async def write_status(self, pool: PoolReference, status: Mapping[str, Any]) -> Done | Gone | NotDone:
+    async def write_status(self, pool: PoolReference, status: Mapping[str, Any], may: May) -> Done | Gone | NotDone:
         """Write a pool's status."""
         body = {"metadata": {"uid": pool.uid}, "status": status}
+        if not may():
+            return NotDone(NOT_VALID)
         return _said(await self._api.call("PATCH", f"{pool.path}/status", body=body, patch=PatchType.MERGE))
 
-    async def set_finalizer(self, pool: PoolReference, *, wanted: bool) -> Done | Gone | NotDone:
+    async def set_finalizer(self, pool: PoolReference, may: May, *, wanted: bool) -> Done | Gone | NotDone:
         """Put the operator's finalizer on a pool, or take it away; others' stay."""
         read = await self.read_pool(pool)
         if isinstance(read, Gone | NotDone):
@@ -199,10 +226,9 @@ class PoolWrites:
         finalizers = [*present, POOL_FINALIZER] if wanted else [name for name in present if name != POOL_FINALIZER]
         guard = {"uid": pool.uid, "resourceVersion": metadata["resourceVersion"]}
         body = {"metadata": guard | {"finalizers": finalizers}}
+        if not may():
+            return NotDone(NOT_VALID)
         return _said(await self._api.call("PATCH", pool.path, body=body, patch=PatchType.MERGE))
-
-    async def _end(self, lease: Reference, options: Mapping[str, Any]) -> Done | Gone | NotDone:
-        return _said(await self._api.call("DELETE", lease.path, body=options))
 
 
 def _said(reply: Reply) -> Done | Gone | NotDone:

@@ -17,6 +17,7 @@ from worklease.api.names import Reference
 from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, PatchType, Refused, Reply
 from worklease.cluster.guarded_write import Metadata, write_guarded
 from worklease.pace import FairQueue, TokenBucket
+from worklease.rules.acts import NOT_VALID
 from worklease.rules.backoff import backoff
 from worklease.telemetry import SILENT, Publisher, StatusWrite, Write
 
@@ -291,6 +292,8 @@ class StatusWriter:
             entry.saw(metadata["resourceVersion"])
             body = {"metadata": {"resourceVersion": entry.version}, "status": status}
             path = f"{entry.reference.path}/status"
+            if not self._may_write(entry.reference.uid):
+                return NoAnswer(NOT_VALID)  # since it was read
             reply = await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA)
             if isinstance(reply, Done):
                 entry.saw((reply.body.get("metadata") or {}).get("resourceVersion"))

@@ -36,10 +36,6 @@ STATUS_TIMEOUT: Final = 10.0
 resource that is over waits as long until its record is removed."""
 
 
-NOT_VALID: Final = "this process could not show in time that it lives, so another one may keep the lease by now"
-"""Why an act is put off that cannot be undone."""
-
-
 class Permission(Protocol):
     """Says what this process may do, by the buckets that it holds: ``tenures.Tenures``."""
 

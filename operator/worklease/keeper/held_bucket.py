@@ -34,6 +34,8 @@ class HeldBucket:
 
     tenure: Tenure
     version: str | None
+    inherited: float | None = None
+    """When the tenure began, if another process held the bucket before, and did not end in order before that."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held around each write: the next one needs the version of the last."""
     hands_over_at: float | None = None

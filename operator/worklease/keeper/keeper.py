@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from worklease.api.models import InvalidResource, WorkLease
-from worklease.api.names import FINALIZER, Reference, pod_address
+from worklease.api.names import BUCKET_LABEL, FINALIZER, Reference, pod_address
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.status_writer import Urgency
@@ -87,6 +87,7 @@ class Keeper:
         recorded = self._clients.checkpoint.recall(resource.uid)
         kept = resume(resource, self._options, recorded, self._wall(), self._clock())
         kept.calls.has_finalizer = FINALIZER in resource.finalizers
+        kept.calls.is_labelled = BUCKET_LABEL in resource.labels
         if recorded is not None or kept.lease.sent is not None:
             kept.tenancy.succession = self._successions.get(kept.tenancy.bucket)
         self._clients.status.saw(kept.reference, version)

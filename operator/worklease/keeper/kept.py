@@ -84,6 +84,8 @@ class CallState:
     """The fence before which a refused key was tried for the last time."""
     has_finalizer: bool = False
     """Whether the operator's finalizer is on the resource: before that nothing is claimed."""
+    is_labelled: bool = True
+    """Whether the label of its bucket is on the resource: who takes the bucket lists by it."""
     is_done: bool = False
     """Whether nothing is left to do for the resource, for good."""
 

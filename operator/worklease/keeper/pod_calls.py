@@ -25,9 +25,9 @@ from worklease.cluster.pods import (
     NotAdmitted,
     NotPermitted,
 )
-from worklease.keeper.calls import LONGEST_RETRY, NOT_VALID, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept, LeaseOptions
-from worklease.rules.acts import Act
+from worklease.rules.acts import NOT_VALID, Act
 from worklease.rules.backoff import backoff
 from worklease.rules.claims import DryRun, refused_dry_run
 from worklease.rules.deadlines import is_fenced

@@ -7,15 +7,17 @@ does.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, assert_never
 
 from worklease.api.names import Reference
 from worklease.cluster import finalizer
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
-from worklease.keeper.calls import LONGEST_RETRY, NOT_VALID, RETRY, STATUS_TIMEOUT, Clients
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients
 from worklease.keeper.kept import Kept
-from worklease.rules.acts import Act, Leave
+from worklease.rules.acts import NOT_VALID, Act, Leave
 from worklease.rules.backoff import backoff
+from worklease.rules.buckets import bucket_of
 from worklease.telemetry import About, Orphaned
 
 _log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ class ResourceCalls:
         """Put the operator's finalizer on the resource; nothing is begun for one that is being deleted."""
         outcome = await self._write_finalizer(kept, finalizer.add)
         if not isinstance(outcome, Gone):
-            kept.calls.has_finalizer = True
+            kept.calls.has_finalizer = kept.calls.is_labelled = True
         elif kept.lease.held:
             await asyncio.sleep(RETRY)  # until a watch reports its deletion or its end
         else:
@@ -63,8 +65,10 @@ class ResourceCalls:
         self._clients.publisher.publish(
             Orphaned(about, "its spec cannot be read by this version: its lease is left to lapse")
         )
-        tries = 0
-        while isinstance(outcome := await finalizer.remove(self._clients.kubernetes, reference), NotDone):
+        tries, may = 0, partial(self._may_write, bucket_of(reference.uid))
+        while isinstance(outcome := await finalizer.remove(self._clients.kubernetes, reference, may), NotDone):
+            if not self._clients.tenures.holds(bucket_of(reference.uid)):
+                return  # it is another process's to remove
             _log.warning("finalizer not written, retrying name=%s: %s", reference.name, outcome.message)
             await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY))
             tries += 1
@@ -73,7 +77,7 @@ class ResourceCalls:
         """Delete the resource, by its uid: it has been finished for as long as it was to be kept."""
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": kept.resource.uid}}
         while not kept.calls.is_done:
-            if not self._may_write(kept):
+            if not self._may_write(kept.tenancy.bucket):
                 await asyncio.sleep(RETRY)
                 continue
             match await self._clients.kubernetes.call("DELETE", kept.reference.path, body=options):
@@ -91,18 +95,20 @@ class ResourceCalls:
     async def _write_finalizer(
         self,
         kept: Kept,
-        write: Callable[[KubernetesApi, Reference], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]],
+        write: Callable[
+            [KubernetesApi, Reference, Callable[[], bool]], Coroutine[Any, Any, finalizer.Set | Gone | NotDone]
+        ],
     ) -> finalizer.Set | Gone:
-        tries = 0
+        tries, may = 0, partial(self._may_write, kept.tenancy.bucket)
         while True:
-            is_allowed = self._may_write(kept)
-            outcome = await write(self._clients.kubernetes, kept.reference) if is_allowed else NotDone(NOT_VALID)
+            is_allowed = may()
+            outcome = await write(self._clients.kubernetes, kept.reference, may) if is_allowed else NotDone(NOT_VALID)
             if not isinstance(outcome, NotDone):
                 return outcome
             _log.warning("finalizer not written, retrying %s: %s", kept.about, outcome.message)
             await asyncio.sleep(backoff(tries, RETRY, LONGEST_RETRY) if is_allowed else RETRY)
             tries += is_allowed
 
-    def _may_write(self, kept: Kept) -> bool:
-        """Whether the resource may be written now, by this process."""
-        return self._clients.tenures.may(Act.WRITE_RESOURCE, kept.tenancy.bucket) is Leave.YES
+    def _may_write(self, bucket: int) -> bool:
+        """Whether a resource of a bucket may be written now, by this process."""
+        return self._clients.tenures.may(Act.WRITE_RESOURCE, bucket) is Leave.YES

@@ -133,6 +133,10 @@ class Tenures:
         """Whether the process holds a bucket, as far as it knows."""
         return bucket in self._held
 
+    def inherited(self, bucket: int) -> float | None:
+        """Return when the tenure of a bucket began, if another process had it before; None: none had, or it ended."""
+        return held.inherited if (held := self._held.get(bucket)) is not None else None
+
     def standing(self, bucket: int) -> Standing:
         """Return how the process stands to a bucket."""
         held = self._held.get(bucket)
@@ -338,12 +342,13 @@ class Tenures:
         taken = None if stored.head.taken is None else self._wall().epoch(stored.head.taken)
         # The holder before may have beaten on without writing a record: while the API server is away nobody can.
         succession = Succession(taken=taken, begun=self._clock())
-        self._held[bucket] = HeldBucket(replace(tenure, taken=taken), stored.version)
+        inherited = None if cause is TakeCause.VACANT else self._clock()
+        self._held[bucket] = HeldBucket(replace(tenure, taken=taken), stored.version, inherited)
         self._epochs[bucket] = tenure.epoch
         self._not_taken.pop(bucket, None)
         why = "handed over" if cause is None else cause.name.lower()
         _log.info("bucket taken bucket=%d epoch=%d why=%s", bucket, tenure.epoch, why)
-        self._publisher.publish(BucketMoved(bucket, BucketMove.RECEIVED if cause is None else _MOVES[cause]))
+        self._publisher.publish(BucketMoved(bucket, BucketMove.RECEIVED if cause is None else BucketMove[cause.name]))
         self._heir.take(bucket, stored.records, succession)
 
     def _lose(self, bucket: int, why: str, move: BucketMove = BucketMove.LOST) -> None:
@@ -486,13 +491,6 @@ class Tenures:
                     _log.warning("bucket perhaps not handed over bucket=%d: %s", bucket, message)
                 case outcome:
                     assert_never(outcome)
-
-
-_MOVES: Final = {
-    TakeCause.VACANT: BucketMove.VACANT,
-    TakeCause.DEAD: BucketMove.DEAD,
-    TakeCause.LAPSED: BucketMove.LAPSED,
-}
 
 
 def lease_name(holder: Holder) -> str:

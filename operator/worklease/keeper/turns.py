@@ -242,7 +242,8 @@ class Turns:
             is_done=calls.is_done,
             is_deleting=kept.is_deleting,
             has_rival=kept.rival is not None,
-            has_finalizer=calls.has_finalizer,
+            # A pool's lease is made with the finalizer; its label, which goes by its uid, keeps no claim waiting.
+            has_finalizer=calls.has_finalizer and (calls.is_labelled or kept.lease.sent is None),
             makes_pods=kept.makes_pods,
             ack=calls.ack,
             is_acknowledging="acknowledge" in calls.under_way,

@@ -15,11 +15,11 @@ from typing import assert_never
 from worklease.clocks import ClockPair
 from worklease.cluster.client import NotDone
 from worklease.cluster.credentials import Key, NoKey
-from worklease.keeper.calls import NOT_VALID, Clients, KeptCalls, cancellable
+from worklease.keeper.calls import Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept
 from worklease.keeper.keys import Admitted, Keys
 from worklease.rules import answers, beats, deadlines
-from worklease.rules.acts import Act, Standing
+from worklease.rules.acts import NOT_VALID, Act, Standing
 from worklease.rules.beats import Beat
 from worklease.rules.lease import Lease
 from worklease.rules.outcomes import (

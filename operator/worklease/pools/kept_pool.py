@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import Any
 
 from pydantic import SecretStr
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from worklease.api.names import POOL_FINALIZER, PoolReference
 from worklease.api.pool_models import WorkPool
 from worklease.cluster.pool_objects import template_digest
+from worklease.rules.acts import Act
 from worklease.rules.breaker import CLOSED, Breaker
 from worklease.rules.pool import Polls, PoolCensus, PoolState, TemplateTry
 from worklease.rules.pool_reasons import PoolReason
@@ -68,12 +70,14 @@ class KeptPool:
     tried: TemplateTry = field(default_factory=TemplateTry)
     proven_template: str | None = None
     """The digest of the last pod template of which a sandbox was ready."""
-    may_act: Callable[[], bool] = lambda: True
-    """Whether this process may act for the pool now: it holds the pool's bucket, and is valid."""
-    is_served: bool = True
-    """Whether it did so in its last turn."""
-    tenure: float = float("-inf")
-    """When this process began to serve the pool, if another one had it before."""
+    may_act: Callable[[Act], bool] = lambda _: True
+    """Whether this process may do something for the pool now: it holds the pool's bucket, and is valid."""
+    began: Callable[[], float] = lambda: -inf
+    """When its tenure of the pool's bucket began; minus infinity: no other process had the bucket before."""
+    is_served: bool = False
+    """Whether it took a turn for the pool in this tenure."""
+    tenure: float = -inf
+    """When the tenure of its last turn began."""
     problem: str | None = None
     """Why the newest version of the resource cannot be read; the one before is kept."""
     has_key: bool = True
@@ -115,6 +119,14 @@ class KeptPool:
         """Whether the operator's finalizer is on the pool."""
         return POOL_FINALIZER in self.resource.finalizers
 
+    def may_make(self) -> bool:
+        """Whether this process may make a WorkLease, or the Secret of one, now."""
+        return self.may_act(Act.MAKE_LEASE)
+
+    def may_write(self) -> bool:
+        """Whether this process may write the pool, or what belongs to it, now."""
+        return self.may_act(Act.WRITE_RESOURCE)
+
     def state(self) -> PoolState:
         """Return all that the decision goes by."""
         spec, digest = self.resource.spec, template_digest(self.resource)
@@ -127,7 +139,7 @@ class KeptPool:
             is_namespace_ending=self.is_namespace_ending,
             has_key=self.has_key,
             kubernetes_answers=self.kubernetes_answers,
-            is_ours=self.may_act(),
+            is_ours=self.may_act(Act.POLL),
             tenure=self.tenure,
             template=digest,
             is_template_proven=self.proven_template == digest or self.census.proves(digest),

@@ -58,6 +58,13 @@ def status(kept: KeptPool, now: float) -> WorkPoolStatus:
     )
 
 
+def resume(kept: KeptPool) -> None:
+    """Go on with what an earlier process wrote into the status: the breaker, and since when each condition holds."""
+    shown = kept.resource.status
+    kept.breaker = saved_breaker(shown)
+    kept.published.flips = {each.type: (each.status.value, each.last_transition_time) for each in shown.conditions}
+
+
 def saved_breaker(shown: WorkPoolStatus) -> Breaker:
     """Return the breaker that an earlier process wrote into the status."""
     breaker = shown.breaker

@@ -29,6 +29,7 @@ from worklease.pools import pool_status
 from worklease.pools.kept_pool import KeptPool, PublishedPool, Upkeep
 from worklease.pools.taker import Taker
 from worklease.rules import pool_items
+from worklease.rules.acts import Act
 from worklease.rules.breaker import note_edit, note_failure, note_started
 from worklease.rules.pool import (
     STATS_AGE,
@@ -43,6 +44,7 @@ from worklease.rules.pool import (
     decide_poll,
     leases_to_end,
     may_go,
+    must_list,
     note_secret,
 )
 from worklease.rules.pool_items import Make
@@ -138,25 +140,25 @@ class PoolTurns:
 
     async def take(self, kept: KeptPool) -> float:
         """Do what is due for a pool, and return when to take the next turn, if nothing happens before."""
-        now = self._clock()
-        if not kept.may_act():
+        now, began = self._clock(), kept.began()
+        if not kept.may_act(Act.POLL):
             # Its leases go on being seen; what is known of it by other ways is the holder's to say.
             kept.is_served = False
             return now + LOOK_AGAIN
-        is_new = not kept.is_served
+        is_new = not kept.is_served or kept.tenure != began
         if is_new:
-            kept.is_served, kept.tenure, kept.upkeep = True, now, Upkeep()
+            kept.is_served, kept.tenure, kept.upkeep = True, began, Upkeep()
             kept.census, kept.polls, kept.published = PoolCensus(), Polls(), PublishedPool()
         if now >= kept.upkeep.refresh_at:
             await self._refresh(kept)
         if is_new:
-            kept.breaker = pool_status.saved_breaker(kept.resource.status)
+            pool_status.resume(kept)
         if kept.is_gone:
             return inf
         if kept.resource.deletion_timestamp is None and not kept.has_finalizer:
-            await self._clients.writes.set_finalizer(kept.reference, wanted=True)
+            await self._clients.writes.set_finalizer(kept.reference, kept.may_write, wanted=True)
             kept.upkeep.refresh_at = 0.0
-        if not kept.census.is_complete or self._clock() >= kept.upkeep.list_at:
+        if self._clock() >= kept.upkeep.list_at or must_list(kept.census, kept.tenure, self._clock()):
             await self._list(kept)
         await self._clean_up(kept)
         if kept.resource.deletion_timestamp is not None:
@@ -289,7 +291,7 @@ class PoolTurns:
         done = kept.upkeep.without_token
         over = [each for each in kept.census.leases.values() if each.stage is None and each.uid not in done]
         for lease in over[:MOST_SECRETS]:
-            if isinstance(await self._clients.writes.delete_token(_reference(kept, lease)), Gone):
+            if isinstance(await self._clients.writes.delete_token(_reference(kept, lease), kept.may_write), Gone):
                 done.add(lease.uid)
         for lease in kept.census.leases.values():
             if await self._is_abandoned(kept, lease):
@@ -328,7 +330,7 @@ class PoolTurns:
             return
         newest = self._known(kept, read_pool_lease(body))
         if pool_items.abandoned([newest], being_written=None, now=self._clock()):
-            done = await self._clients.writes.end_lease(reference, DeletionPolicy.RELEASE.value)
+            done = await self._clients.writes.end_lease(reference, DeletionPolicy.RELEASE.value, kept.may_write)
             _log.info("lease deleted, since nothing was begun for it %s lease=%s", kept.about, lease.name)
             if isinstance(done, Done | Gone):
                 kept.upkeep.list_at = 0.0
@@ -338,11 +340,11 @@ class PoolTurns:
         deleted = kept.resource.deletion_timestamp
         policy = kept.resource.spec.deletion_policy.value
         for lease in leases_to_end(kept.census):
-            await self._clients.writes.end_lease(_reference(kept, lease), policy)
+            await self._clients.writes.end_lease(_reference(kept, lease), policy, kept.may_write)
         if kept.census.active:
             kept.upkeep.list_at = 0.0
         if deleted is not None and may_go(kept.census, deleted.timestamp(), self._clock()):
-            outcome = await self._clients.writes.set_finalizer(kept.reference, wanted=False)
+            outcome = await self._clients.writes.set_finalizer(kept.reference, kept.may_write, wanted=False)
             kept.is_gone = isinstance(outcome, Done | Gone)
 
     # --- What comes before a poll ------------------------------------------------------------------------------
@@ -461,7 +463,7 @@ class PoolTurns:
         gap = STATUS_GAP if is_news else STATUS_AGE
         if now < published.at + gap or not kept.kubernetes_answers:
             return
-        written = await self._clients.writes.write_status(kept.reference, patch)
+        written = await self._clients.writes.write_status(kept.reference, patch, kept.may_write)
         match written:
             case Done():
                 published.status, published.at = pool_status.steady(patch), now

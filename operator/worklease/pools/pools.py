@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 from worklease.api.models import InvalidResource
@@ -19,6 +20,7 @@ from worklease.cluster.pool_writes import PoolWrites
 from worklease.pools import pool_status
 from worklease.pools.kept_pool import KeptPool
 from worklease.pools.pool_turns import PoolTurns
+from worklease.rules.acts import Act
 from worklease.telemetry import SILENT, PoolGone, Publisher
 
 BUG_RETRY: Final = 5.0
@@ -43,10 +45,14 @@ class Pools:
         clock: Callable[[], float],
         publisher: Publisher = SILENT,
         *,
-        may_act: Callable[[str], bool] = lambda _: True,
+        may_act: Callable[[Act, str], bool] = lambda _, __: True,
+        began: Callable[[str], float] = lambda _: -inf,
     ) -> None:
-        """``may_act`` says whether this process may act for the pool with that uid now."""
-        self._may_act = may_act
+        """``may_act`` says whether this process may do something now for the pool with that uid.
+
+        ``began`` says when its tenure of that pool's bucket began; minus infinity: no other process had it before.
+        """
+        self._may_act, self._began = may_act, began
         self._turns = turns
         self._writes = writes
         self._clock = clock
@@ -86,10 +92,9 @@ class Pools:
         kept = KeptPool(
             resource=resource,
             breaker=pool_status.saved_breaker(resource.status),
-            may_act=partial(self._may_act, uid),
+            may_act=lambda act: self._may_act(act, uid),
+            began=partial(self._began, uid),
         )
-        for condition in resource.status.conditions:
-            kept.published.flips[condition.type] = (condition.status.value, condition.last_transition_time)
         self._kept[uid] = self._by_name[resource.namespace, resource.name] = kept
         self._tasks[uid] = asyncio.create_task(self._run(kept), name=f"pool {resource.namespace}/{resource.name}")
         _log.info("pool found %s", kept.about)
@@ -123,12 +128,13 @@ class Pools:
 
     def _refuse(self, metadata: Mapping[str, Any], message: str) -> None:
         """Say of a pool that this version cannot read that it does nothing."""
-        if not self._may_act(metadata["uid"]):
+        may_write = partial(self._may_act, Act.WRITE_RESOURCE, metadata["uid"])
+        if not may_write():
             return
         _log.warning("pool invalid namespace=%s pool=%s: %s", metadata["namespace"], metadata["name"], message)
         reference = PoolReference(metadata["namespace"], metadata["name"], metadata["uid"])
         status = pool_status.invalid(message, datetime.fromtimestamp(self._clock(), UTC))
-        task = asyncio.create_task(self._writes.write_status(reference, status))
+        task = asyncio.create_task(self._writes.write_status(reference, status, may_write))
         self._refusals.add(task)
         task.add_done_callback(self._refusals.discard)
 

@@ -21,6 +21,7 @@ from worklease.cluster.pool_reading import pool_of, read_pool_lease
 from worklease.cluster.pool_writes import LeaseExists, LeaseMade, LeaseMaybeMade, LeaseNotMade, PoolWrites
 from worklease.pools.kept_pool import KeptPool
 from worklease.rules import breaker, pool_items
+from worklease.rules.acts import Act
 from worklease.rules.pool import (
     BLOCK_MS,
     LONGEST_REST,
@@ -192,7 +193,7 @@ class Taker:
         reference = Reference(kept.resource.namespace, lease.name, lease.uid)
         at = datetime.fromtimestamp(sent, UTC)
         body = secret_body(reference, kept.resource.name, polled.token, work_secret(polled.token), at)
-        written = await self._clients.writes.write_token(body)
+        written = await self._clients.writes.write_token(body, kept.may_make)
         if isinstance(written, Done):
             kept.tokens[lease.uid] = sent
             return self._told(kept, polled.item, ItemResult.TAKEN, lease.name)
@@ -202,7 +203,7 @@ class Taker:
         """Make the lease of a plan; return what has its name now, None if that is not known."""
         kept.census = kept.census.creating(plan.name)
         body = lease_body(kept.resource, polled.item, plan, has_token=polled.token is not None)
-        made = await self._clients.writes.make_lease(body)
+        made = await self._clients.writes.make_lease(body, kept.may_make)
         match made:
             case LeaseMade(shown) | LeaseExists(shown):
                 lease = read_pool_lease(shown)
@@ -228,7 +229,7 @@ class Taker:
     async def _refuse(self, kept: KeptPool, item: QueuedItem, key: SecretStr, why: str, sent: float) -> ItemResult:
         """Stop an item by force, which nobody works on: long after its poll, which was ``sent`` then, somebody may."""
         await self._clients.budget.turn(self._request(kept, key, Rank.FIRST))
-        if not kept.may_act() or self._clock() >= sent + pool_items.ACK_WITHIN:
+        if not kept.may_act(Act.STOP) or self._clock() >= sent + pool_items.ACK_WITHIN:
             return self._told(kept, item, ItemResult.LEFT, f"{why}, and the time to stop it is over: it comes again")
         address = WorkItem(item.environment_id, item.id, key)
         outcome = await self._clients.work_api.stop(address, force=True, timeout=STOP_TIMEOUT)

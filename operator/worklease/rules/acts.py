@@ -20,6 +20,9 @@ PATIENCE: Final = 1.0
 CREATION_TIME: Final = 3.0
 """Seconds of validity that a creation needs: the API server gives it up after two, and clocks and ways differ."""
 
+NOT_VALID: Final = "this process could not show in time that it lives, so another one may keep the lease by now"
+"""Why an act is put off that cannot be undone."""
+
 
 class Standing(Enum):
     """How a process stands to a bucket that it holds, or held."""
@@ -56,6 +59,8 @@ class Act(Enum):
     STOP = auto()
     """A stop of the item, graceful or not."""
     MAKE_POD = auto()
+    MAKE_LEASE = auto()
+    """The creation of a WorkLease by a pool."""
     END_POD_AT_FENCE = auto()
     """The deletion of a pod whose lease is past its fence."""
     END_POD = auto()
@@ -75,6 +80,7 @@ class Leave(Enum):
     NO = auto()
 
 
+_CREATIONS: Final = frozenset({Act.MAKE_POD, Act.MAKE_LEASE})
 _IRREVERSIBLE: Final = {act: Leave.NO for act in Act if act is not Act.READ} | {Act.READ: Leave.YES}
 
 TABLE: Final[Mapping[Standing, Mapping[Act, Leave]]] = {
@@ -112,6 +118,6 @@ def standing(tenure: Tenure, liveness: Liveness, now: float, *, hands_over_at: f
 def may(act: Act, stands: Standing, liveness: Liveness, now: float) -> Leave:
     """Return whether an act may begin now. It is asked in the same step in which the request is sent."""
     leave = TABLE[stands][act]
-    if act is Act.MAKE_POD and leave is Leave.YES and now + CREATION_TIME > liveness.valid_until:
+    if act in _CREATIONS and leave is Leave.YES and now + CREATION_TIME > liveness.valid_until:
         return Leave.NO
     return leave

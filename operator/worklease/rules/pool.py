@@ -37,10 +37,12 @@ NOT_FOUND_IN_A_ROW: Final = 10
 """Polls answered 404 in a row that mean the environment; fewer are entries of sessions that were deleted."""
 
 TENURE: Final = 5.0
-"""Seconds before the first poll of a pool that another process had: what it had in flight is done by then."""
+"""Seconds before the first poll of a pool that another process had, and before the list that it goes by: what that one
+had in flight is done by then, since the API server gives a creation up after two."""
 
 DOUBT: Final = 60.0
-"""Seconds in which a creation without an answer may still be carried out: the API server's own time-out."""
+"""Seconds for which a creation without an answer counts: the API server's own time-out, should something on the way
+have dropped the two seconds that the creation asks for."""
 
 TEMPLATE_AGE: Final = 600.0
 """Seconds after which a template that was accepted is tried again: quotas, policies and webhooks change without it."""
@@ -128,6 +130,8 @@ class PoolCensus:
 
     is_complete: bool = False
     """Whether a consistent list was read since the start."""
+    began: float = float("-inf")
+    """When the last one began."""
     leases: Mapping[str, PoolLease] = field(default_factory=dict)
     """By name."""
     unseen: Mapping[str, float] = field(default_factory=dict)
@@ -170,7 +174,7 @@ class PoolCensus:
         unseen = {
             name: until for name, until in self.unseen.items() if until > began and not self._is_new(found.get(name))
         }
-        return PoolCensus(is_complete=True, leases=found, unseen=unseen)
+        return PoolCensus(is_complete=True, began=began, leases=found, unseen=unseen)
 
     def _is_new(self, found: PoolLease | None) -> bool:
         """Whether a lease was found that was not known before."""
@@ -380,14 +384,20 @@ def decide_poll(state: PoolState, now: float) -> PoolStep:
         return NoPoll(_NEVER, None)
     if (standing := _standing(state)) is not None:
         return standing
-    if not state.census.is_complete or now < state.tenure + TENURE:
-        return NoPoll(state.tenure + TENURE if now < state.tenure + TENURE else _NEVER, None)
+    counts_at = state.tenure + TENURE
+    if now < counts_at or must_list(state.census, state.tenure, now):
+        return NoPoll(counts_at if now < counts_at else _NEVER, None)
     if now >= try_at(state.tried, state.template):
         return TryTemplate()
     if state.tried.refusal is not None:
         message = f"the API server refuses the sandbox's pod: {state.tried.refusal}"
         return NoPoll(try_at(state.tried, state.template), PoolReason.TEMPLATE_REFUSED, message)
     return _closed_breaker(state, now) or _full(state) or _paced(state, now)
+
+
+def must_list(census: PoolCensus, tenure: float, now: float) -> bool:
+    """Whether a list is due before anything is decided by the census: it has what the holder before made last."""
+    return not census.is_complete or census.began < tenure + TENURE <= now
 
 
 def may_take(state: PoolState, now: float) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support.every_bucket import allowed
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
 from worklease.api.names import Reference
 from worklease.cluster.client import LOW_PRIORITY_CALLS, Gone, NotDone
@@ -326,10 +327,10 @@ async def test_finalizers_that_hang_in_one_namespace_leave_room_for_another() ->
             body={"metadata": {"uid": "uid", "resourceVersion": "1"}},
             until=never if "/sandboxes/" in seen.path else None,
         )
-        waiting = {asyncio.create_task(add(api, Reference("sandboxes", "lease-1", "uid"))) for _ in range(50)}
+        waiting = {asyncio.create_task(add(api, Reference("sandboxes", "lease-1", "uid"), allowed)) for _ in range(50)}
         await server.until_seen(LOW_PRIORITY_CALLS // 2)
         async with asyncio.timeout(5):
-            assert isinstance(await add(api, Reference("elsewhere", "lease-2", "uid")), Set)
+            assert isinstance(await add(api, Reference("elsewhere", "lease-2", "uid"), allowed), Set)
         for each in waiting:
             each.cancel()
         await asyncio.wait(waiting)

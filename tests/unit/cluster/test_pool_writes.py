@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from support.every_bucket import allowed
 from support.scripted_server import Answer, Fault, ScriptedServer, Seen, always, kubernetes_at, serving
 from worklease.api.names import Reference
 from worklease.cluster.client import Done, Gone, NotDone
@@ -53,16 +54,17 @@ def by_method(**answers: Answer) -> Callable[[Seen], Answer]:
 async def test_a_lease_is_made(server: ScriptedServer, writes: PoolWrites) -> None:
     made = BODY | {"metadata": {**BODY["metadata"], "uid": "uid-1"}}
     server.script = always(Answer(status=201, body=made))
-    assert await writes.make_lease(BODY) == LeaseMade(made)
+    assert await writes.make_lease(BODY, allowed) == LeaseMade(made)
     (seen,) = server.seen
     assert (seen.method, seen.path, seen.json) == ("POST", LEASES, BODY)
+    assert seen.query == {"timeout": ["2s"]}, "the API server gives it up before another process counts the leases"
 
 
 async def test_a_lease_of_that_name_is_read_after_its_creation_was_refused(
     server: ScriptedServer, writes: PoolWrites
 ) -> None:
     server.script = by_method(POST=EXISTS, GET=Answer(body=BODY))
-    assert await writes.make_lease(BODY) == LeaseExists(BODY)
+    assert await writes.make_lease(BODY, allowed) == LeaseExists(BODY)
     assert [(seen.method, seen.path) for seen in server.seen] == [("POST", LEASES), ("GET", f"{LEASES}/agents-1")]
 
 
@@ -84,7 +86,7 @@ async def test_only_a_refusal_proves_that_no_lease_was_made(
     server: ScriptedServer, writes: PoolWrites, answer: Answer, kind: type
 ) -> None:
     server.script = always(answer)
-    assert isinstance(await writes.make_lease(BODY), kind)
+    assert isinstance(await writes.make_lease(BODY, allowed), kind)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ async def test_a_name_that_is_taken_and_cannot_be_read_may_be_of_an_earlier_crea
     server: ScriptedServer, writes: PoolWrites, read: Answer, kind: type
 ) -> None:
     server.script = by_method(POST=EXISTS, GET=read)
-    assert isinstance(await writes.make_lease(BODY), kind)
+    assert isinstance(await writes.make_lease(BODY, allowed), kind)
 
 
 async def test_the_leases_of_a_pool_are_listed_from_no_cache(server: ScriptedServer, writes: PoolWrites) -> None:
@@ -114,7 +116,7 @@ async def test_the_leases_of_a_pool_are_listed_from_no_cache(server: ScriptedSer
 
 async def test_a_token_is_written(server: ScriptedServer, writes: PoolWrites) -> None:
     server.script = always(Answer(status=201, body=BODY))
-    assert isinstance(await writes.write_token(BODY), Done)
+    assert isinstance(await writes.write_token(BODY, allowed), Done)
     assert [(seen.method, seen.path) for seen in server.seen] == [("POST", SECRETS)]
 
 
@@ -123,7 +125,7 @@ async def test_the_token_of_an_earlier_poll_is_replaced_as_it_was_read(
 ) -> None:
     there = {"metadata": {"name": "agents-1", "resourceVersion": "7", "ownerReferences": [OWNER]}}
     server.script = by_method(POST=EXISTS, GET=Answer(body=there), PUT=Answer(body=BODY))
-    assert isinstance(await writes.write_token(BODY), Done)
+    assert isinstance(await writes.write_token(BODY, allowed), Done)
     put = server.seen[-1]
     assert (put.method, put.path) == ("PUT", f"{SECRETS}/agents-1")
     assert put.json["metadata"] == {**BODY["metadata"], "resourceVersion": "7"}
@@ -131,7 +133,7 @@ async def test_the_token_of_an_earlier_poll_is_replaced_as_it_was_read(
 
 async def test_a_secret_of_somebody_else_is_left_alone(server: ScriptedServer, writes: PoolWrites) -> None:
     server.script = by_method(POST=EXISTS, GET=Answer(body={"metadata": {"name": "agents-1"}}))
-    outcome = await writes.write_token(BODY)
+    outcome = await writes.write_token(BODY, allowed)
     assert isinstance(outcome, NotDone)
     assert "agents-1 is there and is not of a WorkLease" in outcome.message
     assert [seen.method for seen in server.seen] == ["POST", "GET"]
@@ -150,7 +152,7 @@ async def test_a_token_that_was_not_written_says_so(
     server: ScriptedServer, writes: PoolWrites, answers: dict[str, Answer]
 ) -> None:
     server.script = by_method(**answers)
-    outcome = await writes.write_token(BODY)
+    outcome = await writes.write_token(BODY, allowed)
     assert isinstance(outcome, NotDone)
     assert "agents-1" in outcome.message
 
@@ -159,7 +161,7 @@ async def test_a_token_that_was_not_written_says_so(
 
 
 async def test_a_lease_ends_by_the_pools_policy(server: ScriptedServer, writes: PoolWrites) -> None:
-    assert isinstance(await writes.end_lease(LEASE, "Release"), Done)
+    assert isinstance(await writes.end_lease(LEASE, "Release", allowed), Done)
     patch, deletion = server.seen
     assert patch.json == [
         {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
@@ -181,4 +183,4 @@ async def test_a_lease_that_is_gone_has_ended_and_another_trouble_is_told(
     server: ScriptedServer, writes: PoolWrites, answers: dict[str, Answer], kind: type
 ) -> None:
     server.script = by_method(**answers)
-    assert isinstance(await writes.end_lease(LEASE, "Release"), kind)
+    assert isinstance(await writes.end_lease(LEASE, "Release", allowed), kind)

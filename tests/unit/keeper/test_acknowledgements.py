@@ -13,6 +13,7 @@ from support.keeping import RENEWED, TEMPLATE, Keeping, keeping, resource
 from support.scripted_server import Answer, Fault, Seen, until
 from worklease.api.names import POLLED_ANNOTATION
 from worklease.rules.acts import Standing
+from worklease.rules.buckets import bucket_of
 
 ENVIRONMENT_KEY = Answer(body={"data": {"environment-key": "a2V5"}})
 ABSENT = Answer(status=404, body={"kind": "Status", "message": "not found"})
@@ -101,6 +102,11 @@ def acknowledging(name: str = "lease-1", **spec: Any) -> dict[str, Any]:
 def made(it: World) -> list[Seen]:
     """Return the requests to make a pod, without dry runs."""
     return [seen for seen in it.there.asked("POST", "/pods") if "dryRun" not in seen.target]
+
+
+def labelled(it: World) -> list[Seen]:
+    """Return the writes of a resource's labels."""
+    return [seen for seen in it.there.asked("PATCH", "/workleases/") if "labels" in (seen.json.get("metadata") or {})]
 
 
 async def test_an_item_is_acknowledged_once_and_then_claimed() -> None:
@@ -312,6 +318,17 @@ async def test_a_pod_waits_for_one_of_the_session_whose_lease_another_process_ke
         assert made(it) == []
         it.pods = []
         await until(lambda: len(made(it)) == 1, "the pod")
+
+
+async def test_a_pools_lease_gets_the_label_of_its_bucket_as_soon_as_it_is_held() -> None:
+    async with world() as it:
+        body = acknowledging()
+        del body["metadata"]["labels"]  # it goes by the uid, which the API server gives
+        it.there.see(body)
+        await until(lambda: bool(labelled(it)), "the label")
+        (patch,) = labelled(it)
+        assert patch.json["metadata"]["labels"] == {"worklease.dev/bucket": str(bucket_of("uid-lease-1"))}
+        assert it.calls[:2] == ["ack", "heartbeat"], "the claim did not wait for it"
 
 
 async def test_the_next_pod_of_a_session_waits_for_the_one_before() -> None:

@@ -13,7 +13,7 @@ import pytest
 from support.keeping import clients, wall
 from support.lease_objects import lease
 from support.scripted_server import Answer, ScriptedServer, always, kubernetes_at, serving, until
-from worklease.api.names import FINALIZER
+from worklease.api.names import BUCKET_LABEL, FINALIZER
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.turn_queue import AT_ONCE, TurnEntry, TurnQueue
@@ -196,7 +196,7 @@ def held_since_long(seconds: float) -> dict[str, Any]:
         return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
     told = body()
-    told["metadata"]["finalizers"] = [FINALIZER]
+    told["metadata"] |= {"finalizers": [FINALIZER], "labels": {BUCKET_LABEL: "1"}}
     told["status"] = {
         "state": "active",
         "ttlSeconds": 60,

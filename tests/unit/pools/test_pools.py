@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from worklease.cluster.pool_writes import PoolWrites
 from worklease.pools.pool_turns import PoolClients, PoolOptions, PoolTurns
 from worklease.pools.pools import SHORTEST_WAIT, Pools
 from worklease.pools.taker import Taker, TakerClients
-from worklease.rules.pool import PoolLease
+from worklease.rules.pool import TENURE, PoolLease
 from worklease.telemetry import ItemHandled, ItemResult, PoolChanged, PoolSandboxStarted, Publisher, TelemetryEvent
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
@@ -72,6 +73,10 @@ class Cluster:
     poll: Answer | None = None
     """The answer to each poll; None: the next of the queue."""
     calls: list[str] = field(default_factory=list)
+    on_policy: Callable[[], None] = lambda: None
+    """Is called when a deletion policy is written."""
+    lists: int = 0
+    """How often the pool's leases were listed."""
 
     def pool(self) -> dict[str, Any]:
         metadata: dict[str, Any] = {
@@ -127,6 +132,7 @@ class Cluster:
                 self.leases[made["metadata"]["name"]] = made
             return Answer(status=201, body=made)
         if seen.method == "GET" and name == "workleases":
+            self.lists += 1
             return Answer(body={"items": list(self.leases.values())})
         if name not in self.leases:
             return ABSENT
@@ -137,6 +143,7 @@ class Cluster:
             return Answer(body=self.leases.pop(name))
         if seen.method == "PATCH":
             self.calls.append(f"policy {seen.json[-1]['value']}")
+            self.on_policy()
         return Answer(body=self.leases[name])
 
     def made(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +206,8 @@ class World:
     """The uids of pools that another process serves."""
     recorded_elsewhere: set[str]
     """The uids of leases of which another process has a record."""
+    began: dict[str, float]
+    """When the tenures of pools began that another process had before, by the pools' uids."""
 
     def begin(self) -> None:
         self.pools.begin()
@@ -260,8 +269,16 @@ async def kept(
     options = PoolOptions(credentials_secret="keys")
     turns = PoolTurns(clients, options, taker, complete, time.time, is_begun_elsewhere=is_begun_elsewhere)
     others: set[str] = set()
-    pools = Pools(turns, writes, time.time, publisher, may_act=lambda uid: uid not in others)
-    return World(pools, cluster, published, acknowledged, others, recorded)
+    began: dict[str, float] = {}
+    pools = Pools(
+        turns,
+        writes,
+        time.time,
+        publisher,
+        may_act=lambda _, uid: uid not in others,
+        began=lambda uid: began.get(uid, -inf),
+    )
+    return World(pools, cluster, published, acknowledged, others, recorded, began)
 
 
 @pytest.fixture(autouse=True)
@@ -316,12 +333,33 @@ async def test_a_pool_of_another_process_is_left_alone_and_one_that_is_taken_ove
     assert (world.cluster.calls, world.cluster.finalizers, world.cluster.status) == ([], [], {})
     world.cluster.lease("agents-1", condition("LeaseHeld", "True", "Renewed"))  # the former holder made it meanwhile
     world.cluster.status = {"breaker": {"openUntilTime": "2126-11-29T00:00:00Z", "pauseSeconds": 60, "failures": 5}}
+    world.began["uid-pool"] = time.time()
     world.others.clear()
     await until(lambda: world.cluster.status.get("active") == 1, "the lease that was made meanwhile")
     (kept,) = world.pools
     assert kept.breaker.open_until is not None
-    assert kept.tenure > 0.0, "no poll before what the former holder sent is answered"
+    assert "poll" not in world.cluster.calls, "not before what the former holder sent is answered"
+
+
+async def test_what_the_former_holder_made_late_counts_before_the_first_poll(world: World) -> None:
+    world.began["uid-pool"] = time.time() - TENURE + 0.5
+    world.begin()
+    await until(lambda: world.cluster.lists, "the list at the beginning of the tenure")
+    for name in ("agents-1", "agents-2"):  # no watch has shown them
+        world.cluster.lease(name, condition("LeaseHeld", "True", "Renewed"))
+    await world.until_reason("False", "AtCapacity")
     assert "poll" not in world.cluster.calls
+
+
+async def test_in_a_bucket_that_was_lost_and_taken_again_between_two_turns_the_leases_are_listed_again(
+    world: World,
+) -> None:
+    world.begin()
+    await until(lambda: "poll" in world.cluster.calls, "a poll before that")
+    for name in ("agents-1", "agents-2"):
+        world.cluster.lease(name, condition("LeaseHeld", "True", "Renewed"))
+    world.began["uid-pool"] = time.time() - TENURE
+    await world.until_reason("False", "AtCapacity")
 
 
 async def test_leases_of_an_earlier_process_count(world: World) -> None:
@@ -452,6 +490,17 @@ async def test_a_deleted_pool_ends_its_leases_by_its_policy_and_then_goes(world:
     world.begin()
     await until(lambda: "gone" in world.cluster.calls, "the end of the pool")
     assert world.cluster.calls == ["policy Release", "delete agents-1", "gone"]
+
+
+async def test_a_process_that_may_not_write_any_more_begins_no_further_deletion(world: World) -> None:
+    world.cluster.finalizers = [POOL_FINALIZER]
+    world.cluster.deleted = datetime.now(UTC).isoformat()
+    world.cluster.lease("agents-1", condition("LeaseHeld", "True", "Renewed"))
+    world.cluster.on_policy = lambda: world.others.add("uid-pool")  # another process takes the bucket meanwhile
+    world.begin()
+    await until(lambda: "policy Release" in world.cluster.calls, "the first of two writes")
+    await asyncio.sleep(3 * SHORTEST_WAIT)
+    assert world.cluster.calls == ["policy Release"]
 
 
 async def test_other_workers_of_the_environment_are_shown(world: World) -> None:

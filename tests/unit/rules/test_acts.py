@@ -76,6 +76,7 @@ def test_who_gets_no_answer_to_a_hand_over_beats_on_after_a_second() -> None:
 
 def test_a_creation_needs_three_seconds_of_validity() -> None:
     ends = VALID.valid_until
-    assert may(Act.MAKE_POD, Standing.VALID, VALID, ends - CREATION_TIME) is Leave.YES
-    assert may(Act.MAKE_POD, Standing.VALID, VALID, ends - CREATION_TIME + 0.1) is Leave.NO
+    for act in (Act.MAKE_POD, Act.MAKE_LEASE):
+        assert may(act, Standing.VALID, VALID, ends - CREATION_TIME) is Leave.YES
+        assert may(act, Standing.VALID, VALID, ends - CREATION_TIME + 0.1) is Leave.NO
     assert may(Act.STOP, Standing.VALID, VALID, ends - 0.1) is Leave.YES

@@ -34,6 +34,7 @@ from worklease.rules.pool import (
     leases_to_end,
     may_go,
     may_take,
+    must_list,
     note_secret,
     stage_of,
     try_at,
@@ -134,7 +135,15 @@ def test_before_the_first_consistent_list_nothing_is_polled_and_nothing_is_said(
 def test_a_pool_that_another_process_had_waits_until_its_calls_have_ended() -> None:
     step = decide_poll(state(tenure=NOW), NOW + TENURE - 0.1)
     assert step == NoPoll(NOW + TENURE, None)
-    assert isinstance(decide_poll(state(tenure=NOW), NOW + TENURE), Poll)
+
+
+def test_a_pool_that_another_process_had_goes_by_a_list_that_begins_after_its_calls_have_ended() -> None:
+    early, late = PoolCensus().listed((), NOW + TENURE - 0.1), PoolCensus().listed((), NOW + TENURE)
+    assert not must_list(early, NOW, NOW + TENURE - 0.1), "until then no poll asks for it"
+    assert decide_poll(state(tenure=NOW, census=early), NOW + TENURE) == NoPoll(float("inf"), None)
+    assert must_list(early, NOW, NOW + TENURE)
+    assert not must_list(late, NOW, NOW + TENURE)
+    assert isinstance(decide_poll(state(tenure=NOW, census=late), NOW + TENURE), Poll)
 
 
 @pytest.mark.parametrize("reason", list(PoolReason))
