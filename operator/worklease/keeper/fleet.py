@@ -109,10 +109,11 @@ class Fleet:
 
     def successor(self, kept: Kept) -> str | None:
         """Return, as namespace/name, the resource for whose later delivery of the item it left the queue."""
-        same = self._by_item.get(kept.item, {})
-        if len(same) <= 1 or kept.spec.delivery is None:
+        same, others = self._by_item.get(kept.item, {}), self._others_by_item.get(kept.item, {})
+        if len(same) + len(others) <= 1 or kept.spec.delivery is None:
             return None
-        later = successor_of(kept.claimant(), (each.claimant() for each in same.values()))
+        claimants = [each.claimant() for each in same.values()] + [each.claimant for each in others.values()]
+        later = successor_of(kept.claimant(), claimants)
         return None if later is None else later.name
 
     def predecessor(self, kept: Kept) -> str | None:

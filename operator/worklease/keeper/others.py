@@ -5,7 +5,7 @@ between namespaces. Must not decide anything about a lease.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -70,9 +70,16 @@ def read_other(body: Mapping[str, Any]) -> Other:
             lease=lease,
             is_done=lease is _OVER,
             can_claim=not (is_suspended or is_deleting or held.get("reason") in _CANNOT_CLAIM),
+            delivery=spec.get("delivery"),
+            has_acknowledged="claimTime" in status or _has_acknowledged(spec, held),
         ),
         frozenset(each["podUID"] for each in status.get("sandboxes") or () if "podUID" in each),
     )
+
+
+def _has_acknowledged(spec: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    """Whether the item left the queue for a resource whose lease was never held: it is claimed only after that."""
+    return spec.get("acknowledge") is True and held.get("reason") == Reason.CLAIMING
 
 
 def _lease(held: Mapping[str, Any], *, is_finished: bool, was_held: bool) -> Lease:
@@ -83,15 +90,7 @@ def _lease(held: Mapping[str, Any], *, is_finished: bool, was_held: bool) -> Lea
 
 def left(kept: Kept) -> Other:
     """Return what counts of a resource whose bucket this process has just left to another one."""
-    claimant = kept.claimant()
     lease = _OVER if kept.lease.end is not None else _HELD if kept.lease.held else _WAITING
     bound = frozenset(uid for uid, pod in kept.pods.bound.items() if not pod.gone)
-    claimant = Claimant(
-        uid=claimant.uid,
-        name=claimant.name,
-        created=claimant.created,
-        lease=lease,
-        is_done=claimant.is_done,
-        can_claim=claimant.can_claim,
-    )
+    claimant = replace(kept.claimant(), lease=lease, is_claiming=False)
     return Other(kept.reference, kept.tenancy.bucket, kept.item, claimant, bound)

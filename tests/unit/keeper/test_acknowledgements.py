@@ -286,6 +286,55 @@ async def test_the_acknowledgement_of_a_later_delivery_ends_the_earlier_lease_wi
         assert it.calls == ["ack", "heartbeat", "ack", "heartbeat"]
 
 
+def of_another_process(it: World, body: dict[str, Any], *, reason: str, is_held: bool) -> dict[str, Any]:
+    """Return a resource as the process shows it that keeps its bucket."""
+    buckets = it.there.clients.tenures
+    assert isinstance(buckets, EveryBucket)
+    buckets.held = set(buckets.held) - {bucket_of(body["metadata"]["uid"])}
+    held = {"type": "LeaseHeld", "status": str(is_held), "reason": reason}
+    return body | {"status": {"conditions": [held]} | ({"claimTime": "2026-11-24T12:00:00Z"} if is_held else {})}
+
+
+@pytest.mark.parametrize(("reason", "is_held"), [("Renewed", True), ("Claiming", False)])
+async def test_the_acknowledgement_of_a_later_delivery_by_another_process_ends_the_earlier_lease(
+    reason: str, *, is_held: bool
+) -> None:
+    async with world() as it:
+        later = acknowledging("lease-2", created="12:00", delivery="two")
+        it.there.see(
+            of_another_process(it, later, reason="Acknowledging", is_held=False),
+            acknowledging("lease-1", created="11:00", delivery="one"),
+        )
+        await until_shown(it.there, "LeaseHeld", "Renewed")
+        assert it.calls == ["ack", "heartbeat"], "until it is acknowledged, it ends nothing"
+        it.there.see(of_another_process(it, later, reason=reason, is_held=is_held))
+        await until_shown(it.there, "Finished", "Requeued")
+        assert it.calls == ["ack", "heartbeat"]
+
+
+async def test_a_later_delivery_does_not_wait_for_the_lease_of_the_earlier_one_that_another_process_keeps() -> None:
+    async with world() as it:
+        earlier = acknowledging("lease-1", created="11:00", delivery="one")
+        it.there.see(
+            of_another_process(it, earlier, reason="Renewed", is_held=True),
+            acknowledging("lease-2", created="12:00", delivery="two"),
+        )
+        await until_shown(it.there, "LeaseHeld", "Renewed", "lease-2")
+        assert ("LeaseHeld", "Duplicate") not in statuses(it.there, "lease-2")
+
+
+async def test_what_a_process_leaves_to_another_one_is_no_rival_of_another_delivery() -> None:
+    async with world() as it:
+        it.there.see(acknowledging("lease-1", created="11:00", delivery="one"))
+        await until_shown(it.there, "LeaseHeld", "Renewed")
+        buckets = it.there.clients.tenures
+        assert isinstance(buckets, EveryBucket)
+        buckets.held = set(buckets.held) - {bucket_of("uid-lease-1")}
+        it.there.keeper.lose(bucket_of("uid-lease-1"))
+        it.there.see(acknowledging("lease-2", created="12:00", delivery="two"))
+        await until_shown(it.there, "LeaseHeld", "Renewed", "lease-2")
+
+
 async def test_until_it_is_acknowledged_a_later_delivery_ends_nothing() -> None:
     async with world() as it:
         it.there.see(acknowledging("lease-1", created="11:00", delivery="one"))
