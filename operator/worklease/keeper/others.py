@@ -92,5 +92,6 @@ def left(kept: Kept) -> Other:
     """Return what counts of a resource whose bucket this process has just left to another one."""
     lease = _OVER if kept.lease.end is not None else _HELD if kept.lease.held else _WAITING
     bound = frozenset(uid for uid, pod in kept.pods.bound.items() if not pod.gone)
-    claimant = replace(kept.claimant(), lease=lease, is_claiming=False)
+    # Nothing is left to do for it here; elsewhere there is, unless it is over.
+    claimant = replace(kept.claimant(), lease=lease, is_claiming=False, is_done=lease is _OVER)
     return Other(kept.reference, kept.tenancy.bucket, kept.item, claimant, bound)

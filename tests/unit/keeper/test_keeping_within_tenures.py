@@ -131,6 +131,17 @@ async def test_a_bucket_that_is_lost_is_beaten_no_more_and_an_answer_under_way_c
         assert [other.reference.uid for other in there.keeper.others_in({BUCKET})] == [UID]
 
 
+async def test_what_is_left_to_another_process_keeps_its_item_from_a_younger_one_here() -> None:
+    async with holding() as (there, buckets):
+        there.see(resource(since=10.0))
+        await there.work_api.until_seen(1)
+        buckets.held = set(buckets.held) - {BUCKET}
+        there.keeper.lose(BUCKET)
+        there.see(resource("lease-2", created="12:00"))
+        await until(lambda: "Duplicate" in repr(there.asked("PATCH", "lease-2/status")), "the reason, in the status")
+        assert len(there.work_api.seen) == 1
+
+
 # --- A holder that is not valid ------------------------------------------------------------------------------------
 
 
