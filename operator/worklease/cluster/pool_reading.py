@@ -96,7 +96,9 @@ def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
             is_finished=is_finished,
             is_ending=lease.deletion_timestamp is not None or is_torn_down or is_draining,
         ),
-        is_acknowledged=lease.status.claim_time is not None,
+        # Another process may keep it: then only the status says that it claims, which it does after that.
+        is_acknowledged=lease.status.claim_time is not None
+        or (lease.spec.acknowledge and held is not None and held.reason == Reason.CLAIMING),
         needs_token=lease.spec.sessions_token_secret_ref is not None,
         is_deleting=lease.deletion_timestamp is not None,
         is_waiting=ready is not None and ready.reason in WAITING,

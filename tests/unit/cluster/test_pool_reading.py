@@ -110,6 +110,13 @@ def test_what_else_a_lease_says() -> None:
     assert found.created == 1795935600.0
 
 
+@pytest.mark.parametrize(("reason", "is_acknowledged"), [("Acknowledging", False), ("Claiming", True)])
+def test_a_lease_that_is_claimed_has_been_acknowledged_whoever_keeps_it(reason: str, *, is_acknowledged: bool) -> None:
+    body = lease(("LeaseHeld", "False", reason))
+    body["spec"]["acknowledge"] = True
+    assert read_pool_lease(body).is_acknowledged is is_acknowledged
+
+
 def test_a_lease_of_somebody_else_is_of_no_pool() -> None:
     assert pool_of(lease()) == "agents"
     assert pool_of(lease(labels={"worklease.dev/pool": ""})) is None
