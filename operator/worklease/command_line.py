@@ -1,4 +1,4 @@
-"""The command line of ``worklease``: `run`, `check`, `simulate`, `status`, `explain`, `release-finalizers`, `proxy`.
+"""The command line of ``worklease``: `run`, `check`, `simulate`, `status`, `explain`, `adopt` and so on.
 
 Owns the options, their errors and the set-up of logging. Must not decide anything about leases.
 """
@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from work_api_simulator.command import simulate
-from worklease.cli.command import explain, status
+from worklease.cli.command import adopt, explain, status
 from worklease.clocks import monotonic, wall
 from worklease.cluster.bucket_store import BucketStore, NewerFormat
 from worklease.cluster.client import KubernetesApi, NotConfigured
@@ -38,7 +38,7 @@ def main() -> None:
     """Keep the work leases of self-hosted agent sandboxes."""
 
 
-for command in (simulate, status, explain):
+for command in (simulate, status, explain, adopt):
     main.add_command(command)
 
 

@@ -22,6 +22,7 @@ from worklease.cluster.bucket_store import BucketStore
 from worklease.cluster.checkpoint import Checkpoint
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.credentials import Credentials
+from worklease.cluster.installation_lease import InstallationLease
 from worklease.cluster.liveness_leases import LivenessLeases
 from worklease.cluster.pods import Pods
 from worklease.cluster.pool_writes import PoolWrites
@@ -31,6 +32,7 @@ from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.calls import Clients
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
+from worklease.keeper.named_resources import NamedResources
 from worklease.keeper.surroundings import Surroundings, own_holder, running
 from worklease.keeper.tenures import Tenures, lease_name
 from worklease.observability import logs
@@ -89,18 +91,22 @@ async def operate(settings: Settings) -> None:
         health.say("checking that the cluster has the CRD and grants the rights")
         for warning in await check(kubernetes, settings.namespaces, own):
             _log.warning("%s", warning)
-        tenures = _tenures(settings, kubernetes, own, publisher)
+        tenures, installations = _tenures(settings, kubernetes, own, publisher)
         events = EventRecorder(kubernetes, lambda: datetime.now(UTC), may_emit=partial(_may, tenures, Act.EMIT_EVENT))
         publisher.add(events.listen)
         health.say("taking the leases over, whose records are in the checkpoint")
-        clients = await _open_clients(settings, kubernetes, tenures, own, publisher=publisher, opened=opened)
-        keeper = await _start_keeper(settings, clients, tenures)
+        clients = await _open_clients(
+            settings, kubernetes, tenures, installations, own=own, publisher=publisher, opened=opened
+        )
+        keeper = await _start_keeper(settings, clients, tenures, installations)
         has_pools = await find_pools(kubernetes, settings.namespaces)
         async with asyncio.TaskGroup() as tasks:
             background = _run_beside(tasks, clients, keeper, tenures, events)
             census = Census(kubernetes, settings.namespaces, keeper, monotonic)
-            bridge = Bridge(keeper, census, asyncio.get_running_loop())
-            bridge.pools = _pools(settings, clients, keeper, tenures, bridge.see_made) if has_pools else None
+            bridge = Bridge(keeper, census, asyncio.get_running_loop(), installations)
+            if has_pools:
+                bridge.pools = _pools(settings, clients, keeper, tenures, installations, made=bridge.see_made)
+            background.append(tasks.create_task(installations.run(bridge.look_again), name="installations"))
             _measure(metrics, clients, keeper, bridge.pools, tenures)
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
             background.append(tasks.create_task(_write(clients.status, bridge.found), name="status"))
@@ -110,8 +116,12 @@ async def operate(settings: Settings) -> None:
             _log.info("operator stopping: the next process takes the leases over")
             health.say("stopping")
             await _end(clients, keeper, bridge.pools, tenures, watching)
-            for task in background:
-                task.cancel()
+            _cancel(background)
+
+
+def _cancel(tasks: "list[asyncio.Task[None]]") -> None:
+    for task in tasks:
+        task.cancel()
 
 
 def _run_beside(
@@ -145,6 +155,8 @@ def _pools(
     clients: Clients,
     keeper: Keeper,
     tenures: Tenures,
+    installations: NamedResources,
+    *,
     made: Callable[[Mapping[str, Any]], None],
 ) -> Pools:
     """Return the keeping of pools; ``made`` passes on each WorkLease that a pool makes."""
@@ -182,7 +194,7 @@ def _pools(
         is_begun_elsewhere=partial(_has_record_elsewhere, tenures),
     )
     began = partial(_began, tenures, since_epoch)
-    return Pools(turns, writes, epoch, publisher, may_act=partial(_may, tenures), began=began)
+    return Pools(turns, writes, epoch, publisher, may_act=partial(_may_serve, tenures, installations), began=began)
 
 
 def _with_acknowledgement(keeper: Keeper, lease: PoolLease) -> PoolLease:
@@ -264,17 +276,23 @@ def _serve(settings: Settings, health: Health, metrics: Metrics) -> AbstractAsyn
     return serve(settings.http_host, settings.http_port, probes, {"/metrics": metrics.page})
 
 
-def _tenures(settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher) -> Tenures:
-    """Return the buckets as this process is to hold them; ``own`` is the namespace that they are in."""
-    holder = own_holder(settings.pod_uid)
-    leases = LivenessLeases(kubernetes, own, lease_name(holder), str(holder))
+def _tenures(
+    settings: Settings, kubernetes: KubernetesApi, own: str, publisher: Publisher
+) -> tuple[Tenures, NamedResources]:
+    """Return the buckets as this process is to hold them, in the namespace ``own``, and what its installation keeps."""
+    holder, installation = own_holder(settings.pod_uid), InstallationLease(kubernetes, own, monotonic)
+    leases = LivenessLeases(kubernetes, own, lease_name(holder), str(holder), installation)
     around = Surroundings(own=holder, running=running, clock=monotonic, wall=wall)
-    return Tenures(leases, BucketStore(kubernetes, own), around, publisher)
+    tenures = Tenures(leases, BucketStore(kubernetes, own), around, publisher)
+    return tenures, NamedResources(installation, tenures, monotonic, publisher)
 
 
-async def _start_keeper(settings: Settings, clients: Clients, tenures: Tenures) -> Keeper:
+async def _start_keeper(
+    settings: Settings, clients: Clients, tenures: Tenures, installations: NamedResources
+) -> Keeper:
     """Return the keeper of the buckets that the process takes at its start, and of those that it takes later."""
     keeper = Keeper(clients, _lease_options(settings), monotonic, wall)
+    installations.serve(keeper.see_named)
     tenures.serve(keeper)
     await tenures.start()
     return keeper
@@ -285,12 +303,18 @@ def _may(tenures: Tenures, act: Act, uid: str) -> bool:
     return tenures.may(act, bucket_of(uid)) is Leave.YES
 
 
+def _may_serve(tenures: Tenures, installations: NamedResources, act: Act, uid: str) -> bool:
+    """Whether this process may do something for a pool now, which no other installation serves."""
+    return _may(tenures, act, uid) and installations.serves(uid)
+
+
 async def _open_clients(
     settings: Settings,
     kubernetes: KubernetesApi,
     tenures: Tenures,
-    own: str,
+    installations: NamedResources,
     *,
+    own: str,
     publisher: Publisher,
     opened: AsyncExitStack,
 ) -> Clients:
@@ -314,6 +338,7 @@ async def _open_clients(
         shared_pod_list=SharedPodList(pods),
         checkpoint=checkpoint,
         tenures=tenures,
+        installations=installations,
         publisher=publisher,
     )
 

@@ -171,6 +171,15 @@ class Orphaned:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeftAlone:
+    """Another installation keeps a resource, so this one leaves it alone; the message says what would change that."""
+
+    about: About | AboutPool
+    installation: str
+    message: str
+
+
 class WorkApiCall(StrEnum):
     """The calls to the Work API."""
 
@@ -369,6 +378,7 @@ TelemetryEvent = (
     | PodIgnored
     | StopEnded
     | Orphaned
+    | LeftAlone
     | PoolEvent
 )
 Listener = Callable[[TelemetryEvent], None]

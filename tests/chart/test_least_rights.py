@@ -51,7 +51,8 @@ def test_what_the_program_checks_at_its_start_is_what_the_chart_grants(helm: Hel
     # Secrets are granted by name: a missing right shows on the resource that names one.
     # Without the right to read nodes, the operator waits for the end of a lost pod in another way. Without the right to
     # patch pods, it tells a worker behind the proxy to finish by deleting its pod.
-    optional = {("get", "", "nodes"), ("patch", "", "pods")}
+    # Without the right to read the Lease of another installation, it leaves alone what that one keeps.
+    optional = {("get", "", "nodes"), ("patch", "", "pods"), ("get", "coordination.k8s.io", "leases")}
     # Without the rights for pools there are none.
     of_pools = {(verb, "worklease.dev", "workpools") for verb in ("get", "list", "watch", "patch")}
     of_pools |= {("patch", "worklease.dev", "workpools/status")}
@@ -70,7 +71,10 @@ def test_the_check_before_an_upgrade_has_the_rights_that_it_checks_and_no_secret
 
 def test_a_namespaced_role_grants_what_the_clusters_does(helm: Helm) -> None:
     rendered = helm.render({"watchNamespaces": ["team-a", "team-b"]})
-    wide = [rule for rule in pick(helm.render(), "ClusterRole", RELEASE)["rules"] if rule["resources"] != ["nodes"]]
+    of_the_cluster = (["nodes"], ["leases"])
+    wide = [
+        rule for rule in pick(helm.render(), "ClusterRole", RELEASE)["rules"] if rule["resources"] not in of_the_cluster
+    ]
     for namespace in ("team-a", "team-b"):
         assert pick(rendered, "Role", RELEASE, namespace=namespace)["rules"] == wide
     bound = [each for each in rendered if each["kind"] == "ClusterRoleBinding"]

@@ -20,7 +20,9 @@ BUCKETS = 16
 LONGEST_GAP = (
     16.0  # seconds between two accepted beats of a TTL of 30: a routine of 10, 2 for a hand-over, a busy machine
 )
-TAKEN_SECONDS = 20.0  # until each lease of a dead process is beaten again: 13 on an idle machine
+TAKEN_SECONDS = 13.0  # until each lease of a dead process is beaten again: 10 or 11 on an idle machine
+ENDED_SECONDS = 5.0  # until those of an installation are that ended in order
+KILLED_SECONDS = 20.0  # and of one that was killed
 
 
 @pytest.fixture
@@ -84,11 +86,11 @@ def lost(simulator: Simulator) -> list[str]:
     return [str(each) for each in (*bad, *check_history(history))]
 
 
-def begin(leases: Leases, simulator: Simulator) -> dict[str, str]:
+def begin(leases: Leases, simulator: Simulator, *, ttl: int = 30) -> dict[str, str]:
     """Have all items claimed, each with a sandbox; return the uids of the pods."""
     for item in ITEMS:
         simulator.create_item(item)
-    leases.create(*ITEMS, pods=True, ttlSeconds=30)
+    leases.create(*ITEMS, pods=True, ttlSeconds=ttl)
     for item in ITEMS:
         leases.await_condition(item, "Ready", "True", seconds=60)
     return uids(leases)
@@ -150,3 +152,45 @@ def test_a_process_is_ended_in_order(
             beats[entry["item"]].append(entry["applied_monotonic"])
     gaps = {item: max(later - earlier for earlier, later in pairwise(at)) for item, at in beats.items()}
     assert max(gaps.values()) < LONGEST_GAP
+
+
+def named(leases: Leases) -> set[str]:
+    """Return the installations that keep the resources."""
+    return {str(leases.status(item).get("operator")) for item in ITEMS}
+
+
+def await_taken(leases: Leases, simulator: Simulator, by: str, *, since: float, seconds: float) -> None:
+    """Wait until another installation has named itself and beaten each lease, so many seconds after that moment."""
+    last = simulator.last_seq()
+
+    def is_taken() -> bool:
+        beaten = {each["item"] for each in heartbeats(simulator.history(since=last)) if each["lease_extended"]}
+        return named(leases) == {by} and beaten >= set(ITEMS)
+
+    wait_for(is_taken, seconds=since + seconds - time.monotonic(), what=f"all leases kept by {by}")
+
+
+@pytest.mark.long(seconds=40)
+def test_a_second_installation_watches_the_same_namespace(
+    control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
+) -> None:
+    other = f"{namespace}-b"
+    control_plane.kubectl("create", "namespace", other)
+    first, second = f"{namespace}/worklease-installation", f"{other}/worklease-installation"
+    settings = {"WORKLEASE_REQUESTS_PER_MINUTE": "0"}
+    with Operator(control_plane, namespace, simulator.url, WORKLEASE_POD_UID="pod-a", **settings) as one:
+        pods = begin(leases, simulator, ttl=60)
+        with Operator(
+            control_plane, namespace, simulator.url, WORKLEASE_NAMESPACE=other, WORKLEASE_POD_UID="pod-b", **settings
+        ) as two:
+            wait_for(lambda: "LeftAlone" in leases.reasons(ITEMS[0]), seconds=20, what="the event")
+            assert f"Installation {first} keeps this resource" in two.log()
+            assert named(leases) == {first}
+            assert one.terminate() == 0
+            await_taken(leases, simulator, second, since=time.monotonic(), seconds=ENDED_SECONDS)
+            one.start()
+            wait_for(lambda: f"Installation {second} keeps" in one.log(), seconds=20, what="the word in its log")
+            two.kill()
+            await_taken(leases, simulator, first, since=two.killed[-1], seconds=KILLED_SECONDS)
+        assert uids(leases) == pods
+    assert lost(simulator) == []

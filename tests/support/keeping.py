@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from support.every_bucket import EveryBucket
+from support.only_installation import OnlyInstallation
 from support.scripted_server import Answer, ScriptedServer, Seen, kubernetes_at, serving
 from worklease.api.names import BUCKET_LABEL, FINALIZER
 from worklease.clocks import ClockPair
@@ -105,6 +106,7 @@ def clients(
         shared_pod_list=SharedPodList(pods),
         checkpoint=Checkpoint(buckets, "own", time.monotonic),
         tenures=buckets,
+        installations=OnlyInstallation(),
         publisher=publisher,
     )
 

@@ -44,7 +44,7 @@ class StoredObjects:
         known, wanted = self.objects.get(seen.path), seen.json
         if known is None:
             return _refused(404, "NotFound")
-        guard = wanted["metadata"].get("resourceVersion")
+        guard = (wanted.get("metadata") or {}).get("resourceVersion")
         if guard is not None and guard != known["metadata"]["resourceVersion"]:
             return _refused(409, "Conflict")
         return self._store(seen.path, _merged(known, wanted))

@@ -42,6 +42,9 @@ LONGEST_SANDBOX_MESSAGE: Final = 1024
 MOST_SANDBOXES: Final = 20
 """Pods in a status: the current one, and enough earlier ones to see a pattern."""
 
+LONGEST_OPERATOR: Final = 128
+"""Characters of ``status.operator``: a namespace, and the name of a Lease."""
+
 LARGEST_INTEGER: Final = 2**53 - 1
 """The largest integer that every reader of JSON reads as it is."""
 
@@ -294,11 +297,16 @@ class ResourceStatus(StatusPart):
 
     conditions: Annotated[tuple[StatusCondition, ...], Field(max_length=16), AfterValidator(_each_type_once)] = ()
     observed_generation: Annotated[int, Field(strict=True, ge=0, le=LARGEST_INTEGER), INTEGRAL] | None = None
+    operator: Annotated[str, Field(max_length=LONGEST_OPERATOR)] | None = None
 
     def as_merge_patch(self) -> dict[str, Any]:
-        """The status as the ``status`` of a JSON merge patch, which removes the fields that this status lacks."""
-        said = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        absent: dict[str, Any] = {field.alias or name: None for name, field in type(self).model_fields.items()}
+        """The status as the ``status`` of a JSON merge patch, which removes the fields that this status lacks.
+
+        All but the installation's name: it has a write of its own, which must not undo that of another installation.
+        """
+        said = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"operator"})
+        fields = {field.alias or name for name, field in type(self).model_fields.items()} - {"operator"}
+        absent: dict[str, Any] = dict.fromkeys(fields)
         return absent | said
 
 

@@ -1,4 +1,4 @@
-"""The commands ``worklease status`` and ``worklease explain``, also as ``kubectl worklease``.
+"""The commands ``worklease status``, ``worklease explain`` and ``worklease adopt``, also as ``kubectl worklease``.
 
 Owns their options, named as in kubectl, and what is printed to which stream.
 """
@@ -157,7 +157,7 @@ async def _explain_pool(console: Console, reader: Reader, where: str, name: str)
     except Unreadable as error:
         unread.append(str(error))
     now = _now()
-    keeper = keeper_of(seen.uid, *await reader.processes())
+    keeper = keeper_of(seen.uid, *await reader.processes(), seen.operator)
     story = pool_story_of(seen, leases, events, now, default=DEFAULT_SECRET, keeper=keeper)
     _print(console, page(story, now), unread)
 
@@ -173,7 +173,7 @@ async def _explain_lease(console: Console, reader: Reader, where: str, name: str
     except Unreadable as error:
         unread.append(str(error))  # whoever may read leases need not be allowed to read pods
     now = _now()
-    keeper = keeper_of(seen.uid, *await reader.processes())
+    keeper = keeper_of(seen.uid, *await reader.processes(), seen.operator)
     _print(console, page(story_of(seen, events, pod, now, default=DEFAULT_SECRET, keeper=keeper), now), unread)
 
 
@@ -187,14 +187,45 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@_options
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def adopt(
+    *, names: tuple[str, ...], kubeconfig: Path | None, context: str | None, namespace: str | None, yes: bool
+) -> None:
+    """Have leases and pools taken over from an installation of the operator that is gone for good.
+
+    An installation leaves alone what another one keeps. It takes that over by itself once it sees that the other one is
+    gone; where it may not see that, say so by this command. NAMES are those of WorkLeases, or workpool/NAME. The next
+    installation that watches the namespace keeps them from then on; one that still runs lets go of them. It needs the
+    right to patch their status.
+    """
+    console = _console()
+
+    async def show(reader: Reader, own: str) -> None:
+        for name in names:
+            found = await reader.named(namespace or own, name)
+            if not found.installation:
+                console.print(f"{found}: no installation keeps it.")
+                continue
+            question = f"{found} is kept by {found.installation}. Is that installation gone for good?"
+            if yes or await asyncio.to_thread(click.confirm, question):
+                await reader.release(found)
+                console.print(f"{found}: the next installation that watches it keeps it.")
+
+    _run(show, kubeconfig, context)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="worklease")
 def kubectl_worklease() -> None:
-    """Show work leases and pools: kubectl worklease status, kubectl worklease explain [pool/]NAME."""
+    """Show work leases and pools: status, explain [pool/]NAME. Have them taken over: adopt NAME."""
 
 
 kubectl_worklease.add_command(status)
 kubectl_worklease.add_command(explain)
+kubectl_worklease.add_command(adopt)
 
 
 def _console() -> Console:

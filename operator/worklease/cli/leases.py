@@ -62,6 +62,8 @@ class LeaseView:
     restarts: int
     disruptions: int
     sandboxes: tuple[Sandbox, ...]
+    operator: str = ""
+    """The installation that keeps it, as namespace/name; empty if it names none."""
     conditions: Mapping[str, Shown] = field(default_factory=dict)
 
     @property
@@ -174,6 +176,7 @@ def read(body: Mapping[str, Any]) -> LeaseView:
         claimed=time_of(status.get("claimTime")),
         restarts=status.get("restarts") or 0,
         disruptions=status.get("disruptions") or 0,
+        operator=str(status.get("operator") or ""),
         sandboxes=tuple(_sandbox(entry) for entry in status.get("sandboxes") or ()),
         conditions={entry["type"]: condition(entry) for entry in status.get("conditions") or ()},
     )

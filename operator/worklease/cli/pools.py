@@ -40,6 +40,8 @@ class PoolView:
     failures: int
     last_poll: datetime | None
     last_item: datetime | None
+    operator: str = ""
+    """Which installation serves it."""
     conditions: Mapping[str, Shown] = field(default_factory=dict)
 
     @property
@@ -77,6 +79,7 @@ def read_pool(body: Mapping[str, Any]) -> PoolView:
         failures=breaker.get("failures") or 0,
         last_poll=time_of(status.get("lastPollTime")),
         last_item=time_of(status.get("lastItemTime")),
+        operator=str(status.get("operator") or ""),
         conditions={entry["type"]: condition(entry) for entry in status.get("conditions") or ()},
     )
 

@@ -63,13 +63,13 @@ def read_processes(bodies: Sequence[Mapping[str, Any]], buckets: Sequence[Bucket
     return sorted(found, key=lambda each: (each.namespace, each.name))
 
 
-def keeper_of(uid: str, processes: Sequence[ProcessView], buckets: Sequence[BucketView]) -> str:
+def keeper_of(uid: str, processes: Sequence[ProcessView], buckets: Sequence[BucketView], installation: str = "") -> str:
     """Return a sentence about the process that keeps a lease; empty if that cannot be told.
 
-    With several installations, nobody can tell from outside which of them it is.
+    With several installations, the resource itself names the one that it is: ``installation``.
     """
-    number = bucket_of(uid)
-    held = [each for each in buckets if each.number == number and each.holder]
+    number, own = bucket_of(uid), installation.partition("/")[0]
+    held = [each for each in buckets if each.number == number and each.holder and own in {"", each.namespace}]
     names = {(each.namespace, each.holder): each.name for each in processes}
     if len(held) != 1 or (held[0].namespace, held[0].holder) not in names:
         return ""

@@ -1,23 +1,40 @@
 """What the command line reads from the Kubernetes API: WorkLeases, WorkPools, events, a pod.
 
-Owns these calls and the messages for their errors. It must not write.
+Owns these calls and the messages for their errors. It must not write, but for the name of an installation that a person
+has removed.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, assert_never
 
-from worklease.api.names import BUCKET_LABEL, LIVENESS_LABEL, RESOURCE_PATH
+from worklease.api.names import BUCKET_LABEL, LIVENESS_LABEL, PLURAL, POOL_PLURAL, RESOURCE_PATH
 from worklease.cli.leases import LeaseView, read
 from worklease.cli.pools import PoolView, read_pool
 from worklease.cli.processes import BucketView, ProcessView, read_buckets, read_processes
-from worklease.cluster.client import METADATA_LIST, Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.client import METADATA_LIST, Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.cluster.installation_lease import Overwritten, write_name
 from worklease.cluster.paging import list_pages
 from worklease.rules.words import one_line
 
 
 class Unreadable(Exception):
     """Something cannot be read; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedObject:
+    """A WorkLease or a WorkPool, and the installation of the operator that it names; empty if it names none."""
+
+    path: str
+    version: str
+    installation: str
+
+    def __str__(self) -> str:
+        """Return it as kubectl names it."""
+        kind, name = self.path.split("/")[-2:]
+        return f"{kind.removesuffix('s')}/{name}"
 
 
 class Reader:
@@ -80,6 +97,33 @@ class Reader:
                 raise Unreadable(f"pod {namespace}/{name} cannot be read: {message}")
             case reply:
                 assert_never(reply)
+
+    async def named(self, namespace: str, name: str) -> NamedObject:
+        """Return a WorkLease, or ``workpool/NAME``, with the installation that keeps it.
+
+        Raises:
+            Unreadable: It cannot be read, or does not exist.
+        """
+        kind, _, bare = name.rpartition("/")
+        plural = POOL_PLURAL if kind in {"workpool", "workpools", "wp"} else PLURAL
+        path = f"{_in(namespace)}/{plural}/{bare}"
+        body = await self._get(path, f"{plural.removesuffix('s')} {namespace}/{bare}")
+        named = str((body.get("status") or {}).get("operator") or "")
+        return NamedObject(path, str(body["metadata"]["resourceVersion"]), named)
+
+    async def release(self, found: NamedObject) -> None:
+        """Remove the name of the installation from an object that is still as it was read.
+
+        Raises:
+            Unreadable: It was not done.
+        """
+        match await write_name(self._api, found.path, found.version, None):
+            case Overwritten() | Gone():
+                raise Unreadable(f"{found} has changed meanwhile, so nothing was done: look again")
+            case NotDone(message):
+                raise Unreadable(f"{found} was not changed: {message}")
+            case _:
+                pass
 
     async def processes(self) -> tuple[list[ProcessView], list[BucketView]]:
         """Return the processes of all operators and their buckets; none, if this person may not read them."""

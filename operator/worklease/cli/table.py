@@ -76,6 +76,8 @@ def picture(
     lines: list[RenderableType] = [table]
     if rest:
         lines.append(Text(f"  … and {len(rest)} more: {_tally(rest)}", style="dim"))
+    if len({seen.operator for seen in leases} - {""}) > 1:
+        lines += [Text(), _installations(leases)]
     return Group(*lines, Text(), _summary(rows))
 
 
@@ -104,7 +106,7 @@ def _table(rows: Sequence[Row], now: datetime, *, namespaces: bool, wide: bool) 
     table.add_column("SANDBOX", no_wrap=True)
     table.add_column("SINCE", justify="right", no_wrap=True)
     if wide:
-        for name in ("ENVIRONMENT", "WORK", "POD", "TTL"):
+        for name in ("ENVIRONMENT", "WORK", "POD", "TTL", "KEPT BY"):
             table.add_column(name, no_wrap=True)
     table.add_column("WHY", min_width=24, overflow="fold")
     for seen, judgement in rows:
@@ -123,7 +125,8 @@ def _table(rows: Sequence[Row], now: datetime, *, namespaces: bool, wide: bool) 
         if wide:
             pod = seen.sandboxes[0].name if seen.sandboxes else "-"
             ttl = "-" if seen.ttl is None else f"{seen.ttl}s"
-            cells += [Text(each, style=quiet) for each in (seen.environment_id, seen.work_id, pod, ttl)]
+            keeper = seen.operator.partition("/")[0] or "-"
+            cells += [Text(each, style=quiet) for each in (seen.environment_id, seen.work_id, pod, ttl, keeper)]
         table.add_row(*cells, why(judgement))
     return table
 
@@ -185,6 +188,14 @@ def _summary(rows: Sequence[Row]) -> Text:
     return line
 
 
+def _installations(leases: Sequence[LeaseView]) -> Text:
+    """Return which installations of the operator keep these leases, where there are several."""
+    counts = Counter(seen.operator for seen in leases if seen.operator)
+    kept = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    said = f"{len(counts)} installations of the operator keep these leases, and each leaves alone what another keeps"
+    return Text(f"{said}: {kept}.", style="yellow")
+
+
 def picture_of_processes(processes: Sequence[ProcessView], now: datetime) -> RenderableType:
     """Return the processes of the operator, and how many of the buckets of leases each holds."""
     if not processes:
@@ -196,7 +207,11 @@ def picture_of_processes(processes: Sequence[ProcessView], now: datetime) -> Ren
         seen = "-" if each.renewed is None else f"{duration((now - each.renewed).total_seconds())} ago"
         held = f"{len(each.buckets)}{', ending' if each.is_ending else ''}"
         table.add_row(each.namespace, each.name, each.holder.partition("/")[0], held, seen)
-    return Group(Text(), table)
+    lines: list[RenderableType] = [Text(), table]
+    if (count := len({each.namespace for each in processes})) > 1:
+        said = f"{count} installations of the operator run. If they watch the same namespaces, each leaves alone what"
+        lines += [Text(), Text(f"{said} another one keeps, as KEPT BY says.", style="yellow")]
+    return Group(*lines)
 
 
 def as_json(leases: Sequence[LeaseView], now: datetime) -> dict[str, Any]:
@@ -217,6 +232,7 @@ def _entry(seen: LeaseView, judgement: Judgement, now: datetime) -> dict[str, An
         "message": judgement.message,
         "held": seen.held.status,
         "state": seen.state or None,
+        "operator": seen.operator or None,
         "ttlSeconds": seen.ttl,
         "leaseExpiryTime": None if seen.expiry is None else seen.expiry.isoformat(),
         "secondsToExpiry": None if left is None else round(left, 1),

@@ -4,7 +4,8 @@ Owns their form: how one is made, renewed, read and deleted. Every write is guar
 know who is valid or what follows: ``rules.tenure`` and ``rules.takes`` do. ``kubectl get lease`` shows them.
 """
 
-from collections.abc import Mapping
+from asyncio import gather
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -12,7 +13,9 @@ from typing import Any, Final, assert_never
 
 from worklease.api.names import LIVENESS_LABEL, READY
 from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.cluster.installation_lease import InstallationLease
 from worklease.cluster.paging import list_pages
+from worklease.rules.installations import LeaseFound
 from worklease.rules.tenure import CALL_TIMEOUT, LEASE_DURATION, RENEWAL_TIMEOUT
 
 PATH: Final = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
@@ -30,10 +33,20 @@ class ShownLease:
 
 
 class LivenessLeases:
-    """This process's own Lease, and the view of the others'; ``name`` is the object's, ``holder`` the process's."""
+    """This process's own Lease, and the view of the others'; ``name`` is the object's, ``holder`` the process's.
 
-    def __init__(self, api: KubernetesApi, namespace: str, name: str, holder: str) -> None:
-        self._api = api
+    A renewal counts only together with one of the ``installation``'s Lease, where there is one.
+    """
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        namespace: str,
+        name: str,
+        holder: str,
+        installation: InstallationLease | None = None,
+    ) -> None:
+        self._api, self._installation = api, installation
         self._path = PATH.format(namespace)
         self._name = name
         self._holder = holder
@@ -48,6 +61,12 @@ class LivenessLeases:
         One that somebody deleted or changed is made, or read, by the next call: a renewal is one call, so that it ends
         in time.
         """
+        if self._installation is None:
+            return await self._renew(at, is_ready=is_ready)
+        own, installation = await gather(self._renew(at, is_ready=is_ready), self._installation.renew(at))
+        return own or installation
+
+    async def _renew(self, at: datetime, *, is_ready: bool) -> NotDone | None:
         if self._version is None:
             return await self._make(at, is_ready=is_ready)
         body = {
@@ -103,16 +122,27 @@ class LivenessLeases:
         if isinstance(found, ShownLease):
             self._version = found.version
 
-    async def end(self) -> NotDone | None:
-        """Delete the own Lease, as the last act of a process that ends in order; return why it was not done."""
-        return await self._delete(self._name, None)
+    async def end(self, *, dead: Collection[str] = ()) -> NotDone | None:
+        """Delete the own Lease, as the last act of a process that ends in order; return why it was not done.
+
+        If no Lease is left but those of the ``dead``, the installation has ended with this process. Of several that end
+        at once the last one sees that, because it looks after its own Lease is gone.
+        """
+        problem = await self._delete(self._name, None)
+        if self._installation is None or problem is not None:
+            return problem
+        before = await self._installation.look(self._installation.own)
+        others = await self.look(is_consistent=True)
+        if not isinstance(before, LeaseFound) or isinstance(others, NotDone) or others.keys() - {*dead, self._holder}:
+            return None
+        return await self._installation.end(before.version)
 
     # --- The others' -------------------------------------------------------------------------------------------
 
-    async def look(self) -> Mapping[str, ShownLease] | NotDone:
-        """Return all liveness Leases by their holders, as a list has them: it may lag behind."""
+    async def look(self, *, is_consistent: bool = False) -> Mapping[str, ShownLease] | NotDone:
+        """Return all liveness Leases by their holders, as a list has them; it may lag, if not consistent."""
         found: dict[str, ShownLease] = {}
-        query = {"labelSelector": LIVENESS_LABEL, "resourceVersion": "0"}
+        query = {"labelSelector": LIVENESS_LABEL} | ({} if is_consistent else {"resourceVersion": "0"})
         async for page in list_pages(self._api, self._path, query):
             if isinstance(page, Refused | NoAnswer):
                 return NotDone(f"the liveness Leases could not be listed: {page.message}")

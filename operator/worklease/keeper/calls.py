@@ -7,7 +7,7 @@ that ends when its outcome is noted in what is kept. None starts anything by its
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from worklease.clocks import ClockPair
 from worklease.cluster.checkpoint import Checkpoint
@@ -17,7 +17,9 @@ from worklease.cluster.pods import Pods
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
 from worklease.keeper.kept import Kept
-from worklease.rules.acts import Act, Leave, Standing
+from worklease.keeper.named_resources import Ownership
+from worklease.keeper.permission import Permission
+from worklease.rules.acts import Act, Leave
 from worklease.telemetry import Publisher
 from worklease.work_api.budget import Budget
 from worklease.work_api.client import WorkApi
@@ -36,20 +38,8 @@ STATUS_TIMEOUT: Final = 10.0
 resource that is over waits as long until its record is removed."""
 
 
-class Permission(Protocol):
-    """Says what this process may do, by the buckets that it holds: ``tenures.Tenures``."""
-
-    def holds(self, bucket: int) -> bool:
-        """Whether the process holds a bucket, as far as it knows."""
-
-    def standing(self, bucket: int) -> Standing:
-        """Return how the process stands to a bucket."""
-
-    def may(self, act: Act, bucket: int) -> Leave:
-        """Return whether an act may begin now, for a resource of that bucket."""
-
-    async def still_holds(self, bucket: int) -> bool:
-        """Read a bucket, and return whether the process still holds it."""
+NOT_VALID: Final = "this process could not show in time that it lives, so another one may keep the lease by now"
+"""Why an act is put off that cannot be undone."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,6 +58,7 @@ class Clients:
     shared_pod_list: SharedPodList
     checkpoint: Checkpoint
     tenures: Permission
+    installations: Ownership
     publisher: Publisher
 
 

@@ -28,6 +28,7 @@ from worklease.rules.acknowledging import AckVerdict
 from worklease.rules.buckets import BUCKETS, bucket_of
 from worklease.rules.clock_error import jumped
 from worklease.rules.conditions import invalid
+from worklease.rules.installations import Whose
 from worklease.rules.lease import Lease
 from worklease.rules.reasons import Kind
 from worklease.rules.situation import RECHECK, Asked
@@ -63,7 +64,7 @@ class Keeper:
         """Take over a resource as the API server has it now."""
         metadata = body["metadata"]
         kept = self._fleet.get(metadata["uid"])
-        if kept is None and not self._holds(metadata["uid"]):
+        if (kept is None and not self._holds(metadata["uid"])) or not self._is_ours(body, kept):
             self._fleet.note_other(read_other(body))
             return
         self._fleet.forget_other(metadata["uid"])
@@ -83,13 +84,33 @@ class Keeper:
         else:
             self._edit(kept, resource)
 
+    def _is_ours(self, body: Mapping[str, Any], kept: Kept | None) -> bool:
+        """Whether this installation keeps a resource; what it keeps no more is let go of in silence."""
+        uid = body["metadata"]["uid"]
+        is_recorded = self._clients.checkpoint.recall(uid) is not None
+        verdict = self._clients.installations.judge(body, is_kept=kept is not None, is_recorded=is_recorded)
+        if verdict is Whose.OURS:
+            return True
+        if kept is not None:
+            _log.warning("another installation keeps this resource now, so it is left alone %s", kept.about)
+            self._leave(kept)
+        if verdict is Whose.ANOTHERS and is_recorded:
+            self._clients.checkpoint.drop(uid)
+        return False
+
+    def see_named(self, body: Mapping[str, Any]) -> None:
+        """Take over a resource that has a name now, and begin its turns: a watch reported it long ago."""
+        self.see(body)
+        self.carry(body["metadata"]["uid"])
+
     def _keep(self, resource: WorkLease, version: str) -> None:
         recorded = self._clients.checkpoint.recall(resource.uid)
         kept = resume(resource, self._options, recorded, self._wall(), self._clock())
         kept.calls.has_finalizer = FINALIZER in resource.finalizers
         kept.calls.is_labelled = BUCKET_LABEL in resource.labels
+        taken = self._clients.installations.succession(resource.uid)
         if recorded is not None or kept.lease.sent is not None:
-            kept.tenancy.succession = self._successions.get(kept.tenancy.bucket)
+            kept.tenancy.succession = taken or self._successions.get(kept.tenancy.bucket)
         self._clients.status.saw(kept.reference, version)
         self._fleet.add(kept)
         is_resumed = kept.lease.sent is not None
@@ -155,6 +176,7 @@ class Keeper:
 
     def _forget(self, uid: str) -> None:
         self._clients.status.forget(uid)
+        self._clients.installations.forget(uid)
         self._fleet.forget_other(uid)
         kept = self._fleet.remove(uid)
         if kept is None:
@@ -185,6 +207,7 @@ class Keeper:
         for kept in self._kept_in(bucket):
             self._leave(kept)
         self._clients.checkpoint.leave(bucket)
+        self._clients.installations.leave(bucket)
         self._share()
 
     def _share(self) -> None:
@@ -224,7 +247,8 @@ class Keeper:
 
     def is_any_unfound(self, buckets: Collection[int]) -> bool:
         """Whether a resource is still noted as another process's though this one holds its bucket."""
-        return bool(self.others_in({bucket for bucket in buckets if self._clients.tenures.holds(bucket)}))
+        others = self.others_in({bucket for bucket in buckets if self._clients.tenures.holds(bucket)})
+        return any(not self._clients.installations.knows(each.reference.uid) for each in others)
 
     def _want_found(self, bucket: int) -> None:
         self._taken.add(bucket)

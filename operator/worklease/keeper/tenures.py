@@ -451,7 +451,7 @@ class Tenures:
             _log.warning("buckets not handed over in time: they are taken when this process counts as dead")
         if not self._held:
             self._has_ended = True
-            await self._leases.end()
+            await self._leases.end(dead=self._seen.keys() - self._living())
 
     async def _hand_over(self, bucket: int, successor: str) -> None:
         """Hand a bucket over: nothing new begins in it, then no beat either, then it is written with its successor.

@@ -35,6 +35,7 @@ from worklease.telemetry import (
     LeaseAdopted,
     LeaseEnded,
     LeaseTakenOver,
+    LeftAlone,
     LoopLagged,
     Orphaned,
     PodIgnored,
@@ -127,6 +128,8 @@ def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
             return KubernetesEvent(about, "PodIgnored", "Delete", message, is_warning=True, pod=pod)
         case Orphaned(about, message):
             return KubernetesEvent(about, "Orphaned", "Release", message, is_warning=True)
+        case LeftAlone(about, _, message):
+            return KubernetesEvent(about, "LeftAlone", "Leave", message, is_warning=True)
         case BeatEnded() | CallRefused() | KopfEnded() | LeaseAdopted() | LeaseEnded() | LoopLagged() | StatusWrite():
             return None
         case (

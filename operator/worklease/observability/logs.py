@@ -54,6 +54,8 @@ def listen(event: telemetry.TelemetryEvent) -> None:
             pass  # the first three are no transitions, and the condition already reports the end of a lease
         case telemetry.BucketMoved() | telemetry.LeaseTakenOver():
             pass  # the process itself logs each bucket, with its epoch
+        case telemetry.LeftAlone(about, installation, message):
+            _line(logging.WARNING, "left alone %s: %s", about, message, installation=installation)
         case telemetry.LoopLagged(seconds) if seconds >= LAGGING:
             _log.warning("the event loop stood still for %.1f s; every lease waited", seconds)
         case telemetry.LoopLagged():

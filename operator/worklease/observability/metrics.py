@@ -142,6 +142,8 @@ class Metrics:
                 self._refusals[call, str(code) if str(code) in CODES else OTHER].inc()
             case telemetry.KopfEnded():
                 self._kopf.inc()
+            case telemetry.LeftAlone():
+                pass  # who keeps it counts it
             case telemetry.BucketMoved() | telemetry.LeaseTakenOver():
                 self._buckets.count(event)
             case telemetry.ConditionChanged() | telemetry.LeaseAdopted() | telemetry.LeaseEnded():

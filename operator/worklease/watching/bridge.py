@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from worklease.keeper.keeper import Keeper
+from worklease.keeper.named_resources import NamedResources
 from worklease.pools.pools import Pools
 from worklease.rules.buckets import bucket_of
 from worklease.watching.census import Census
@@ -32,9 +33,14 @@ class Bridge:
     """
 
     def __init__(
-        self, keeper: Keeper, census: Census, loop: asyncio.AbstractEventLoop, pools: Pools | None = None
+        self,
+        keeper: Keeper,
+        census: Census,
+        loop: asyncio.AbstractEventLoop,
+        installations: NamedResources | None = None,
     ) -> None:
-        self.pools = pools
+        self._installations = installations
+        self.pools: Pools | None = None
         """Who hears of pools and their leases; None: nobody."""
         self.census = census
         self.loop = loop
@@ -74,6 +80,17 @@ class Bridge:
             if self.pools is not None:
                 self.pools.begin()
         return found
+
+    async def look_again(self) -> bool:
+        """Pass all resources on once more, as they are now, and return whether that was possible."""
+        async for page in self.census.again():
+            if page is None:
+                return False
+            for body in page:
+                self.post(self.see_found, body)
+            while self._queue:  # noqa: ASYNC110 (it empties within the loop's next passes)
+                await asyncio.sleep(0)
+        return True
 
     async def find_taken(self) -> None:
         """Find the resources of each bucket that is taken later, until cancelled: by their label, then without it."""
@@ -146,6 +163,8 @@ class Bridge:
 
     def see_pool(self, body: Mapping[str, Any]) -> None:
         """Pass a pool on."""
+        if self.pools is not None and self._installations is not None:
+            self._installations.see_pool(body)
         if self.pools is not None:
             self.pools.see(body)
 
@@ -153,6 +172,8 @@ class Bridge:
         """Pass on that a pool is gone."""
         if self.pools is not None:
             self.pools.unsee(body["metadata"]["uid"])
+        if self._installations is not None:
+            self._installations.forget(body["metadata"]["uid"])
 
     def see_pod(self, body: Mapping[str, Any]) -> None:
         """Pass a pod on."""

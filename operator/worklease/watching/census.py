@@ -166,6 +166,13 @@ class Census:
             self._first = resources
         await self._take_pods()
 
+    async def again(self) -> AsyncIterator[Page | None]:
+        """List the whole resources once more, page by page; None, as the last, if the list is incomplete."""
+        for scope in self._scopes:
+            async for page in self._pages(self._resources, scope, WHOLE):
+                if page is not None or not self._is_left_out(self._resources, scope):
+                    yield page
+
     async def in_buckets(self, buckets: Collection[int], *, by_label: bool) -> AsyncIterator[Page]:
         """List the whole resources of some buckets; not by their label: all resources, since some have none yet."""
         numbers = ",".join(map(str, sorted(buckets)))

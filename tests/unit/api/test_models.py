@@ -229,6 +229,10 @@ def test_a_new_state_is_shown() -> None:
     assert WorkLeaseStatus(state="hibernating").as_merge_patch()["state"] == "hibernating"
 
 
+def test_a_status_leaves_the_name_of_the_installation_as_it_is() -> None:
+    assert "operator" not in WorkLeaseStatus(operator="a/worklease-installation").as_merge_patch()
+
+
 def test_a_patch_takes_away_what_the_status_does_not_say() -> None:
     patch = WorkLeaseStatus(last_heartbeat="", lease_extended=False, restarts=0).as_merge_patch()
     assert {field for field, value in patch.items() if value is not None} == {

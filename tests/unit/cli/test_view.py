@@ -77,6 +77,38 @@ def test_a_story_says_who_keeps_the_lease_and_when_that_was_not_handed_over_in_o
     assert keeper_of("uid-1", [], read_buckets([bucket(number, "pod-a/1-1-a")])) == ""
 
 
+def test_who_keeps_a_lease_is_shown_where_several_installations_do() -> None:
+    one, two = "a/worklease-installation", "b/worklease-installation"
+    leases = [read(lease("one", operator=one)), read(lease("two", operator=two)), read(lease("three", operator=two))]
+    assert f"2 installations of the operator keep these leases, and each leaves alone what another keeps: {one} 1" in (
+        shown(picture(leases, NOW, wide=True), 200)
+    )
+    assert "installations" not in shown(picture(leases[1:], NOW))
+    assert [each["operator"] for each in as_json(leases[:1], NOW)["leases"]] == [one]
+    (row,) = (
+        line.split() for line in shown(picture(leases[:1], NOW, wide=True), 200).splitlines() if "work_one" in line
+    )
+    assert "a" in row
+
+
+def test_a_second_installation_is_shown_though_it_keeps_nothing() -> None:
+    other = liveness("worklease-2", "pod-b/1-1-b")
+    other["metadata"]["namespace"] = "laptop"
+    processes = read_processes([liveness("worklease-1", "pod-a/1-1-a"), other], [])
+    assert "2 installations of the operator run." in shown(picture_of_processes(processes, NOW))
+    assert "installations" not in shown(picture_of_processes(processes[:1], NOW))
+
+
+def test_of_several_installations_the_resource_names_the_one_that_keeps_it() -> None:
+    number = bucket_of("uid-1")
+    other = bucket(number, "pod-b/1-1-b")
+    other["metadata"]["namespace"] = "laptop"
+    processes = read_processes([liveness("worklease-1", "pod-a/1-1-a")], [])
+    buckets = read_buckets([bucket(number, "pod-a/1-1-a"), other])
+    assert keeper_of("uid-1", processes, buckets) == ""
+    assert "worklease-system/worklease-1 keeps it" in keeper_of("uid-1", processes, buckets, "worklease-system/x")
+
+
 # --- Which leases need attention -----------------------------------------------------------------------------------
 
 
@@ -218,6 +250,7 @@ def test_json_has_what_the_table_shows(fifty: list[dict[str, Any]]) -> None:
         "message": "",
         "held": "True",
         "state": "active",
+        "operator": None,
         "ttlSeconds": 60,
         "leaseExpiryTime": "2026-11-24T12:00:40+00:00",
         "secondsToExpiry": 40.0,
@@ -426,6 +459,32 @@ async def test_a_selector_is_the_servers_matter_and_pages_are_put_together(api: 
     assert [entry["name"] for entry in json.loads(result.output)["leases"]] == ["one", "two"]
     assert all(seen.query["labelSelector"] == ["team=a"] for seen in api.seen)
     assert api.seen[1].query["continue"] == ["token"]
+
+
+def kept(kind: str, named: str) -> Answer:
+    return Answer(body={"kind": kind, "metadata": {"resourceVersion": "7"}, "status": {"operator": named}})
+
+
+@pytest.mark.parametrize(("name", "path"), [("one", "workleases/one"), ("workpool/one", "workpools/one")])
+async def test_what_is_adopted_names_no_installation_any_more(
+    api: ScriptedServer, run: Run, name: str, path: str
+) -> None:
+    api.script = always(kept("WorkLease", "a/worklease-installation"))
+    result = await run("adopt", name, "--yes")
+    assert result.exit_code == 0, result.output
+    read_it, written_to = api.seen
+    assert read_it.path.endswith(f"/namespaces/team/{path}")
+    assert written_to.path.endswith(f"/{path}/status")
+    assert written_to.json == {"metadata": {"resourceVersion": "7"}, "status": {"operator": None}}
+    assert "the next installation that watches it keeps it" in result.output
+
+
+async def test_nothing_is_adopted_that_nobody_keeps_or_that_has_changed(api: ScriptedServer, run: Run) -> None:
+    api.script = always(kept("WorkLease", ""))
+    assert "no installation keeps it" in (await run("adopt", "one", "--yes")).output
+    api.script = in_turn(kept("WorkLease", "a/x"), Answer(status=409, body={"message": "modified"}))
+    result = await run("adopt", "one", "--yes")
+    assert (result.exit_code, "has changed meanwhile" in result.output) == (1, True)
 
 
 async def test_explain_reads_the_object_its_events_and_its_pod(api: ScriptedServer, run: Run) -> None:

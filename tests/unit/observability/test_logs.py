@@ -36,6 +36,7 @@ TRANSITIONS = [
         {"level": "warning", "force": False},
     ),
     (telemetry.Orphaned(ABOUT, "pod-1 is still there"), {"level": "warning"}),
+    (telemetry.LeftAlone(ABOUT, "b/x", "it is kept there"), {"level": "warning", "installation": "b/x"}),
 ]
 
 
