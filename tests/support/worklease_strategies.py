@@ -353,7 +353,7 @@ def statuses() -> st.SearchStrategy[WorkLeaseStatus]:
             "attempt": maybe(st.integers(0, 2**31 - 1)),
             "restarts": maybe(st.integers(0, 2**31 - 1)),
             "disruptions": maybe(st.integers(0, 2**31 - 1)),
-            "operator": maybe(_text(128)),
+            "operator": maybe(st.just("worklease-system/worklease-installation")),
             "conditions": conditions(),
             "observed_generation": maybe(st.integers(0, LARGEST_INTEGER)),
         }

@@ -394,6 +394,21 @@ class WorkLease:
         status, status_problem = _read_status(body.get("status"))
         return cls(**dict(metadata), spec=spec, status=status, status_problem=status_problem)
 
+    @classmethod
+    def vanished(cls, uid: str, namespace: str, environment_id: str, work_id: str, at: datetime) -> Self:
+        """Return what is left of a resource that exists no more: nobody knows its name or what else it asked for."""
+        return cls(
+            name=f"vanished-{uid}",
+            namespace=namespace,
+            uid=uid,
+            generation=0,
+            creation_timestamp=at,
+            deletion_timestamp=None,
+            finalizers=(),
+            spec=WorkLeaseSpec.from_wire({"environmentID": environment_id, "workID": work_id}),
+            status=WorkLeaseStatus(),
+        )
+
 
 def _read_status(raw: object) -> tuple[WorkLeaseStatus, str | None]:
     """Return the status, and why it could not be read: such a status counts as empty."""

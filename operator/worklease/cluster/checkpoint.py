@@ -147,6 +147,10 @@ class Checkpoint:
         """Return a resource's record; None if there is none."""
         return self._shard(uid).records.get(uid)
 
+    def recorded(self) -> set[str]:
+        """Return the uids of all records."""
+        return {uid for shard in self._shards for uid in shard.records}
+
     def put(self, reference: Reference, record: str, within: float) -> None:
         """Keep a record, and write it ``within`` so many seconds; later after a recent write, or if a write fails.
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from worklease.api.models import InvalidResource, WorkLease
-from worklease.api.names import BUCKET_LABEL, FINALIZER, Reference, pod_address
+from worklease.api.names import BUCKET_LABEL, FINALIZER, NOWHERE, Reference, pod_address
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.status_writer import Urgency
@@ -54,6 +54,8 @@ class Keeper:
         self._pod_index = PodIndex()
         self._successions: dict[int, Succession] = {}
         self._taken: set[int] = set()
+        self._unowned: dict[str, str] = {}
+        """Of each pod whose resource vanished while no process here kept it: the uid of that resource."""
         self.has_taken = asyncio.Event()
         """Is set while there are buckets whose resources are to be found."""
         self._turns = Turns(clients, self._fleet, self._pod_index, options, clock=clock, wall=wall, forget=self._forget)
@@ -87,7 +89,7 @@ class Keeper:
     def _is_ours(self, body: Mapping[str, Any], kept: Kept | None) -> bool:
         """Whether this installation keeps a resource; what it keeps no more is let go of in silence."""
         uid = body["metadata"]["uid"]
-        is_recorded = self._clients.checkpoint.recall(uid) is not None
+        is_recorded = self._is_recorded(uid)
         verdict = self._clients.installations.judge(body, is_kept=kept is not None, is_recorded=is_recorded)
         if verdict is Whose.OURS:
             return True
@@ -164,15 +166,56 @@ class Keeper:
         """
         kept = self._fleet.get(uid)
         if kept is not None and kept.newest_lease().held and kept.pods.is_any_at_work:
-            _log.warning(
-                "resource vanished while its lease was held: its pods end before the lease does %s", kept.about
-            )
-            kept.is_vanished = kept.calls.has_finalizer = True
-            kept.observed.append(partial(replace, suspended=True))
-            kept.turn.add()
-            self.carry(uid)
+            self._keep_vanished(kept)
+            return
+        if kept is None and self._look_for_pods_of_vanished(uid):
+            self._clients.installations.forget(uid)
+            self._fleet.forget_other(uid)
             return
         self._forget(uid)
+
+    def _is_recorded(self, uid: str) -> bool:
+        return self._clients.checkpoint.recall(uid) is not None
+
+    def _look_for_pods_of_vanished(self, uid: str) -> bool:
+        """Look for the pods of a resource that vanished unseen, and return whether it had any.
+
+        Its record names them, and their labels the item.
+        """
+        found = record.read(self._clients.checkpoint.recall(uid))
+        if found is None or found.sent is None or not found.bound:
+            return False
+        for pod, _ in found.bound:
+            self._unowned[pod] = uid
+            self._fence_vanished(pod)
+        return True
+
+    def _fence_vanished(self, pod: str) -> None:
+        """Keep a lease of which only the record and a pod are left, until the pod has ended at the fence."""
+        item = self._pod_index.item_of(pod)
+        uid = self._unowned.get(pod)
+        if uid is None or item == NOWHERE:
+            return
+        del self._unowned[pod]
+        is_held_again = any(each.lease.held for each in self._fleet.of_item(item))
+        if self._fleet.get(uid) is not None or is_held_again or not self._holds(uid):
+            return
+        resource = WorkLease.vanished(uid, *item, self._wall().utc)
+        kept = resume(resource, self._options, self._clients.checkpoint.recall(uid), self._wall(), self._clock())
+        is_anothers = any(
+            each.uid == pod and self._fleet.is_anothers(kept, each) for each in self._pod_index.pods_of(item)
+        )
+        if kept.lease.held and not is_anothers:
+            self._fleet.add(kept)
+            self._keep_vanished(kept)
+
+    def _keep_vanished(self, kept: Kept) -> None:
+        """Go on with a lease without its resource: no beat follows, and its pods are told to end before it can."""
+        _log.warning("resource vanished while its lease was held: its pods end before the lease does %s", kept.about)
+        kept.is_vanished = kept.calls.has_finalizer = True
+        kept.observed.append(partial(replace, suspended=True, reprieve=None))
+        kept.turn.add()
+        self.carry(kept.resource.uid)
 
     def _forget(self, uid: str) -> None:
         self._clients.status.forget(uid)
@@ -187,8 +230,14 @@ class Keeper:
         _log.info("resource gone %s", kept.about)
 
     def count(self, there: Collection[str]) -> None:
-        """Forget what an earlier process recorded of resources that a list of all resources does not have."""
-        self._clients.checkpoint.drop_unknown({*there, *(kept.resource.uid for kept in self._fleet)})
+        """Follow what an earlier process recorded of resources that a list of all resources does not have.
+
+        What may still be at work for them is fenced; their records are dropped when they are old.
+        """
+        known = {*there, *(kept.resource.uid for kept in self._fleet)}
+        for uid in self._clients.checkpoint.recorded() - known:
+            self._look_for_pods_of_vanished(uid)
+        self._clients.checkpoint.drop_unknown(known)
 
     # --- Buckets that come and go --------------------------------------------------------------------------------
 
@@ -245,6 +294,11 @@ class Keeper:
         """Return the resources of these buckets that are noted as another process's."""
         return self._fleet.others_in(buckets)
 
+    def is_any_unlisted(self, buckets: Collection[int]) -> bool:
+        """Whether these buckets have the record of a resource that no list had: it vanished, perhaps."""
+        recorded = self._clients.checkpoint.recorded()
+        return any(bucket_of(uid) in buckets and self._fleet.get(uid) is None for uid in recorded)
+
     def is_any_unfound(self, buckets: Collection[int]) -> bool:
         """Whether a resource is still noted as another process's though this one holds its bucket."""
         others = self.others_in({bucket for bucket in buckets if self._clients.tenures.holds(bucket)})
@@ -275,6 +329,8 @@ class Keeper:
             if kept.item == item or pod.uid in kept.pods.bound:
                 self._turns.bind(kept, pod, self._clock())
                 kept.turn.add()
+        if pod.uid in self._unowned:
+            self._fence_vanished(pod.uid)
 
     def unsee_pod(self, body: Mapping[str, Any]) -> None:
         """Look for a pod that a watch reports as deleted: it may only have lost a label.

@@ -50,6 +50,7 @@ from worklease.rules.lifecycle import (
 from worklease.rules.ownership import is_stray, why_ignored
 from worklease.rules.pods import Pod
 from worklease.rules.situation import Situation, conclude
+from worklease.rules.succession import may_fall_silent
 from worklease.telemetry import PodIgnored, SandboxEnded
 
 LONGEST_WAIT: Final = 3600.0
@@ -178,6 +179,11 @@ class Turns:
     def _look(self, kept: Kept, now: float) -> None:
         """Do what follows from the situation, and note when it changes by itself."""
         kept.follow_edit(self._options, now)
+        if kept.lease.held and kept.lease.suspended and not (kept.is_vanished or self._may_fall_silent(kept)):
+            kept.lease = replace(kept.lease, suspended=False)
+            self._beat_first(kept)
+        elif kept.is_suspended and not kept.lease.suspended and self._may_fall_silent(kept):
+            kept.lease = replace(kept.lease, suspended=True)
         kept.lease = lapse(kept.lease, now)
         if kept.lease.held and kept.claim_time is None:
             kept.note_claim(self._wall())
@@ -200,6 +206,14 @@ class Turns:
         kept.schedule.look_at = LONGEST_WAIT + now if plan.look_at is None else plan.look_at
         if is_any_put_off and (at := fence(kept.lease)) is not None and at > now:
             kept.schedule.look_at = min(kept.schedule.look_at, at)
+
+    def _may_fall_silent(self, kept: Kept) -> bool:
+        return may_fall_silent(kept.tenancy.succession, kept.lease, self._clock())
+
+    def _beat_first(self, kept: Kept) -> None:
+        """Have a beat accepted before beats stop by choice; one that failed is repeated at its own pace."""
+        if kept.lease.failures == 0:
+            kept.lease = beat_at_once(kept.lease, self._clock())
 
     def _find_rival(self, kept: Kept) -> None:
         """Look which resource of the item is first; the others look again if this one can claim, or cannot any more."""
@@ -349,13 +363,17 @@ class Turns:
                 self._pods.await_another(kept, attempt)
             case AwaitNode(uid, node):
                 self._start(kept, f"node {uid}", self._pods.await_node(kept, uid, node))
-            case Release(message):
+            case Release(message) if self._may_fall_silent(kept):
                 kept.lease = release(kept.lease, message)
                 kept.turn.add()
+            case Release():
+                self._beat_first(kept)
             case ListPods():
                 self._start(kept, "list pods", self._pods.list_pods(kept, partial(self._fleet.is_anothers, kept)))
             case DeleteResource():
                 self._start(kept, "delete", self._resources.delete(kept))
+            case RemoveFinalizer() if kept.lease.held and not (kept.is_vanished or self._may_fall_silent(kept)):
+                self._beat_first(kept)
             case RemoveFinalizer(left):
                 self._finish(kept, left)
             case _:

@@ -37,7 +37,14 @@ from worklease.rules.outcomes import (
     Unauthorized,
 )
 from worklease.rules.situation import Asked
-from worklease.rules.succession import Blind, Succession, needs_list, observe_as_invalid, observe_as_taker
+from worklease.rules.succession import (
+    Blind,
+    Succession,
+    may_fall_silent,
+    needs_list,
+    observe_as_invalid,
+    observe_as_taker,
+)
 from worklease.telemetry import BeatEnded, LeaseAdopted, LeaseTakenOver, StopEnded
 from worklease.work_api.budget import FIRST_PROBE, BudgetRequest, CallClass, Rank
 from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, StopOutcome, WorkItem
@@ -102,7 +109,9 @@ class WorkCalls(KeptCalls):
     def _wanted_beat(self, kept: Kept) -> Beat | None:
         """Return the beat to send after all that was waited for; None if it is not wanted any more."""
         now, lease = self._clock(), kept.newest_lease()
-        if kept.rival is not None or kept.calls.is_done or kept.is_suspended:
+        if kept.rival is not None or kept.calls.is_done:
+            return None
+        if kept.is_suspended and may_fall_silent(kept.tenancy.succession, lease, now):
             return None
         # Of several resources that went on trying, one may have claimed while this one waited.
         is_given_up = kept.is_deleting and not kept.has_acknowledged

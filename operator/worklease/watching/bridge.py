@@ -108,6 +108,8 @@ class Bridge:
                 buckets |= self._keeper.pop_taken()
                 await asyncio.sleep(0.0 if by_label else RETRY)
                 by_label = False
+            if self._keeper.is_any_unlisted(buckets):
+                await self.census.take()  # what vanished in between has pods perhaps, whose fence does not wait
             self.census.want()  # what the process before knew, and what vanished since, no watch reports
 
     def _receive(self) -> None:

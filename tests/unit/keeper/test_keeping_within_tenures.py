@@ -114,6 +114,22 @@ async def test_a_bucket_that_is_taken_is_listed_by_its_label_and_its_leases_beat
         await asyncio.wait({finding})
 
 
+@pytest.mark.parametrize("asked", ["suspended", "released"])
+async def test_in_a_tenure_that_was_just_taken_beats_stop_by_choice_only_after_one_that_was_accepted(
+    asked: str,
+) -> None:
+    async with holding() as (there, _):
+        now = asyncio.get_running_loop().time()
+        there.keeper.take(BUCKET, {}, Succession(taken=now, begun=now))
+        body = resource(since=10.0, heartbeat={"mode": "Suspended"})
+        if asked == "released":
+            body = resource(since=10.0, is_deleting=True, deletionPolicy="Release")
+        there.see(body)
+        await there.work_api.until_seen(1)
+        await settled()
+        assert len(there.work_api.seen) == 1, "the process before, if it lives, is refused from now on"
+
+
 async def test_a_bucket_that_is_lost_is_beaten_no_more_and_an_answer_under_way_changes_nothing() -> None:
     async with holding() as (there, buckets):
         answers = asyncio.Event()

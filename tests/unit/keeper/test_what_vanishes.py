@@ -1,13 +1,18 @@
 """What vanishes: a resource whose lease is held, and the answer to the creation of its pod."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from support.keeping import RENEWED, SECRET, TEMPLATE, Keeping, keeping, resource
 from support.scripted_server import Answer, Fault, Seen, until
+from worklease.rules.buckets import bucket_of
+from worklease.rules.succession import Succession
 from worklease.telemetry import PodIgnored
 
 LABELS = {"worklease.dev/environment-id": "env_1", "worklease.dev/work-id": "work_1"}
@@ -42,13 +47,15 @@ async def setting(pods: Callable[[Seen], Answer] | None = None) -> AsyncIterator
         yield there
 
 
+def gone(seen: Seen) -> Answer:
+    """Answer that a pod is gone, once it was deleted."""
+    is_look = seen.method == "GET" and seen.path.endswith("/labelled")
+    message = {"kind": "Status", "message": 'pods "labelled" not found'}
+    return Answer(status=404, body=message) if is_look else Answer(body={"items": []})
+
+
 async def test_a_resource_that_vanishes_while_its_lease_is_held_is_fenced_from_memory() -> None:
-    gone = Answer(status=404, body={"kind": "Status", "message": 'pods "labelled" not found'})
-
-    def pods(seen: Seen) -> Answer:
-        return gone if seen.method == "GET" and seen.path.endswith("/labelled") else Answer(body={"items": []})
-
-    async with setting(pods) as there:
+    async with setting(gone) as there:
         there.keeper.see(body(since=3))
         there.keeper.see_pod(pod("labelled"))
         await there.work_api.until_seen(1)
@@ -60,6 +67,49 @@ async def test_a_resource_that_vanishes_while_its_lease_is_held_is_fenced_from_m
         assert len(there.work_api.seen) == 1, "nothing more is asked of the server"
         there.keeper.unsee_pod(pod("labelled"))
         await until(lambda: list(there.keeper._fleet) == [], "the end of what is known of it")
+
+
+async def recorded(*, seconds_ago: float = 0.0) -> str:
+    """Return the record of a lease that was renewed so many seconds ago, with a pod."""
+    async with setting() as there:
+        there.keeper.see_pod(pod("labelled"))
+        there.keeper.see(body(since=3))
+        await there.work_api.until_seen(1)
+        await until(lambda: "labelled" in (there.clients.checkpoint.recall("uid-lease-1") or ""), "its record")
+        record = json.loads(there.clients.checkpoint.recall("uid-lease-1") or "")
+        return json.dumps(record | {"sent": record["sent"] - seconds_ago})
+
+
+@pytest.mark.parametrize("told_by", ["list", "watch", "list before its pod"])
+async def test_what_vanished_before_its_bucket_was_taken_is_fenced_by_who_takes_it(told_by: str) -> None:
+    record, beaten = await recorded(seconds_ago=TTL - 3), time.monotonic() - TTL + 3
+    async with setting(gone) as there:
+        there.keeper.take(bucket_of("uid-lease-1"), {"uid-lease-1": record}, Succession(begun=beaten))
+        if told_by == "list before its pod":
+            there.keeper.count(set())
+        there.keeper.see_pod(pod("labelled"))
+        if told_by == "list":
+            there.keeper.count(set())
+        elif told_by == "watch":
+            there.keeper.unsee("uid-lease-1")
+        await until(lambda: there.asked("DELETE", "/pods/labelled"), "the end of its pod")
+        assert time.monotonic() < beaten + TTL - 1, "before the lease can end"
+        assert there.work_api.seen == [], "nothing is asked of the server"
+        there.keeper.unsee_pod(pod("labelled"))
+        await until(lambda: list(there.keeper._fleet) == [], "the end of what is known of it")
+        assert there.clients.checkpoint.recall("uid-lease-1") is None
+
+
+async def test_the_pod_of_what_vanished_is_left_to_another_resource_that_has_bound_it() -> None:
+    record = await recorded()
+    async with setting() as there:
+        there.keeper.see_pod(pod("labelled"))
+        there.keeper.see(resource("lease-2", ttl=TTL, since=3))
+        there.keeper.carry("uid-lease-2")
+        await there.work_api.until_seen(1)
+        there.keeper.take(bucket_of("uid-lease-1"), {"uid-lease-1": record}, Succession())
+        there.keeper.count({"uid-lease-2"})
+        assert [each.resource.uid for each in there.keeper._fleet] == ["uid-lease-2"]
 
 
 async def test_a_resource_that_vanishes_without_a_pod_is_forgotten_at_once() -> None:
