@@ -124,6 +124,30 @@ def test_a_worker_behind_the_proxy_gives_up(leases: Leases, simulator: Simulator
     assert current(leases)["exitCode"] == 0
 
 
+def is_stopped_for_its_session(leases: Leases, simulator: Simulator, event: str) -> str:
+    """Check that a sandbox that runs is drained and its item stopped; return the condition's message."""
+    message = leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    assert stops(simulator) == ["stopping", "stopped"]
+    assert leases.pods() == {}
+    await_reasons(leases, *STARTED, event, "Draining", "TearingDown", "TornDown", "Stopped")
+    assert check_history(simulator.history()) == []
+    return message
+
+
+def test_the_session_has_been_idle_for_long_enough(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    simulator.add_event(ITEM, type="session.status_idle", stop_reason={"type": "end_turn"})
+    leases.create(ITEM, sandbox={"template": leases.template(), "idleSeconds": 1})
+    assert "Session work_a has been idle for" in is_stopped_for_its_session(leases, simulator, "SessionIdle")
+
+
+def test_the_session_is_over(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    simulator.archive_session(ITEM)
+    leases.create(ITEM, sandbox={"template": leases.template(), "waitingSeconds": 3600})
+    assert "Session work_a is archived" in is_stopped_for_its_session(leases, simulator, "SessionEnded")
+
+
 def test_the_sandbox_runs_out_of_memory(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:
     oom = leases.template(exit_code="137", exit_after="3s", exit_reason="OOMKilled")
     pod = hold(leases, simulator, template=oom)

@@ -144,6 +144,8 @@ def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
         "onDisruption": st.sampled_from(["Restart", "Stop", "Release"]),
         "maxDisruptions": st.integers(1, 1000),
         "keepFailedPod": st.booleans(),
+        "idleSeconds": st.integers(1, A_YEAR),
+        "waitingSeconds": st.integers(1, A_YEAR),
         "worker": optional({}, {"proxy": st.booleans()}),
     }
     return optional({}, fields).map(_with_what_a_proxy_needs)

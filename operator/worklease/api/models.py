@@ -52,7 +52,8 @@ A_DAY: Final = 86_400
 """Seconds. No lease and no deadline of a sandbox is longer: what takes a day to start or to end has failed."""
 
 A_YEAR: Final = 31_536_000
-"""Seconds. A resource that should be kept for longer has no ``ttlSecondsAfterFinished``."""
+"""Seconds. A resource that should be kept for longer has no ``ttlSecondsAfterFinished``; nor a session that may be idle
+for longer a limit."""
 
 
 class InvalidResource(ValueError):
@@ -162,6 +163,8 @@ class SandboxSpec(SpecPart):
     on_disruption: OnFailure | None = None
     max_disruptions: Annotated[int, Field(strict=True, ge=1, le=1000), INTEGRAL] = 10
     keep_failed_pod: StrictBool = False
+    idle_seconds: Annotated[int, Field(strict=True, ge=1, le=A_YEAR), INTEGRAL] | None = None
+    waiting_seconds: Annotated[int, Field(strict=True, ge=1, le=A_YEAR), INTEGRAL] | None = None
 
     @property
     def has_proxy(self) -> bool:
@@ -189,6 +192,8 @@ class SandboxSpec(SpecPart):
             asked_on_disruption=self.on_disruption,
             max_disruptions=self.max_disruptions,
             keeps_failed=self.keep_failed_pod,
+            idle=None if self.idle_seconds is None else float(self.idle_seconds),
+            waiting=None if self.waiting_seconds is None else float(self.waiting_seconds),
         )
 
     def template_labels(self) -> Mapping[str, str]:

@@ -173,6 +173,9 @@ _NO_ROOM: Final = (
 )
 _CREATING: Final = "The operator creates the pod, and retries if that is refused."
 _DELETING: Final = "The operator repeats the deletion every few seconds until the pod is gone: check its node."
+_SESSION: Final = (
+    "The work item is being stopped: the sandbox has {drain} to finish. The session's next message is a new delivery."
+)
 _ENDED: Final = "When the sandbox has ended, onFailure: {on_failure} decides about its item."
 
 SANDBOX_NEXT: Final[Mapping[str, str]] = {
@@ -204,6 +207,8 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
     Reason.FAILED: _FAILED,
     Reason.OOM_KILLED: _FAILED,
     Reason.WORKER_GAVE_UP: _FAILED,
+    Reason.SESSION_IDLE: _SESSION,
+    Reason.SESSION_ENDED: _SESSION,
     Reason.EVICTED: _EVICTED,
     Reason.PREEMPTED: _TAKEN,
     Reason.DELETED: _FAILED,

@@ -29,6 +29,7 @@ from worklease.rules.lease import Lease
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.reasons import Kind, Verdict
+from worklease.rules.sessions import SessionWatch
 from worklease.rules.situation import Asked, Policy, Situation, alive
 from worklease.rules.succession import Succession
 from worklease.telemetry import About
@@ -78,6 +79,8 @@ class CallState:
     dry_run: DryRun | None = None
     ack: Acknowledgement | None = None
     """What is known of the item's acknowledgement; None: the lease was held before, or somebody else sees to that."""
+    session: SessionWatch | None = None
+    """What is known of the session of the sandbox that runs; None: it was not looked at."""
     refusals: Mapping[SecretStr, Refusal] = field(default_factory=dict)
     """The keys that were refused since one was accepted."""
     last_try: float | None = None
@@ -351,6 +354,7 @@ class Kept:
             discard_at=discard_at,
             has_finalizer=calls.has_finalizer,
             ack=None if calls.ack is None or self.lease.sent is not None else view(calls.ack),
+            session=None if calls.session is None else calls.session.ending,
             predecessor=self.predecessor,
         )
 

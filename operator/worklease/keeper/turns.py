@@ -24,6 +24,7 @@ from worklease.keeper.pod_calls import PodCalls
 from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.publisher import StatusPublisher
 from worklease.keeper.resource_calls import ResourceCalls
+from worklease.keeper.session_calls import SessionCalls
 from worklease.keeper.turn_queue import TurnQueue
 from worklease.keeper.work_calls import WorkCalls
 from worklease.rules.acts import Act, Leave, Standing
@@ -49,6 +50,7 @@ from worklease.rules.lifecycle import (
 )
 from worklease.rules.ownership import is_stray, why_ignored
 from worklease.rules.pods import Pod
+from worklease.rules.sessions import next_look
 from worklease.rules.situation import Situation, conclude
 from worklease.rules.succession import may_fall_silent
 from worklease.telemetry import PodIgnored, SandboxEnded
@@ -92,6 +94,7 @@ class Turns:
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
         self._acks = AckCalls(clients, clock, wall, secret, self._work.find_in_list)
         self._pods = PodCalls(clients, clock, wall, secret, options)
+        self._sessions = SessionCalls(clients, clock, wall, secret)
         self._resources = ResourceCalls(clients)
         self._status = StatusPublisher(clients.status, clients.checkpoint, clients.publisher, wall)
         self._queue = TurnQueue()
@@ -202,8 +205,9 @@ class Turns:
                 self._perform(kept, step)
             else:
                 is_any_put_off = kept.tenancy.is_put_off = True
-        kept.schedule.holds_until = plan.holds_until
-        kept.schedule.look_at = LONGEST_WAIT + now if plan.look_at is None else plan.look_at
+        session_at = self._look_at_session(kept, now)
+        kept.schedule.holds_until = min(plan.holds_until, session_at)
+        kept.schedule.look_at = min(LONGEST_WAIT + now if plan.look_at is None else plan.look_at, session_at)
         if is_any_put_off and (at := fence(kept.lease)) is not None and at > now:
             kept.schedule.look_at = min(kept.schedule.look_at, at)
 
@@ -214,6 +218,14 @@ class Turns:
         """Have a beat accepted before beats stop by choice; one that failed is repeated at its own pace."""
         if kept.lease.failures == 0:
             kept.lease = beat_at_once(kept.lease, self._clock())
+
+    def _look_at_session(self, kept: Kept, now: float) -> float:
+        """Look at the session if that is due, and return when it will be; infinite: an answer comes first."""
+        at = next_look(kept.situation, kept.calls.session, now)
+        if now < at:
+            return at
+        self._start(kept, "session", self._sessions.look(kept))
+        return math.inf
 
     def _find_rival(self, kept: Kept) -> None:
         """Look which resource of the item is first; the others look again if this one can claim, or cannot any more."""

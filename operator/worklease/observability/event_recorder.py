@@ -108,11 +108,8 @@ def kubernetes_event(event: TelemetryEvent) -> KubernetesEvent | None:
             return KubernetesEvent(
                 about, "SandboxCreated", "Create", f"Pod {pod} was created from the template{which}.", pod=pod
             )
-        case SandboxEnded(about, pod, cause, message):
-            is_failure = cause != Cause.SUCCEEDED
-            reason = "SandboxFailed" if is_failure else "SandboxSucceeded"
-            note = message if cause.casefold() in message.casefold() else f"{message} ({cause})"
-            return KubernetesEvent(about, reason, "Conclude", note, is_warning=is_failure, pod=pod)
+        case SandboxEnded():
+            return _of_end(event)
         case DeletionAsked(about, pod, cause, grace, _):
             note = f"Pod {pod} is being deleted and has {grace:.0f} s to end ({cause})."
             return KubernetesEvent(about, "TearingDown", "Delete", note, pod=pod)
@@ -161,6 +158,19 @@ def _of_item(about: AboutPool, work_id: str, result: ItemResult, message: str) -
             return None
         case _:
             assert_never(result)
+
+
+def _of_end(event: SandboxEnded) -> KubernetesEvent:
+    """Return the event for the end of a sandbox, or for what is about to end it."""
+    cause, message = event.cause, event.message
+    reason = {
+        Cause.SUCCEEDED.value: "SandboxSucceeded",
+        Cause.SESSION_IDLE.value: "SessionIdle",
+        Cause.SESSION_ENDED.value: "SessionEnded",
+    }.get(cause, "SandboxFailed")
+    is_told = cause == reason or cause.casefold() in message.casefold()
+    note = message if is_told else f"{message} ({cause})"
+    return KubernetesEvent(event.about, reason, "Conclude", note, is_warning=reason == "SandboxFailed", pod=event.pod)
 
 
 def _of_condition(changed: ConditionChanged) -> KubernetesEvent | None:

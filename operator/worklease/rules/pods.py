@@ -40,6 +40,10 @@ class Cause(StrEnum):
     """It was never made: something that has to admit it does not answer."""
     NOT_STARTED = "StartDeadlineExceeded"
     FENCED = "Fenced"
+    SESSION_IDLE = "SessionIdle"
+    """It has not ended yet: its session was idle for as long as the resource allows."""
+    SESSION_ENDED = "SessionEnded"
+    """The same: its session is over."""
 
 
 class Obstacle(Enum):
@@ -245,6 +249,8 @@ _WORDS: Final = {
     Cause.ADMISSION_UNAVAILABLE: "was not made because its admission was not available",
     Cause.NOT_STARTED: "did not start in time",
     Cause.FENCED: "was ended because no heartbeat was accepted in time",
+    Cause.SESSION_IDLE: "is stopped because its session was idle",
+    Cause.SESSION_ENDED: "is stopped because its session is over",
 }
 
 

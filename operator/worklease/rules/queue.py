@@ -112,6 +112,8 @@ class IdleReason:
     """Why a session is idle, such as ``end_turn`` or ``requires_action``; None: no event tells."""
 
     reason: str | None
+    event: str | None = None
+    """The id of that event: it is another one each time that the session becomes idle."""
 
 
 REQUIRES_ACTION = "requires_action"

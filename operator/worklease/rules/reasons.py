@@ -109,6 +109,8 @@ class Reason(StrEnum):
     FAILED = "Failed"
     OOM_KILLED = "OOMKilled"
     WORKER_GAVE_UP = "WorkerGaveUp"
+    SESSION_IDLE = "SessionIdle"
+    SESSION_ENDED = "SessionEnded"
     EVICTED = "Evicted"
     PREEMPTED = "Preempted"
     DELETED = "Deleted"
@@ -238,6 +240,8 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.FAILED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.FAILED,)),
     Reason.OOM_KILLED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.OOM_KILLED,)),
     Reason.WORKER_GAVE_UP: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.GAVE_UP,)),
+    Reason.SESSION_IDLE: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, (Cause.SESSION_IDLE,)),
+    Reason.SESSION_ENDED: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, (Cause.SESSION_ENDED,)),
     Reason.EVICTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.EVICTED,)),
     Reason.PREEMPTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.PREEMPTED,)),
     Reason.DELETED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.DELETED,)),

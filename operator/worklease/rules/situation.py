@@ -74,6 +74,10 @@ class Policy:
     """None: the resource does not say."""
     max_disruptions: int = 10
     keeps_failed: bool = False
+    idle: float | None = None
+    """How long its session may be idle; None: for as long as it likes."""
+    waiting: float | None = None
+    """How long its session may wait for somebody's answer; None: for as long as it likes."""
     releases_unstarted: bool = False
     """Whether an item whose sandbox never ran goes back to the queue, whatever ``on_failure`` says: a pool's does."""
 
@@ -208,6 +212,8 @@ class Situation:
     """Whether the operator's finalizer is on the resource."""
     ack: AckView | None = None
     """What is known of the item's acknowledgement; None: somebody else sees to that."""
+    session: Ending | None = None
+    """Why the session asks for the end of its sandbox; None: it does not."""
     predecessor: str | None = None
     """A pod of an earlier delivery of the session that may still be at work: until it has ended no pod is made."""
 
@@ -394,6 +400,8 @@ def conclude(situation: Situation, now: float) -> Ending | None:
     if lease.suspended:
         return None
     going = [pod for pod in pods if cause_of(pod) is None]
+    if going and situation.session is not None:
+        return replace(situation.session, pod=going[-1].name)
     if any(now < deadline(situation, pod) for pod in going):
         return None
     if going:

@@ -88,6 +88,7 @@ class _StopReason(_Answer):
 
 
 class _IdleEvent(_Answer):
+    id: _Word | None = None
     stop_reason: _StopReason | None = None
 
 
@@ -186,8 +187,10 @@ class QueueCalls:
         read = _read(_Events, response, key, "the session's events")
         if isinstance(read, CallFailed):
             return read
-        reason = read.data[0].stop_reason if read.data else None
-        return IdleReason(None if reason is None else reason.type)
+        if not read.data:
+            return IdleReason(None)
+        event, reason = read.data[0], read.data[0].stop_reason
+        return IdleReason(None if reason is None else reason.type, event.id)
 
 
 def work_secret(token: SecretStr) -> str:

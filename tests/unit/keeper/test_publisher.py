@@ -175,6 +175,7 @@ NEWS: dict[str, Any] = {
     "discard_at": START,
     "has_finalizer": True,
     "ack": AckView(AckVerdict.NONE, is_token_missing=False, message=""),
+    "session": Ending(Cause.SESSION_IDLE, "Session sesn_1 was idle"),
     "predecessor": "sandbox-1",
 }
 

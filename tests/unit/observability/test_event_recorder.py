@@ -55,6 +55,8 @@ def held(status: str, reason: str, *, former: str | None = "False") -> Condition
         (SandboxMade(ABOUT, "pod-1", 0), "SandboxCreated", False),
         (SandboxEnded(ABOUT, "pod-1", "OOMKilled", "It died."), "SandboxFailed", True),
         (SandboxEnded(ABOUT, "pod-1", "Succeeded", "It is done."), "SandboxSucceeded", False),
+        (SandboxEnded(ABOUT, "pod-1", "SessionIdle", "Session sesn_1 was idle."), "SessionIdle", False),
+        (SandboxEnded(ABOUT, "pod-1", "SessionEnded", "Session sesn_1 is archived."), "SessionEnded", False),
         (DeletionAsked(ABOUT, "pod-1", "Stopped", 10.0, 0.05), "TearingDown", False),
         (DeletionRefused(ABOUT, "pod-1", "forbidden"), "DeletionRefused", True),
         (DrainNotAnnounced(ABOUT, "pod-1", "forbidden"), "DrainNotAnnounced", True),

@@ -227,6 +227,14 @@ CASES = {
         situation(held(), waiting(), ending=Ending(Cause.NOT_STARTED, "It did not start", "sandbox-1")),
         *(SANDBOX, NO, Reason.START_DEADLINE_EXCEEDED),
     ),
+    "a sandbox whose session is idle": Case(
+        situation(held(), POD, ending=Ending(Cause.SESSION_IDLE, "Session sesn_1 was idle", "sandbox-1")),
+        *(SANDBOX, NO, Reason.SESSION_IDLE),
+    ),
+    "a sandbox whose session is over": Case(
+        situation(held(), POD, ending=Ending(Cause.SESSION_ENDED, "Session sesn_1 is archived", "sandbox-1")),
+        *(SANDBOX, NO, Reason.SESSION_ENDED),
+    ),
     "a fenced sandbox counts as failed": Case(
         situation(held(), ending=Ending(Cause.FENCED, "It was fenced", "sandbox-1")), SANDBOX, NO, Reason.FENCED
     ),
