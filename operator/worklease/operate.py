@@ -29,12 +29,14 @@ from worklease.cluster.pool_writes import PoolWrites
 from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.cluster.shared_pod_list import SharedPodList
 from worklease.cluster.status_writer import StatusWriter
+from worklease.cluster.workspace_claims import WorkspaceClaims
 from worklease.keeper.calls import Clients
 from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
 from worklease.keeper.named_resources import NamedResources
 from worklease.keeper.surroundings import Surroundings, own_holder, running
 from worklease.keeper.tenures import Tenures, lease_name
+from worklease.keeper.workspace_sweep import WorkspaceSweep
 from worklease.observability import logs
 from worklease.observability.event_recorder import EventRecorder
 from worklease.observability.health import Health, ProbeResult
@@ -107,6 +109,8 @@ async def operate(settings: Settings) -> None:
             if has_pools:
                 bridge.pools = _pools(settings, clients, keeper, tenures, installations, made=bridge.see_made)
             background.append(tasks.create_task(installations.run(bridge.look_again), name="installations"))
+            sweeping = _sweep(settings, kubernetes, keeper, tenures, bridge.found)
+            background.append(tasks.create_task(sweeping, name="volumes"))
             _measure(metrics, clients, keeper, bridge.pools, tenures)
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
             background.append(tasks.create_task(_write(clients.status, bridge.found), name="status"))
@@ -208,6 +212,23 @@ def _began(tenures: Tenures, since_epoch: Callable[[float], float], uid: str) ->
     """Return when this process began to serve a pool that another one had before; minus infinity: none had."""
     at = tenures.inherited(bucket_of(uid))
     return -inf if at is None else since_epoch(at)
+
+
+async def _sweep(
+    settings: Settings, kubernetes: KubernetesApi, keeper: Keeper, tenures: Tenures, found: asyncio.Event
+) -> None:
+    """Sweep sessions' volumes once all resources of the start were found: before that none is known to be unused."""
+    named, since_epoch = frozenset(settings.pool_namespaces or settings.namespaces), _since_epoch()
+    sweep = WorkspaceSweep(
+        WorkspaceClaims(kubernetes),
+        lambda: named | keeper.namespaces_with_workspaces(),
+        keeper.open_sessions,
+        lambda: since_epoch(monotonic()),
+        may_write=partial(_may, tenures, Act.WRITE_VOLUME),
+        news=keeper.has_unused,
+    )
+    await found.wait()
+    await sweep.run()
 
 
 async def _has_record_elsewhere(tenures: Tenures, uid: str) -> bool:

@@ -15,6 +15,7 @@ WORKLEASES = ("worklease.dev", "workleases", None, ["create", "delete", "get", "
 WORKPOOLS = ("worklease.dev", "workpools", None, ["create", "delete", "get", "patch", "update"])
 PODS_DELETE = ("", "pods", None, ["delete"])
 PODS_CREATE = ("", "pods", None, ["create"])
+CLAIMS = ("", "persistentvolumeclaims", None, ["create", "delete"])
 KEY = "worklease-credentials"
 
 OPEN = "of-items"  # the namespace in which each item has a Secret of its own
@@ -35,6 +36,7 @@ USERS: dict[str, list[Right]] = {
     "pooler": [WORKPOOLS, WORKLEASES, PODS_DELETE, PODS_CREATE],
     "podless": [WORKPOOLS, WORKLEASES],
     "leaseless": [WORKPOOLS, PODS_DELETE, PODS_CREATE],
+    "storer": [WORKLEASES, WORKPOOLS, PODS_DELETE, PODS_CREATE, CLAIMS],
     "keyed": [WORKLEASES, PODS_DELETE, ("", "secrets", "special", ["get"])],
 }
 
@@ -176,6 +178,16 @@ def test_who_may_not_create_pods_may_not_have_them_made(policed: Installation) -
     assert "deleter may not create pods in namespace team-a" in refusal(policed, "deleter", templated())
     assert refusal(policed, "deleter", lease(sandbox={})) == ""
     assert refusal(policed, "editor", templated()) == ""
+
+
+def test_who_may_not_make_and_delete_volumes_may_not_have_that_done(policed: Installation) -> None:
+    body, of_pool = templated(), pool_of()
+    workspace = {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}
+    body["spec"]["sandbox"]["workspace"] = workspace
+    of_pool["spec"]["leaseTemplate"]["spec"]["sandbox"]["workspace"] = workspace
+    assert "editor may not create and delete PersistentVolumeClaims" in refusal(policed, "editor", body)
+    assert "pooler may not create and delete PersistentVolumeClaims" in refusal(policed, "pooler", of_pool)
+    assert refusal(policed, "storer", body) == refusal(policed, "storer", of_pool) == ""
 
 
 def test_who_may_not_get_a_secret_may_not_name_it(policed: Installation) -> None:

@@ -10,7 +10,7 @@ from support.chart import NAMESPACE, RELEASE, Helm, Object, pick
 from support.installation import Installation
 from support.operator import Leases
 from support.pools import Pool
-from support.sandboxes import disrupt
+from support.sandboxes import disrupt, with_workspace
 from support.simulator import Simulator, accepted
 from worklease.cluster.bucket_store import bucket_name
 from worklease.preflight import OWN_RIGHTS, RIGHTS, Right
@@ -155,10 +155,11 @@ def go_all_ways(installation: Installation, leases: Leases, simulator: Simulator
 def work_on_the_queue(installation: Installation, leases: Leases, simulator: Simulator) -> None:
     """Have a pool take a session, whose sandbox ends, and another one that is polled twice; then end the pool."""
     pool = Pool(installation.plane, leases, simulator)
-    pool.create(most=1)
+    pool.create(most=1, **with_workspace(leases, keep=1))
     simulator.create_session()
     (name,) = pool.await_running(1)
     leases.end_pod(sandbox_of(pool, name), exit_code=0)
+    wait_for(lambda: not leases.volumes(), seconds=30, what="the end of the session's volume")
     wait_for(lambda: not pool.unfinished() and not pool.secrets(), seconds=30, what="the end of the session's lease")
     pool.delete()
     wait_for(lambda: pool.get() is None, seconds=30, what="the end of the pool")

@@ -16,7 +16,7 @@ from support.kube_proxy import Cut, Hold, KubeProxy
 from support.observer import Observer
 from support.operator import Leases, Operator
 from support.pools import NAME, Pool
-from support.sandboxes import pods_made
+from support.sandboxes import mounted, pods_made, with_workspace
 from support.simulator import Simulator, accepted
 
 IS_SOAK: Final = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
@@ -228,16 +228,20 @@ def fail_to_pull(leases: Leases, pod: str) -> None:
 def test_the_next_message_of_a_session_waits_for_the_sandbox_before(
     pool: Pool, leases: Leases, simulator: Simulator
 ) -> None:
-    pool.create()
+    pool.create(**with_workspace(leases, keep=3600))
     item = simulator.create_session()
     (first,) = pool.await_running(1)
     (pod,) = leases.pods()
+    volume = mounted(leases.pods()[pod])
     simulator.stop_item(item["id"], force=True)
     assert simulator.message(item["data"]["id"]) is not None
     wait_for(lambda: len(pool.leases()) == 2, seconds=30, what="the WorkLease of the next message")
     (second,) = set(pool.leases()) - {first}
     pool.await_sandbox(second)
     assert pod not in leases.pods()
+    (body,) = leases.pods().values()
+    assert mounted(body) == volume, "one session has one volume"
+    assert list(leases.volumes()) == [volume]
     assert check_history(simulator.history()) == []
 
 

@@ -9,10 +9,23 @@ from typing import Any
 import pytest
 
 from controlplane import ControlPlane, wait_for
+from support.cluster import path_of
 from support.judge import check_history
 from support.kube_proxy import Answer, Hold, KubeProxy
 from support.operator import Leases
-from support.sandboxes import ITEM, STARTED, await_event, await_reasons, calls, current, let_wait, stops, written
+from support.sandboxes import (
+    ITEM,
+    STARTED,
+    await_event,
+    await_reasons,
+    calls,
+    current,
+    let_wait,
+    mounted,
+    stops,
+    with_workspace,
+    written,
+)
 from support.simulator import Simulator
 
 pytestmark = pytest.mark.usefixtures("operator")
@@ -150,6 +163,29 @@ def test_an_earlier_pod_of_the_session_has_not_ended(leases: Leases, simulator: 
     simulator.stop_item(first)
     leases.await_condition(second, "SandboxReady", "True", "Running")
     assert earlier not in leases.pods()
+
+
+def test_the_volume_of_the_session_is_being_deleted(
+    leases: Leases, simulator: Simulator, control_plane: ControlPlane
+) -> None:
+    labels = {"worklease.dev/session-id": ITEM, "worklease.dev/environment-id": simulator.environment_id}
+    sandbox = with_workspace(leases, keep=3600)
+    metadata = {"name": "former", "labels": labels, "finalizers": ["tests.worklease.dev/held-up"]}
+    claim = sandbox["workspace"]["volumeClaimTemplate"]
+    leases.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata} | claim)
+    path = f"{path_of(leases.namespace, 'PersistentVolumeClaim')}/former"
+    control_plane.demand("DELETE", path)
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox=sandbox)
+    message = leases.await_condition(ITEM, "SandboxReady", "False", "VolumeBusy")
+    assert "PersistentVolumeClaim former of the session is being deleted" in message
+    assert leases.pods() == {}
+    unheld = {"metadata": {"finalizers": None}}
+    control_plane.demand("PATCH", path, unheld, content_type="application/merge-patch+json")
+    leases.await_condition(ITEM, "SandboxReady", "True", "Running")
+    (pod,) = leases.pods().values()
+    assert [mounted(pod)] == list(leases.volumes())
+    assert check_history(simulator.history()) == []
 
 
 def test_the_item_is_claimed(leases: Leases, simulator: Simulator, proxy: KubeProxy) -> None:

@@ -5,7 +5,7 @@ import pytest
 from controlplane import wait_for
 from support.judge import check_history
 from support.operator import RESTARTED, Leases, Operator
-from support.sandboxes import ITEM, calls, current, hold, stops
+from support.sandboxes import ITEM, calls, current, hold, mounted, stops, with_workspace
 from support.simulator import Simulator, accepted
 
 
@@ -46,6 +46,19 @@ def test_a_finished_resource_has_been_kept_long_enough(leases: Leases, simulator
     leases.await_condition(ITEM, "Finished", "True", "Stopped")
     wait_for(lambda: leases.get(ITEM) is None, seconds=30, what="the deletion of the finished resource")
     assert leases.condition("work_b", "LeaseHeld")[0] == "True"
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_volume_of_a_session_is_not_used_any_more(leases: Leases, simulator: Simulator) -> None:
+    simulator.create_item(ITEM)
+    leases.create(ITEM, sandbox=with_workspace(leases, keep=1))
+    leases.await_condition(ITEM, "SandboxReady", "True")
+    (pod,) = leases.pods().values()
+    assert [mounted(pod)] == list(leases.volumes())
+    simulator.stop_item(ITEM, force=True)
+    leases.await_condition(ITEM, "Finished", "True", "Stopped")
+    wait_for(lambda: not leases.volumes(), seconds=30, what="the end of the volume")
+    assert leases.get(ITEM) is not None, "it goes before the resource does"
 
 
 def test_the_operator_is_started_again(leases: Leases, simulator: Simulator, operator: Operator) -> None:

@@ -14,12 +14,16 @@ from pydantic import ValidationError
 from controlplane import ControlPlane
 from support.crd_schema import REFUSED, JudgedResources, all_facts, on_the_server, schema_in, schema_of, walk
 from support.worklease_strategies import heartbeats, identifiers, mutated_specs, mutated_statuses, specs, statuses
-from worklease.api.models import PodTemplate, StatusCondition, WorkLeaseSpec, WorkLeaseStatus
+from worklease.api.models import ClaimTemplate, PodTemplate, StatusCondition, WorkLeaseSpec, WorkLeaseStatus
 
 CRD: Final = Path(__file__).parents[2] / "crds" / "workleases.yaml"
 MINIMAL: Final = {"environmentID": "env_demo", "workID": "work_demo1"}
 POD: Final[dict[str, object]] = {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}]}}
 ALWAYS: Final = {"spec": {"containers": [{"name": "sandbox", "image": "busybox"}], "restartPolicy": "Always"}}
+
+CLAIM: Final[dict[str, object]] = {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}
+TEMPLATES: Final[Any] = {"template": True, "workspace": {"volume_claim_template"}}
+"""What the models keep as it is: the API server drops nulls in it, and the models do not."""
 
 
 @pytest.fixture
@@ -43,7 +47,7 @@ def _model_reads(spec: object) -> WorkLeaseSpec | ValidationError:
 
 
 def _without_template(spec: WorkLeaseSpec) -> dict[str, Any]:
-    return spec.model_dump(mode="json", exclude_none=True, exclude={"sandbox": {"template"}})
+    return spec.model_dump(mode="json", exclude_none=True, exclude={"sandbox": TEMPLATES})
 
 
 def _assert_both_agree(spec: object, answer: httpx.Response) -> None:
@@ -58,6 +62,7 @@ def _assert_both_agree(spec: object, answer: httpx.Response) -> None:
             stored = answer.json()["spec"]
             assert _without_template(WorkLeaseSpec.from_wire(stored)) == _without_template(read)
             stored.get("sandbox", {}).pop("template", None)
+            stored.get("sandbox", {}).get("workspace", {}).pop("volumeClaimTemplate", None)
             assert stored == _without_template(read), "the server's defaults are the model's"
 
 
@@ -86,6 +91,10 @@ def test_a_sound_spec_is_accepted_and_defaulted_alike(work_leases: JudgedResourc
 @example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": True}, "template": POD}})
 @example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": True}, "template": ALWAYS}})
 @example(spec=MINIMAL | {"sandbox": {"worker": {"proxy": False}, "template": ALWAYS}})
+@example(spec=MINIMAL | {"sandbox": {"workspace": CLAIM}})
+@example(spec=MINIMAL | {"sandbox": {"workspace": {}, "template": POD}})
+@example(spec=MINIMAL | {"sandbox": {"workspace": CLAIM | {"mountPath": "a:b"}, "template": POD}})
+@example(spec=MINIMAL | {"sandbox": {"workspace": CLAIM | {"retention": None, "containers": None}, "template": POD}})
 @example(spec=MINIMAL | {"sandbox": {"template": {"spec": {"containers": []}}}})
 @example(spec=MINIMAL | {"sandbox": {"template": {"spec": {"containers": [None]}}}})
 @example(spec=MINIMAL | {"sandbox": {"template": {"metadata": {"name": "pod"}}}})
@@ -111,6 +120,7 @@ def test_a_template_cannot_claim_another_item(work_leases: JudgedResources, labe
     ("sandbox", "words"),
     [
         ({"worker": {"proxy": True}}, "worker.proxy needs a template"),
+        ({"workspace": CLAIM}, "workspace needs a template"),
         ({"worker": {"proxy": True}, "template": ALWAYS}, "use onFailure Restart"),
     ],
 )
@@ -198,7 +208,9 @@ def _unreadable(status: object) -> list[str]:
 
 def _models() -> dict[str, dict[str, Any]]:
     spec, status = schema_of(WorkLeaseSpec), schema_of(WorkLeaseStatus)
-    spec["properties"]["sandbox"]["properties"]["template"] = schema_of(PodTemplate)
+    sandbox = spec["properties"]["sandbox"]["properties"]
+    sandbox["template"] = schema_of(PodTemplate)
+    sandbox["workspace"]["properties"]["volumeClaimTemplate"] = schema_of(ClaimTemplate)
     return {"spec": spec, "status": status}
 
 
@@ -237,7 +249,11 @@ def test_only_a_pod_keeps_unknown_fields() -> None:
     keeping = [
         path for path, node in walk(schema_in(CRD)["spec"], "spec") if "x-kubernetes-preserve-unknown-fields" in node
     ]
-    assert keeping == ["spec.sandbox.template.spec", "spec.sandbox.template.spec.containers[]"]
+    assert keeping == [
+        "spec.sandbox.template.spec",
+        "spec.sandbox.template.spec.containers[]",
+        "spec.sandbox.workspace.volumeClaimTemplate.spec",
+    ]
     assert not [path for path, node in walk(schema_in(CRD)["status"], "status") if "additionalProperties" in node]
 
 

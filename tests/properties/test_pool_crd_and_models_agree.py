@@ -14,7 +14,7 @@ from controlplane import ControlPlane
 from support.crd_schema import REFUSED, JudgedResources, all_facts, on_the_server, schema_in, schema_of, walk
 from support.worklease_strategies import identifiers
 from support.workpool_strategies import mutated_pool_specs, mutated_pool_statuses, pool_specs, pool_statuses
-from worklease.api.models import PodTemplate
+from worklease.api.models import ClaimTemplate, PodTemplate
 from worklease.api.pool_models import LONGEST_NAME, WorkPoolSpec, WorkPoolStatus
 
 CRDS: Final = Path(__file__).parents[2] / "crds"
@@ -48,7 +48,9 @@ def _model_reads(spec: object) -> WorkPoolSpec | ValidationError:
 
 
 def _without_pod(spec: WorkPoolSpec) -> dict[str, Any]:
-    excluded: Any = {"lease_template": {"spec": {"sandbox": {"template"}}}}
+    excluded: Any = {
+        "lease_template": {"spec": {"sandbox": {"template": True, "workspace": {"volume_claim_template"}}}}
+    }
     return spec.model_dump(mode="json", exclude_none=True, exclude=excluded)
 
 
@@ -62,7 +64,9 @@ def _assert_both_agree(spec: object, answer: httpx.Response) -> None:
             assert answer.status_code == httpx.codes.CREATED, f"only the server refuses {spec}: {answer.text}"
             event("both accept")
             stored = answer.json()["spec"]
-            stored["leaseTemplate"]["spec"].get("sandbox", {}).pop("template", None)
+            sandbox = stored["leaseTemplate"]["spec"].get("sandbox", {})
+            sandbox.pop("template", None)
+            sandbox.get("workspace", {}).pop("volumeClaimTemplate", None)
             assert stored == _without_pod(read), "the server's defaults are the model's"
 
 
@@ -161,7 +165,9 @@ def _unreadable(status: object) -> list[str]:
 def _models() -> dict[str, dict[str, Any]]:
     spec, status = schema_of(WorkPoolSpec), schema_of(WorkPoolStatus)
     lease = spec["properties"]["leaseTemplate"]["properties"]["spec"]
-    lease["properties"]["sandbox"]["properties"]["template"] = schema_of(PodTemplate)
+    sandbox = lease["properties"]["sandbox"]["properties"]
+    sandbox["template"] = schema_of(PodTemplate)
+    sandbox["workspace"]["properties"]["volumeClaimTemplate"] = schema_of(ClaimTemplate)
     return {"spec": spec, "status": status}
 
 

@@ -284,6 +284,11 @@ class Leases:
         found = self._plane.get(f"/api/v1/namespaces/{self.namespace}/pods") or {"items": []}
         return {pod["metadata"]["name"]: pod for pod in found["items"]}
 
+    def volumes(self) -> dict[str, dict[str, Any]]:
+        """Return the namespace's PersistentVolumeClaims by name."""
+        found = self._plane.get(path_of(self.namespace, "PersistentVolumeClaim")) or {"items": []}
+        return {claim["metadata"]["name"]: claim for claim in found["items"]}
+
     def await_running(self, *names: str, seconds: float = 60) -> None:
         """Wait until pods run."""
 

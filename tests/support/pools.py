@@ -23,9 +23,17 @@ class Pool:
         self._simulator = simulator
         self.namespace = leases.namespace
 
-    def create(self, *, most: int = 5, template: dict[str, Any] | None = None, **spec: Any) -> None:
+    def create(
+        self,
+        *,
+        most: int = 5,
+        template: dict[str, Any] | None = None,
+        workspace: dict[str, Any] | None = None,
+        **spec: Any,
+    ) -> None:
         """Create the pool, or change it."""
         sandbox = {"template": template or self._leases.template()}
+        sandbox |= {} if workspace is None else {"workspace": workspace}
         whole = {
             "environmentID": self._simulator.environment_id,
             "maxConcurrent": most,

@@ -36,6 +36,23 @@ def hold(
 # --- At the server -----------------------------------------------------------------------------------------------
 
 
+def with_workspace(leases: Leases, *, keep: int) -> dict[str, Any]:
+    """Return a sandbox with a workspace that is kept for so many seconds; no scheduler waits for its volume."""
+    template = leases.template()
+    template["spec"]["nodeName"] = "node-1"
+    claim = {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    return {"template": template, "workspace": {"volumeClaimTemplate": claim, "retention": {"idleSeconds": keep}}}
+
+
+def mounted(pod: dict[str, Any]) -> str:
+    """Return the claim of the volume that a pod has."""
+    return next(str(each["persistentVolumeClaim"]["claimName"]) for each in pod["spec"]["volumes"] if _is_claim(each))
+
+
+def _is_claim(volume: dict[str, Any]) -> bool:
+    return "persistentVolumeClaim" in volume
+
+
 def calls(simulator: Simulator, call: str, item: str = ITEM) -> list[dict[str, Any]]:
     """Return the history's entries of a kind of call, in order."""
     return [entry for entry in simulator.history(item) if entry.get("call") == call]

@@ -133,6 +133,24 @@ def templates(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
     return optional({"spec": pod}, {"metadata": optional({}, {"labels": labels, "annotations": annotations})})
 
 
+def workspaces() -> st.SearchStrategy[dict[str, Any]]:
+    """Return valid values of ``spec.sandbox.workspace``, with fields that belong to claims only."""
+    modes = st.lists(st.sampled_from(["ReadWriteOnce", "ReadWriteMany"]), min_size=1, max_size=2)
+    values = st.dictionaries(st.sampled_from(["note", "example.com/x"]), st.sampled_from(["", "a"]), max_size=2)
+    template = optional(
+        {"spec": optional({"accessModes": modes}, {"resources": _json()})},
+        {"metadata": optional({}, {"labels": values, "annotations": values})},
+    )
+    return optional(
+        {"volumeClaimTemplate": template},
+        {
+            "mountPath": st.sampled_from(["/", "/workspace", "/home/a b", "/" + "x" * 1023]),
+            "containers": st.lists(_names(), min_size=1, max_size=3),
+            "retention": optional({}, {"idleSeconds": st.integers(0, A_YEAR)}),
+        },
+    )
+
+
 def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, Any]]:
     """Return valid values of ``spec.sandbox``."""
     fields: dict[str, st.SearchStrategy[Any]] = {
@@ -144,11 +162,12 @@ def sandboxes(environment_id: str, work_id: str) -> st.SearchStrategy[dict[str, 
         "onDisruption": st.sampled_from(["Restart", "Stop", "Release"]),
         "maxDisruptions": st.integers(1, 1000),
         "keepFailedPod": st.booleans(),
+        "workspace": workspaces(),
         "idleSeconds": st.integers(1, A_YEAR),
         "waitingSeconds": st.integers(1, A_YEAR),
         "worker": optional({}, {"proxy": st.booleans()}),
     }
-    return optional({}, fields).map(_with_what_a_proxy_needs)
+    return optional({}, fields).map(_with_what_a_proxy_needs).map(_with_what_a_workspace_needs)
 
 
 def _with_what_a_proxy_needs(sandbox: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +177,11 @@ def _with_what_a_proxy_needs(sandbox: dict[str, Any]) -> dict[str, Any]:
             return {key: value for key, value in sandbox.items() if key != "worker"}
         sandbox["template"]["spec"].pop("restartPolicy", None)
     return sandbox
+
+
+def _with_what_a_workspace_needs(sandbox: dict[str, Any]) -> dict[str, Any]:
+    """Drop a workspace that no template is there for."""
+    return {key: value for key, value in sandbox.items() if key != "workspace" or "template" in sandbox}
 
 
 @st.composite

@@ -147,6 +147,8 @@ topologySpreadConstraints:
   valueFrom:
     fieldRef:
       fieldPath: metadata.uid
+- name: WORKLEASE_POOL_NAMESPACES
+  value: {{ join "," .Values.pools.namespaces | quote }}
 - name: WORKLEASE_CREDENTIALS_SECRET
   value: {{ .Values.config.credentialsSecret | quote }}
 - name: WORKLEASE_SANDBOX_ANNOTATIONS

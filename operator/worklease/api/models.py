@@ -51,6 +51,9 @@ LARGEST_INTEGER: Final = 2**53 - 1
 A_DAY: Final = 86_400
 """Seconds. No lease and no deadline of a sandbox is longer: what takes a day to start or to end has failed."""
 
+A_WEEK: Final = 604_800
+"""Seconds: a session that goes on after a week is rare, and a volume costs as long as it is there."""
+
 A_YEAR: Final = 31_536_000
 """Seconds. A resource that should be kept for longer has no ``ttlSecondsAfterFinished``; nor a session that may be idle
 for longer a limit."""
@@ -107,10 +110,13 @@ class RestartPolicy(StrEnum):
     NEVER = "Never"
 
 
+ContainerName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+
+
 class PodContainer(PodPart):
     """The fields of a container that the resource checks."""
 
-    name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+    name: ContainerName
     image: Annotated[str, Field(min_length=1, max_length=4096)]
 
 
@@ -150,6 +156,39 @@ class WorkerSpec(SpecPart):
     proxy: StrictBool = False
 
 
+class ClaimSpec(PodPart):
+    """The fields of a claim's specification that the resource checks; the API server checks the rest."""
+
+    access_modes: Annotated[list[Annotated[str, Field(max_length=63)]], Field(min_length=1, max_length=8)]
+
+
+class ClaimTemplate(SpecPart):
+    """The shape of ``spec.sandbox.workspace.volumeClaimTemplate``, which is kept as it is."""
+
+    metadata: PodMetadata | None = None
+    spec: ClaimSpec
+
+
+def _a_claim_template(value: dict[str, Any]) -> dict[str, Any]:
+    ClaimTemplate.from_wire(value)
+    return value
+
+
+class RetentionSpec(SpecPart):
+    """For how long a volume is kept that no WorkLease uses."""
+
+    idle_seconds: Annotated[int, Field(strict=True, ge=0, le=A_YEAR), INTEGRAL] = A_WEEK
+
+
+class WorkspaceSpec(SpecPart):
+    """The volume that a session's sandboxes have one after the other."""
+
+    mount_path: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]*$")] = "/workspace"
+    containers: Annotated[tuple[ContainerName, ...], Field(min_length=1, max_length=64)] | None = None
+    volume_claim_template: Annotated[dict[str, Any], AfterValidator(_a_claim_template)]
+    retention: RetentionSpec = Field(default=RetentionSpec(), validate_default=True)
+
+
 class SandboxSpec(SpecPart):
     """What the pod should be that works on the item, and what follows when it fails."""
 
@@ -163,6 +202,7 @@ class SandboxSpec(SpecPart):
     on_disruption: OnFailure | None = None
     max_disruptions: Annotated[int, Field(strict=True, ge=1, le=1000), INTEGRAL] = 10
     keep_failed_pod: StrictBool = False
+    workspace: WorkspaceSpec | None = None
     idle_seconds: Annotated[int, Field(strict=True, ge=1, le=A_YEAR), INTEGRAL] | None = None
     waiting_seconds: Annotated[int, Field(strict=True, ge=1, le=A_YEAR), INTEGRAL] | None = None
 
@@ -170,6 +210,12 @@ class SandboxSpec(SpecPart):
     def has_proxy(self) -> bool:
         """Whether the pod that is made gets a proxy beside its worker."""
         return self.worker is not None and self.worker.proxy
+
+    @model_validator(mode="after")
+    def _workspace_has_a_template(self) -> Self:
+        if self.workspace is not None and self.template is None:
+            raise misfit(self, ("workspace",), "workspace needs a template")
+        return self
 
     @model_validator(mode="after")
     def _proxy_fits_the_template(self) -> Self:

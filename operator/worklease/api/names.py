@@ -27,6 +27,19 @@ WORK_LABEL: Final = f"{GROUP}/work-id"
 POOL_LABEL: Final = f"{GROUP}/pool"
 SESSION_LABEL: Final = f"{GROUP}/session-id"
 
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGER: Final = "worklease-operator"
+"""The label of the volumes that the operator made, and its value: no other is deleted."""
+
+USED_BY_ANNOTATION: Final = f"{GROUP}/used-by"
+"""The annotation of a session's volume: the uid of the WorkLease that used it last."""
+
+IDLE_ANNOTATION: Final = f"{GROUP}/idle-seconds"
+"""The annotation of a session's volume: for how long it is kept without a WorkLease of the session."""
+
+UNUSED_ANNOTATION: Final = f"{GROUP}/unused-since"
+"""The annotation of a session's volume: since when it has none."""
+
 DELIVERIES_ANNOTATION: Final = f"{GROUP}/failed-deliveries"
 """The annotation of a pool's WorkLease: how many deliveries of its session had failed in a row."""
 

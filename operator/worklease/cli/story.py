@@ -189,6 +189,10 @@ SANDBOX_NEXT: Final[Mapping[str, str]] = {
         "The operator creates the pod once the earlier one of the session has ended. If it has not within {deadline} "
         "of the claim, the work item is released."
     ),
+    Reason.VOLUME_BUSY: (
+        "The operator makes another volume, and then the pod, once the former one is gone. It goes when no pod uses "
+        "it. If it has not gone within {deadline} of the claim, the work item is released."
+    ),
     Reason.CREATION_REFUSED: _DEADLINE,
     Reason.QUOTA_EXCEEDED: _NO_ROOM,
     Reason.ADMISSION_UNAVAILABLE: _NO_ROOM,

@@ -14,6 +14,7 @@ from worklease.api.names import ENVIRONMENT_LABEL, POOL_LABEL, SANDBOX_CONTAINER
 from worklease.cluster.credentials import SESSIONS_TOKEN
 from worklease.cluster.pod_reading import container_names
 from worklease.cluster.proxy_sidecar import BASE_URL, ProxyOptions, add_proxy, proxy_problem
+from worklease.cluster.workspace_objects import add_workspace, claim_name, session_of, workspace_problem
 
 LONGEST_NAME: Final = 63
 """Characters of a pod's name at most: Kubernetes would cut a longer one for the host name."""
@@ -45,6 +46,9 @@ def template_problem(resource: WorkLease, proxy: ProxyOptions = NO_PROXIES) -> s
     template, sandbox = _template(resource), resource.spec.sandbox
     if sandbox is not None and (problem := proxy_problem(sandbox, _without_nulls(template.get("spec")), proxy)):
         return problem
+    workspace = None if sandbox is None else sandbox.workspace
+    if problem := workspace_problem(workspace, _without_nulls(template.get("spec"))):
+        return problem
     names = [container.get("name") for container in _without_nulls(template.get("spec")).get("containers") or ()]
     asked = container_names(_annotations(template).get(SANDBOX_CONTAINERS) or "")
     unknown = [name for name in asked if name not in names]
@@ -59,10 +63,13 @@ def pod_body(
     secret: str,
     annotations: Mapping[str, str] = NO_ANNOTATIONS,
     proxy: ProxyOptions = NO_PROXIES,
+    *,
+    claim: str | None = None,
 ) -> dict[str, Any]:
     """Return the pod of an attempt; ``secret`` is the name of the resource's Secret.
 
-    ``annotations`` are those that the settings give to every sandbox; the template's own win. The pod says itself which
+    ``claim`` is that of the session's volume; None: the one that is made where a session has none. ``annotations`` are
+    those that the settings give to every sandbox; the template's own win. The pod says itself which
     containers are the sandbox: others may be injected into it, first of all of them.
 
     The owner reference does not block the owner's deletion: that would need a right on the owner's finalizers, and the
@@ -78,16 +85,11 @@ def pod_body(
     for kind in ("initContainers", "containers"):
         if spec.get(kind):
             spec[kind] = [_with_environment(container, variables) for container in spec[kind]]
-    if resource.spec.sandbox is not None and resource.spec.sandbox.has_proxy:
+    sandbox = resource.spec.sandbox
+    if sandbox is not None and sandbox.workspace is not None:
+        spec = add_workspace(spec, sandbox.workspace, claim or claim_name(session_of(resource)))
+    if sandbox is not None and sandbox.has_proxy:
         spec = add_proxy(resource, secret, spec, proxy)
-    owner = {
-        "apiVersion": "worklease.dev/v1alpha1",
-        "kind": "WorkLease",
-        "name": resource.name,
-        "uid": resource.uid,
-        "controller": True,
-        "blockOwnerDeletion": False,
-    }
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -96,9 +98,20 @@ def pod_body(
             "namespace": resource.namespace,
             "labels": _without_nulls(metadata.get("labels")) | labels,
             "annotations": named,
-            "ownerReferences": [owner],
+            "ownerReferences": [_owner(resource)],
         },
         "spec": {"restartPolicy": "Never", "automountServiceAccountToken": False} | spec,
+    }
+
+
+def _owner(resource: WorkLease) -> dict[str, Any]:
+    return {
+        "apiVersion": "worklease.dev/v1alpha1",
+        "kind": "WorkLease",
+        "name": resource.name,
+        "uid": resource.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
     }
 
 

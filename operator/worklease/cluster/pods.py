@@ -95,7 +95,7 @@ class Pods:
                 # The pod has passed all checks before its name was found to be taken.
                 return DryRunAccepted()
             case Refused() as refused:
-                return NotAdmitted(_obstacle(refused), refused.message)
+                return NotAdmitted(obstacle_of(refused), refused.message)
             case NoAnswer(message):
                 return NotAdmitted(Obstacle.ADMISSION, message)
             case _:
@@ -110,7 +110,7 @@ class Pods:
             case Refused() as refused if refused.is_by_name:
                 return await self._find(namespace, name, "")
             case Refused() as refused:
-                return NotAdmitted(_obstacle(refused), refused.message)
+                return NotAdmitted(obstacle_of(refused), refused.message)
             case NoAnswer(message):
                 # It may have been made nevertheless, or may be made a moment later.
                 found = await self._find(namespace, name, message)
@@ -210,10 +210,11 @@ def _path(namespace: str, name: str = "") -> str:
     return f"{pods}/{name}" if name else pods
 
 
-def _obstacle(refused: Refused) -> Obstacle:
-    """Return why the API server made no pod: because of the pod, of the namespace's quota, or of its own state.
+def obstacle_of(refused: Refused) -> Obstacle:
+    """Return why the API server made no pod, or no volume for it.
 
-    A webhook that answers denies with whatever status it likes.
+    It is because of the object, of the namespace's quota, or of the API server's own state. A webhook that answers
+    denies with whatever status it likes.
     """
     if refused.status == HTTPStatus.FORBIDDEN and any(words in refused.message for words in _QUOTA):
         return Obstacle.QUOTA

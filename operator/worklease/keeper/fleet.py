@@ -128,6 +128,16 @@ class Fleet:
         others = (each for each in same.values() if each is not kept)
         return next((pod for each in others if (pod := _at_work(each)) is not None), None)
 
+    def open_sessions(self) -> frozenset[Address]:
+        """Return the sessions of which a resource is not finished, also of other processes'."""
+        kept = {each.session for each in self if not (each.calls.is_done and each.lease.end is not None)}
+        return frozenset(kept | {each.session for each in self._others.values() if not each.claimant.is_done})
+
+    def workspaces(self) -> frozenset[str]:
+        """Return the namespaces in which a kept resource asks for a workspace."""
+        sandboxes = ((each.resource.namespace, each.resource.spec.sandbox) for each in self)
+        return frozenset(name for name, sandbox in sandboxes if sandbox is not None and sandbox.workspace is not None)
+
     def wake_rivals(self, kept: Kept) -> None:
         """Have the other resources of the namespace for the same work item take a turn."""
         self._wake(kept.item, kept)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from worklease.api.models import InvalidResource, WorkLease
-from worklease.api.names import BUCKET_LABEL, FINALIZER, NOWHERE, Reference, pod_address
+from worklease.api.names import BUCKET_LABEL, FINALIZER, NOWHERE, Address, Reference, pod_address
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.status_writer import Urgency
@@ -58,7 +58,18 @@ class Keeper:
         """Of each pod whose resource vanished while no process here kept it: the uid of that resource."""
         self.has_taken = asyncio.Event()
         """Is set while there are buckets whose resources are to be found."""
-        self._turns = Turns(clients, self._fleet, self._pod_index, options, clock=clock, wall=wall, forget=self._forget)
+        self.has_unused = asyncio.Event()
+        """Is set when a resource with a workspace is over: its session's volume may not be used any more."""
+        self._turns = Turns(
+            clients,
+            self._fleet,
+            self._pod_index,
+            options,
+            clock=clock,
+            wall=wall,
+            forget=self._forget,
+            note_unused=self.has_unused.set,
+        )
 
     # --- Resources ---------------------------------------------------------------------------------------------
 
@@ -402,6 +413,14 @@ class Keeper:
         if kept.lease.sent is not None:
             return AckVerdict.OURS
         return None if kept.calls.ack is None else kept.calls.ack.verdict
+
+    def open_sessions(self) -> frozenset[Address]:
+        """Return the sessions, by namespace, of which a resource is not finished, as far as is known here."""
+        return self._fleet.open_sessions()
+
+    def namespaces_with_workspaces(self) -> frozenset[str]:
+        """Return the namespaces in which a resource of this process asks for a workspace."""
+        return self._fleet.workspaces()
 
     def leases(self) -> Iterator[tuple[Lease, str]]:
         """Return each kept lease, and the reason of its ``LeaseHeld`` as it was last published."""

@@ -44,6 +44,7 @@ class Other:
     reference: Reference
     bucket: int
     item: Address
+    session: Address
     claimant: Claimant
     bound: frozenset[str]
     """The uids of its pods, as its status shows them."""
@@ -63,6 +64,7 @@ def read_other(body: Mapping[str, Any]) -> Other:
         Reference(namespace, name, uid),
         bucket_of(uid),
         (namespace, str(spec.get("environmentID", "")), str(spec.get("workID", ""))),
+        (namespace, str(spec.get("environmentID", "")), str(spec.get("sessionID") or spec.get("workID", ""))),
         Claimant(
             uid=uid,
             name=f"{namespace}/{name}",
@@ -94,4 +96,4 @@ def left(kept: Kept) -> Other:
     bound = frozenset(uid for uid, pod in kept.pods.bound.items() if not pod.gone)
     # Nothing is left to do for it here; elsewhere there is, unless it is over.
     claimant = replace(kept.claimant(), lease=lease, is_claiming=False, is_done=lease is _OVER)
-    return Other(kept.reference, kept.tenancy.bucket, kept.item, claimant, bound)
+    return Other(kept.reference, kept.tenancy.bucket, kept.item, kept.session, claimant, bound)

@@ -27,6 +27,7 @@ from worklease.cluster.pods import (
 )
 from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
 from worklease.keeper.kept import Kept, LeaseOptions
+from worklease.keeper.workspace_calls import WorkspaceCalls
 from worklease.rules.acts import NOT_VALID, Act
 from worklease.rules.backoff import backoff
 from worklease.rules.claims import DryRun, refused_dry_run
@@ -56,10 +57,11 @@ class PodCalls(KeptCalls):
         super().__init__(clients, clock, wall, secret)
         self._annotations = options.sandbox_annotations
         self._proxy = options.proxy
+        self._workspaces = WorkspaceCalls(clients, clock, wall, secret)
 
-    def _body(self, kept: Kept, attempt: int) -> dict[str, Any]:
+    def _body(self, kept: Kept, attempt: int, claim: str | None) -> dict[str, Any]:
         secret = kept.token_secret or self._secret(kept)[1]
-        return pod_body(kept.resource, attempt, secret, self._annotations, self._proxy)
+        return pod_body(kept.resource, attempt, secret, self._annotations, self._proxy, claim=claim)
 
     async def dry_run(self, kept: Kept) -> None:
         """Ask whether the template's pod would be made, before anything is claimed for it."""
@@ -67,8 +69,11 @@ class PodCalls(KeptCalls):
         if problem := template_problem(kept.resource, self._proxy):
             kept.calls.dry_run = DryRun(generation, problem, math.inf)
             return
-        body = self._body(kept, kept.pods.attempt.number)
-        match await self._clients.pods.dry_run(kept.resource.namespace, body):
+        body = self._body(kept, kept.pods.attempt.number, None)
+        outcome = await self._clients.pods.dry_run(kept.resource.namespace, body)
+        if isinstance(outcome, DryRunAccepted):
+            outcome = await self._workspaces.dry_run(kept)
+        match outcome:
             case DryRunAccepted():
                 kept.calls.dry_run = DryRun(generation, "", math.inf)
             case NotAdmitted(obstacle, message):
@@ -89,15 +94,19 @@ class PodCalls(KeptCalls):
                 _log.warning("the status has to tell a restart of a pod %s: %s", kept.about, problem.message)
                 await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
             async with self._clients.pods.creations.taken(kept.resource.namespace):
-                if await self._is_session_worked_on(kept):
+                if await self._is_session_worked_on(kept) or not is_running(kept.gather(), self._clock()):
+                    return
+                volume = await self._workspaces.take(kept)
+                if isinstance(volume, NotAdmitted):
+                    self._note_not_made(kept, volume.message, volume.obstacle)
                     return
                 if not is_running(kept.gather(), self._clock()):
                     return  # the lease or the resource ended meanwhile
-                if not self._may(Act.MAKE_POD, kept):
+                if volume is None or not self._may(Act.MAKE_POD, kept):
                     await asyncio.sleep(RETRY)  # what another process may decide by now says nothing about the pod
                     return
                 send()
-                await self._make(kept, attempt)
+                await self._make(kept, attempt, volume.claim)
 
     async def _is_session_worked_on(self, kept: Kept) -> bool:
         """Look for a pod at work for the session, whoever keeps its lease: one session has one sandbox.
@@ -118,11 +127,11 @@ class PodCalls(KeptCalls):
                     return True
         return False
 
-    async def _make(self, kept: Kept, attempt: int) -> None:
+    async def _make(self, kept: Kept, attempt: int, claim: str | None) -> None:
         if problem := template_problem(kept.resource, self._proxy):
             self._note_not_made(kept, problem)  # the template was edited since the claim
             return
-        body = self._body(kept, attempt)
+        body = self._body(kept, attempt, claim)
         before = kept.pods.bound
         outcome = await self._clients.pods.make(kept.resource.namespace, body)
         match outcome:

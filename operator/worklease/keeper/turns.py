@@ -27,6 +27,7 @@ from worklease.keeper.resource_calls import ResourceCalls
 from worklease.keeper.session_calls import SessionCalls
 from worklease.keeper.turn_queue import TurnQueue
 from worklease.keeper.work_calls import WorkCalls
+from worklease.keeper.workspace_calls import workspace_of
 from worklease.rules.acts import Act, Leave, Standing
 from worklease.rules.beats import beat_at_once, end_unclaimed, lapse, note_budget_short, release, supersede
 from worklease.rules.claims import BeatStep, plan_beat
@@ -83,6 +84,7 @@ class Turns:
         clock: Callable[[], float],
         wall: Callable[[], ClockPair],
         forget: Callable[[str], None],
+        note_unused: Callable[[], None],
     ) -> None:
         def secret(kept: Kept) -> tuple[str, str]:
             named = kept.resource.spec.credentials_secret_ref
@@ -91,6 +93,7 @@ class Turns:
         self._publisher, self._tenures = clients.publisher, clients.tenures
         self._fleet, self._pod_index, self._options = fleet, pod_index, options
         self._clock, self._wall, self._forget = clock, wall, forget
+        self._note_unused = note_unused
         self._work = WorkCalls(clients, clock, wall, secret, fleet.rival)
         self._acks = AckCalls(clients, clock, wall, secret, self._work.find_in_list)
         self._pods = PodCalls(clients, clock, wall, secret, options)
@@ -405,6 +408,8 @@ class Turns:
             kept.turn.add()
         else:
             calls.is_done = True
+            if workspace_of(kept) is not None:
+                self._note_unused()
             self._fleet.wake_rivals(kept)
             self._bind_new_pods(kept, self._clock())  # what came while the finalizer was removed
 

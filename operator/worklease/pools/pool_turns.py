@@ -25,6 +25,7 @@ from worklease.cluster.pool_reading import read_pool_lease
 from worklease.cluster.pool_writes import PoolWrites
 from worklease.cluster.proxy_sidecar import ProxyOptions
 from worklease.cluster.session_tokens import NoToken, TokenFound, look_for_token
+from worklease.cluster.workspace_claims import WorkspaceClaims
 from worklease.pools import pool_status
 from worklease.pools.kept_pool import KeptPool, PublishedPool, Upkeep
 from worklease.pools.taker import Taker
@@ -397,6 +398,8 @@ class PoolTurns:
             return problem
         body = pod_body(lease, 0, plan.name, proxy=self._options.proxy)
         outcome = await self._clients.pods.dry_run(pool.namespace, body)
+        if isinstance(outcome, DryRunAccepted):
+            outcome = await WorkspaceClaims(self._clients.writes.api).dry_run(lease)
         return None if isinstance(outcome, DryRunAccepted) else outcome.message
 
     def _count_queue(self, kept: KeptPool, key: SecretStr) -> None:

@@ -67,6 +67,8 @@ class Act(Enum):
     """Any other deletion of a pod."""
     WRITE_RESOURCE = auto()
     """A write of the resource: its status, its finalizer, its deletion."""
+    WRITE_VOLUME = auto()
+    """The creation, the mark or the deletion of a session's volume."""
     WRITE_RECORD = auto()
     EMIT_EVENT = auto()
 

@@ -142,7 +142,12 @@ class DryRun:
     """How many such answers in a row there were."""
 
 
-_TRIES: Final = {Obstacle.SPEC: (60.0, 60.0), Obstacle.QUOTA: (10.0, 60.0), Obstacle.ADMISSION: (1.0, 60.0)}
+_TRIES: Final = {
+    Obstacle.SPEC: (60.0, 60.0),
+    Obstacle.QUOTA: (10.0, 60.0),
+    Obstacle.ADMISSION: (1.0, 60.0),
+    Obstacle.VOLUME: (1.0, 60.0),
+}
 """Seconds before a template is tried again for the first time, and at most.
 
 An edit is tried at once; without one, only a policy can have changed. Room in a quota comes with each sandbox that

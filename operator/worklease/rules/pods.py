@@ -38,6 +38,8 @@ class Cause(StrEnum):
     """It was never made: the namespace has no room for it."""
     ADMISSION_UNAVAILABLE = "AdmissionUnavailable"
     """It was never made: something that has to admit it does not answer."""
+    VOLUME_BUSY = "VolumeBusy"
+    """It was never made: the volume of its session was being deleted all the time."""
     NOT_STARTED = "StartDeadlineExceeded"
     FENCED = "Fenced"
     SESSION_IDLE = "SessionIdle"
@@ -55,6 +57,8 @@ class Obstacle(Enum):
     """The namespace has no room for it now."""
     ADMISSION = auto()
     """Something that has to admit it, such as a webhook, does not answer."""
+    VOLUME = auto()
+    """The volume of its session is being deleted; another one can be made after that."""
 
 
 SHORTEST_GRACE: Final = 2.0
@@ -247,6 +251,7 @@ _WORDS: Final = {
     Cause.REJECTED: "was rejected by its node",
     Cause.QUOTA_EXCEEDED: "was not made because the quota is used up",
     Cause.ADMISSION_UNAVAILABLE: "was not made because its admission was not available",
+    Cause.VOLUME_BUSY: "was not made because the volume of its session was being deleted",
     Cause.NOT_STARTED: "did not start in time",
     Cause.FENCED: "was ended because no heartbeat was accepted in time",
     Cause.SESSION_IDLE: "is stopped because its session was idle",
@@ -321,6 +326,7 @@ def ending_of(pod: Pod, cause: Cause) -> Ending:
 _INFRASTRUCTURE: Final = {
     Obstacle.QUOTA: Cause.QUOTA_EXCEEDED,
     Obstacle.ADMISSION: Cause.ADMISSION_UNAVAILABLE,
+    Obstacle.VOLUME: Cause.VOLUME_BUSY,
 }
 """What prevents a pod and is not the sandbox's failure: there never was one, so nothing is stopped for it."""
 

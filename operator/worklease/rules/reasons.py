@@ -96,6 +96,7 @@ class Reason(StrEnum):
     NO_POD = "NoPod"
     CREATING = "Creating"
     PREDECESSOR_ENDING = "PredecessorEnding"
+    VOLUME_BUSY = "VolumeBusy"
     CREATION_REFUSED = "CreationRefused"
     RESTARTING = "Restarting"
     POD_REJECTED = "PodRejected"
@@ -227,6 +228,7 @@ TABLE: Final[Mapping[str, ReasonRow]] = {
     Reason.NO_POD: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.CREATING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
     Reason.PREDECESSOR_ENDING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY),
+    Reason.VOLUME_BUSY: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, (Obstacle.VOLUME, Cause.VOLUME_BUSY)),
     Reason.CREATION_REFUSED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE),
     Reason.RESTARTING: ReasonRow(_SANDBOX, _INFO, _QUIET, _UNDER_WAY, deletes_pods=True),
     Reason.POD_REJECTED: ReasonRow(_SANDBOX, _INFO, _QUIET, _TROUBLE, (Cause.REJECTED,)),

@@ -235,6 +235,10 @@ CASES = {
         situation(held(), POD, ending=Ending(Cause.SESSION_ENDED, "Session sesn_1 is archived", "sandbox-1")),
         *(SANDBOX, NO, Reason.SESSION_ENDED),
     ),
+    "a volume that is being deleted": Case(
+        situation(held(), making=NotMade(105.0, 2, "claim is being deleted", obstacle=Obstacle.VOLUME), sandbox=MADE),
+        *(SANDBOX, NO, Reason.VOLUME_BUSY),
+    ),
     "a fenced sandbox counts as failed": Case(
         situation(held(), ending=Ending(Cause.FENCED, "It was fenced", "sandbox-1")), SANDBOX, NO, Reason.FENCED
     ),

@@ -235,6 +235,7 @@ def test_a_pod_that_never_came_says_what_stood_in_its_way() -> None:
         (Obstacle.SPEC, Cause.NOT_STARTED, StopItem),
         (Obstacle.QUOTA, Cause.QUOTA_EXCEEDED, Release),
         (Obstacle.ADMISSION, Cause.ADMISSION_UNAVAILABLE, Release),
+        (Obstacle.VOLUME, Cause.VOLUME_BUSY, Release),
     ],
 )
 @pytest.mark.parametrize("policy", list(OnFailure))

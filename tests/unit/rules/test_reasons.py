@@ -93,7 +93,7 @@ def test_with_these_reasons_a_sandbox_is_in_no_trouble() -> None:
     levels = {reason: level_of(Kind.SANDBOX_READY, Verdict.FALSE, reason) for reason in (*Reason, TOMORROW)}
     assert {str(reason) for reason, level in levels.items() if level is not Level.TROUBLE} == words(
         "NoPod Creating PredecessorEnding Restarting SchedulingGated Pending NotReady Running Succeeded Ending Ended"
-        " SessionIdle SessionEnded"
+        " VolumeBusy SessionIdle SessionEnded"
     )
 
 
