@@ -105,7 +105,8 @@ class Keys:
         """Note that the server accepted a key: it was none of those that it refused."""
         if kept.calls.refusals:
             kept.calls.refusals, kept.calls.last_try = {}, None
-        self._probes.note_accepted(_place(kept, key))
+        if self._probes.has_refused:
+            self._probes.note_accepted(_place(kept, key))
 
 
 def _place(kept: Kept, key: Key) -> Place:

@@ -152,7 +152,9 @@ def write(
         **_of_sandboxes(sandboxes),
         "ack": None if ack is None else _recorded(ack),
     }
-    return to_json({name: value for name, value in said.items() if not _says_nothing(value)}).decode()
+    # A record without what says nothing means the same; a time of zero says something.
+    told = {name: value for name, value in said.items() if value is not None and value is not False and value != ()}
+    return to_json(told).decode()
 
 
 def _of_sandboxes(sandboxes: RecordedSandboxes) -> dict[str, object]:
@@ -163,12 +165,12 @@ def _of_sandboxes(sandboxes: RecordedSandboxes) -> dict[str, object]:
         "restarts": attempt.restarts if attempt.number else None,
         "disruptions": attempt.disruptions or None,
         "runs": attempt.runs_since,
-        "lost": tuple(sorted(attempt.lost))[:MOST_PODS],
+        "lost": tuple(sorted(attempt.lost))[:MOST_PODS] if attempt.lost else (),
         "begins": attempt.begins,
         "rejections": attempt.rejections or None,
         "again": attempt.again,
-        "settled": tuple(sorted(attempt.settled))[:MOST_UIDS],
-        "taken": tuple(sorted(attempt.taken))[:MOST_UIDS],
+        "settled": tuple(sorted(attempt.settled))[:MOST_UIDS] if attempt.settled else (),
+        "taken": tuple(sorted(attempt.taken))[:MOST_UIDS] if attempt.taken else (),
         "ending": None if ending is None else (ending.cause, _cut(ending.message), ending.pod, ending.follows),
         "fell": sandboxes.fell,
     }
@@ -180,11 +182,6 @@ def _recorded(ack: Acknowledgement) -> object:
 
 def _cut(message: str) -> str:
     return message if len(message) <= LONGEST_ENDING else f"{message[: LONGEST_ENDING - 1]}…"
-
-
-def _says_nothing(value: object) -> bool:
-    """Whether a record without the value means the same; a time of zero means something."""
-    return value is None or value is False or value == ()
 
 
 def read(text: str | None) -> Record | None:

@@ -234,6 +234,10 @@ class WorkCalls(KeptCalls):
                 key, outcome = second, await self._ask(kept, second, beat)
                 if isinstance(outcome, Unauthorized):
                     await self._keys.after_refusal(kept, key)
+        if isinstance(outcome, Answered | Conflicted | NotReady | Rejected):
+            self._keys.note_accepted(kept, key)
+            self._clients.budget.note_accepted(key.value.get_secret_value(), outcome.exchange.sent)
+            return outcome
         if isinstance(outcome, Unauthorized):
             advice = f"{outcome.message}; {key.origin} is not good for this item: put a valid key there"
             return replace(outcome, message=advice)
@@ -241,15 +245,12 @@ class WorkCalls(KeptCalls):
             self._clients.budget.hold(outcome.retry_after, key.value.get_secret_value())
             # From the first probe on the lease waits in the budget, where it may be the one that probes.
             return replace(outcome, retry_after=min(outcome.retry_after, FIRST_PROBE))
-        if isinstance(outcome, Answered | Conflicted | NotReady | Rejected):
-            self._keys.note_accepted(kept, key)
-            self._clients.budget.note_accepted(key.value.get_secret_value(), outcome.exchange.sent)
         return outcome
 
     async def _ask(self, kept: Kept, key: Key, beat: Beat) -> Outcome:
         """Send the beat; that of a held lease is given up early enough for many tries, if the server is fast."""
         if kept.lease.held:
-            beat = replace(beat, timeout=self._patience.timeout(beat.timeout))
+            beat = Beat(beat.expected, beat.desired_ttl, self._patience.timeout(beat.timeout))
         outcome = await self._clients.work_api.heartbeat(_item(kept, key), beat)
         self._patience.note(outcome)
         return outcome

@@ -65,13 +65,10 @@ def changed_ttl(lease: Lease, asked: int | None) -> float | None:
 
 def asked_ttl(lease: Lease) -> int | None:
     """Return the TTL to ask for: never one that the server refused, since the beat must renew the lease."""
-    if lease.held and _is_refused(lease):
-        return None if lease.granted_for in lease.refused_ttls else lease.granted_for
+    refused = lease.refused_ttls
+    if refused and lease.held and lease.desired_ttl in refused:
+        return None if lease.granted_for in refused else lease.granted_for
     return lease.desired_ttl
-
-
-def _is_refused(lease: Lease) -> bool:
-    return lease.desired_ttl in lease.refused_ttls
 
 
 def least_ttl(lease: Lease) -> float:

@@ -72,6 +72,11 @@ class KeyProbes:
             self._pace.change(self._rate * part, 1.0, self._clock())
 
     @property
+    def has_refused(self) -> bool:
+        """Whether any key was refused, as far as that is not long ago."""
+        return bool(self._keys)
+
+    @property
     def waiting(self) -> int:
         """The number of calls that wait to try a refused key."""
         return sum(len(key.waiting) for key in self._keys.values())
