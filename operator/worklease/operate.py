@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -101,19 +101,17 @@ async def operate(settings: Settings) -> None:
             settings, kubernetes, tenures, installations, own=own, publisher=publisher, opened=opened
         )
         keeper = await _start_keeper(settings, clients, tenures, installations)
-        has_pools = await find_pools(kubernetes, settings.namespaces)
         async with asyncio.TaskGroup() as tasks:
             background = _run_beside(tasks, clients, keeper, tenures, events)
-            census = Census(kubernetes, settings.namespaces, keeper, monotonic)
-            bridge = Bridge(keeper, census, asyncio.get_running_loop(), installations)
-            if has_pools:
-                bridge.pools = _pools(settings, clients, keeper, tenures, installations, made=bridge.see_made)
-            background.append(tasks.create_task(installations.run(bridge.look_again), name="installations"))
-            sweeping = _sweep(settings, kubernetes, keeper, tenures, bridge.found)
-            background.append(tasks.create_task(sweeping, name="volumes"))
+            bridge, census = await _bridge(settings, clients, keeper, tenures, installations)
+            background += _start(
+                tasks,
+                installations=installations.run(bridge.look_again),
+                volumes=_sweep(settings, kubernetes, keeper, tenures, bridge.found),
+                status=_write(clients.status, bridge.found),
+            )
             _measure(metrics, clients, keeper, bridge.pools, tenures)
             watching = tasks.create_task(watch(bridge, settings.namespaces, publisher), name="watches")
-            background.append(tasks.create_task(_write(clients.status, bridge.found), name="status"))
             health.attend(keeper.overdue, census.awaited, tenures.obstacle)
             _log.info("operator started api=%s kubernetes=%s http=%s", settings.api_url, kubernetes.server, address)
             await stop.wait()
@@ -132,14 +130,33 @@ def _run_beside(
     tasks: asyncio.TaskGroup, clients: Clients, keeper: Keeper, tenures: Tenures, events: EventRecorder
 ) -> "list[asyncio.Task[None]]":
     """Start what goes on beside the keeping of leases, until it is cancelled."""
-    jobs = {
-        "tenures": tenures.run(),
-        "events": events.run(),
-        "checkpoint": clients.checkpoint.run(),
-        "suspends": notice_suspends(monotonic, keeper.wake_all),
-        "jumps": notice_jumps(monotonic, time.time, keeper.note_jump),
-        "Work API": _look_for_work_api(clients.work_api),
-    }
+    return _start(
+        tasks,
+        tenures=tenures.run(),
+        events=events.run(),
+        checkpoint=clients.checkpoint.run(),
+        suspends=notice_suspends(monotonic, keeper.wake_all),
+        jumps=notice_jumps(monotonic, time.time, keeper.note_jump),
+        work_api=_look_for_work_api(clients.work_api),
+    )
+
+
+async def _bridge(
+    settings: Settings,
+    clients: Clients,
+    keeper: Keeper,
+    tenures: Tenures,
+    installations: NamedResources,
+) -> tuple[Bridge, Census]:
+    """Return the bridge from what Kopf sees to who keeps it, and what it counts; pools only where they are known."""
+    census = Census(clients.kubernetes, settings.namespaces, keeper, monotonic)
+    bridge = Bridge(keeper, census, asyncio.get_running_loop(), installations)
+    if await find_pools(clients.kubernetes, settings.namespaces):
+        bridge.pools = _pools(settings, clients, keeper, tenures, installations, made=bridge.see_made)
+    return bridge, census
+
+
+def _start(tasks: asyncio.TaskGroup, **jobs: Coroutine[Any, Any, None]) -> "list[asyncio.Task[None]]":
     return [tasks.create_task(job, name=name) for name, job in jobs.items()]
 
 

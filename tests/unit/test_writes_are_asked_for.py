@@ -17,6 +17,7 @@ FOLDERS: Final = ("cluster", "keeper", "observability", "pools", "watching")
 
 OF_THE_PROCESS: Final = {
     "liveness_leases.py": "its own liveness Lease, which proves what it may do",
+    "installation_lease.py": "the installation's own Lease, which shows that one of its processes runs",
     "bucket_store.py": "the buckets: each write is compared with what was read",
 }
 """What goes by no leave of ``rules.acts``: module, and why."""

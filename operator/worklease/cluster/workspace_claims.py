@@ -67,8 +67,8 @@ class WorkspaceClaims:
         sandbox = resource.spec.sandbox
         if sandbox is None or sandbox.workspace is None:
             return DryRunAccepted()
-        body, query = claim_body(resource, sandbox.workspace), {"dryRun": "All"}
-        match await self._api.call("POST", _path(resource.namespace), query=query, body=body):
+        body = claim_body(resource, sandbox.workspace)
+        match await self._api.call("POST", _path(resource.namespace), query={"dryRun": "All"}, body=body):
             case Done():
                 return DryRunAccepted()
             case Refused() as refused if refused.is_by_name:
