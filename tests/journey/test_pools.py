@@ -254,3 +254,30 @@ def test_a_deleted_pool_gives_its_items_back(pool: Pool, leases: Leases, simulat
     assert pool.unfinished() == {}
     assert leases.pods() == {}
     assert [entry for entry in simulator.history(item) if entry.get("call") == "stop"] == []
+
+
+@pytest.mark.long(seconds=50)
+def test_what_keeps_a_pool_from_polling_is_said_and_the_pool_goes_on_after_it(
+    pool: Pool, leases: Leases, simulator: Simulator
+) -> None:
+    pool.create()
+    simulator.create_session()
+    (kept,) = pool.await_running(1)
+    throttled = simulator.inject("status", call="poll", status=429, headers={"Retry-After": "2"}, times=None)
+    pool.await_condition("Ready", "False", "Throttled")
+    simulator.remove_fault(throttled)
+    pool.await_condition("Ready", "True", "Polling")
+    gone = simulator.create_session()["data"]["id"]
+    simulator.delete_session(gone)
+    simulator.create_session()
+    pool.await_running(2)
+    simulator.set_environment_keys(simulator.environment_id, "another-key")
+    pool.await_condition("Ready", "False", "KeyRefused")
+    leases.put_key("another-key")
+    pool.await_condition("Ready", "True", "Polling")
+    leases.drop_key()
+    pool.await_condition("Ready", "False", "KeyMissing")
+    leases.put_key("another-key")
+    pool.await_condition("Ready", "True", "Polling")
+    assert kept in pool.running()
+    assert check_history(simulator.history()) == []
