@@ -139,16 +139,18 @@ class Tenures:
 
     def standing(self, bucket: int) -> Standing:
         """Return how the process stands to a bucket."""
+        return self._standing(bucket, self._clock())
+
+    def _standing(self, bucket: int, now: float) -> Standing:
         held = self._held.get(bucket)
         if held is None:
             return Standing.FORMER
-        return standing(
-            held.tenure, self._liveness, self._clock(), hands_over_at=held.hands_over_at, reaches=self._reaches
-        )
+        return standing(held.tenure, self._liveness, now, hands_over_at=held.hands_over_at, reaches=self._reaches)
 
     def may(self, act: Act, bucket: int) -> Leave:
         """Return whether an act may begin now, for a resource of that bucket."""
-        return may(act, self.standing(bucket), self._liveness, self._clock())
+        now = self._clock()
+        return may(act, self._standing(bucket, now), self._liveness, now)
 
     async def still_holds(self, bucket: int) -> bool:
         """Read a bucket, and return whether it still names this process in this tenure.

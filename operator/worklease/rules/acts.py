@@ -27,6 +27,8 @@ NOT_VALID: Final = "this process could not show in time that it lives, so anothe
 class Standing(Enum):
     """How a process stands to a bucket that it holds, or held."""
 
+    __hash__ = object.__hash__  # Enum's own is Python code, and each beat looks a few members up
+
     VALID = auto()
     """It is the holder, and nobody else can be."""
     LEAVING = auto()
@@ -46,6 +48,8 @@ class Standing(Enum):
 
 class Act(Enum):
     """What is done for a resource, in the bucket of its uid."""
+
+    __hash__ = object.__hash__  # as above
 
     ROUTINE_BEAT = auto()
     """A beat that carries a value which the holder knows."""

@@ -107,7 +107,7 @@ def renewed(liveness: Liveness, sent: float, done: float) -> Liveness:
 
 def is_valid(liveness: Liveness, now: float) -> bool:
     """Whether nobody else can have taken a bucket that the process held when its validity began."""
-    return liveness.unbroken_since <= now < liveness.valid_until
+    return liveness.unbroken_since <= now < liveness.renewed + VALIDITY
 
 
 # --- Tenure ------------------------------------------------------------------------------------------------------
