@@ -261,7 +261,7 @@ def test_what_keeps_a_pool_from_polling_is_said_and_the_pool_goes_on_after_it(
     pool: Pool, leases: Leases, simulator: Simulator
 ) -> None:
     pool.create()
-    simulator.create_session()
+    simulator.create_session(ttl_seconds=120)  # without a key for a while
     (kept,) = pool.await_running(1)
     throttled = simulator.inject("status", call="poll", status=429, headers={"Retry-After": "2"}, times=None)
     pool.await_condition("Ready", "False", "Throttled")

@@ -29,7 +29,7 @@ def test_the_demo_tells_its_story_and_each_of_its_claims_is_so(tmp_path: Path) -
     drawn = picture.read_text("utf-8").replace("&#160;", " ")
     for told in (
         "A message arrives",
-        "Three work items are claimed",
+        "An item is stopped at the server",
         "its pod sandbox-demo2 is gone",
         "A sandbox is lost",
         "claims hold.",

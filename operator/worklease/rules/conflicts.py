@@ -132,16 +132,21 @@ def _is_listed_as_stopped(refused: RefusedBeat) -> bool:
 
 
 def _is_another_delivery(refused: RefusedBeat) -> bool:
-    """Whether the item entered the queue after we first held it: its id recurs, its delivery does not.
+    """Whether the item was queued or acknowledged after we first held it: its id recurs, its delivery does not.
 
     Some servers stamp the first beat instead of the entry to the queue, some microseconds after its value. So a second
     is allowed.
     """
-    if refused.listed is None:
-        return False
     # A lease restored from a status knows its last value only. That is later, and rules out other deliveries as surely.
-    queued, first = instant(refused.listed.started_at), instant(refused.lease.first or refused.lease.value)
-    return queued is not None and first is not None and queued > first + CLOCK_SKEW
+    first = instant(refused.lease.first or refused.lease.value)
+    return first is not None and any(at > first + CLOCK_SKEW for at, _ in _entries(refused))
+
+
+def _entries(refused: RefusedBeat) -> list[tuple[float, str]]:
+    """Return when the item entered the queue and was acknowledged, as listed, as far as these are times."""
+    listed = refused.listed
+    stamps = () if listed is None else (listed.started_at, listed.acknowledged_at)
+    return [(at, stamp) for stamp in stamps if stamp is not None and (at := instant(stamp)) is not None]
 
 
 def _is_another_delivery_in_the_queue(refused: RefusedBeat) -> bool:
@@ -272,7 +277,7 @@ def _take_over_by_the_list(refused: RefusedBeat) -> Lease:
 
 
 def _queued_at(refused: RefusedBeat) -> str | None:
-    return None if refused.listed is None else refused.listed.started_at
+    return max(_entries(refused), default=(0.0, None))[1]
 
 
 def _requeue(refused: RefusedBeat) -> Lease:
@@ -399,13 +404,13 @@ def _watch(refused: RefusedBeat) -> Lease:
 LISTED_AS_OVER: Final = (
     ConflictRow("listed as `stopped`, in a row that can be of our delivery", _is_listed_as_stopped, End.STOPPED, _stop),
     ConflictRow(
-        "listed with an entry to the queue more than a second later than our first value, and waiting there",
+        "listed as queued or acknowledged more than a second later than our first value, and waiting there",
         _is_another_delivery_in_the_queue,
         End.REQUEUED,
         _requeue_by_the_list,
     ),
     ConflictRow(
-        "listed with an entry to the queue more than a second later than our first value, and not waiting",
+        "listed as queued or acknowledged more than a second later than our first value, and not waiting",
         _is_another_delivery,
         End.TAKEN_OVER,
         _take_over_by_the_list,

@@ -41,6 +41,12 @@ def test_what_was_queued_after_our_first_value_and_taken_is_another_delivery(sta
     assert lease.end is End.TAKEN_OVER
 
 
+def test_what_was_acknowledged_after_our_first_value_is_another_delivery() -> None:
+    lease = observe(held(), unanswered(130))
+    seen = ListedItem("active", stamp(100.9), acknowledged_at=stamp(101.1))
+    assert observe(lease, refused(141, stamp(130.2)), seen).end is End.TAKEN_OVER
+
+
 def test_an_entry_that_is_stamped_just_after_the_first_value_is_of_the_same_delivery() -> None:
     lease = observe(held(), unanswered(130))
     lease = observe(lease, refused(141, stamp(130.2)), ListedItem("active", stamp(100.051)))
