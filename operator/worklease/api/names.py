@@ -79,6 +79,9 @@ CONTROLLER: Final = f"{GROUP}/operator"
 BUCKET_LABEL: Final = f"{GROUP}/bucket"
 """The label that names the bucket of an object, by its number."""
 
+TURN_LABEL: Final = f"{GROUP}/makes-sandbox-of"
+"""The label of a WorkLease whose pod is being made: it names the session, of which no other one makes a pod then."""
+
 LIVENESS_LABEL: Final = f"{GROUP}/liveness"
 """The label of the Leases by which the operator's processes show that they live."""
 

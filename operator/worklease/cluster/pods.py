@@ -21,6 +21,9 @@ from worklease.rules.pods import OUT_OF_SERVICE, Obstacle, Pod
 ADMISSION_TIMEOUT: Final = 35.0
 """Seconds that the creation of a pod may take: a webhook may take 30, and the API server then says which one it was."""
 
+CREATION_LANDS: Final = 60.0
+"""Seconds within which a creation without an answer is carried out, or never: the API server's own time-out."""
+
 CREATIONS: Final = 32
 """Creations and dry runs of pods under way at once: a third of all connections, since a webhook may let them hang."""
 

@@ -4,6 +4,7 @@ Owns this state, and how an event or an answer changes it. Its maps are replaced
 hold them. Written by ``pod_calls``, and by the pod events that ``turns`` binds. Must not await, and must not decide.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -45,6 +46,10 @@ class BoundPods:
     """Whether every pod that carried the item's labels before this process's start is known."""
     elsewhere: tuple[str, float] | None = None
     """A pod at work for the session, of a resource that another process may keep, and until when that counts."""
+    has_turn: bool = False
+    """Whether it is this resource's turn to make a pod of its session, until that is made or refused."""
+    sent_until: float = -math.inf
+    """Until when a creation without an answer may be carried out; after a start, one that an earlier process sent."""
     ignored: frozenset[str] = frozenset()
     """The uids of pods that carry the labels and are ignored, as an event has said."""
     strays: frozenset[str] = frozenset()

@@ -9,14 +9,17 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, assert_never
+from functools import partial
+from typing import Any, Final, assert_never
 
 from worklease.api.names import SESSION_LABEL
 from worklease.clocks import ClockPair
+from worklease.cluster import sandbox_turns
 from worklease.cluster.client import Gone, NotDone
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.pod_template import pod_body, pod_name, template_problem
 from worklease.cluster.pods import (
+    CREATION_LANDS,
     Annotated,
     DeletionAccepted,
     DryRunAccepted,
@@ -30,7 +33,7 @@ from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.workspace_calls import WorkspaceCalls
 from worklease.rules.acts import NOT_VALID, Act
 from worklease.rules.backoff import backoff
-from worklease.rules.claims import DryRun, refused_dry_run
+from worklease.rules.claims import DryRun, SandboxTurn, refused_dry_run, sandbox_turn
 from worklease.rules.deadlines import is_fenced
 from worklease.rules.finishing import AskToFinish
 from worklease.rules.lease import End
@@ -39,6 +42,9 @@ from worklease.rules.ownership import is_left_of_stopped
 from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.situation import Asked, AskedToFinish, Attempt, NotMade, is_running
 from worklease.telemetry import DeletionAsked, DeletionRefused, DrainNotAnnounced, SandboxGone, SandboxMade
+
+TURN_TRIES: Final = 3
+"""How often the end of a turn to make a session's sandbox is written, a second apart."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,28 +100,82 @@ class PodCalls(KeptCalls):
                 _log.warning("the status has to tell a restart of a pod %s: %s", kept.about, problem.message)
                 await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)
             async with self._clients.pods.creations.taken(kept.resource.namespace):
-                if await self._is_session_worked_on(kept) or not is_running(kept.gather(), self._clock()):
-                    return
-                volume = await self._workspaces.take(kept)
-                if isinstance(volume, NotAdmitted):
-                    self._note_not_made(kept, volume.message, volume.obstacle)
-                    return
-                if not is_running(kept.gather(), self._clock()):
-                    return  # the lease or the resource ended meanwhile
-                if volume is None or not self._may(Act.MAKE_POD, kept):
-                    await asyncio.sleep(RETRY)  # what another process may decide by now says nothing about the pod
-                    return
-                send()
-                await self._make(kept, attempt, volume.claim)
+                session = kept.resource.spec.session_id
+                if session is None:
+                    await self._make_if_wanted(kept, attempt, send)
+                elif not await self._is_session_worked_on(kept, session) and await self._has_turn(kept, session):
+                    # Between the first look and the turn another one may have been made.
+                    if not await self._is_session_worked_on(kept, session):
+                        await self._make_if_wanted(kept, attempt, send)
+                    await self._end_turn(kept)
 
-    async def _is_session_worked_on(self, kept: Kept) -> bool:
+    async def _make_if_wanted(self, kept: Kept, attempt: int, send: Callable[[], None]) -> None:
+        if not is_running(kept.gather(), self._clock()):
+            return  # the lease or the resource ended meanwhile
+        volume = await self._workspaces.take(kept)
+        if isinstance(volume, NotAdmitted):
+            self._note_not_made(kept, volume.message, volume.obstacle)
+            return
+        if not is_running(kept.gather(), self._clock()):
+            return
+        if volume is None or not self._may(Act.MAKE_POD, kept):
+            await asyncio.sleep(RETRY)  # what another process may decide by now says nothing about the pod
+            return
+        send()
+        await self._make(kept, attempt, volume.claim)
+
+    async def _has_turn(self, kept: Kept, session: str) -> bool:
+        """Show that a sandbox of the session is about to be made, and return whether nobody else has shown that.
+
+        Of two that list each other's pods at one moment both would find none. Of two that have shown it before they
+        list, one at least sees the other. Who has the turn keeps it until it is known what came of the creation.
+        """
+        if kept.pods.has_turn:
+            return True
+        own, problem = kept.resource, await self._show_turn(kept, session)
+        found = problem or await sandbox_turns.makers(self._clients.kubernetes, own.namespace, session)
+        if isinstance(found, NotDone):
+            _log.warning("not known whose turn it is to make a sandbox %s: %s", kept.about, found.message)
+            await asyncio.sleep(RETRY)
+            return False
+        others = [each for each in found if each.uid != own.uid]
+        turn = sandbox_turn((own.creation_timestamp, own.uid), [(each.created, each.uid) for each in others])
+        if turn is SandboxTurn.MAKE:
+            kept.pods.has_turn = True
+            return True
+        kept.pods.elsewhere = (f"of WorkLease {others[0].name}", self._clock() + PREDECESSOR_LOOK)
+        if turn is SandboxTurn.GIVE_WAY:
+            await self._end_turn(kept)
+        return False
+
+    async def _end_turn(self, kept: Kept) -> None:
+        """Take back that a sandbox is about to be made, unless a creation may be carried out yet.
+
+        Should that fail, others wait until this resource is finished.
+        """
+        if self._clock() < kept.pods.sent_until:
+            return
+        kept.pods.has_turn = False
+        for _ in range(TURN_TRIES):
+            problem = await self._show_turn(kept, None)
+            if problem is None:
+                return
+            _log.warning("still shown to make a sandbox of the session %s: %s", kept.about, problem.message)
+            await asyncio.sleep(RETRY)
+
+    async def _show_turn(self, kept: Kept, session: str | None) -> NotDone | None:
+        may = partial(self._may, Act.WRITE_RESOURCE, kept)
+        shown = await sandbox_turns.show(self._clients.kubernetes, kept.reference, session, may)
+        if isinstance(shown, NotDone):
+            return shown
+        self._clients.status.saw(kept.reference, shown)
+        return None
+
+    async def _is_session_worked_on(self, kept: Kept, session: str) -> bool:
         """Look for a pod at work for the session, whoever keeps its lease: one session has one sandbox.
 
         Deliveries of one session may be kept by different processes, and only the API server knows the pods of all.
         """
-        session = kept.resource.spec.session_id
-        if session is None:
-            return False
         async for page in self._clients.pods.pages(kept.resource.namespace, f"{SESSION_LABEL}={session}"):
             if isinstance(page, NotDone):
                 _log.warning("pods of the session not listed, so none is made yet %s: %s", kept.about, page.message)
@@ -132,8 +192,12 @@ class PodCalls(KeptCalls):
             self._note_not_made(kept, problem)  # the template was edited since the claim
             return
         body = self._body(kept, attempt, claim)
-        before = kept.pods.bound
+        before, kept.pods.sent_until = kept.pods.bound, self._clock() + CREATION_LANDS
         outcome = await self._clients.pods.make(kept.resource.namespace, body)
+        # An API server that has trouble of its own may carry out what it did not accept.
+        is_refused = isinstance(outcome, NotAdmitted) and outcome.obstacle is not Obstacle.ADMISSION
+        if is_refused or isinstance(outcome, Made):
+            kept.pods.sent_until = -math.inf
         match outcome:
             case Made(pod) if pod.uid in kept.pods.attempt.settled:
                 self._note_not_made(kept, f"pod {pod.name} is there already, and has ended: delete it")

@@ -15,8 +15,10 @@ from worklease.api.models import (
     WorkLease,
     WorkLeaseStatus,
 )
+from worklease.api.names import TURN_LABEL
 from worklease.clocks import ClockPair
 from worklease.cluster.pod_template import pod_name
+from worklease.cluster.pods import CREATION_LANDS
 from worklease.keeper import record
 from worklease.keeper.kept import Kept, LeaseOptions, fresh_lease
 from worklease.rules.acknowledging import Acknowledgement
@@ -64,6 +66,8 @@ def resume(resource: WorkLease, options: LeaseOptions, recorded: str | None, wal
                 found, Acknowledgement(needs_token=needs_token), now=now, moment=wall.epoch
             )
     _resume_sandboxes(kept, found, wall, now)
+    if TURN_LABEL in resource.labels:
+        kept.pods.sent_until = now + CREATION_LANDS
     kept.follow_pods()
     kept.resource = without_status(resource)
     return kept

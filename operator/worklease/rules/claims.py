@@ -4,7 +4,7 @@ Owns the order of these, and which of several resources for one work item keeps 
 ``now`` is passed in. Must not know how any of it is done.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -113,6 +113,27 @@ def _is_later(one: Claimant, other: Claimant) -> bool:
     if other.acknowledged_at is None or one.acknowledged_at is None:
         return False
     return one.acknowledged_at > other.acknowledged_at
+
+
+class SandboxTurn(Enum):
+    """Whether the sandbox of a session may be made for a resource that has shown that it is about to make it."""
+
+    MAKE = auto()
+    """No other resource has shown that: one that does so later sees this one, or its pod."""
+    WAIT = auto()
+    """Younger ones have: each makes its pod, if it did not see this one, or gives way."""
+    GIVE_WAY = auto()
+    """An older one has: this one takes back that it is about to."""
+
+
+def sandbox_turn(own: tuple[datetime, str], others: Collection[tuple[datetime, str]]) -> SandboxTurn:
+    """Return whose turn it is; each resource is told by its creation and its uid.
+
+    ``others`` have shown that they are about to make one, by a list that began after ``own`` had shown it.
+    """
+    if not others:
+        return SandboxTurn.MAKE
+    return SandboxTurn.GIVE_WAY if min(others) < own else SandboxTurn.WAIT
 
 
 def _place_in_line(claimant: Claimant) -> tuple[bool, bool, bool, datetime, str]:

@@ -11,7 +11,8 @@ import pytest
 from support.every_bucket import EveryBucket
 from support.keeping import RENEWED, TEMPLATE, Keeping, keeping, resource
 from support.scripted_server import Answer, Fault, Seen, until
-from worklease.api.names import POLLED_ANNOTATION
+from worklease.api.names import POLLED_ANNOTATION, TURN_LABEL
+from worklease.cluster.pods import CREATION_LANDS
 from worklease.rules.acts import Standing
 from worklease.rules.buckets import bucket_of
 
@@ -64,6 +65,10 @@ class World:
 
     pods: list[dict[str, Any]] = field(default_factory=list)
     """What a list of pods shows."""
+    makers: list[dict[str, Any]] = field(default_factory=list)
+    """What a list of those shows that are about to make a sandbox."""
+    creation: Answer | None = None
+    """The answer to the creation of a pod; None: it is made."""
 
     @property
     def calls(self) -> list[str]:
@@ -85,7 +90,11 @@ async def world() -> AsyncIterator[World]:
             return worlds[0].secrets.get(name, ABSENT)
         if seen.path.endswith("/pods") and seen.method == "GET":
             return Answer(body={"metadata": {"resourceVersion": "7"}, "items": worlds[0].pods})
+        if seen.path.endswith("/workleases"):
+            return Answer(body={"metadata": {"resourceVersion": "7"}, "items": worlds[0].makers})
         if seen.path.endswith("/pods") and seen.method == "POST":
+            if worlds[0].creation is not None and "dryRun" not in seen.target:
+                return worlds[0].creation
             return Answer(status=201, body=seen.json | {"metadata": seen.json["metadata"] | {"uid": "pod-1"}})
         return Answer(body={"metadata": {"uid": f"uid-{name}", "resourceVersion": "7"}})
 
@@ -365,8 +374,79 @@ async def test_a_pod_waits_for_one_of_the_session_whose_lease_another_process_ke
         (asked, *_) = it.there.asked("GET", "/pods?")
         assert asked.query["labelSelector"] == ["worklease.dev/session-id=sesn_1"]
         assert made(it) == []
+        assert turns(it) == [], "while one is at work, it is nobody's turn"
         it.pods = []
         await until(lambda: len(made(it)) == 1, "the pod")
+
+
+def turns(it: World, name: str = "lease-1") -> list[str | None]:
+    """Return what a resource showed of its turn to make the session's sandbox, in order."""
+    written = [seen.json["metadata"].get("labels") or {} for seen in it.there.asked("PATCH", f"/workleases/{name}")]
+    return [labels[TURN_LABEL] for labels in written if TURN_LABEL in labels]
+
+
+def about_to_make(created: str, **status: Any) -> dict[str, Any]:
+    """Return another process's resource that is about to make a sandbox of the session."""
+    return resource("theirs", created=created, sessionID="sesn_1") | {"status": status}
+
+
+async def test_a_sandbox_of_a_session_is_made_in_a_turn_that_all_processes_see() -> None:
+    async with world() as it:
+        it.there.see(acknowledging(sessionID="sesn_1", sandbox=TEMPLATE))
+        await until(lambda: turns(it) == ["sesn_1", None], "the end of the turn")
+        paths = [(seen.method, seen.path.rpartition("/")[2]) for seen in it.there.kubernetes.seen]
+        begins = next(at for at, seen in enumerate(it.there.kubernetes.seen) if TURN_LABEL in str(seen.body))
+        calls = [each for each in paths[begins:] if each[1] in {"lease-1", "workleases", "pods"}]
+        assert calls == [
+            ("PATCH", "lease-1"),
+            ("GET", "workleases"),
+            ("GET", "pods"),
+            ("POST", "pods"),
+            ("PATCH", "lease-1"),
+        ]
+
+
+async def test_a_sandbox_gives_way_to_that_of_an_older_resource_that_is_about_to_make_it() -> None:
+    async with world() as it:
+        it.makers = [about_to_make("10:00")]
+        it.there.see(acknowledging(created="11:00", sessionID="sesn_1", sandbox=TEMPLATE))
+        await until_shown(it.there, "SandboxReady", "PredecessorEnding")
+        assert turns(it) == ["sesn_1", None]
+        it.makers = [about_to_make("10:00", conditions=[{"type": "Finished", "status": "True"}])]
+        await until(lambda: len(made(it)) == 1, "the pod, once the older one is finished")
+
+
+async def test_a_younger_resource_that_is_about_to_make_a_sandbox_is_waited_for() -> None:
+    async with world() as it:
+        it.makers = [about_to_make("12:00")]
+        it.there.see(acknowledging(created="11:00", sessionID="sesn_1", sandbox=TEMPLATE))
+        await until_shown(it.there, "SandboxReady", "PredecessorEnding")
+        assert (set(turns(it)), made(it)) == ({"sesn_1"}, [])
+        it.makers = []
+        await until(lambda: len(made(it)) == 1, "the pod, once the younger one gave way")
+
+
+async def test_a_turn_that_an_earlier_process_began_is_not_given_up_while_its_pod_may_be_made_yet() -> None:
+    async with world() as it:
+        it.makers = [about_to_make("10:00")]
+        body = acknowledging(created="11:00", sessionID="sesn_1", sandbox=TEMPLATE)
+        body["metadata"]["labels"] |= {TURN_LABEL: "sesn_1"}
+        it.there.see(body)
+        await until_shown(it.there, "SandboxReady", "PredecessorEnding")
+        assert set(turns(it)) == {"sesn_1"}
+        it.there.ahead.append(CREATION_LANDS)
+        await until(lambda: turns(it)[-1] is None, "the turn given up")
+
+
+async def test_a_turn_whose_creation_has_no_answer_goes_on() -> None:
+    async with world() as it:
+        it.creation = Answer(fault=Fault.CLOSE)
+        it.there.see(acknowledging(sessionID="sesn_1", sandbox=TEMPLATE))
+        await until(lambda: len(made(it)) == 1, "a creation without an answer")
+        it.makers = [about_to_make("10:00")]
+        it.creation = None
+        await until(lambda: turns(it) == ["sesn_1", None], "the end of the turn")
+        assert len(made(it)) == 2
 
 
 async def test_a_pools_lease_gets_the_label_of_its_bucket_as_soon_as_it_is_held() -> None:
