@@ -136,6 +136,16 @@ class AnyPool(RuleBasedStateMachine):
             if is_claimed:
                 world.server.claim(item.id, "other")
 
+    @rule()
+    def another_worker_acknowledges_what_the_pool_has_polled(self) -> None:
+        world = self.world
+        world.run_pool()
+        for item in world.server.items.values():
+            if item.state == "queued" and item.polled is not None:
+                world.server.ack(item.id, "other", world.now)
+        self.world.advance(2.0)
+        world.run_leases()
+
     @rule(cap=st.integers(0, 4), is_suspended=st.sampled_from([False, False, True]))
     def edit(self, cap: int, *, is_suspended: bool) -> None:
         self.world.cap, self.world.is_suspended = cap, is_suspended

@@ -19,7 +19,7 @@ from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, CallFa
 POOL, ENVIRONMENT = "agents", "env_1"
 CALL = 0.05  # seconds that a call or a write takes
 LATE = 0.9  # seconds after which a creation that was given up is carried out nevertheless
-ACK_LATE = 4.0  # seconds after which an acknowledgement that was given up arrives nevertheless
+ACK_LATE = (0.3, 4.0)  # seconds after which acknowledgements that were given up arrive nevertheless, by turns
 UNBEATEN = 30.0  # seconds after which some servers queue an item again that was acknowledged and never beaten
 STRAND = 15.0  # seconds for which an item may be acknowledged and not beaten, while everything works
 
@@ -527,7 +527,7 @@ class PoolWorld:
         outcome: AckOutcome = CallFailed(QueueFailure.UNANSWERED, "time-out")
         lease.sent.append(self.now)
         if fate is Fate.LATE:
-            self.cluster.late_acks.append((self.now + ACK_LATE, lease))
+            self.cluster.late_acks.append((self.now + ACK_LATE[len(lease.sent) % len(ACK_LATE)], lease))
         elif fate is not Fate.LOST_BEFORE:
             assert item is None or not item.has_token or lease.token_polled is not None, "P11: its token would be lost"
             answer = self.server.ack(lease.work_id, lease.name, self.now)
