@@ -32,6 +32,7 @@ OTHER_SETTINGS: dict[str, Any] = {
     "config.logFormat": "text",
     "config.logLevel": "debug",
     "watchNamespaces": ["team-a", "team-b"],
+    "pools.namespaces": ["team-a"],
     "sandboxAnnotations": {"team": "agents"},
     "workerProxy.image": "registry.example.com/proxy:2",
 }
@@ -77,6 +78,7 @@ def test_every_setting_follows_its_value(helm: Helm, monkeypatch: pytest.MonkeyP
     assert given.model_dump(mode="json") == {
         "api_url": "https://work.example.com/",
         "namespaces": ["team-a", "team-b"],
+        "pool_namespaces": ["team-a"],
         "credentials_secret": "other-credentials",
         "sandbox_annotations": {"team": "agents"},
         "proxy_image": "registry.example.com/proxy:2",

@@ -130,7 +130,7 @@ class Fleet:
 
     def open_sessions(self) -> frozenset[Address]:
         """Return the sessions of which a resource is not finished, also of other processes'."""
-        kept = {each.session for each in self if not (each.calls.is_done and each.lease.end is not None)}
+        kept = {each.session for each in self if each.is_open}
         return frozenset(kept | {each.session for each in self._others.values() if not each.claimant.is_done})
 
     def workspaces(self) -> frozenset[str]:

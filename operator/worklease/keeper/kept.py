@@ -239,6 +239,11 @@ class Kept:
         return self.calls.ack is not None and self.calls.ack.verdict is AckVerdict.OURS
 
     @property
+    def is_open(self) -> bool:
+        """Whether anything is left to do for the resource, but to delete it when it has been kept long enough."""
+        return not self.calls.is_done and (self.lease.end is None or self.calls.has_finalizer)
+
+    @property
     def makes_pods(self) -> bool:
         """Whether the operator makes this resource's sandboxes."""
         return self.policy is not None and self.policy.is_made

@@ -408,8 +408,6 @@ class Turns:
             kept.turn.add()
         else:
             calls.is_done = True
-            if workspace_of(kept) is not None:
-                self._note_unused()
             self._fleet.wake_rivals(kept)
             self._bind_new_pods(kept, self._clock())  # what came while the finalizer was removed
 
@@ -458,6 +456,8 @@ class Turns:
             kept.turn.add_after(max(0.0, kept.lease.due - self._clock()))
         if what in {"acknowledge", "beat"} and kept.lease.sent is None:
             self._fleet.wake_rivals(kept)  # a claim that was under way kept them from theirs
+        if what == "finalizer" and not kept.is_open and workspace_of(kept) is not None:
+            self._note_unused()
         kept.turn.add()
 
 

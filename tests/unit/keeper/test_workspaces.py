@@ -171,6 +171,19 @@ async def test_without_a_workspace_no_claim_is_asked_for() -> None:
         assert [seen for seen in it.there.kubernetes.seen if "persistentvolumeclaims" in seen.path] == []
 
 
+@pytest.mark.parametrize("kept_for", [None, 3600])
+async def test_a_session_is_not_open_any_more_as_soon_as_its_resource_is_finished(kept_for: int | None) -> None:
+    async with world() as it:
+        body = resource(since=30.0, sessionID="sesn_1", sandbox={"template": TEMPLATE, "workspace": WORKSPACE})
+        body["spec"] |= {} if kept_for is None else {"ttlSecondsAfterFinished": kept_for}
+        it.there.see(body)
+        assert it.there.keeper.open_sessions() == {("sandboxes", "env_1", "sesn_1")}
+        assert it.there.keeper.namespaces_with_workspaces() == {"sandboxes"}
+        it.there.work_api.script = lambda _: Answer(body=RENEWED | {"state": "stopped", "lease_extended": False})
+        await until(it.there.keeper.has_unused.is_set, "the word that its volume is not used any more")
+        assert it.there.keeper.open_sessions() == frozenset()
+
+
 # --- The sweep ---------------------------------------------------------------------------------------------------
 
 
