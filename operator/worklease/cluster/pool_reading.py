@@ -40,6 +40,9 @@ _NOT_STARTED: Final = frozenset(
 )
 """The reasons of ``SandboxReady`` that say that a sandbox does not start, long before its deadline."""
 
+_OF_SESSION: Final = frozenset({Reason.SESSION_IDLE, Reason.SESSION_ENDED})
+"""The reasons of ``SandboxReady`` with which a sandbox was stopped because of its session: it has not failed."""
+
 _NO_ROOM: Final = frozenset({Reason.QUOTA_EXCEEDED, Reason.ADMISSION_UNAVAILABLE, Reason.INVALID_SPEC})
 """The reasons with which the cluster refuses a pod, before or after the claim."""
 
@@ -84,6 +87,8 @@ def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
     is_failed_pod = newest is not None and newest.phase == FAILED
     has_run = newest is not None and newest.exit_code is not None
     was_stopped = finished is not None and finished.reason == Reason.STOPPED
+    # A worker that is told to end may end with any exit code.
+    is_failure = is_failed_pod and not (ready is not None and ready.reason in _OF_SESSION)
     return PoolLease(
         name=lease.name,
         uid=lease.uid,
@@ -104,8 +109,8 @@ def read_pool_lease(body: Mapping[str, Any]) -> PoolLease:
         is_waiting=ready is not None and ready.reason in WAITING,
         is_refused=REFUSED_ANNOTATION in annotations,
         failed_deliveries=_whole_number(annotations.get(DELIVERIES_ANNOTATION)),
-        has_failed=is_finished and is_failed_pod and has_run,
-        has_succeeded=is_finished and was_stopped and not is_failed_pod,
+        has_failed=is_finished and is_failure and has_run,
+        has_succeeded=is_finished and was_stopped and not is_failure,
         template=annotations.get(TEMPLATE_ANNOTATION) or "",
         failure=None if is_finished else _start_failure(held, ready),
     )

@@ -75,6 +75,8 @@ class SessionCalls(KeptCalls):
 
     async def _ask(self, kept: Kept, key: Key) -> tuple[SessionState | CallFailed, IdleReason | CallFailed | None]:
         """Return what the session does, and why it is idle if it is."""
+        if _secret(key) in kept.calls.refusals:
+            return CallFailed(QueueFailure.UNSENT, "the server refuses the key to the lease's own calls"), None
         queue, session = self._clients.queue, kept.spec.session
         said = await self._send(kept, key, lambda: queue.session(session, _secret(key), timeout=LOOK_TIMEOUT))
         if not isinstance(said, SessionState) or said.status != sessions.IDLE or said.is_archived:

@@ -172,7 +172,7 @@ def _sandbox_ready(situation: Situation, subject: Subject, now: float) -> Condit
     if situation.sandbox is None and not situation.bound:
         return None
     if situation.lease.end is not None:
-        return _not_ready(Reason.ENDED, _last_words(situation))
+        return _not_ready(_last_reason(situation), _last_words(situation))
     if situation.ending is not None:
         return _not_ready(reason_of(situation.ending.cause), _with_consequence(situation))
     pods = current(situation)
@@ -214,6 +214,13 @@ def _leaving(situation: Situation, pod: Pod, now: float) -> Condition | None:
 
 def _why_it_ended(situation: Situation) -> str:
     return "" if situation.ending is None else situation.ending.message
+
+
+def _last_reason(situation: Situation) -> Reason:
+    """Return the reason that stays when the lease is over: that of a session, since its sandbox did not fail."""
+    ending = situation.ending
+    is_by_session = ending is not None and ending.cause in {Cause.SESSION_IDLE, Cause.SESSION_ENDED}
+    return reason_of(ending.cause) if ending is not None and is_by_session else Reason.ENDED
 
 
 def _last_words(situation: Situation) -> str:

@@ -2,7 +2,8 @@
 
 Owns the rate and the order, and the holds that a server asked for. The earliest deadline goes first. Stops and first
 claims go ahead of routine beats, which use at most four fifths of the rate, so that there is always a part left for the
-others. Polls go last. Must not know what a call is for, beyond its rank, its deadline, its key and its class.
+others. Polls and looks at sessions go last. Must not know what a call is for, beyond its rank, its deadline, its key
+and its class.
 """
 
 import asyncio
@@ -71,7 +72,8 @@ class Rank(Enum):
     ROUTINE = auto()
     """A beat: its deadline decides its turn."""
     LAST = auto()
-    """A poll, or the numbers of a queue: nobody takes new work that leaves no calls for the work that there is."""
+    """A poll, the numbers of a queue, a session's status: nobody takes new work, or looks for work that is over, where
+    that leaves no calls for the work that there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

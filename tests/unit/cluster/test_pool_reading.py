@@ -74,6 +74,13 @@ def test_a_deleted_lease_is_ending_until_it_is_finished() -> None:
     assert read(STOPPED, deleted=True).stage is None
 
 
+@pytest.mark.parametrize("reason", ["SessionIdle", "SessionEnded"])
+def test_a_delivery_that_was_stopped_because_of_its_session_has_not_failed(reason: str) -> None:
+    pod = {"podUID": "pod-1", "phase": "Failed", "exitCode": 143}
+    found = read(("SandboxReady", "False", reason), STOPPED, sandboxes=[pod])
+    assert (found.has_failed, found.has_succeeded) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("pod", "has_failed", "has_succeeded"),
     [

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from pydantic import SecretStr
+
 from support.keeping import RENEWED, SECRET, Keeping, keeping, resource, wall
 from support.scripted_server import Answer, Seen, until
 from worklease.api.models import WorkLease
-from worklease.keeper.kept import LeaseOptions
+from worklease.keeper.kept import LeaseOptions, Refusal
 from worklease.keeper.resume import resume
 from worklease.keeper.session_calls import SIDE_BY_SIDE, SessionCalls
 from worklease.rules.sessions import Activity
@@ -92,6 +94,17 @@ async def test_looks_at_a_session_write_no_status() -> None:
         assert kept.calls.session is not None
         assert kept.calls.session.activity is Activity.IDLE
         assert kept.gather() == before, "a status is written when something of the situation has changed"
+
+
+async def test_with_a_key_that_is_refused_to_its_lease_no_session_is_looked_at() -> None:
+    async with world(IDLE) as there:
+        kept = resume(WorkLease.parse(resource(since=1.0)), OPTIONS, None, wall(), 100.0)
+        kept.policy, kept.pods.attempt = Policy(idle=60.0), Attempt(runs_since=90.0)
+        kept.calls.refusals = {SecretStr("key"): Refusal(at=99.0, count=1)}
+        await SessionCalls(there.clients, lambda: 100.0, wall, lambda _: ("sandboxes", "keys")).look(kept)
+        assert looks(there) == []
+        assert kept.calls.session is not None
+        assert kept.calls.session.next_at > 100.0, "later it is tried again"
 
 
 async def test_an_idle_session_is_stopped_gracefully_when_its_time_is_over() -> None:

@@ -235,6 +235,12 @@ CASES = {
         situation(held(), POD, ending=Ending(Cause.SESSION_ENDED, "Session sesn_1 is archived", "sandbox-1")),
         *(SANDBOX, NO, Reason.SESSION_ENDED),
     ),
+    "a lease that is over because of its session": Case(
+        situation(
+            stopped(held()), replace(POD, gone=True), ending=Ending(Cause.SESSION_IDLE, "Session sesn_1 was idle")
+        ),
+        *(SANDBOX, NO, Reason.SESSION_IDLE),
+    ),
     "a volume that is being deleted": Case(
         situation(held(), making=NotMade(105.0, 2, "claim is being deleted", obstacle=Obstacle.VOLUME), sandbox=MADE),
         *(SANDBOX, NO, Reason.VOLUME_BUSY),
