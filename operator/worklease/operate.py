@@ -235,7 +235,7 @@ async def _sweep(
     settings: Settings, kubernetes: KubernetesApi, keeper: Keeper, tenures: Tenures, found: asyncio.Event
 ) -> None:
     """Sweep sessions' volumes once all resources of the start were found: before that none is known to be unused."""
-    named, since_epoch = frozenset(settings.pool_namespaces or settings.namespaces), _since_epoch()
+    named, since_epoch = frozenset(settings.pool_namespaces), _since_epoch()
     sweep = WorkspaceSweep(
         WorkspaceClaims(kubernetes),
         lambda: named | keeper.namespaces_with_workspaces(),

@@ -76,8 +76,7 @@ class Settings(BaseSettings):
     """The namespaces to watch; none: all."""
     pool_namespaces: Annotated[tuple[Annotated[str, Field(pattern=_NAME, max_length=63)], ...], NoDecode] = ()
     """The namespaces in which the operator looks for volumes of sessions that nobody uses any more, to delete them:
-    those of pools. By default the namespaces that it watches, if they are named, and those of the resources that it
-    keeps."""
+    those of pools. It also looks in those of the resources with a workspace that it keeps."""
     credentials_secret: Annotated[str, Field(pattern=_NAME, max_length=253)] = "worklease-credentials"  # noqa: S105 (the name of a Secret)
     """The Secret for resources that do not name one."""
     sandbox_annotations: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_annotations)] = {

@@ -29,7 +29,7 @@ from worklease.rules.lease import Lease
 from worklease.rules.ownership import is_bindable
 from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.reasons import Kind, Verdict
-from worklease.rules.sessions import SessionWatch
+from worklease.rules.sessions import SessionWatch, ending_of_session
 from worklease.rules.situation import Asked, Policy, Situation, alive
 from worklease.rules.succession import Succession
 from worklease.telemetry import About
@@ -359,7 +359,7 @@ class Kept:
             discard_at=discard_at,
             has_finalizer=calls.has_finalizer,
             ack=None if calls.ack is None or self.lease.sent is not None else view(calls.ack),
-            session=None if calls.session is None else calls.session.ending,
+            session=ending_of_session(calls.session, pods.attempt),
             predecessor=self.predecessor,
         )
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from http import HTTPStatus
 from math import inf
 from typing import Final, assert_never
 
@@ -23,6 +24,9 @@ SWEEP: Final = 60.0
 
 GAP: Final = 2.0
 """Seconds between two sweeps at least: when many leases end together, one sweep is for all of them."""
+
+FORBIDDEN: Final = 600.0
+"""Seconds after which a namespace whose volumes may not be listed is tried again: somebody may grant the right."""
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +60,8 @@ class WorkspaceSweep:
         self._clock = clock
         self._may_write = may_write
         self._news = news
-        self._refused: set[str] = set()
+        self._refused: dict[str, float] = {}
+        """The namespaces whose volumes may not be listed, and until when they are not asked for."""
 
     async def run(self) -> None:
         """Sweep again and again, until cancelled."""
@@ -79,13 +84,14 @@ class WorkspaceSweep:
 
     async def sweep(self, namespace: str) -> float:
         """Do what is due for the volumes of a namespace; return when the first of the marked ones is to be deleted."""
-        if not self._may_write(namespace):
+        if not self._may_write(namespace) or self._clock() < self._refused.get(namespace, -inf):
             return inf
         volumes = await self._claims.ours(namespace)
         if isinstance(volumes, Refused | NoAnswer):
-            self._note_refused(namespace, volumes.message)
+            if isinstance(volumes, Refused) and volumes.status == HTTPStatus.FORBIDDEN:
+                self._refused[namespace] = self._clock() + FORBIDDEN
+            _log.info("volumes not swept namespace=%s: %s", namespace, volumes.message)
             return inf
-        self._refused.discard(namespace)
         if not volumes:
             return inf
         known, left = self._open_sessions(), []
@@ -132,9 +138,3 @@ class WorkspaceSweep:
                     )
                 case outcome:
                     assert_never(outcome)
-
-    def _note_refused(self, namespace: str, message: str) -> None:
-        """Log once that the volumes of a namespace cannot be listed: there are none, where the right is missing."""
-        if namespace not in self._refused:
-            self._refused.add(namespace)
-            _log.info("volumes not swept namespace=%s: %s", namespace, message)

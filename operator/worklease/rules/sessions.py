@@ -11,7 +11,7 @@ from typing import Final
 
 from worklease.rules.pods import Cause, Ending, Follows
 from worklease.rules.queue import REQUIRES_ACTION, CallFailed, IdleReason, QueueFailure, SessionState
-from worklease.rules.situation import Policy, Situation, is_running
+from worklease.rules.situation import Attempt, Policy, Situation, is_running
 
 LOOKS: Final = 4
 """How often a session is asked about within the time that it may be idle: a spell is seen in its first quarter."""
@@ -74,6 +74,11 @@ def next_look(situation: Situation, known: SessionWatch | None, now: float) -> f
     if not is_running(situation, now) or situation.lease.suspended or situation.ending is not None:
         return inf
     return -inf if known is None or known.runs_since != since else known.next_at
+
+
+def ending_of_session(known: SessionWatch | None, attempt: Attempt) -> Ending | None:
+    """Return why the sandbox that runs is to be stopped; what was seen beside an earlier one says nothing of it."""
+    return None if known is None or known.runs_since != attempt.runs_since else known.ending
 
 
 def gap(policy: Policy) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from support.claim_store import ClaimStore
 from support.keeping import RENEWED, SECRET, Keeping, clients, keeping, resource, wall
-from support.scripted_server import Answer, Seen, kubernetes_at, serving, until
+from support.scripted_server import Answer, Seen, always, kubernetes_at, serving, until
 from worklease.api.models import WorkLease
 from worklease.cluster.client import KubernetesApi
 from worklease.cluster.pods import NotAdmitted
@@ -269,6 +269,16 @@ async def test_what_the_operator_did_not_make_and_what_is_of_another_session_sta
         it.store.claims["no-label"] = claim("no-label", unused=old, labels={"worklease.dev/session-id": "sesn_1"})
         await it.sweep.sweep("sandboxes")
         assert it.store.deleted == []
+
+
+async def test_where_volumes_may_not_be_listed_the_next_sweep_comes_later() -> None:
+    async with serving() as server, kubernetes_at(server.url) as api:
+        server.script = always(FORBIDDEN)
+        it = Sweeping(api, ClaimStore())
+        for after in (0, 60, 120, 601):
+            it.now = NOW + after
+            await it.sweep.sweep("sandboxes")
+        assert len(server.seen) == 2
 
 
 async def test_a_process_that_may_not_act_sweeps_nothing() -> None:

@@ -12,7 +12,7 @@ from worklease.rules.lease import Lease
 from worklease.rules.lifecycle import StopItem, decide
 from worklease.rules.pods import Cause, Ending, Pod
 from worklease.rules.queue import CallFailed, IdleReason, QueueFailure, SessionState
-from worklease.rules.sessions import AGAIN, SessionWatch, gap, next_look, observe
+from worklease.rules.sessions import AGAIN, SessionWatch, ending_of_session, gap, next_look, observe
 from worklease.rules.situation import Attempt, OnFailure, Policy, Situation, conclude
 
 POD = Pod(uid="pod1", name="sandbox", phase="Running", ready=True, has_run=True, controller="resource")
@@ -204,6 +204,14 @@ def test_a_sandbox_whose_session_is_over_is_stopped_gracefully_whatever_a_failur
     assert ending is not None
     assert (ending.cause, ending.pod) == (Cause.SESSION_ENDED, "sandbox")
     assert decide(replace(seen, ending=ending), 110).steps == (StopItem(force=False),)
+
+
+def test_what_was_seen_beside_an_earlier_sandbox_ends_no_later_one() -> None:
+    seen = look(WATCH, 1000, SessionState("terminated", is_archived=False))
+    assert ending_of_session(seen, Attempt(runs_since=100.0)) == seen.ending
+    assert ending_of_session(seen, Attempt(number=1, runs_since=2000.0)) is None
+    assert ending_of_session(seen, Attempt(number=1)) is None
+    assert ending_of_session(None, Attempt(runs_since=100.0)) is None
 
 
 def test_a_sandbox_that_ended_by_itself_ended_by_itself() -> None:
