@@ -13,6 +13,7 @@ from typing import Any, Final, assert_never
 
 from worklease.api.names import BUCKET_LABEL, GROUP
 from worklease.cluster.client import (
+    GIVEN_UP,
     METADATA,
     METADATA_LIST,
     Done,
@@ -135,7 +136,7 @@ class BucketStore:
             path = f"{self._path}/{name}"
             # Else the answer would be the whole ConfigMap, hundreds of kilobytes for each write.
             reply = await self._api.call(
-                "PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA, timeout=CALL_TIMEOUT
+                "PATCH", path, query=GIVEN_UP, body=body, patch=PatchType.MERGE, accept=METADATA, timeout=CALL_TIMEOUT
             )
         match reply:
             case Done(answer):
@@ -151,7 +152,9 @@ class BucketStore:
 
     async def _make(self, metadata: Mapping[str, Any], records: Mapping[str, str]) -> Reply:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(records)}
-        return await self._api.call("POST", self._path, body=body, accept=METADATA, timeout=CALL_TIMEOUT)
+        return await self._api.call(
+            "POST", self._path, query=GIVEN_UP, body=body, accept=METADATA, timeout=CALL_TIMEOUT
+        )
 
     # --- The checkpoint of an earlier version --------------------------------------------------------------------
 

@@ -24,6 +24,16 @@ from worklease.rules.words import one_line
 CALL_TIMEOUT: Final = 10.0
 """Seconds after which a call is given up: a healthy API server takes far less, and every call is tried again."""
 
+WRITE_TIMEOUT: Final = 2.0
+"""Seconds after which a write for a lease is given up that only its keeper may do: another process may be the keeper
+then, so nothing may be done later. It is the time of a call in ``rules.tenure``, which ends before any take."""
+
+GIVEN_UP: Final[Mapping[str, str]] = {"timeout": f"{WRITE_TIMEOUT:.0f}s"}
+"""The parameter by which the API server gives a write up then, too. Where it does, it says so a moment later."""
+
+ANSWER_TIME: Final = 1.0
+"""Seconds for which its answer to a creation is waited for beyond that: it says why nothing was made."""
+
 LOW_PRIORITY_CALLS: Final = 16
 """Calls under way at once that have time: all leases of a fleet may make one at the start, and none must time out."""
 

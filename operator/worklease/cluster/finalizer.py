@@ -10,7 +10,18 @@ from types import MappingProxyType
 from typing import Any, Final, assert_never
 
 from worklease.api.names import BUCKET_LABEL, FINALIZER, PoolReference, Reference
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
+from worklease.cluster.client import (
+    GIVEN_UP,
+    WRITE_TIMEOUT,
+    Done,
+    Gone,
+    KubernetesApi,
+    NoAnswer,
+    NotDone,
+    PatchType,
+    Refused,
+    Reply,
+)
 from worklease.cluster.guarded_write import Metadata, write_guarded
 from worklease.rules.acts import NOT_VALID
 from worklease.rules.buckets import bucket_of
@@ -72,7 +83,9 @@ async def _patch(
     """Write the whole list, guarded by the version that was read: others put their finalizers there too."""
     guard: dict[str, Any] = {"uid": reference.uid, "resourceVersion": metadata["resourceVersion"]}
     body = {"metadata": guard | {"finalizers": finalizers} | ({"labels": dict(labels)} if labels else {})}
-    return await api.call("PATCH", reference.path, body=body, patch=PatchType.MERGE)
+    return await api.call(
+        "PATCH", reference.path, query=GIVEN_UP, body=body, patch=PatchType.MERGE, timeout=WRITE_TIMEOUT
+    )
 
 
 def _outcome(answer: Reply | Set | Gone | NotDone) -> Set | Gone | NotDone:

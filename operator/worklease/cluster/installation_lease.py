@@ -9,7 +9,17 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final, assert_never
 
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused
+from worklease.cluster.client import (
+    GIVEN_UP,
+    WRITE_TIMEOUT,
+    Done,
+    Gone,
+    KubernetesApi,
+    NoAnswer,
+    NotDone,
+    PatchType,
+    Refused,
+)
 from worklease.rules.installations import (
     GONE_AFTER,
     LEASE_NAME,
@@ -150,9 +160,8 @@ async def write_name(
 ) -> Mapping[str, Any] | Overwritten | Gone | NotDone:
     """Write the name of an installation into the status of a resource that has still that version; None removes it."""
     body = {"metadata": {"resourceVersion": version}, "status": {"operator": name}}
-    query = {"timeout": f"{CALL_TIMEOUT:.0f}s"}
     match await api.call(
-        "PATCH", f"{path}/status", query=query, body=body, patch=PatchType.MERGE, timeout=CALL_TIMEOUT
+        "PATCH", f"{path}/status", query=GIVEN_UP, body=body, patch=PatchType.MERGE, timeout=WRITE_TIMEOUT
     ):
         case Done(answer):
             return answer

@@ -4,6 +4,7 @@ Owns the pod API. A deletion names the pod and has its uid as precondition: name
 be deleted in its place. Must not decide which pod is made or deleted, or when.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +13,26 @@ from http import HTTPStatus
 from typing import Any, Final, assert_never
 
 from worklease.api.names import DRAINING
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, PatchType, Refused, Reply
+from worklease.cluster.client import (
+    ANSWER_TIME,
+    GIVEN_UP,
+    WRITE_TIMEOUT,
+    Done,
+    Gone,
+    KubernetesApi,
+    NoAnswer,
+    NotDone,
+    PatchType,
+    Refused,
+    Reply,
+)
 from worklease.cluster.paging import Page, list_pages
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.slots import Slots
 from worklease.rules.pods import OUT_OF_SERVICE, Obstacle, Pod
 
 ADMISSION_TIMEOUT: Final = 35.0
-"""Seconds that the creation of a pod may take: a webhook may take 30, and the API server then says which one it was."""
+"""Seconds that a dry run may take: a webhook may take 30, and the API server then says which one it was."""
 
 CREATION_LANDS: Final = 60.0
 """Seconds within which a creation without an answer is carried out, or never: the API server's own time-out."""
@@ -89,8 +102,13 @@ class Pods:
 
     async def dry_run(self, namespace: str, body: Mapping[str, Any]) -> DryRunAccepted | NotAdmitted:
         """Ask the API server whether it would accept a pod, admission included, and make none (``dryRun=All``)."""
+        loop = asyncio.get_running_loop()
         async with self.creations.taken(namespace):
-            reply = await self._create(namespace, body, {"dryRun": "All"})
+            began = loop.time()
+            reply = await self._create(namespace, body, {"dryRun": "All"}, ADMISSION_TIMEOUT)
+        if isinstance(reply, Done) and (took := loop.time() - began) > WRITE_TIMEOUT:
+            slow = f"a dry run of the pod took {took:.1f} s, and its creation is given up after {WRITE_TIMEOUT:.0f} s"
+            return NotAdmitted(Obstacle.ADMISSION, f"{slow}: a webhook is slow, or the API server is")
         match reply:
             case Done():
                 return DryRunAccepted()
@@ -107,22 +125,22 @@ class Pods:
     async def make(self, namespace: str, body: Mapping[str, Any]) -> Made | MaybeMade | NotAdmitted:
         """Make a pod; if one of its name exists already, return that, whatever made it."""
         name = body["metadata"]["name"]
-        match await self._create(namespace, body):
+        match await self._create(namespace, body, GIVEN_UP, WRITE_TIMEOUT + ANSWER_TIME):
             case Done(made):
                 return Made(read_pod(made), is_new=True)
             case Refused() as refused if refused.is_by_name:
                 return await self._find(namespace, name, "")
-            case Refused() as refused:
+            case Refused(status) as refused if status != HTTPStatus.GATEWAY_TIMEOUT:
                 return NotAdmitted(obstacle_of(refused), refused.message)
-            case NoAnswer(message):
+            case Refused(_, message) | NoAnswer(message):
                 # It may have been made nevertheless, or may be made a moment later.
                 found = await self._find(namespace, name, message)
                 return MaybeMade(found.message) if isinstance(found, NotAdmitted) else found
             case reply:
                 assert_never(reply)
 
-    async def _create(self, namespace: str, body: Mapping[str, Any], query: Mapping[str, str] | None = None) -> Reply:
-        return await self._api.call("POST", _path(namespace), query=query, body=body, timeout=ADMISSION_TIMEOUT)
+    async def _create(self, namespace: str, body: Mapping[str, Any], query: Mapping[str, str], seconds: float) -> Reply:
+        return await self._api.call("POST", _path(namespace), query=query, body=body, timeout=seconds)
 
     async def _find(self, namespace: str, name: str, problem: str) -> Made | NotAdmitted:
         match await self._api.call("GET", _path(namespace, name)):
@@ -158,7 +176,9 @@ class Pods:
         if grace is not None:
             # Never 0: that removes the object while the container still runs.
             options["gracePeriodSeconds"] = max(1, int(grace))
-        match await self._api.call("DELETE", _path(namespace, name), body=options):
+        match await self._api.call(
+            "DELETE", _path(namespace, name), query=GIVEN_UP, body=options, timeout=WRITE_TIMEOUT
+        ):
             case Done():
                 return DeletionAccepted()
             case Refused() as refused if refused.is_absence:
@@ -177,7 +197,9 @@ class Pods:
         """Annotate this very pod: its proxy tells the worker to finish, which must be done ``until`` then."""
         moment = until.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = {"metadata": {"uid": uid, "annotations": {DRAINING: moment}}}
-        match await self._api.call("PATCH", _path(namespace, name), body=body, patch=PatchType.MERGE):
+        match await self._api.call(
+            "PATCH", _path(namespace, name), query=GIVEN_UP, body=body, patch=PatchType.MERGE, timeout=WRITE_TIMEOUT
+        ):
             case Done():
                 return Annotated()
             case Refused() as refused if refused.is_absence:

@@ -14,7 +14,18 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from worklease.api.names import Reference
-from worklease.cluster.client import METADATA, Done, Gone, KubernetesApi, NoAnswer, PatchType, Refused, Reply
+from worklease.cluster.client import (
+    GIVEN_UP,
+    METADATA,
+    WRITE_TIMEOUT,
+    Done,
+    Gone,
+    KubernetesApi,
+    NoAnswer,
+    PatchType,
+    Refused,
+    Reply,
+)
 from worklease.cluster.guarded_write import Metadata, write_guarded
 from worklease.pace import FairQueue, TokenBucket
 from worklease.rules.acts import NOT_VALID
@@ -294,7 +305,15 @@ class StatusWriter:
             path = f"{entry.reference.path}/status"
             if not self._may_write(entry.reference.uid):
                 return NoAnswer(NOT_VALID)  # since it was read
-            reply = await self._api.call("PATCH", path, body=body, patch=PatchType.MERGE, accept=METADATA)
+            reply = await self._api.call(
+                "PATCH",
+                path,
+                query=GIVEN_UP,
+                body=body,
+                patch=PatchType.MERGE,
+                accept=METADATA,
+                timeout=WRITE_TIMEOUT,
+            )
             if isinstance(reply, Done):
                 entry.saw((reply.body.get("metadata") or {}).get("resourceVersion"))
             else:

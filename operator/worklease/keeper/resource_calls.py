@@ -12,7 +12,16 @@ from typing import Any, assert_never
 
 from worklease.api.names import Reference
 from worklease.cluster import finalizer
-from worklease.cluster.client import Done, Gone, KubernetesApi, NoAnswer, NotDone, Refused
+from worklease.cluster.client import (
+    GIVEN_UP,
+    WRITE_TIMEOUT,
+    Done,
+    Gone,
+    KubernetesApi,
+    NoAnswer,
+    NotDone,
+    Refused,
+)
 from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients
 from worklease.keeper.kept import Kept
 from worklease.rules.acts import NOT_VALID, Act, Leave
@@ -80,7 +89,9 @@ class ResourceCalls:
             if not self._may_write(kept.tenancy.bucket):
                 await asyncio.sleep(RETRY)
                 continue
-            match await self._clients.kubernetes.call("DELETE", kept.reference.path, body=options):
+            match await self._clients.kubernetes.call(
+                "DELETE", kept.reference.path, query=GIVEN_UP, body=options, timeout=WRITE_TIMEOUT
+            ):
                 case Done():
                     kept.calls.is_done = True
                     _log.info("resource deleted: it was finished for as long as it was to be kept %s", kept.about)

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, Final, assert_never
 
 from worklease.api.names import CONTROLLER
-from worklease.cluster.client import Done, KubernetesApi, NoAnswer, Refused
+from worklease.cluster.client import GIVEN_UP, WRITE_TIMEOUT, Done, KubernetesApi, NoAnswer, Refused
 from worklease.pace import FairQueue, TokenBucket
 from worklease.rules.pods import Cause
 from worklease.rules.reasons import Kind, Reason, Severity, Verdict, row_of
@@ -263,7 +263,7 @@ class EventRecorder:
             if not self._may_emit(event.about.uid):
                 _log.info("event dropped, since another process may keep the lease reason=%s", event.reason)
                 return
-            match await self._api.call("POST", path, body=body):
+            match await self._api.call("POST", path, query=GIVEN_UP, body=body, timeout=WRITE_TIMEOUT):
                 case Done():
                     return
                 case Refused() as refused if refused.is_by_name:

@@ -50,7 +50,7 @@ async def test_it_is_added(server: ScriptedServer, kubernetes: KubernetesApi) ->
     server.script = always(found())
     assert isinstance(await add(kubernetes, REFERENCE, allowed), Set)
     get, patch = server.seen
-    assert (get.method, get.target, patch.target) == ("GET", PATH, PATH)
+    assert (get.method, get.target, patch.target) == ("GET", PATH, f"{PATH}?timeout=2s")
     assert patch.headers["content-type"] == "application/merge-patch+json"
     assert patches(server) == [{"uid": UID, "resourceVersion": "7", "finalizers": [FINALIZER], "labels": LABELS}]
 

@@ -10,7 +10,7 @@ import pytest
 from support.every_bucket import allowed
 from support.scripted_server import Answer, Fault, ScriptedServer, always, kubernetes_at, serving
 from worklease.api.names import Reference
-from worklease.cluster.client import LOW_PRIORITY_CALLS, Gone, NotDone
+from worklease.cluster.client import LOW_PRIORITY_CALLS, WRITE_TIMEOUT, Gone, NotDone
 from worklease.cluster.finalizer import Set, add
 from worklease.cluster.pod_reading import read_pod
 from worklease.cluster.pods import CREATIONS_OF_ONE, DeletionAccepted, DryRunAccepted, MaybeMade, NotAdmitted, Pods
@@ -197,7 +197,7 @@ async def test_a_deletion_carries_the_uid_and_the_grace(server: ScriptedServer, 
     server.script = always(Answer(body=body()))
     assert await sandboxes.end(*NAMED, 7.9) == DeletionAccepted()
     (seen,) = server.seen
-    assert (seen.method, seen.target) == ("DELETE", PATH)
+    assert (seen.method, seen.target) == ("DELETE", f"{PATH}?timeout=2s"), "nothing is done later"
     assert seen.json["preconditions"] == {"uid": UID}
     assert seen.json["gracePeriodSeconds"] == 7
 
@@ -256,7 +256,6 @@ WEBHOOK = 'failed calling webhook "w.example.com": failed to call webhook: Post 
         (refused(500, f"Internal error occurred: {WEBHOOK}"), Obstacle.ADMISSION),
         (refused(500, 'admission webhook "w.example.com" denied the request: no'), Obstacle.SPEC),
         (refused(429), Obstacle.ADMISSION),
-        (refused(504), Obstacle.ADMISSION),
     ],
 )
 async def test_a_pod_that_is_not_made_says_whether_it_is_the_pods_own_fault(
@@ -267,6 +266,34 @@ async def test_a_pod_that_is_not_made_says_whether_it_is_the_pods_own_fault(
         assert isinstance(outcome, NotAdmitted)
         assert outcome.obstacle is obstacle
         assert outcome.message
+
+
+async def test_what_the_server_gave_up_may_have_been_made(server: ScriptedServer, sandboxes: Pods) -> None:
+    server.script = lambda seen: (
+        refused(504, "Timeout: the request did not complete") if seen.method == "POST" else refused(404)
+    )
+    assert isinstance(await sandboxes.make("sandboxes", body()), MaybeMade)
+
+
+async def test_a_creation_is_given_up_at_the_server_too_and_a_dry_run_may_take_its_time(
+    server: ScriptedServer, sandboxes: Pods
+) -> None:
+    server.script = always(Answer(body=body()))
+    await sandboxes.make("sandboxes", body())
+    await sandboxes.dry_run("sandboxes", body())
+    assert [seen.query for seen in server.seen] == [{"timeout": ["2s"]}, {"dryRun": ["All"]}]
+
+
+async def test_where_a_dry_run_takes_longer_than_a_creation_may_that_is_the_problem(
+    server: ScriptedServer, sandboxes: Pods
+) -> None:
+    later = asyncio.Event()
+    server.script = always(Answer(body=body(), until=later))
+    asyncio.get_running_loop().call_later(WRITE_TIMEOUT + 0.1, later.set)
+    outcome = await sandboxes.dry_run("sandboxes", body())
+    assert isinstance(outcome, NotAdmitted)
+    assert outcome.obstacle is Obstacle.ADMISSION
+    assert "its creation is given up after 2 s" in outcome.message
 
 
 async def test_what_got_no_answer_may_have_been_made_but_for_a_dry_run(server: ScriptedServer, sandboxes: Pods) -> None:

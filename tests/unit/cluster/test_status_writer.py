@@ -155,7 +155,7 @@ async def test_a_status_is_a_merge_patch_of_the_status_alone(
     writer.publish(reference(), {"state": "active", "lastHeartbeat": None}, CHANGE)
     await writer.flush()
     (patch,) = patches(server)
-    assert patch.target == f"{PATH}demo/status"
+    assert patch.target == f"{PATH}demo/status?timeout=2s"
     assert patch.headers["content-type"] == "application/merge-patch+json"
     assert patch.json == {"metadata": {"resourceVersion": "1"}, "status": {"state": "active", "lastHeartbeat": None}}
     assert objects.states() == ["active"]

@@ -68,7 +68,7 @@ async def test_the_annotation_says_when_the_drain_must_be_over() -> None:
     async with setting(Answer()) as there:
         await there.calls.let_finish(known, STEP)
     (patch,) = there.kubernetes.seen
-    assert (patch.method, patch.target) == ("PATCH", "/api/v1/namespaces/agents/pods/sandbox-1")
+    assert (patch.method, patch.target) == ("PATCH", "/api/v1/namespaces/agents/pods/sandbox-1?timeout=2s")
     asked = known.pods.finishing["pod1"]
     assert (asked.until, asked.refusals, asked.is_refused) == (160.0, 0, False)
 

@@ -82,7 +82,7 @@ async def recorded(*, seconds_ago: float = 0.0) -> str:
 
 @pytest.mark.parametrize("told_by", ["list", "watch", "list before its pod"])
 async def test_what_vanished_before_its_bucket_was_taken_is_fenced_by_who_takes_it(told_by: str) -> None:
-    record, beaten = await recorded(seconds_ago=TTL - 3), time.monotonic() - TTL + 3
+    record, beaten = await recorded(seconds_ago=TTL - 5), time.monotonic() - TTL + 5
     async with setting(gone) as there:
         there.keeper.take(bucket_of("uid-lease-1"), {"uid-lease-1": record}, Succession(begun=beaten))
         if told_by == "list before its pod":

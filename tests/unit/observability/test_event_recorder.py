@@ -119,7 +119,7 @@ async def test_an_event_regards_the_resource_and_names_the_pod(server: ScriptedS
     server.script = always(Answer(status=201, body={"kind": "Event"}))
     events.listen(SandboxEnded(ABOUT, "pod-1", "OOMKilled", "It died."))
     (body,) = await seen(server, 1)
-    assert server.seen[0].target == "/apis/events.k8s.io/v1/namespaces/sandboxes/events"
+    assert server.seen[0].target == "/apis/events.k8s.io/v1/namespaces/sandboxes/events?timeout=2s"
     assert body["eventTime"] == "2026-11-24T12:30:01.250000Z"
     assert (body["type"], body["reason"], body["action"]) == ("Warning", "SandboxFailed", "Conclude")
     assert body["regarding"]["uid"] == "uid-1"
