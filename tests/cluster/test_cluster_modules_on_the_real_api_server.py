@@ -338,6 +338,9 @@ class Records:
     def confirmed(self, bucket: int) -> None:
         """Nothing was put off."""
 
+    def hasten(self, bucket: int) -> None:
+        pass
+
     def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
         return {f"uid-{bucket}": "" if everything else "last words"}
 

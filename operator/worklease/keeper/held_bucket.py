@@ -24,6 +24,9 @@ class Heir(Protocol):
     def unwritten(self, bucket: int, *, everything: bool) -> Mapping[str, str | None]:
         """Return the records to write at a hand-over; or all, where the ConfigMap is gone and is made again."""
 
+    def hasten(self, bucket: int) -> None:
+        """Send the beats of a bucket now that would come due while it is handed over."""
+
     def confirmed(self, bucket: int) -> None:
         """Go on with what was put off: the process is the valid holder again."""
 

@@ -25,6 +25,8 @@ from worklease.keeper.pod_index import PodIndex
 from worklease.keeper.resume import resume, without_status
 from worklease.keeper.turns import Turns
 from worklease.rules.acknowledging import AckVerdict
+from worklease.rules.acts import SOON
+from worklease.rules.beats import beat_at_once
 from worklease.rules.buckets import BUCKETS, bucket_of
 from worklease.rules.clock_error import jumped
 from worklease.rules.conditions import invalid
@@ -294,6 +296,14 @@ class Keeper:
             if kept.observed:
                 self._turns.remember(kept)
         return self._clients.checkpoint.unwritten(bucket, everything=everything)
+
+    def hasten(self, bucket: int) -> None:
+        """Send the beats of a bucket now that would come due while it is handed over."""
+        now = self._clock()
+        for kept in self._kept_in(bucket):
+            if kept.lease.held and now < kept.lease.due < now + SOON and "beat" not in kept.calls.under_way:
+                kept.observed.append(partial(beat_at_once, now=now))
+                kept.turn.take_now()
 
     def pop_taken(self) -> frozenset[int]:
         """Return the buckets that were taken since the last call."""

@@ -25,7 +25,7 @@ from worklease.cluster.client import Gone, NoAnswer, NotDone, Refused
 from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
 from worklease.keeper.held_bucket import Heir, HeldBucket
 from worklease.keeper.surroundings import Surroundings
-from worklease.rules.acts import QUIET, Act, Leave, Standing, may, standing
+from worklease.rules.acts import HASTE, QUIET, Act, Leave, Standing, may, standing
 from worklease.rules.buckets import BUCKETS, distribute
 from worklease.rules.succession import Succession
 from worklease.rules.takes import (
@@ -84,13 +84,11 @@ class Tenures:
         self, leases: LivenessLeases, store: BucketStore, surroundings: Surroundings, publisher: Publisher = SILENT
     ) -> None:
         self._leases, self._store, self._publisher = leases, store, publisher
-        self._place, self._own = surroundings.own, str(surroundings.own)
-        self._running, self._sleep = surroundings.running, surroundings.sleep
+        self._place, self._own, self._running = surroundings.own, str(surroundings.own), surroundings.running
         self._here: frozenset[tuple[int, int]] = frozenset()
         """Which processes ran in the same place at the last look."""
-        self._clock, self._wall = surroundings.clock, surroundings.wall
-        self._liveness = Liveness()
-        self._reaches = True
+        self._clock, self._wall, self._sleep = surroundings.clock, surroundings.wall, surroundings.sleep
+        self._liveness, self._reaches = Liveness(), True
         self._problem: NotDone | None = None
         """Why the last look was not answered."""
         self._not_taken: dict[int, str] = {}
@@ -473,7 +471,9 @@ class Tenures:
 
     async def _leave(self, bucket: int, held: HeldBucket, successor: str) -> None:
         held.tenure = replace(held.tenure, is_leaving=True)
-        await self._sleep(CALL_TIMEOUT)
+        await self._sleep(CALL_TIMEOUT - HASTE)
+        self._heir.hasten(bucket)
+        await self._sleep(HASTE)
         held.hands_over_at = self._clock() + QUIET
         await self._sleep(QUIET)
         async with held.lock:

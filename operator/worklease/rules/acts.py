@@ -14,6 +14,12 @@ from worklease.rules.tenure import Liveness, Tenure, is_confirmed, is_valid
 QUIET: Final = 0.5
 """Seconds before a hand-over is sent in which no beat begins, so that nearly all are answered by then."""
 
+HASTE: Final = 0.4
+"""Seconds before that in which each beat is sent that would come due soon: else it would come late."""
+
+SOON: Final = HASTE + QUIET + 1.0
+"""Seconds within which such a beat would come due: before the successor, which begins with a list, sends its first."""
+
 PATIENCE: Final = 1.0
 """Seconds after a hand-over without an answer after which its sender beats on: the successor may never have heard."""
 

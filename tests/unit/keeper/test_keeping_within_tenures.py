@@ -1,6 +1,7 @@
 """A resource is kept in the tenure of its bucket: nothing is sent for another process's, nor what cannot be undone."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from support.every_bucket import EveryBucket
 from support.keeping import RENEWED, SECRET, TEMPLATE, Keeping, keeping, resource
 from support.scripted_server import Answer, Seen, always, until
 from worklease.api.names import BUCKET_LABEL
-from worklease.rules.acts import Standing
+from worklease.rules.acts import SOON, Standing
 from worklease.rules.buckets import bucket_of
 from worklease.rules.succession import Succession
 from worklease.watching.bridge import Bridge
@@ -256,6 +257,19 @@ async def test_no_stop_and_no_pod_of_who_is_not_valid(stands: Standing) -> None:
 
 
 # --- Hand-overs ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("due_in", "beats"), [(SOON - 0.5, 2), (SOON + 5.0, 1)])
+async def test_a_beat_that_would_come_due_during_a_hand_over_is_sent_before(due_in: float, beats: int) -> None:
+    async with holding() as (there, _):
+        there.see(resource(since=10.0))
+        await there.work_api.until_seen(1)
+        await settled()
+        lease, _ = next(there.keeper.leases())
+        there.ahead.append(lease.due - due_in - time.monotonic())
+        there.keeper.hasten(BUCKET)
+        await settled()
+        assert len(there.work_api.seen) == beats
 
 
 async def test_an_answer_that_comes_after_the_hand_over_was_sent_counts_as_none() -> None:

@@ -15,7 +15,7 @@ from worklease.cluster.bucket_store import BucketStore, bucket_name
 from worklease.cluster.liveness_leases import LivenessLeases
 from worklease.keeper.surroundings import Surroundings
 from worklease.keeper.tenures import Tenures, lease_name
-from worklease.rules.acts import QUIET, Act, Leave, Standing
+from worklease.rules.acts import HASTE, QUIET, Act, Leave, Standing
 from worklease.rules.buckets import BUCKETS
 from worklease.rules.succession import Succession
 from worklease.rules.tenure import CALL_TIMEOUT, Holder
@@ -33,12 +33,16 @@ class Records:
     successions: dict[int, Succession] = field(default_factory=dict)
     news: dict[str, str] = field(default_factory=dict)
     confirmations: list[int] = field(default_factory=list)
+    hastened: set[int] = field(default_factory=set)
 
     def take(self, bucket: int, records: Mapping[str, str], succession: Succession) -> None:
         self.held[bucket], self.successions[bucket] = records, succession
 
     def lose(self, bucket: int) -> None:
         del self.held[bucket]
+
+    def hasten(self, bucket: int) -> None:
+        self.hastened.add(bucket)
 
     def confirmed(self, bucket: int) -> None:
         self.confirmations.append(bucket)
@@ -196,7 +200,9 @@ async def test_nothing_of_a_former_holder_is_done_after_its_successor_has_begun(
     slept: list[tuple[float, Standing]] = []
     installation.when_asleep = lambda seconds: slept.append((seconds, one.tenures.standing(3)))
     await one.tenures.end()
-    assert dict(slept) == {CALL_TIMEOUT: Standing.LEAVING, QUIET: Standing.HANDED_OVER}, "calls have time to end"
+    steps = {CALL_TIMEOUT - HASTE: Standing.LEAVING, HASTE: Standing.LEAVING, QUIET: Standing.HANDED_OVER}
+    assert dict(slept) == steps, "calls have time to end"
+    assert one.records.hastened == set(ALL), "what would come due meanwhile is sent before"
 
 
 async def test_a_process_that_ends_leaves_all_it_holds_to_the_others(installation: Installation) -> None:
