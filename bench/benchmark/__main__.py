@@ -22,6 +22,7 @@ from benchmark.audit import AuditLog
 from benchmark.course import Course, Size
 from benchmark.figures import Row
 from benchmark.fleet import NAMESPACE, OPERATOR, Fleet
+from benchmark.replicas import Replicas
 from benchmark.stage import Stage
 from benchmark.waves import Bound, Waves
 from controlplane import OwnControlPlane, ensure
@@ -63,6 +64,11 @@ class Sizes(click.ParamType[tuple[Size, ...]]):
 @click.option("--pairs", type=int, default=None, help="Windows per contender.  [default: 3]")
 @click.option("--tutorial/--no-tutorial", default=True, help="Whether to measure the tutorial's operator as well.")
 @click.option("--waves", is_flag=True, help="Hit the whole fleet with waves instead, and check their bounds.")
+@click.option(
+    "--replicas",
+    type=click.IntRange(min=2, max=16),
+    help="Measure so many processes beside one, and check their bounds.",
+)
 @click.option("--proxy", is_flag=True, help="Measure the proxy beside a worker instead, and check its bounds.")
 @click.option("--lines", type=click.Path(dir_okay=False, path_type=Path), help="Append the figures as JSON lines.")
 @click.option(
@@ -77,6 +83,7 @@ def main(
     pairs: int | None,
     tutorial: bool,
     waves: bool,
+    replicas: int | None,
     proxy: bool,
     lines: Path | None,
     document: Path | None,
@@ -90,6 +97,8 @@ def main(
         sys.exit(0 if behind_proxy.run(console, quick=quick) else 1)
     if waves:
         sys.exit(0 if _waves(chosen[-1], console) else 1)
+    if replicas is not None:
+        sys.exit(0 if _replicas(chosen[-1], replicas, window or (10.0 if quick else 60.0), console) else 1)
     rows: list[Row] = []
     for course in _courses(chosen, window or (10.0 if quick else 60.0), pairs or (1 if quick else 3), console):
         measured = course.run(with_tutorial=tutorial and course.size.leases <= MOST_OF_TUTORIAL)
@@ -115,6 +124,17 @@ def _waves(size: Size, console: Console) -> bool:
             # At once, so that this result survives a failure of the next wave.
             course.say(f"{'held' if bound.held else 'BROKEN'}: {bound.what}: {bound.measured}")
             bounds.append(bound)
+    report.show_bounds(bounds, console)
+    return all(bound.held for bound in bounds)
+
+
+def _replicas(size: Size, count: int, window: float, console: Console) -> bool:
+    """Measure several processes over one fleet, show their bounds, and return whether all held."""
+    with _opened() as (plane, stage):
+        course = replace(_course(plane, stage, size, console), window=window)
+        course.say(f"creating {size.leases} resources and their pods")
+        course.fleet.grow(size.leases)
+        bounds = list(Replicas(course=course, plane=plane, count=count).run())
     report.show_bounds(bounds, console)
     return all(bound.held for bound in bounds)
 

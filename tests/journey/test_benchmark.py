@@ -71,6 +71,15 @@ def test_the_waves_come_to_a_small_fleet_and_every_bound_is_measured(control_pla
     assert len(verdicts) == 6 * 2 + 8 + 1, printed
 
 
+@pytest.mark.timeout(600)
+@pytest.mark.long(seconds=100)
+@pytest.mark.xdist_group("a control plane of its own 2")
+def test_several_processes_are_measured_beside_one_against_each_bound(control_plane: ControlPlane) -> None:
+    assert control_plane.is_ready
+    printed = bench("--replicas=3", "--sizes=16/10", "--window=5", may_end_with=(0, 1))
+    assert len(re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)) == 4, printed
+
+
 def test_the_proxy_beside_a_worker_is_measured_against_each_of_its_bounds() -> None:
     printed = bench("--proxy", "--quick", may_end_with=(0, 1))
     assert len(re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)) == 10, printed
