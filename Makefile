@@ -109,7 +109,8 @@ soak: tools-bin ## Run the long tests, for hours: 100,000 examples, fifty kills,
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak.replicas
 
 # QUICK=1 is a smoke test; SIZES=1000/5,10000/30 chooses leases and seconds between beats; WAVES=1 checks the waves;
-# REPLICAS=3 measures so many processes beside one, and the kill of one; PROXY=1 measures the proxy beside a worker, for ten minutes of a silent stream; with QUICK=1 in ten seconds;
+# REPLICAS=3 measures so many processes beside one, and the kill of one; PROXY=1 measures the proxy beside a worker,
+# for ten minutes of a silent stream; with QUICK=1 in ten seconds;
 # DOCUMENT=1 writes the table into docs/performance.md, CHART=1 the picture beside it.
 .PHONY: bench
 bench: tools-bin ## Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator: an hour

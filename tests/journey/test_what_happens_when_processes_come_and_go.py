@@ -17,9 +17,7 @@ from support.simulator import Simulator
 
 ITEMS = [f"work_{number:02}" for number in range(12)]
 BUCKETS = 16
-LONGEST_GAP = (
-    16.0  # seconds between two accepted beats of a TTL of 30: a routine of 10, 2 for a hand-over, a busy machine
-)
+LONGEST_GAP = 6.0  # seconds between two accepted beats of a TTL of 15: a routine of 5, and 0.2 beside two busy loops
 TAKEN_SECONDS = 13.0  # until each lease of a dead process is beaten again: 10 or 11 on an idle machine
 ENDED_SECONDS = 5.0  # until those of an installation are that ended in order
 KILLED_SECONDS = 20.0  # and of one that was killed
@@ -134,7 +132,7 @@ def test_a_process_is_ended_in_order(
     control_plane: ControlPlane, namespace: str, leases: Leases, simulator: Simulator
 ) -> None:
     with processes(control_plane, namespace, simulator, 2) as (one, two):
-        pods = begin(leases, simulator)
+        pods = begin(leases, simulator, ttl=15)
         await_even(control_plane, namespace, "pod-0", "pod-1")
         since, began = simulator.last_seq(), time.monotonic()
         assert one.terminate() == 0
