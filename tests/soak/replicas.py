@@ -22,7 +22,7 @@ from controlplane import ControlPlane, OwnControlPlane, wait_for
 from soak.fleet import Fleet
 from soak.lost_answers import lose_a_share
 from soak.troubles import pass_time
-from support.cluster import install_custom_resources, make_namespace, remove_namespace
+from support.cluster import install_custom_resources, make_namespace, leave_namespace
 from support.judge import check_history
 from support.kube_proxy import KubeProxy, Reset
 from support.operator import Leases, Operator
@@ -108,7 +108,7 @@ def scene(plane: ControlPlane) -> Iterator[Scene]:
     """Open a scene in a namespace of its own."""
     with ExitStack() as opened:
         namespace = make_namespace(plane)
-        opened.callback(remove_namespace, plane, namespace)
+        opened.callback(leave_namespace, plane, namespace)
         simulator = opened.enter_context(Simulator())
         yield Scene(plane, namespace, simulator, Leases(plane, namespace, simulator), opened)
 
