@@ -169,7 +169,8 @@ def test_a_status_that_the_operator_may_write_is_never_refused(
 ) -> None:
     answer = existing.patch_status(status.as_merge_patch())
     assert answer.status_code == httpx.codes.OK, answer.text
-    assert WorkLeaseStatus.from_wire(answer.json().get("status", {})) == status
+    written = status.model_copy(update={"operator": None})  # it has a write of its own
+    assert WorkLeaseStatus.from_wire(answer.json().get("status", {})) == written
 
 
 @on_the_server(examples=150)

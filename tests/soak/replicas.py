@@ -22,7 +22,7 @@ from controlplane import ControlPlane, OwnControlPlane, wait_for
 from soak.fleet import Fleet
 from soak.lost_answers import lose_a_share
 from soak.troubles import pass_time
-from support.cluster import install_custom_resources, make_namespace, leave_namespace
+from support.cluster import install_custom_resources, leave_namespace, make_namespace
 from support.judge import check_history
 from support.kube_proxy import KubeProxy, Reset
 from support.operator import Leases, Operator
