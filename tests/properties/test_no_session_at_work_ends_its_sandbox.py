@@ -34,11 +34,14 @@ class Look:
     is_second_lost: bool
 
 
-SPELLS = st.lists(
-    st.builds(Spell, st.floats(0.5, 400), st.sampled_from([None, END_TURN, REQUIRES_ACTION])), min_size=1, max_size=8
-)
-LOOKS = st.lists(st.builds(Look, st.floats(0.1, 30), st.booleans(), st.booleans()), max_size=60)
-LIMITS = st.one_of(st.none(), st.floats(1, 300))
+WORKS = st.builds(Spell, st.floats(0.5, 30), st.none())
+IDLES = st.builds(Spell, st.floats(10, 200), st.sampled_from([END_TURN, REQUIRES_ACTION]))
+SPELLS = st.lists(st.one_of(WORKS, IDLES, IDLES), min_size=1, max_size=8)
+"""Work that is so short that looks may miss it, between times in which the session is idle."""
+
+IS_LOST = st.sampled_from([False, False, False, True])
+LOOKS = st.lists(st.builds(Look, st.floats(0.1, 30), IS_LOST, IS_LOST), min_size=10, max_size=60)
+LIMITS = st.one_of(st.none(), st.floats(1, 200), st.floats(1, 200))
 
 
 @given(spells=SPELLS, looks=LOOKS, idle=LIMITS, waiting=LIMITS)
