@@ -111,11 +111,13 @@ soak: tools-bin ## Run the long tests, for hours: 100,000 examples, fifty kills,
 # QUICK=1 is a smoke test; SIZES=1000/5,10000/30 chooses leases and seconds between beats; WAVES=1 checks the waves;
 # REPLICAS=3 measures so many processes beside one, and the kill of one; PROXY=1 measures the proxy beside a worker,
 # for ten minutes of a silent stream; with QUICK=1 in ten seconds;
+# POOL=1 measures a pool, beside 5,000 kept leases or those of SIZES, in an hour or as WINDOW says; with QUICK=1 a few;
 # DOCUMENT=1 writes the table into docs/performance.md, CHART=1 the picture beside it.
 .PHONY: bench
 bench: tools-bin ## Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator: an hour
 	@BENCH_COMMAND="make bench$(if $(SIZES), SIZES=$(SIZES))$(if $(PAIRS), PAIRS=$(PAIRS))$(if $(WINDOW), WINDOW=$(WINDOW))$(if $(CHART), CHART=1)" \
-		$(BIN)/python -m benchmark $(if $(QUICK),--quick) $(if $(SIZES),--sizes $(SIZES)) $(if $(WAVES),--waves) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PROXY),--proxy) \
+		$(BIN)/python -m benchmark $(if $(QUICK),--quick) $(if $(SIZES),--sizes $(SIZES)) $(if $(WAVES),--waves) \
+		$(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(PROXY),--proxy) $(if $(POOL),--pool) \
 		$(if $(PAIRS),--pairs $(PAIRS)) $(if $(WINDOW),--window $(WINDOW)) $(if $(LINES),--lines $(LINES)) \
 		$(if $(DOCUMENT),--document docs/performance.md) $(if $(CHART),--chart docs/performance.svg)
 

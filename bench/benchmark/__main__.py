@@ -17,11 +17,12 @@ from typing import Final, NoReturn
 import click
 from rich.console import Console
 
-from benchmark import behind_proxy, chart, proc, report
+from benchmark import behind_proxy, chart, from_queue, proc, report
 from benchmark.audit import AuditLog
 from benchmark.course import Course, Size
 from benchmark.figures import Row
 from benchmark.fleet import NAMESPACE, OPERATOR, Fleet
+from benchmark.from_queue import FromQueue
 from benchmark.replicas import Replicas
 from benchmark.stage import Stage
 from benchmark.waves import Bound, Waves
@@ -29,10 +30,12 @@ from controlplane import OwnControlPlane, ensure
 from controlplane.own import BINARIES
 
 ROOT: Final = Path(__file__).parents[2]
-CRD: Final = ROOT / "crds" / "workleases.yaml"
+RESOURCES: Final = ROOT / "crds"
 NODES: Final = 4
 SIZES: Final = "1000/5,5000/30,10000/30"
 QUICK_SIZES: Final = "50/5"
+POOL_SIZES: Final = "5000/30"
+QUICK_POOL_SIZES: Final = "12/1"
 CHART_SIZES: Final = "1000/5,100/30,1000/30,5000/30,10000/30,20000/30"
 
 MOST_OF_TUTORIAL: Final = 10_000
@@ -70,6 +73,7 @@ class Sizes(click.ParamType[tuple[Size, ...]]):
     help="Measure so many processes beside one, and check their bounds.",
 )
 @click.option("--proxy", is_flag=True, help="Measure the proxy beside a worker instead, and check its bounds.")
+@click.option("--pool", is_flag=True, help="Measure a pool instead, beside kept leases, and check its bounds.")
 @click.option("--lines", type=click.Path(dir_okay=False, path_type=Path), help="Append the figures as JSON lines.")
 @click.option(
     "--document", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write the tables there."
@@ -85,16 +89,22 @@ def main(
     waves: bool,
     replicas: int | None,
     proxy: bool,
+    pool: bool,
     lines: Path | None,
     document: Path | None,
     picture: Path | None,
 ) -> None:
     """Measure what a lease costs, beside a bare HTTP loop and the usual Kopf operator."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    chosen = sizes or Sizes().convert(QUICK_SIZES if quick else CHART_SIZES if picture else SIZES, None, None)
+    usual = QUICK_SIZES if quick else CHART_SIZES if picture else SIZES
+    if pool:
+        usual = QUICK_POOL_SIZES if quick else POOL_SIZES
+    chosen = sizes or Sizes().convert(usual, None, None)
     signal.signal(signal.SIGTERM, _interrupted)
     if proxy:
         sys.exit(0 if behind_proxy.run(console, quick=quick) else 1)
+    if pool:
+        sys.exit(0 if _pool(chosen[-1], window, console, quick=quick) else 1)
     if waves:
         sys.exit(0 if _waves(chosen[-1], console) else 1)
     if replicas is not None:
@@ -135,6 +145,31 @@ def _replicas(size: Size, count: int, window: float, console: Console) -> bool:
         course.say(f"creating {size.leases} resources and their pods")
         course.fleet.grow(size.leases)
         bounds = list(Replicas(course=course, plane=plane, count=count).run())
+    report.show_bounds(bounds, console)
+    return all(bound.held for bound in bounds)
+
+
+def _pool(size: Size, window: float | None, console: Console, *, quick: bool) -> bool:
+    """Measure a pool, show its bounds, and return whether all held."""
+    window = window or from_queue.WINDOW
+    with _opened() as (plane, stage):
+        fleet = Fleet(plane)
+        fleet.prepare()
+        measured = FromQueue(
+            plane=plane,
+            fleet=fleet,
+            stage=stage,
+            api=stage.start_simulator(from_queue.ttl(size)),
+            audit=AuditLog(plane.audit_log, OPERATOR),
+            kubeconfig=plane.service_account_kubeconfig(NAMESPACE, "operator"),
+            size=size,
+            quiet=from_queue.QUICK_QUIET if quick else window / 2,
+            lasts=from_queue.QUICK_LASTS if quick else from_queue.LASTS,
+            is_quick=quick,
+            say=Say(console, size),
+        )
+        phases = from_queue.quick_phases(size) if quick else from_queue.phases(size, window)
+        bounds = list(measured.run(phases))
     report.show_bounds(bounds, console)
     return all(bound.held for bound in bounds)
 
@@ -181,8 +216,8 @@ def _opened() -> Iterator[tuple[OwnControlPlane, Stage]]:
         proc.stand_back(plane.reaper_pid)
         opened.enter_context(plane)
         stage = opened.enter_context(Stage())
-        plane.kubectl("apply", "--server-side", "-f", str(CRD))
-        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRD))
+        plane.kubectl("apply", "--server-side", "-f", str(RESOURCES))
+        plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(RESOURCES))
         yield plane, stage
 
 

@@ -6,6 +6,7 @@ the operator's.
 
 import asyncio
 import base64
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -120,6 +121,18 @@ class Fleet:
         """Report pods as failed, like a kubelet; return when each report was sent, in seconds since the epoch."""
         return asyncio.run(self._fail(numbers))
 
+    async def watch_ready(self, label: str) -> AsyncIterator[tuple[str, float]]:
+        """Yield, for each pod with a label that has become ready, the label's value and when, by the monotonic clock.
+
+        A pod that is ready is yielded at each of its later changes too.
+        """
+        query, forever = {"watch": "true", "labelSelector": label}, aiohttp.ClientTimeout(total=None)
+        async with self._session() as session, session.get(PODS, params=query, timeout=forever) as response:
+            async for line in response.content:
+                pod = json.loads(line)["object"]
+                if any(each["type"] == "Ready" and each["status"] == "True" for each in _conditions(pod)):
+                    yield pod["metadata"]["labels"][label], time.monotonic()
+
     def _count(self, path: str) -> int:
         return len(asyncio.run(self._list(path)))
 
@@ -200,8 +213,8 @@ def _batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
-def _conditions(lease: dict[str, Any]) -> list[dict[str, Any]]:
-    return list((lease.get("status") or {}).get("conditions") or ())
+def _conditions(thing: dict[str, Any]) -> list[dict[str, Any]]:
+    return list((thing.get("status") or {}).get("conditions") or ())
 
 
 def _lease(number: int) -> dict[str, Any]:

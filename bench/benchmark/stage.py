@@ -3,6 +3,7 @@
 Owns their start and their end: they end with this process, however it dies. Must not measure.
 """
 
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from typing import Final, Self
 
 import benchmark
 from benchmark.fleet import NAMESPACE
+from benchmark.simulated import SimulatedApi
 from benchmark.work_api import KEY, WorkApi
 from controlplane import StartError, wait_for
 from controlplane.processes import Processes
@@ -66,6 +68,14 @@ class Stage:
         wait_for(lambda: self._lives(name) and ready.exists(), seconds=START_SECONDS, what="the Work API")
         return WorkApi(ready.read_text(), self._processes.look().running[name])
 
+    def start_simulator(self, ttl: float) -> SimulatedApi:
+        """Start a simulated Work API, whose queue a pool polls, and return its client."""
+        ready = self.folder / "simulator"
+        words = ("--listen=127.0.0.1:0", "--admin=127.0.0.1:0", f"--ready-file={ready}", "--empty", f"--ttl={ttl:.0f}")
+        self._start("simulator", {}, "work_api_simulator", *words, f"--environment-key={KEY}")
+        wait_for(lambda: self._lives("simulator") and ready.exists(), seconds=START_SECONDS, what="the simulator")
+        return SimulatedApi(json.loads(ready.read_text()), KEY)
+
     # --- The contenders ----------------------------------------------------------------------------------------
 
     def start_floor(self, api: WorkApi, leases: int, interval: float) -> int:
@@ -84,7 +94,7 @@ class Stage:
         environment = {"KUBECONFIG": str(kubeconfig)}
         return self._contend("tutorial", environment, "benchmark.tutorial", api.url, KEY, f"{interval:g}", NAMESPACE)
 
-    def start_operator(self, kubeconfig: Path, api: WorkApi, interval: float, **settings: str) -> int:
+    def start_operator(self, kubeconfig: Path, api: WorkApi | SimulatedApi, interval: float, **settings: str) -> int:
         """Start `worklease run`; return its process id."""
         environment = {
             "KUBECONFIG": str(kubeconfig),

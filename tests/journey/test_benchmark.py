@@ -10,6 +10,7 @@ import pytest
 
 from benchmark import chart, proc, report
 from benchmark.figures import Row, Spread, Window
+from benchmark.from_queue import Load, Stretch, Worked
 from benchmark.report import BEGIN, END
 from controlplane import ControlPlane
 from support.processes import ROOT
@@ -83,6 +84,25 @@ def test_several_processes_are_measured_beside_one_against_each_bound(control_pl
 def test_the_proxy_beside_a_worker_is_measured_against_each_of_its_bounds() -> None:
     printed = bench("--proxy", "--quick", may_end_with=(0, 1))
     assert len(re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)) == 10, printed
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.long(seconds=30)
+@pytest.mark.xdist_group("a control plane of its own 2")
+def test_a_pool_is_measured_beside_kept_leases_and_against_each_of_its_bounds(control_plane: ControlPlane) -> None:
+    assert control_plane.is_ready
+    printed = bench("--pool", "--quick", may_end_with=(0, 1))
+    assert len(re.findall(r"(?:held|BROKEN)\s*$", printed, re.MULTILINE)) == 2 + 2 * 6, printed
+    for a_minute in (1, 50):
+        assert re.search(rf"^\s*{a_minute} a minute, 12 kept\s+picked up", printed, re.MULTILINE), printed
+    assert re.search(r"queued to Ready p50 / p95; no bound\s+\d+\.\d\d s / \d+\.\d\d s, of 2", printed), printed
+    assert "nan" not in printed
+
+
+def test_what_an_item_costs_is_what_the_operator_uses_above_its_use_at_rest_before_and_after() -> None:
+    before, after = Stretch(0.0, 10.0, cpu=0.5), Stretch(70.0, 80.0, cpu=0.7)
+    worked = Worked(Load(a_minute=30, sessions=30), Stretch(10.0, 70.0, cpu=6.6), (before, after), waited=())
+    assert worked.cpu_per_item == pytest.approx((6.6 - 60 * 0.06) / 30)
 
 
 def row(contender: str, leases: int, interval: float = 30.0) -> Row:
