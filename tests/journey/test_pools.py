@@ -1,23 +1,28 @@
 """From the queue to the sandbox: what a pool does with the items of its environment."""
 
+import asyncio
 import base64
 import json
 import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from controlplane import ControlPlane, wait_for
-from support.judge import check_history
+from support.judge import OPERATOR, check_history
 from support.kube_proxy import Cut, Hold, KubeProxy
 from support.observer import Observer
 from support.operator import Leases, Operator
 from support.pools import NAME, Pool
 from support.sandboxes import mounted, pods_made, with_workspace
+from support.sdk import sdk
 from support.simulator import Simulator, accepted
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
 
 IS_SOAK: Final = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 SESSIONS, CAP, LASTS = (200, 20, "20s") if IS_SOAK else (24, 6, "3s")
@@ -194,6 +199,49 @@ def test_a_full_queue_is_worked_on_and_never_exceeds_the_cap_though_the_watch_is
         assert seen.most == CAP
     assert len(pods_made(control_plane, leases.namespace)) == SESSIONS
     assert check_history(simulator.history()) == []
+
+
+async def work_on(client: "AsyncAnthropic", simulator: Simulator, has_started: Callable[[], object]) -> None:
+    """Work on what the SDK's own poller brings, one item after the other; the first until the pool has one too."""
+    work = client.beta.environments.work
+    poller = work.poller(
+        environment_id=simulator.environment_id, environment_key=simulator.environment_key, auto_stop=False
+    )
+    worker = client.copy(auth_token=simulator.environment_key).beta.environments.work
+    async for item in poller:
+        await worker.heartbeat(item.id, environment_id=item.environment_id, expected_last_heartbeat="NO_HEARTBEAT")
+        await asyncio.to_thread(wait_for, has_started, seconds=30, what="an item of the pool")
+        await worker.stop(item.id, environment_id=item.environment_id, force=True)
+
+
+@pytest.mark.xdist_group("the SDK's client")
+async def test_the_sdks_own_poller_and_a_pool_share_an_environment_and_no_item_is_worked_on_twice(
+    pool: Pool, leases: Leases, simulator: Simulator, control_plane: ControlPlane
+) -> None:
+    pool.create(most=2, template=leases.template(exit_code="0", exit_after="1s"))
+    await asyncio.to_thread(pool.await_condition, "Polling", "True", "Polling")
+    async with sdk(simulator.url, simulator.api_key) as opened:
+        poller = asyncio.create_task(work_on(opened.client, simulator, pool.leases))
+        items = {str(item["id"]): str(item["data"]["id"]) for item in (simulator.create_session() for _ in range(6))}
+        await asyncio.to_thread(
+            wait_for, lambda: done(simulator) == len(items), seconds=60, what="the end of all items"
+        )
+        poller.cancel()
+        await asyncio.gather(poller, return_exceptions=True)
+    by: dict[str, set[str]] = {item: holders(simulator, item) for item in items}
+    assert all(len(agents) == 1 for agents in by.values()), by
+    assert len(set.union(*by.values())) == 2, "both got items"
+    of_pool = {item for item in items if OPERATOR in by[item]}
+    assert {each["spec"]["workID"] for each in pool.leases().values()} >= of_pool
+    pods = pods_made(control_plane, leases.namespace)
+    assert len(pods) == len(set(pods)) == len(of_pool)
+    assert check_history(simulator.history()) == []
+
+
+def holders(simulator: Simulator, item: str) -> set[str]:
+    """Return the clients whose acknowledgement or beat of an item was accepted."""
+    entries = [each for each in simulator.history(item) if each.get("call") in ("ack", "heartbeat")]
+    return {each["agent"] for each in entries if has_moved(each) or each["lease_extended"]}
 
 
 def done(simulator: Simulator) -> int:
