@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.claim_store import ClaimStore
+from support.every_bucket import EveryBucket
 from support.keeping import RENEWED, SECRET, Keeping, clients, keeping, resource, wall
 from support.scripted_server import Answer, Seen, always, kubernetes_at, serving, until
 from worklease.api.models import WorkLease
@@ -21,6 +22,7 @@ from worklease.keeper.kept import LeaseOptions
 from worklease.keeper.resume import resume
 from worklease.keeper.workspace_calls import Ready, WorkspaceCalls
 from worklease.keeper.workspace_sweep import WorkspaceSweep
+from worklease.rules.acts import Standing
 from worklease.work_api.client import WorkApi
 
 SESSION = ("env_1", "sesn_1")
@@ -162,6 +164,27 @@ async def test_a_name_that_another_claim_has_makes_no_pod() -> None:
         it.there.see(wanting())
         await until(lambda: "CreationRefused" in it.reasons(), "the reason")
         assert it.made() == []
+
+
+@pytest.mark.parametrize("there", [{}, {NAME: claim()}], ids=["made", "used"])
+async def test_a_process_that_is_not_valid_any_more_writes_no_volume(there: dict[str, Any]) -> None:
+    async with (
+        serving() as server,
+        kubernetes_at(server.url) as api,
+        WorkApi("http://127.0.0.1:9", lambda: 0.0) as work_api,
+    ):
+        used, store = clients(api, work_api), ClaimStore(claims=dict(there))
+        buckets = used.tenures
+        assert isinstance(buckets, EveryBucket)
+
+        def script(seen: Seen) -> Answer:
+            buckets.stands = Standing.INVALID  # while the list is read
+            return store.answer(seen) or Answer(status=500)
+
+        server.script = script
+        kept = resume(WorkLease.parse(wanting()), OPTIONS, None, wall(), 100.0)
+        assert await WorkspaceCalls(used, lambda: 100.0, wall, lambda _: ("", "")).take(kept) is None
+        assert [seen.method for seen in server.seen] == ["GET"]
 
 
 async def test_without_a_workspace_no_claim_is_asked_for() -> None:
