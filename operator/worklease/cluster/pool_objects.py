@@ -76,9 +76,11 @@ def lease_body(pool: WorkPool, item: QueuedItem, plan: Make, *, has_token: bool)
 
 
 def template_digest(pool: WorkPool) -> str:
-    """Return the digest of a pool's pod template: whether a sandbox of it was ready is known by that."""
+    """Return the digest of a pool's pod template and its volume: whether a sandbox of it was ready is known by that."""
     sandbox = pool.spec.lease_template.spec.sandbox
-    told = json.dumps(None if sandbox is None else sandbox.template, sort_keys=True)
+    template = None if sandbox is None else sandbox.template
+    volume = None if sandbox is None or sandbox.workspace is None else sandbox.workspace.model_dump(mode="json")
+    told = json.dumps(template if volume is None else [template, volume], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:DIGEST]
 
 

@@ -68,6 +68,8 @@ class Cluster:
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
     queued: list[dict[str, Any]] = field(default_factory=list)
     key: Answer = KEY
+    refusal_of_claim: Answer | None = None
+    """The answer to a dry run of the template's volume; None: it is accepted."""
     refusal: Answer | None = None
     """The answer to a dry run of the template's pod; None: it is accepted."""
     poll: Answer | None = None
@@ -102,6 +104,9 @@ class Cluster:
             return self.of_leases(seen, name)
         if "/secrets" in seen.path:
             return self.of_secrets(seen, name)
+        if seen.path.endswith("/persistentvolumeclaims"):
+            self.calls.append("dry run of the volume")
+            return self.refusal_of_claim or Answer(status=201, body=seen.json)
         self.calls.append("dry run of the pod")
         return self.refusal or Answer(status=201, body=seen.json)
 
@@ -384,6 +389,21 @@ async def test_without_a_key_nothing_is_polled(world: World) -> None:
     world.begin()
     await world.until_reason("False", "KeyMissing")
     assert "poll" not in world.cluster.calls
+
+
+async def test_a_volume_that_is_refused_takes_nothing_and_an_edit_of_it_is_tried_at_once(world: World) -> None:
+    sandbox: dict[str, Any] = json.loads(json.dumps(TEMPLATE["spec"]["sandbox"]))
+    sandbox["workspace"] = {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"]}}}
+    world.cluster.spec["leaseTemplate"] = {"spec": {"sandbox": sandbox}}
+    world.cluster.refusal_of_claim = Answer(status=403, body={"message": "persistentvolumeclaims is forbidden"})
+    world.begin()
+    await world.until_reason("False", "TemplateRefused")
+    assert "poll" not in world.cluster.calls
+    world.cluster.refusal_of_claim = None
+    sandbox["workspace"]["mountPath"] = "/home"
+    world.cluster.generation = 2
+    world.pools.see(world.cluster.pool())
+    await until(lambda: "poll" in world.cluster.calls, "a poll after the edit")
 
 
 async def test_a_key_that_is_refused_is_shown_and_not_polled_with_again(world: World) -> None:
