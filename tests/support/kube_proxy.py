@@ -28,6 +28,7 @@ from controlplane import ControlPlane
 LOOPBACK = "127.0.0.1"
 TIMEOUT = 60.0  # seconds for an operation of the proxy's thread, which takes milliseconds on an idle machine
 LARGEST_BODY = 16 * 1024 * 1024  # bytes; the API server itself accepts 3 MiB
+CLOSING_INTERVAL = 0.01  # seconds between two looks whether all connections are closed, which takes milliseconds
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "host", "content-length", "content-encoding"}
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 REASONS = {
@@ -221,6 +222,14 @@ class KubeProxy:
             await self._runner.cleanup()
         if self._session is not None:
             await self._session.close()
+        # Connections whose client was killed are closed in a dialogue with the API server: the loop must see its end.
+        async with asyncio.timeout(TIMEOUT):
+            while self._sockets() > 0:  # noqa: ASYNC110 (no event tells it)
+                await asyncio.sleep(CLOSING_INTERVAL)
+
+    def _sockets(self) -> int:
+        """Return how many sockets the loop still has, besides the one that wakes it."""
+        return len(self._loop._selector.get_map()) - 1  # type: ignore[attr-defined]  # nobody else knows
 
     # --- Faults ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 INTERVAL = 0.1  # seconds; short compared with any step of a control plane, long compared with the cost of a check
 LONGEST_INTERVAL = 0.5  # seconds
-SHARE = 0.05  # a check comes late by this part of what was waited, at most: long waits would fill the API server's log
+SHARE = 0.15  # a check comes late by this part of what was waited, at most: long waits would fill the API server's log
 
 
 class DeadlineError(AssertionError):
