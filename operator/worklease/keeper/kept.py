@@ -148,6 +148,11 @@ class Schedule:
     holds_until: float = -math.inf
     """Until when only the fence can be the reason for a look."""
 
+    @property
+    def is_kept_by_renewals(self) -> bool:
+        """Whether a renewal changes nothing about what was decided, as when a stop waits for an answered beat."""
+        return self.holds_until > -math.inf
+
     def follow_renewal(self, lease: Lease) -> None:
         """Look again at the fence that a renewal has moved, unless something else comes first."""
         at = fence(lease)

@@ -210,6 +210,8 @@ class Turns:
                 is_any_put_off = kept.tenancy.is_put_off = True
         session_at = self._look_at_session(kept, now)
         kept.schedule.holds_until = min(plan.holds_until, session_at)
+        if kept.is_suspended is not kept.lease.suspended:
+            kept.schedule.holds_until = -math.inf  # a beat that is accepted lets beats stop
         kept.schedule.look_at = min(LONGEST_WAIT + now if plan.look_at is None else plan.look_at, session_at)
         if is_any_put_off and (at := fence(kept.lease)) is not None and at > now:
             kept.schedule.look_at = min(kept.schedule.look_at, at)
@@ -447,7 +449,8 @@ class Turns:
     def _follow(self, kept: Kept, what: str) -> None:
         """Follow the end of a call; a beat that only renewed a steady lease needs no whole turn."""
         del kept.calls.under_way[what]
-        if what == "beat" and not kept.turn.is_news and self._status.publish_renewal(kept, self._clock()):
+        is_steady = what == "beat" and kept.schedule.is_kept_by_renewals and not kept.turn.is_news
+        if is_steady and self._status.publish_renewal(kept, self._clock()):
             kept.schedule.follow_renewal(kept.lease)
             kept.turn.take_now()  # what was decided before still holds
             return

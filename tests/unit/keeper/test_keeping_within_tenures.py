@@ -131,6 +131,29 @@ async def test_in_a_tenure_that_was_just_taken_beats_stop_by_choice_only_after_o
         assert len(there.work_api.seen) == 1, "the process before, if it lives, is refused from now on"
 
 
+@pytest.mark.parametrize("asked", ["suspended", "stopped"])
+async def test_what_waits_for_an_answered_beat_is_done_as_soon_as_there_is_one(asked: str) -> None:
+    async with holding() as (there, _):
+        answers, now = asyncio.Event(), asyncio.get_running_loop().time()
+        there.work_api.script = always(Answer(body=RENEWED, until=answers))
+        there.keeper.take(BUCKET, {}, Succession(taken=now, begun=now))
+        body = resource(since=10.0, sandbox={"drainSeconds": 5})
+        there.see(body)
+        await there.work_api.until_seen(1)
+        if asked == "suspended":
+            newer = {"generation": 2, "resourceVersion": "8"}
+            spec = body["spec"] | {"heartbeat": {"mode": "Suspended"}}
+            there.see(body | {"metadata": body["metadata"] | newer, "spec": spec})
+        else:
+            there.keeper.see_pod(bound() | {"status": {"phase": "Succeeded"}})
+        kept = there.keeper._fleet.get("uid-lease-1")
+        assert kept is not None
+        await until(lambda: kept.published.lease is not None and not kept.turn.is_news, "the turn about it")
+        answers.set()
+        await until(lambda: kept.lease.suspended or len(there.work_api.seen) > 1, "what waited")
+        assert asked == "suspended" or there.work_api.seen[1].path.endswith("/stop")
+
+
 async def test_a_bucket_that_is_lost_is_beaten_no_more_and_an_answer_under_way_changes_nothing() -> None:
     async with holding() as (there, buckets):
         answers = asyncio.Event()
