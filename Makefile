@@ -105,6 +105,7 @@ soak: tools-bin ## Run the long tests, for hours: 100,000 examples, fifty kills,
 	@HYPOTHESIS_PROFILE=soak $(BIN)/pytest --numprocesses 2 --timeout 0 tests/properties \
 		tests/journey/test_a_crash_at_any_write.py
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak --kills $(KILLS) --minutes $(MINUTES) --outage $(OUTAGE)
+	@PYTHONPATH=tests:tools $(BIN)/python -m soak.killed_pools --kills $(KILLS) --sessions $$((2 * $(KILLS)))
 	@for profile in hosted o m; do PYTHONPATH=tests:tools $(BIN)/python -m soak.lost_answers --profile $$profile || exit 1; done
 	@PYTHONPATH=tests:tools $(BIN)/python -m soak.replicas
 

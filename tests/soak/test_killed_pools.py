@@ -1,7 +1,6 @@
 """The operator of a pool is killed again and again: a short form of the soak."""
 
 import random
-import time
 
 import pytest
 
@@ -17,9 +16,7 @@ SIEGE = Siege(kills=3, sessions=9, lasts="3s")
 def test_three_kills_among_sessions_strand_none_lose_no_token_and_start_no_sandbox_twice(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    began = time.monotonic()
     found = besiege(control_plane, namespace, SIEGE, random.Random(20))  # noqa: S311 - it chooses moments
-    print(f"{time.monotonic() - began:.1f} s, {found}")  # noqa: T201
     assert found.faults == []
     assert found.sandboxes == SIEGE.sessions + found.interrupted
 
