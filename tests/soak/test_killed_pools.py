@@ -8,15 +8,15 @@ from controlplane import ControlPlane
 from soak.killed_pools import LONGEST_STRAND, Siege, besiege, strands
 from support.judge import Entry
 
-SIEGE = Siege(kills=3, sessions=9, lasts="3s")
+SIEGE = Siege(kills=3, sessions=9, lasts="2s")
 
 
 @pytest.mark.journey
-@pytest.mark.long(seconds=40)
+@pytest.mark.long(seconds=30)
 def test_three_kills_among_sessions_strand_none_lose_no_token_and_start_no_sandbox_twice(
     control_plane: ControlPlane, namespace: str
 ) -> None:
-    found = besiege(control_plane, namespace, SIEGE, random.Random(20))  # noqa: S311 - it chooses moments
+    found = besiege(control_plane, namespace, SIEGE, random.Random(4))  # noqa: S311 - it chooses moments
     assert found.faults == []
     assert found.sandboxes == SIEGE.sessions + found.interrupted
 
