@@ -24,6 +24,8 @@ class Forwarder:
         self._listening = socket.create_server((LOOPBACK, port))
         self._port = port
         self._loop = asyncio.new_event_loop()
+        self._open: set[object] = set()
+        """The tasks of the connections: nothing else refers to one whose both sides are gone, and it would be lost."""
         self._thread = threading.Thread(target=self._run, args=(namespace,), daemon=True, name="forwarder")
         self._thread.start()
 
@@ -51,6 +53,14 @@ class Forwarder:
         self._loop.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._open.add(task)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            self._open.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._port)
         except OSError:  # not up, or no longer
