@@ -3,7 +3,6 @@
 Owns how the table looks; the leases follow below it. Pure: the pools and the time are passed in.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -12,10 +11,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from worklease.cli.leases import Judgement, duration
+from worklease.cli.leases import duration
 from worklease.cli.pools import PoolView, ranked_pools
-from worklease.cli.table import MARKS, WORDS, why
-from worklease.rules.reasons import Level
+from worklease.cli.table import MARKS, WORDS, summary, why
 
 
 def picture_of_pools(pools: Sequence[PoolView], now: datetime, *, namespaces: bool = False) -> RenderableType:
@@ -35,22 +33,8 @@ def picture_of_pools(pools: Sequence[PoolView], now: datetime, *, namespaces: bo
         numbers = [seen.active, seen.most, seen.stages["running"], "-" if seen.depth is None else seen.depth]
         waits = "-" if seen.oldest is None or not seen.depth else duration((now - seen.oldest).total_seconds())
         table.add_row(Text(mark, style=style), *names, *map(str, numbers), waits, why(judgement))
-    return Group(table, Text(), _summary(rows), Text())
-
-
-def _summary(rows: Sequence[tuple[PoolView, Judgement]]) -> Text:
-    counts = Counter(judgement.level for _, judgement in rows)
-    line = Text(f"{len(rows)} {'pool' if len(rows) == 1 else 'pools'}: ")
-    parts = [Text(f"{counts[level]} {WORDS[level]}", style=MARKS[level][1]) for level in Level if counts[level]]
-    line.append_text(Text(", ").join(parts))
-    line.append(".")
-    worst = [(seen, judgement) for seen, judgement in rows if judgement.level is Level.TROUBLE]
-    if worst:
-        named = [Text.assemble((seen.name, "bold"), f" ({judgement.reason})") for seen, judgement in worst]
-        line.append(" Look at ")
-        line.append_text(Text(", ").join(named))
-        line.append(": worklease explain pool/NAME shows what happened.")
-    return line
+    named = [(seen.name, judgement) for seen, judgement in rows]
+    return Group(table, Text(), summary("pool", named, "worklease explain pool/NAME"), Text())
 
 
 def pools_as_json(pools: Sequence[PoolView], now: datetime) -> list[dict[str, Any]]:

@@ -78,7 +78,9 @@ def picture(
         lines.append(Text(f"  … and {len(rest)} more: {_tally(rest)}", style="dim"))
     if len({seen.operator for seen in leases} - {""}) > 1:
         lines += [Text(), _installations(leases)]
-    return Group(*lines, Text(), _summary(rows))
+    return Group(
+        *lines, Text(), summary("lease", [(seen.name, judgement) for seen, judgement in rows], "worklease explain NAME")
+    )
 
 
 def _fitting(rows: list[Row], height: int | None) -> tuple[list[Row], list[Row]]:
@@ -169,22 +171,21 @@ def _tally(rows: Sequence[Row]) -> str:
     return ", ".join(f"{counts[level]} {WORDS[level]}" for level in Level if counts[level])
 
 
-def _summary(rows: Sequence[Row]) -> Text:
-    """Return the last line: how many leases there are of each level, and which need attention."""
+def summary(noun: str, rows: Sequence[tuple[str, Judgement]], command: str) -> Text:
+    """Return the last line: how many there are of each level, and the names of those that need attention."""
     counts = Counter(judgement.level for _, judgement in rows)
-    noun = "lease" if len(rows) == 1 else "leases"
-    line = Text(f"{len(rows)} {noun}: ")
+    line = Text(f"{len(rows)} {noun}{'' if len(rows) == 1 else 's'}: ")
     parts = [Text(f"{counts[level]} {WORDS[level]}", style=MARKS[level][1]) for level in Level if counts[level]]
     line.append_text(Text(", ").join(parts))
-    worst = [(seen, judgement) for seen, judgement in rows if judgement.level is Level.TROUBLE]
+    worst = [(name, judgement) for name, judgement in rows if judgement.level is Level.TROUBLE]
     line.append(".")
     if worst:
         line.append(" Look at ")
-        named = [Text.assemble((seen.name, "bold"), f" ({judgement.reason})") for seen, judgement in worst[:NAMED]]
+        named = [Text.assemble((name, "bold"), f" ({judgement.reason})") for name, judgement in worst[:NAMED]]
         line.append_text(Text(", ").join(named))
         if len(worst) > NAMED:
             line.append(f" and {len(worst) - NAMED} more")
-        line.append(": worklease explain NAME shows what happened.")
+        line.append(f": {command} shows what happened.")
     return line
 
 

@@ -156,15 +156,7 @@ class PoolWrites:
 
     async def read_lease(self, lease: Reference) -> Mapping[str, Any] | Gone | NotDone:
         """Return a WorkLease as it is now; one of its name with another uid is another one."""
-        match await self._api.call("GET", lease.path):
-            case Done(body):
-                return body if (body.get("metadata") or {}).get("uid") == lease.uid else Gone()
-            case Refused() as refused if refused.is_absence:
-                return Gone()
-            case Refused(_, message) | NoAnswer(message):
-                return NotDone(message)
-            case reply:
-                assert_never(reply)
+        return await self._read(lease.path, lease.uid)
 
     async def delete_token(self, lease: Reference, may: May) -> Gone | NotDone:
         """Delete the Secret of a WorkLease's token; one of that name that is not this lease's stays."""
@@ -197,9 +189,12 @@ class PoolWrites:
 
     async def read_pool(self, pool: PoolReference) -> Mapping[str, Any] | Gone | NotDone:
         """Return a pool as it is now; one of its name with another uid is another one."""
-        match await self._api.call("GET", pool.path):
+        return await self._read(pool.path, pool.uid)
+
+    async def _read(self, path: str, uid: str) -> Mapping[str, Any] | Gone | NotDone:
+        match await self._api.call("GET", path):
             case Done(body):
-                return body if (body.get("metadata") or {}).get("uid") == pool.uid else Gone()
+                return body if (body.get("metadata") or {}).get("uid") == uid else Gone()
             case Refused() as refused if refused.is_absence:
                 return Gone()
             case Refused(_, message) | NoAnswer(message):
