@@ -329,3 +329,24 @@ def test_what_keeps_a_pool_from_polling_is_said_and_the_pool_goes_on_after_it(
     pool.await_condition("Ready", "True", "Polling")
     assert kept in pool.running()
     assert check_history(simulator.history()) == []
+
+
+def test_a_pool_s_worker_is_behind_the_proxy_with_the_item_s_own_token(
+    pool: Pool, leases: Leases, simulator: Simulator
+) -> None:
+    sandbox = {"worker": {"proxy": True}, "template": leases.template()}
+    sandbox["template"]["spec"]["restartPolicy"] = "Never"
+    pool.create(leaseTemplate={"spec": {"sandbox": sandbox}})
+    session = simulator.create_session()["data"]["id"]
+    (name,) = pool.await_running(1)
+    (body,) = leases.pods().values()
+    (proxy,) = body["spec"]["initContainers"]
+    assert (proxy["name"], proxy["restartPolicy"]) == ("worklease-proxy", "Always")
+    told = {entry["name"]: entry for entry in body["spec"]["containers"][0]["env"]}
+    assert told["ANTHROPIC_BASE_URL"]["value"] == "http://127.0.0.1:8788"
+    assert told["ANTHROPIC_SESSION_ID"]["value"] == session
+    wanted = {"ANTHROPIC_ENVIRONMENT_KEY": "sessions-token", "ANTHROPIC_WORK_SECRET": "work-secret"}
+    for variable, key in wanted.items():
+        named = told[variable]["valueFrom"]["secretKeyRef"]
+        assert (named["name"], named["key"]) == (name, key)
+    assert set(pool.secrets()[name]["data"]) >= set(wanted.values())
