@@ -63,7 +63,7 @@ def held_lease(installation: Installation, leases: Leases, simulator: Simulator)
     with installation.operator() as operator:
         leases.create("work_a", pods=True)
         leases.await_condition("work_a", "SandboxReady", "True")
-        assert finalizers(leases, "work_a") == BOTH
+        wait_for(lambda: finalizers(leases, "work_a") == BOTH, seconds=30, what="Kopf's finalizer beside the lease's")
         assert operator.terminate() == 0
 
 
