@@ -35,7 +35,7 @@ from worklease.keeper.keeper import Keeper
 from worklease.keeper.kept import LeaseOptions
 from worklease.keeper.named_resources import NamedResources
 from worklease.keeper.surroundings import Surroundings, own_holder, running
-from worklease.keeper.tenures import Tenures, lease_name
+from worklease.keeper.tenures import Tenures
 from worklease.keeper.workspace_sweep import WorkspaceSweep
 from worklease.observability import logs
 from worklease.observability.event_recorder import EventRecorder
@@ -319,7 +319,7 @@ def _tenures(
 ) -> tuple[Tenures, NamedResources]:
     """Return the buckets as this process is to hold them, in the namespace ``own``, and what its installation keeps."""
     holder, installation = own_holder(settings.pod_uid), InstallationLease(kubernetes, own, monotonic)
-    leases = LivenessLeases(kubernetes, own, lease_name(holder), str(holder), installation)
+    leases = LivenessLeases(kubernetes, own, holder.lease_name, str(holder), installation)
     around = Surroundings(own=holder, running=running, clock=monotonic, wall=wall)
     tenures = Tenures(leases, BucketStore(kubernetes, own), around, publisher)
     return tenures, NamedResources(installation, tenures, monotonic, publisher)

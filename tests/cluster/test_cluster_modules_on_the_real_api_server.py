@@ -33,7 +33,7 @@ from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
 from worklease.cluster.pods import Annotated, DeletionAccepted, NotPermitted, Pods
 from worklease.cluster.status_writer import StatusWriter, Urgency
 from worklease.keeper.surroundings import Surroundings, own_holder, running
-from worklease.keeper.tenures import Tenures, lease_name
+from worklease.keeper.tenures import Tenures
 from worklease.preflight import PreflightFailed, check
 from worklease.rules.acts import Standing
 from worklease.rules.buckets import BUCKETS
@@ -357,7 +357,7 @@ async def test_a_process_holds_all_buckets_at_once_and_leaves_them_to_the_next_o
 async def take_and_leave(api: KubernetesApi, namespace: str, place: str, expected: Mapping[str, str]) -> None:
     """Run a process from its start to its end, and check what it finds in the buckets."""
     own, records = own_holder(place), Records()
-    leases = LivenessLeases(api, namespace, lease_name(own), str(own))
+    leases = LivenessLeases(api, namespace, own.lease_name, str(own))
     around = Surroundings(own=own, running=running, clock=monotonic, wall=wall)
     tenures = Tenures(leases, BucketStore(api, namespace), around)
     tenures.serve(records)

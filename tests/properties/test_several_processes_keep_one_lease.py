@@ -88,6 +88,13 @@ def test_without_lost_answers_no_lease_of_30_s_lapses(fault: Fault) -> None:
     assert [verdict.broken for verdict in verdicts] == [()] * len(verdicts)
 
 
+@pytest.mark.parametrize("away_at", [22.6, 22.8, 23.0, 23.2, 23.6])
+def test_an_outage_of_the_api_server_about_a_hand_over_costs_no_lease(away_at: float) -> None:
+    verdicts = directed(30.0, (20.0, Fault.HAND_OVER, 1.0), (away_at, Fault.AWAY, 45.0))
+    assert [verdict.counts["lapsed"] for verdict in verdicts] == [0] * len(verdicts)
+    assert [verdict.broken for verdict in verdicts] == [()] * len(verdicts)
+
+
 def test_what_a_holder_let_go_of_in_silence_is_begun_again_when_it_is_valid_again() -> None:
     verdicts = directed(30.0, (15.0, Fault.POD, 1.0), (20.0, Fault.AWAY, 25.0), (31.0, Fault.THIEF, 1.0))
     assert [verdict.broken for verdict in verdicts] == [()] * len(verdicts)

@@ -125,21 +125,27 @@ def cut_off(plane: ControlPlane, *, processes: int, cut: int, ttl: int, seconds:
             there.process(number, proxy if number < cut else None)
         before = there.hold(items, ttl)
         there.await_even([f"pod-{number}" for number in range(processes)], seconds=START_TIMEOUT)
+        # At once: the last bucket that was handed over has a holder that has perhaps not heard of it.
         if share:
             lose_a_share(there.simulator, share)
         with proxy.fault(Reset()):
             proxy.cut_watches()
             pass_time(seconds)
         there.simulator.clear_faults()
-        since = there.simulator.last_seq()
-        wait_for(lambda: _are_beaten(there, items, since), seconds=START_TIMEOUT, what="a beat of each lease after it")
+        _await_beats(there, items, what="a beat of each lease after it")
         gone = [f"pod {name} was deleted" for name, uid in before.items() if there.pods().get(name) != uid]
         return gone + there.wrongs()
 
 
-def _are_beaten(there: Scene, items: Sequence[str], since: int) -> bool:
-    history = there.simulator.history(since=since)
-    return {each["item"] for each in history if each.get("call") == "heartbeat" and each["lease_extended"]} >= {*items}
+def _await_beats(there: Scene, items: Sequence[str], *, what: str) -> None:
+    """Wait until each lease was extended once more."""
+    since = there.simulator.last_seq()
+
+    def are_beaten() -> bool:
+        calls = (each for each in there.simulator.history(since=since) if each.get("call") == "heartbeat")
+        return {each["item"] for each in calls if each["lease_extended"]} >= {*items}
+
+    wait_for(are_beaten, seconds=START_TIMEOUT, what=what)
 
 
 def come_and_go(plane: ControlPlane, *, seconds: float, seed: int) -> list[str]:

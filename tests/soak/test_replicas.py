@@ -1,4 +1,4 @@
-"""Several processes, of which one cannot reach the API server: a short form of the soak."""
+"""Several processes, of which one or all cannot reach the API server: short forms of the soak."""
 
 import pytest
 
@@ -15,3 +15,9 @@ def test_a_process_that_is_cut_off_costs_no_lease_and_touches_nothing_though_ans
     control_plane: ControlPlane,
 ) -> None:
     assert cut_off(control_plane, processes=2, cut=1, ttl=TTL, seconds=SECONDS, share=0.2) == []
+
+
+@pytest.mark.journey
+@pytest.mark.long(seconds=50)
+def test_while_the_api_server_is_away_no_lease_lapses_and_nothing_is_touched(control_plane: ControlPlane) -> None:
+    assert cut_off(control_plane, processes=2, cut=2, ttl=TTL, seconds=SECONDS, share=0.0) == []

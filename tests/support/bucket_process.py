@@ -32,6 +32,7 @@ from worklease.rules.tenure import (
     confirm,
     is_heir,
     is_same,
+    is_unheard,
     is_valid,
     needs_write,
     renewed,
@@ -200,9 +201,11 @@ class BucketProcess:
         found = yield self.kube(lambda: self.world.cluster.bucket)
         if found is None:
             return False
-        if self.tenure is not None and not is_same(self.tenure, self.name, found.holder, found.epoch):
+        if self.tenure is None or is_same(self.tenure, self.name, found.holder, found.epoch):
+            return self.tenure is not None
+        if not is_unheard(self.tenure, str(found.version), self.now):
             self.lose("a read of the bucket shows it")
-        return self.tenure is not None
+        return False
 
     # --- Life ----------------------------------------------------------------------------------------------------
 
@@ -243,8 +246,11 @@ class BucketProcess:
         if bucket.version <= self.version:
             return
         if self.tenure is not None and not is_same(self.tenure, self.name, bucket.holder, bucket.epoch):
+            if is_unheard(self.tenure, str(bucket.version), self.now):
+                return
             self.lose("another process holds the bucket, or did meanwhile")
-        if self.tenure is None and bucket.holder == self.name and not self.is_taking:
+        is_free = self.tenure is None and not self.is_taking and is_valid(self.liveness, self.now)
+        if is_free and bucket.holder == self.name:
             self.version = bucket.version
             self._begin(bucket, "is handed the bucket", Tenure(bucket=0, epoch=bucket.epoch))
 
@@ -456,10 +462,10 @@ class BucketProcess:
         if not self.is_in(tenure):
             return
         if written is not None and written[0] is not None:
-            self.version = written[0].version
             self.world.counts["handed over"] += 1
-            self.lose(f"handed over to {self.successor or 'nobody'}")
+            self.tenure = replace(self.tenure or tenure, given=str(written[0].version))
             if self.is_ending:
+                self.lose(f"handed over to {self.successor or 'nobody'}")
                 self.exit()
         else:
             self.want_write(0.0)

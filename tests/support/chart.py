@@ -69,8 +69,8 @@ def flags(values: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def objects(manifest: str) -> list[Object]:
-    """Return the objects of a manifest."""
-    return [each for each in yaml.safe_load_all(manifest) if each]
+    """Return the objects of a manifest. In C, which PyYAML's wheels have: each render has the large CRDs in it."""
+    return [each for each in yaml.load_all(manifest, Loader=yaml.CSafeLoader) if each]
 
 
 def pick(rendered: Iterable[Object], kind: str, name: str | None = None, *, namespace: str | None = None) -> Object:

@@ -49,6 +49,7 @@ class Tool:
     package: str
     about: str  # how long a cold build takes on two cores
     link: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  # build tags
     stages: tuple[str, ...] = ()  # files of the required module that the binary needs beside it
 
     @property
@@ -81,7 +82,9 @@ def _prometheus(name: str, about: str) -> Tool:
     """Return the tool for one program of Prometheus."""
     package = f"github.com/prometheus/prometheus/cmd/{name}"
     link = ("-X github.com/prometheus/common/version.Version={version}",)
-    return Tool(name, "prometheus", "github.com/prometheus/prometheus", package, about, link=link)
+    # The clients of twenty clouds, by which it finds what to scrape, are most of its build.
+    tags = ("remove_all_sd",)
+    return Tool(name, "prometheus", "github.com/prometheus/prometheus", package, about, link=link, tags=tags)
 
 
 def _helm(name: str, major: int, about: str, *link: str) -> Tool:
@@ -179,7 +182,8 @@ class Places:
         for path in sorted(self.module(tool).glob("*")):
             if path.name in {"go.mod", "go.sum"} or path.suffix == ".go":
                 digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-        digest.update("\0".join([tool.package, *BUILD_FLAGS, link_flags(tool, self), *tool.stages]).encode())
+        inputs = [tool.package, *BUILD_FLAGS, link_flags(tool, self), *tool.tags, *tool.stages]
+        digest.update("\0".join(inputs).encode())
         system = f"{sys.platform}-{platform.machine()}"
         return self.cache / f"{tool.name}-{version(tool, self)}-{system}-{digest.hexdigest()[:16]}"
 
@@ -302,7 +306,7 @@ def _build_into(folder: Path, tool: Tool, places: Places, shown: Progress) -> No
     go = find_go(places.modules, places.cache, GO_REQUIREMENTS, shown)
     with shown.step(f"{tool.name} {version(tool, places)}{tool.purpose}", tool.about) as step:
         link = link_flags(tool, places)
-        compile_package(go, module, tool.package, link=link, target=folder / tool.name, step=step)
+        compile_package(go, module, tool.package, link=link, tags=tool.tags, target=folder / tool.name, step=step)
     if tool.stages:
         source = module_folder(go, module, tool.requires)
         (folder / STAGES).mkdir()

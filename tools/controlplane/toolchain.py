@@ -104,9 +104,12 @@ def _uv() -> str:
     return uv
 
 
-def compile_package(go: Path, module: Path, package: str, *, link: str, target: Path, step: Step) -> None:
+def compile_package(
+    go: Path, module: Path, package: str, *, link: str, tags: Sequence[str] = (), target: Path, step: Step
+) -> None:
     """Build one main package of a module into the target file."""
-    command = [str(go), "build", *BUILD_FLAGS, "-v", "-ldflags", link, "-o", str(target), package]
+    flags = [*BUILD_FLAGS, "-v", "-ldflags", link, "-tags", ",".join(tags)]
+    command = [str(go), "build", *flags, "-o", str(target), package]
     run(command, cwd=module, environment=go_environment(), step=step)
 
 

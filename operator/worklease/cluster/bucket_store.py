@@ -6,7 +6,7 @@ version. Must not know what a record says, nor who should hold a bucket: ``rules
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final, assert_never
@@ -54,6 +54,8 @@ class BucketHead:
     epoch: int = 0
     taken: float | None = None
     """When the bucket was last taken from a holder that may live, in seconds since the epoch; None: never."""
+    version: str | None = field(default=None, compare=False)
+    """The bucket's resource version, where a list showed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ class BucketStore:
             for body in page:
                 number = _number((body["metadata"].get("labels") or {}).get(BUCKET_LABEL))
                 if number is not None and number in range(BUCKETS):
-                    found[int(number)] = _head(body["metadata"].get("annotations") or {})
+                    head = _head(body["metadata"].get("annotations") or {})
+                    found[int(number)] = replace(head, version=body["metadata"]["resourceVersion"])
         return found
 
     async def write(

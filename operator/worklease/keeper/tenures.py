@@ -12,14 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final, assert_never
 
-from worklease.cluster.bucket_store import (
-    BucketHead,
-    BucketStore,
-    NewerFormat,
-    Overtaken,
-    StoredBucket,
-    WrittenBucket,
-)
+from worklease.cluster.bucket_store import BucketHead, BucketStore, NewerFormat, Overtaken, StoredBucket, WrittenBucket
 from worklease.cluster.checkpoint import NotWritten
 from worklease.cluster.client import Gone, NoAnswer, NotDone, Refused
 from worklease.cluster.liveness_leases import LivenessLeases, ShownLease
@@ -45,12 +38,12 @@ from worklease.rules.tenure import (
     CALL_TIMEOUT,
     RENEW_EVERY,
     VACANT,
-    Holder,
     Liveness,
     Tenure,
     confirm,
     is_heir,
     is_same,
+    is_unheard,
     is_valid,
     needs_write,
     read_holder,
@@ -125,11 +118,11 @@ class Tenures:
     @property
     def held(self) -> frozenset[int]:
         """The buckets that the process holds, as far as it knows."""
-        return frozenset(self._held)
+        return frozenset(filter(self.holds, self._held))
 
     def holds(self, bucket: int) -> bool:
-        """Whether the process holds a bucket, as far as it knows."""
-        return bucket in self._held
+        """Whether the process holds a bucket, as far as it knows; one that it has handed over is another's."""
+        return bucket in self._held and self._held[bucket].tenure.given is None
 
     def inherited(self, bucket: int) -> float | None:
         """Return when the tenure of a bucket began, if another process had it before; None: none had, or it ended."""
@@ -167,7 +160,8 @@ class Tenures:
             if is_same(held.tenure, self._own, stored.head.holder, stored.head.epoch):
                 held.seen = sent
                 return True
-            self._lose(bucket, "a read of the bucket shows another holder")
+            if not is_unheard(held.tenure, stored.version, sent):
+                self._lose(bucket, "a read of the bucket shows another holder")
             return False
 
     # --- Life ----------------------------------------------------------------------------------------------------
@@ -246,9 +240,9 @@ class Tenures:
     async def look(self) -> None:
         """Look at the other processes and at all buckets, and take or hand over what is due."""
         leases, heads = await gather(self._leases.look(), self._store.look())
-        self._reaches = not isinstance(leases, NotDone) and not isinstance(heads, NotDone)
+        self._problem = next((each for each in (leases, heads) if isinstance(each, NotDone)), None)
+        self._reaches = self._problem is None
         if isinstance(leases, NotDone) or isinstance(heads, NotDone):
-            self._problem = leases if isinstance(leases, NotDone) else heads if isinstance(heads, NotDone) else None
             return
         now = self._clock()
         others = {name: (shown.version, shown.is_ready) for name, shown in leases.items() if name != self._own}
@@ -271,10 +265,12 @@ class Tenures:
     async def _follow(self, bucket: int, head: BucketHead) -> None:
         """Follow what a list shows of a bucket, unless it lags behind what this process knows."""
         held = self._held.get(bucket)
-        if held is not None and head.epoch > held.tenure.epoch:
+        is_older = held is not None and head.epoch > held.tenure.epoch
+        if held is not None and is_older and not is_unheard(held.tenure, head.version, self._clock()):
             self._lose(bucket, "another process holds it, or did meanwhile")
-        is_new = head.epoch > self._epochs.get(bucket, -1)
-        if bucket not in self._held and head.holder == self._own and is_new:
+        is_new = head.epoch > self._epochs.get(bucket, -1) and bucket not in self._held
+        # Not before it is valid: after an outage the record may be old, and could only be followed blindly.
+        if is_new and head.holder == self._own and self.is_valid:
             stored = await self.read(bucket)
             if stored is not None and stored.head.holder == self._own and bucket not in self._held:
                 self._begin(bucket, stored, Tenure(bucket=bucket, epoch=stored.head.epoch), None)
@@ -328,7 +324,7 @@ class Tenures:
 
     async def _is_still_silent(self, holder: str) -> bool:
         seen, named = self._seen.get(holder, SeenLease("", 0.0)), read_holder(holder)
-        shown: ShownLease | Gone | NotDone = Gone() if named is None else await self._leases.read(lease_name(named))
+        shown: ShownLease | Gone | NotDone = Gone() if named is None else await self._leases.read(named.lease_name)
         if isinstance(shown, NotDone):
             return False
         return is_unchanged(seen, shown.version if isinstance(shown, ShownLease) else None)
@@ -351,9 +347,12 @@ class Tenures:
         self._publisher.publish(BucketMoved(bucket, BucketMove.RECEIVED if cause is None else BucketMove[cause.name]))
         self._heir.take(bucket, stored.records, succession)
 
-    def _lose(self, bucket: int, why: str, move: BucketMove = BucketMove.LOST) -> None:
-        held = self._held.pop(bucket, None)
+    def _lose(self, bucket: int, why: str) -> None:
+        held, successor = self._held.pop(bucket, None), self._leaving.pop(bucket, None)
         if held is not None:
+            is_given = held.tenure.given is not None
+            move = BucketMove.HANDED_OVER if is_given else BucketMove.LOST
+            why = f"handed over to {successor or 'nobody'}" if is_given else why
             self._publisher.publish(BucketMoved(bucket, move))
             _log.info("bucket lost bucket=%d epoch=%d: %s", bucket, held.tenure.epoch, why)
             self._heir.lose(bucket)
@@ -366,7 +365,7 @@ class Tenures:
         if held is None:
             return NotDone("another process holds the bucket")
         async with held.lock:
-            if self._held.get(bucket) is not held:
+            if self._held.get(bucket) is not held or not self.holds(bucket):
                 return NotDone("another process holds the bucket")
             is_due = needs_write(held.tenure, self._liveness, self._clock())
             if not is_due and self.may(Act.WRITE_RECORD, bucket) is not Leave.YES:
@@ -446,10 +445,10 @@ class Tenures:
                     before = self.held
                     left = heirs(self._own, dict.fromkeys(before, self._own), self._ready())
                     await gather(*(self._hand_over(bucket, successor) for bucket, successor in left.items()))
-                    is_any_left = bool(self._held) and self.held != before
+                    is_any_left = bool(self.held) and self.held != before
         except TimeoutError:
             _log.warning("buckets not handed over in time: they are taken when this process counts as dead")
-        if not self._held:
+        if not self.held:
             self._has_ended = True
             await self._leases.end(dead=self._seen.keys() - self._living())
 
@@ -465,7 +464,8 @@ class Tenures:
         try:
             await self._leave(bucket, held, successor)
         finally:
-            del self._leaving[bucket]
+            if held.tenure.given is None:
+                self._leaving.pop(bucket, None)
             if self.standing(bucket) is Standing.VALID:
                 self._heir.confirmed(bucket)
 
@@ -485,16 +485,13 @@ class Tenures:
             changed = self._heir.unwritten(bucket, everything=False)
             head = BucketHead(successor, held.tenure.epoch + 1, self._taken_by_wall(held))
             match await self._store.write(bucket, held.version, head, changed):
-                case WrittenBucket():
-                    self._lose(bucket, f"handed over to {successor or 'nobody'}", BucketMove.HANDED_OVER)
+                case WrittenBucket(version):
+                    held.tenure = replace(held.tenure, given=version)
+                    if self._is_ending:
+                        self._lose(bucket, "handed over")
                 case Overtaken():
                     await self._read_again(bucket, held)
                 case Refused(_, message) | NoAnswer(message):
                     _log.warning("bucket perhaps not handed over bucket=%d: %s", bucket, message)
                 case outcome:
                     assert_never(outcome)
-
-
-def lease_name(holder: Holder) -> str:
-    """Return the name of a process's liveness Lease."""
-    return f"worklease-{holder.incarnation}"

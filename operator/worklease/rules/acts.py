@@ -43,7 +43,11 @@ class Standing(Enum):
     It lasts as long as a call may take, so that nothing of this holder is done after its successor has begun.
     """
     HANDED_OVER = auto()
-    """It sent the hand-over, or is about to, and its successor may be at work."""
+    """It sent the hand-over, or is about to, and its successor may be at work.
+
+    It stays so until a look shows that the successor has begun. If the API server goes away before that, the successor
+    may never have heard of it, and so the former holder counts as cut off: it beats on.
+    """
     INVALID = auto()
     """It is the holder as far as it knows, but its validity has a gap. It can reach the API server."""
     CUT_OFF = auto()
@@ -118,7 +122,8 @@ def standing(tenure: Tenure, liveness: Liveness, now: float, *, hands_over_at: f
         hands_over_at: When it will send the hand-over of the bucket; None: it will not, or has.
         reaches: Whether its last call to the API server was answered.
     """
-    if tenure.offered is not None and now < tenure.offered + PATIENCE:
+    is_given = tenure.given is not None and reaches
+    if tenure.offered is not None and (is_given or now < tenure.offered + PATIENCE):
         return Standing.HANDED_OVER
     if not is_valid(liveness, now) or not is_confirmed(tenure, liveness):
         return Standing.INVALID if reaches else Standing.CUT_OFF

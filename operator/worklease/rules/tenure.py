@@ -55,6 +55,11 @@ class Holder:
         """The process, in words that may be part of an object's name."""
         return f"{self.pid}-{self.started}-{self.random}"
 
+    @property
+    def lease_name(self) -> str:
+        """The name of its liveness Lease."""
+        return f"worklease-{self.incarnation}"
+
 
 _NAME: Final = re.compile(r"(?P<place>[^/]+)/(?P<pid>\d+)-(?P<started>\d+)-(?P<random>[a-z0-9]+)")
 
@@ -128,6 +133,8 @@ class Tenure:
     """When a hand-over was sent that is not answered; None: none was."""
     is_leaving: bool = False
     """Whether the bucket is about to be handed over."""
+    given: str | None = None
+    """The resource version with which the bucket was handed over; None: it was not, as far as is known."""
 
 
 def is_same(tenure: Tenure, own: str, holder: str, epoch: int) -> bool:
@@ -156,4 +163,19 @@ def is_confirmed(tenure: Tenure, liveness: Liveness) -> bool:
 
 def needs_write(tenure: Tenure, liveness: Liveness, now: float) -> bool:
     """Whether a holder has to write its bucket before it may act: it is valid, and its tenure is not confirmed."""
-    return is_valid(liveness, now) and not is_confirmed(tenure, liveness)
+    return tenure.given is None and is_valid(liveness, now) and not is_confirmed(tenure, liveness)
+
+
+def is_unheard(tenure: Tenure, version: str | None, now: float) -> bool:
+    """Whether the successor has not written a bucket yet that was handed over: perhaps it has not heard of it.
+
+    As long as it lives it hears of it, so this does not last.
+
+    Args:
+        tenure: The tenure that ended with the hand-over.
+        version: The bucket's resource version, as a read or a list shows it.
+        now: Monotonic seconds.
+    """
+    if tenure.given is None or tenure.offered is None:
+        return False
+    return tenure.given == version and now < tenure.offered + LEASE_DURATION

@@ -14,7 +14,7 @@ from worklease.clocks import ClockPair
 from worklease.cluster.bucket_store import BucketStore, bucket_name
 from worklease.cluster.liveness_leases import LivenessLeases
 from worklease.keeper.surroundings import Surroundings
-from worklease.keeper.tenures import Tenures, lease_name
+from worklease.keeper.tenures import Tenures
 from worklease.rules.acts import HASTE, QUIET, Act, Leave, Standing
 from worklease.rules.buckets import BUCKETS
 from worklease.rules.succession import Succession
@@ -71,7 +71,7 @@ class Installation:
     async def start(self, place: str, *, pid: int = 1, started: int = 1) -> Process:
         api = await self.opened.enter_async_context(kubernetes_at(self.server.url))
         own, records, running = Holder(place, pid, started, "a"), Records(), {(pid, started)}
-        leases = LivenessLeases(api, "own", f"{lease_name(own)}{place}", str(own))
+        leases = LivenessLeases(api, "own", f"{own.lease_name}{place}", str(own))
         surroundings = Surroundings(
             own=own, running=lambda: frozenset(running), clock=lambda: self.now, wall=self._wall, sleep=self._sleep
         )
@@ -247,6 +247,60 @@ async def test_while_the_api_server_is_away_nobody_takes_and_nobody_is_valid(ins
     await installation.live(2, one, two)
     assert (one.tenures.held, two.tenures.held) == before
     assert set(standings(one)) == {Standing.VALID, Standing.FORMER}
+
+
+async def hand_over_unheard(installation: Installation) -> tuple[Process, Process, int]:
+    """Have a process hand a bucket over to another one, which does not look; return both and the bucket."""
+    one, two = await installation.start("a"), await installation.start("b")
+    await installation.live(1, one)
+    await two.tenures.renew()
+    while not (given := ALL - one.tenures.held):
+        await installation.live(1, one)
+        await asyncio.sleep(0)
+    (bucket,) = given
+    assert one.tenures.standing(bucket) is Standing.HANDED_OVER
+    return one, two, bucket
+
+
+async def test_if_the_api_server_goes_away_before_a_successor_has_heard_the_holder_before_beats_on(
+    installation: Installation,
+) -> None:
+    one, two, bucket = await hand_over_unheard(installation)
+    assert one.tenures.may(Act.ROUTINE_BEAT, bucket) is Leave.NO, "the successor begins any moment"
+    assert not await one.tenures.still_holds(bucket)
+    installation.stored.is_away = True
+    await installation.live(30, one, two)
+    assert one.tenures.standing(bucket) is Standing.CUT_OFF
+    assert one.tenures.may(Act.ROUTINE_BEAT, bucket) is Leave.YES
+    assert one.tenures.may(Act.STOP, bucket) is Leave.NO
+    installation.stored.is_away = False
+    await installation.live(1, two, one)
+    assert two.tenures.standing(bucket) is Standing.VALID
+    assert bucket not in one.records.held
+
+
+async def test_who_is_handed_a_bucket_begins_when_it_is_valid(installation: Installation) -> None:
+    _, two, bucket = await hand_over_unheard(installation)
+    installation.now += 20.0
+    await two.tenures.look()
+    assert two.tenures.standing(bucket) is Standing.FORMER
+    await installation.live(1, two)
+    assert two.tenures.standing(bucket) is Standing.VALID
+
+
+async def test_what_was_handed_over_is_let_go_of_when_the_successor_begins(installation: Installation) -> None:
+    one, two, bucket = await hand_over_unheard(installation)
+    assert bucket in one.records.held
+    assert await one.tenures.write(bucket, {"uid-1": "late"}) is not None
+    await two.tenures.look()
+    await installation.live(1, one)
+    assert bucket not in one.records.held
+
+
+async def test_what_was_handed_over_to_one_that_has_died_is_taken_back(installation: Installation) -> None:
+    one, _, _ = await hand_over_unheard(installation)
+    await installation.live(12, one)
+    assert one.tenures.held == ALL
 
 
 async def test_a_write_that_was_applied_without_an_answer_is_found_at_the_next_renewal(

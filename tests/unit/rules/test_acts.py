@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worklease.rules.acts import CREATION_TIME, PATIENCE, QUIET, TABLE, Act, Leave, Standing, may, standing
-from worklease.rules.tenure import Liveness, Tenure, confirm, renewed
+from worklease.rules.tenure import LEASE_DURATION, Liveness, Tenure, confirm, is_unheard, needs_write, renewed
 
 DESIGN = Path(__file__).parents[3] / "docs" / "design.md"
 WORDS = {"yes": Leave.YES, "after reading": Leave.AFTER_READING, "no": Leave.NO}
@@ -72,6 +72,17 @@ def test_who_gets_no_answer_to_a_hand_over_beats_on_after_a_second() -> None:
     assert stands(offered, 103.0 + PATIENCE - 0.1) is Standing.HANDED_OVER
     assert stands(offered, 103.0 + PATIENCE) is Standing.INVALID
     assert stands(confirm(offered, 104.1), 104.2) is Standing.VALID
+
+
+def test_who_handed_a_bucket_over_beats_on_only_if_it_is_cut_off_before_the_successor_has_begun() -> None:
+    given = replace(HELD, offered=103.0, given="4711")
+    assert stands(given, 103.0 + PATIENCE) is Standing.HANDED_OVER
+    assert stands(given, 103.0 + PATIENCE, reaches=False) is Standing.CUT_OFF
+    assert stands(given, 120.0, reaches=False) is Standing.CUT_OFF
+    assert not needs_write(given, VALID, 103.1), "it may not write what is another's"
+    assert is_unheard(given, "4711", 103.1)
+    assert not is_unheard(given, "4712", 103.1), "the successor has written it"
+    assert not is_unheard(given, "4711", 103.0 + LEASE_DURATION), "a successor that is silent for so long has died"
 
 
 def test_a_creation_needs_three_seconds_of_validity() -> None:
