@@ -345,6 +345,18 @@ class Records:
         return {f"uid-{bucket}": "" if everything else "last words"}
 
 
+async def test_a_write_of_a_bucket_that_changes_nothing_else_refuses_a_take_that_began_before(
+    api: KubernetesApi, namespace: str
+) -> None:
+    store, held = BucketStore(api, namespace), BucketHead("holder", 1)
+    made = await store.write(3, None, held, {"uid-1": "{}"})
+    assert isinstance(made, WrittenBucket)
+    seen = await store.write(3, made.version, held, {})
+    assert isinstance(seen, WrittenBucket)
+    assert isinstance(await store.write(3, seen.version, held, {}), WrittenBucket)
+    assert isinstance(await store.write(3, seen.version, BucketHead("taker", 2), {}), Overtaken)
+
+
 async def test_a_process_holds_all_buckets_at_once_and_leaves_them_to_the_next_one(
     api: KubernetesApi, namespace: str
 ) -> None:

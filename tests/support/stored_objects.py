@@ -47,7 +47,9 @@ class StoredObjects:
         guard = (wanted.get("metadata") or {}).get("resourceVersion")
         if guard is not None and guard != known["metadata"]["resourceVersion"]:
             return _refused(409, "Conflict")
-        return self._store(seen.path, _merged(known, wanted))
+        merged = _merged(known, wanted)
+        # What changes nothing is not written, and gives no new version.
+        return Answer(body=known) if merged == known else self._store(seen.path, merged)
 
     def _store(self, path: str, body: dict[str, Any]) -> Answer:
         self.version += 1

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any, Final, assert_never
 
 from worklease.api.names import BUCKET_LABEL, GROUP
@@ -40,6 +41,8 @@ _HOLDER: Final = f"{GROUP}/holder"
 _EPOCH: Final = f"{GROUP}/epoch"
 _TAKEN: Final = f"{GROUP}/taken"
 _FORMAT: Final = f"{GROUP}/format"
+_WRITE: Final = f"{GROUP}/write"
+"""Differs in each write."""
 
 
 class NewerFormat(Exception):
@@ -125,11 +128,14 @@ class BucketStore:
     ) -> WrittenBucket | Overtaken | Refused | NoAnswer:
         """Write the head and the changed records, if the bucket has still that version; None as a record drops it.
 
-        A bucket that does not exist has no version, and is made. ``NoAnswer`` leaves open whether it was written: who
-        reads it then, or is overtaken by its own write, knows.
+        Each write gives the bucket another version, whether or not anything else in it changes. A bucket that does not
+        exist has no version, and is made. ``NoAnswer`` leaves open whether it was written: who reads it then, or is
+        overtaken by its own write, knows.
         """
         name = bucket_name(bucket)
-        metadata: dict[str, Any] = {"annotations": _annotations(head)}
+        # The API server does not write what changes nothing, and gives it no new version. Whoever read the bucket before
+        # could then still take it, though its holder has just shown that it lives.
+        metadata: dict[str, Any] = {"annotations": _annotations(head) | {_WRITE: token_hex(8)}}
         if version is None:
             records = {uid: record for uid, record in changed.items() if record is not None}
             labels = {"app.kubernetes.io/managed-by": "worklease-operator", BUCKET_LABEL: str(bucket)}

@@ -1,6 +1,6 @@
 """An installation shows that it lives by one Lease, and names itself in a resource only as the resource was read."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -81,7 +81,7 @@ async def test_one_that_was_renewed_meanwhile_has_not_ended() -> None:
         lease = InstallationLease(api, "own", Clock())
         await lease.renew(AT)
         before = await lease.look(OWN)
-        await InstallationLease(api, "own", Clock()).renew(AT)
+        await InstallationLease(api, "own", Clock()).renew(AT + timedelta(seconds=1))
         assert isinstance(before, LeaseFound)
         assert await lease.end(before.version) is None
         assert stored.objects[LEASE]["spec"]["holderIdentity"] == OWN
