@@ -125,7 +125,8 @@ def cut_off(plane: ControlPlane, *, processes: int, cut: int, ttl: int, seconds:
             there.process(number, proxy if number < cut else None)
         before = there.hold(items, ttl)
         there.await_even([f"pod-{number}" for number in range(processes)], seconds=START_TIMEOUT)
-        # At once: the last bucket that was handed over has a holder that has perhaps not heard of it.
+        # Not while a bucket is being handed over: a process that has just begun must read its leases first.
+        _await_beats(there, items, what="a beat of each lease by its last holder")
         if share:
             lose_a_share(there.simulator, share)
         with proxy.fault(Reset()):

@@ -456,14 +456,14 @@ class BucketProcess:
         self.is_writing = True
         wanted, version = self._as_holder(tenure, kept, None), self.version
         wanted = replace(wanted, holder=self.successor, epoch=tenure.epoch + 1)
-        self.tenure = replace(tenure, offered=self.now, is_leaving=False)
+        self.tenure = offered = replace(tenure, offered=self.now, is_leaving=False)
         written = yield self.kube(lambda: (self.world.cluster.write(version, wanted),))
         self.is_writing = False
         if not self.is_in(tenure):
             return
         if written is not None and written[0] is not None:
             self.world.counts["handed over"] += 1
-            self.tenure = replace(self.tenure or tenure, given=str(written[0].version))
+            self.tenure = replace(offered, given=str(written[0].version))
             if self.is_ending:
                 self.lose(f"handed over to {self.successor or 'nobody'}")
                 self.exit()

@@ -36,8 +36,8 @@ from worklease.rules.pods import Obstacle, Pod
 from worklease.rules.situation import Asked, NotMade, Situation, conclude, is_running
 from worklease.rules.succession import (
     Blind,
+    list_seconds,
     may_fall_silent,
-    needs_list,
     observe_as_invalid,
     observe_as_taker,
 )
@@ -361,7 +361,7 @@ class SharingProcess(BucketProcess):
 
     def _observe(self, kept: KeptLease, outcome: Outcome) -> Task:
         seen, before = None, kept.lease
-        if needs_list(kept.lease, outcome, kept.succession):
+        if list_seconds(kept.lease, outcome, kept.succession) > 0:
             yield self.sleep(self.world.random.uniform(0.01, 0.1))
             seen = self.world.listed() or ListNotRead("the list failed")
         if self.kept is not kept:

@@ -133,8 +133,8 @@ class BucketStore:
         overtaken by its own write, knows.
         """
         name = bucket_name(bucket)
-        # The API server does not write what changes nothing, and gives it no new version. Whoever read the bucket before
-        # could then still take it, though its holder has just shown that it lives.
+        # The API server does not write what changes nothing, and gives it no new version. Whoever read the bucket
+        # before could then still take it, though its holder has just shown that it lives.
         metadata: dict[str, Any] = {"annotations": _annotations(head) | {_WRITE: token_hex(8)}}
         if version is None:
             records = {uid: record for uid, record in changed.items() if record is not None}

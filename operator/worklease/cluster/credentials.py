@@ -90,6 +90,11 @@ class Credentials:
             self._start(namespace, name)
         return self._chosen((namespace, name), known.found)
 
+    def learn(self, namespace: str, name: str) -> None:
+        """Begin to read a Secret, unless it was read before: if Kubernetes goes away, the first beat has a key."""
+        if (namespace, name) not in self._known:
+            self._start(namespace, name)
+
     async def key_within(self, namespace: str, name: str, seconds: float) -> Key | NoKey:
         """Return the key of a Secret as it was read ``seconds`` ago at most."""
         at = (namespace, name)

@@ -109,6 +109,8 @@ class Turns:
         kept = self._fleet.get(uid)
         if kept is not None and not kept.calls.is_done and not self._is_closed:
             kept.turn.begin(partial(self._take_turn, kept), self._queue)
+            if kept.lease.held:
+                self._work.learn_key(kept)
 
     def leave(self, kept: Kept) -> None:
         """Take no more turns of a resource whose bucket is another process's; what is under way changes nothing."""

@@ -40,8 +40,8 @@ from worklease.rules.situation import Asked
 from worklease.rules.succession import (
     Blind,
     Succession,
+    list_seconds,
     may_fall_silent,
-    needs_list,
     observe_as_invalid,
     observe_as_taker,
 )
@@ -70,6 +70,10 @@ class WorkCalls(KeptCalls):
         self._rival = rival
 
     # --- Beats -------------------------------------------------------------------------------------------------
+
+    def learn_key(self, kept: Kept) -> None:
+        """Begin to read the key of a lease before its next beat needs it."""
+        self._clients.credentials.learn(*self._secret(kept))
 
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn within the budget, and send the heartbeat that it asks for by then."""
@@ -175,15 +179,11 @@ class WorkCalls(KeptCalls):
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
             kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
-        listed = None
-        if needs_list(kept.newest_lease(), outcome, kept.tenancy.succession):
-            is_mute = isinstance(outcome, Conflicted) and outcome.current is None
-            lease = kept.newest_lease()
-            # Where a 412 does not name the value, nothing but the list can, so it is asked to the last.
-            seconds = deadlines.timeout(lease) if is_mute else deadlines.list_timeout(lease, self._clock())
+        listed, lease = None, kept.newest_lease()
+        if (seconds := list_seconds(lease, outcome, kept.tenancy.succession)) > 0:
             # Of a claim that nothing is known of, the list only tells who holds the item.
             is_idle = not lease.held and not answers.is_claim_in_doubt(lease) and lease.watched is None
-            listed = await self.find_in_list(kept, seconds, may_be_old=is_idle) if seconds > 0 else None
+            listed = await self.find_in_list(kept, seconds, may_be_old=is_idle)
         self._observe(kept, outcome, listed)
         if isinstance(outcome, Conflicted) or before.watched is not None:
             rule = answers.adoption(before, outcome, kept.newest_lease())

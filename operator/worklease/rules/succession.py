@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from worklease.rules.answers import adoption, is_doubtful, observe
-from worklease.rules.deadlines import try_again
+from worklease.rules.deadlines import list_timeout, timeout, try_again
 from worklease.rules.lease import CLOCK_SKEW, End, Lease, Trouble, instant
 from worklease.rules.outcomes import Answered, Conflicted, Current, ListAnswer, ListedItem, NotListed, Outcome
 
@@ -54,9 +54,14 @@ def may_fall_silent(succession: Succession | None, lease: Lease, now: float) -> 
 # --- The taker ---------------------------------------------------------------------------------------------------
 
 
-def needs_list(lease: Lease, outcome: Outcome, succession: Succession | None) -> bool:
-    """Whether the list must be asked before ``outcome`` is observed."""
-    return is_doubtful(lease, outcome) or _is_perhaps_the_former_holders(lease, outcome, succession)
+def list_seconds(lease: Lease, outcome: Outcome, succession: Succession | None) -> float:
+    """Return how long to wait for the list before ``outcome`` is observed, in seconds; 0: it is not asked."""
+    is_mute = isinstance(outcome, Conflicted) and outcome.current is None
+    is_doubted = is_doubtful(lease, outcome)
+    # Where nothing but the list can tell whose the value is, it is asked to the last.
+    if _is_perhaps_the_former_holders(lease, outcome, succession) or (is_doubted and is_mute):
+        return timeout(lease)
+    return list_timeout(lease, outcome.exchange.done) if is_doubted else 0.0
 
 
 def observe_as_taker(

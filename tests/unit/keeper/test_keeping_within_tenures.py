@@ -115,6 +115,13 @@ async def test_a_bucket_that_is_taken_is_listed_by_its_label_and_its_leases_beat
         await asyncio.wait({finding})
 
 
+async def test_the_key_of_a_lease_that_is_taken_over_is_read_before_its_next_beat_is_due() -> None:
+    async with holding(Standing.HANDED_OVER) as (there, _):
+        there.see(resource(since=10.0))
+        await until(lambda: there.asked("GET", "/secrets/"), "the read of the key")
+        assert there.work_api.seen == []
+
+
 @pytest.mark.parametrize("asked", ["suspended", "released"])
 async def test_in_a_tenure_that_was_just_taken_beats_stop_by_choice_only_after_one_that_was_accepted(
     asked: str,

@@ -6,6 +6,7 @@ import pytest
 
 from support.lease_samples import answered, held, refused, restored, stamp, unanswered
 from worklease.rules import answers
+from worklease.rules.deadlines import list_timeout, timeout
 from worklease.rules.lease import End, Lease, Trouble
 from worklease.rules.outcomes import ListAnswer, ListedItem, ListNotRead, NoKeyForList, NotListed
 from worklease.rules.succession import (
@@ -14,8 +15,8 @@ from worklease.rules.succession import (
     Succession,
     is_over,
     is_same_delivery,
+    list_seconds,
     may_fall_silent,
-    needs_list,
     observe_as_invalid,
     observe_as_taker,
 )
@@ -87,11 +88,12 @@ def test_an_item_that_is_not_at_work_ends_as_ever(state: str) -> None:
 def test_the_list_is_asked_for_where_it_decides() -> None:
     lease, succession = taken()
     found = refused(401.0, stamp(390.0))
-    assert needs_list(lease, found, succession)
+    assert list_timeout(lease, 401.0) == 0, "its record is older than its TTL"
+    assert list_seconds(lease, found, succession) == timeout(lease), "to the last: nothing else can tell"
     assert not answers.is_doubtful(lease, found)
-    assert not needs_list(lease, found, None)
-    assert not needs_list(lease, answered(401.0), succession)
-    assert needs_list(restored(150.0), refused(151.0, stamp(140.0)), None), "as ever, before an adoption"
+    assert list_seconds(lease, found, None) == 0
+    assert list_seconds(lease, answered(401.0), succession) == 0
+    assert list_seconds(restored(150.0), refused(151.0, stamp(140.0)), None) > 0, "as ever, before an adoption"
 
 
 # --- The same delivery -------------------------------------------------------------------------------------------
@@ -129,7 +131,7 @@ def test_a_value_that_moved_within_the_life_of_the_lease_is_taken_back_three_tim
     for number in range(MOST_TAKEN_BACK):
         lease, succession = observe_as_taker(lease, refused(410.0 + number, stamp(409.9 + number)), SAME, succession)
         assert (lease.end, lease.value) == (None, stamp(409.9 + number))
-    assert not needs_list(lease, refused(420.0, stamp(419.9)), succession)
+    assert list_seconds(lease, refused(420.0, stamp(419.9)), succession) == 0
     ended, _ = observe_as_taker(lease, refused(420.0, stamp(419.9)), SAME, succession)
     assert ended.end is End.TAKEN_OVER
 
