@@ -3,6 +3,7 @@
 Owns the writes of records without any guard, and the answers to what may be done, which a test may change.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 from worklease.cluster.bucket_store import bucket_name
@@ -29,6 +30,8 @@ class EveryBucket:
         self.is_named = True
         """Whether the buckets still name the process."""
         self.reads = 0
+        self.asked: Counter[Act] = Counter()
+        """How often it was asked whether each act may begin."""
 
     async def write(self, bucket: int, changed: Mapping[str, str | None]) -> NotWritten | None:
         """Write changed records."""
@@ -47,6 +50,7 @@ class EveryBucket:
 
     def may(self, act: Act, bucket: int) -> Leave:
         """Return whether an act may begin now."""
+        self.asked[act] += 1
         return TABLE[self.standing(bucket)][act]
 
     def may_write(self, uid: str) -> bool:

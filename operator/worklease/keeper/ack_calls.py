@@ -14,7 +14,7 @@ from typing import Final, assert_never
 from worklease.clocks import ClockPair
 from worklease.cluster.credentials import Key, NoKey
 from worklease.cluster.session_tokens import NoToken, TokenFound, look_for_token
-from worklease.keeper.calls import Clients, KeptCalls, cancellable
+from worklease.keeper.calls import Cancellable, Clients, KeptCalls
 from worklease.keeper.kept import Kept
 from worklease.keeper.keys import Keys
 from worklease.keeper.publisher import URGENT_DELAY
@@ -53,7 +53,7 @@ class AckCalls(KeptCalls):
 
     async def acknowledge(self, kept: Kept) -> None:
         """Take the next step towards the acknowledgement of the item."""
-        with cancellable(kept, "acknowledge") as send:
+        with Cancellable(kept, "acknowledge") as send:
             ack = kept.calls.ack
             if ack is None:
                 return

@@ -4,8 +4,7 @@ Owns these only. The calls themselves are in ``work_calls``, ``pod_calls`` and `
 that ends when its outcome is noted in what is kept. None starts anything by itself, and none decides: the turn does.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,15 +106,20 @@ class KeptCalls:
         return problem
 
 
-@contextmanager
-def cancellable(kept: Kept, what: str) -> Iterator[Callable[[], None]]:
-    """Mark a call as one that can be cancelled, until it calls the yielded function: it sends something then."""
+class Cancellable:
+    """Marks a call as one that can be cancelled, until it calls what ``with`` returns: it sends something then."""
 
-    def sent() -> None:
-        kept.calls.unsent -= {what}
+    __slots__ = ("_calls", "_what")
 
-    kept.calls.unsent |= {what}
-    try:
-        yield sent
-    finally:
-        sent()
+    def __init__(self, kept: Kept, what: str) -> None:
+        self._calls, self._what = kept.calls, frozenset((what,))
+
+    def __enter__(self) -> Callable[[], None]:
+        self._calls.unsent |= self._what
+        return self._sent
+
+    def __exit__(self, *_: object) -> None:
+        self._sent()
+
+    def _sent(self) -> None:
+        self._calls.unsent -= self._what

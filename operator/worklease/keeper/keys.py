@@ -49,14 +49,15 @@ class Keys:
         shows that it is good again, or once more before the fence. A Secret that has another key ends the wait.
         """
         key = await self._credentials.key(*self._secret(kept))
-        while isinstance(key, Key) and (refusal := kept.calls.refusals.get(key.value)) is not None:
-            if kept.calls.is_done:
+        calls = kept.calls
+        while calls.refusals and isinstance(key, Key) and (refusal := calls.refusals.get(key.value)) is not None:
+            if calls.is_done:
                 break
             admitted = await self._wait(kept, key, refusal)
             if admitted is not None:
                 return admitted
             former, key = key, await self._credentials.key_within(*self._secret(kept), LOOK)
-            if isinstance(key, Key) and key.value != former.value and key.value not in kept.calls.refusals:
+            if isinstance(key, Key) and key.value != former.value and key.value not in calls.refusals:
                 self._probes.note_changed(_place(kept, former))
         return key if isinstance(key, NoKey) else Admitted(key)
 

@@ -28,7 +28,7 @@ from worklease.cluster.pods import (
     NotAdmitted,
     NotPermitted,
 )
-from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Clients, KeptCalls, cancellable
+from worklease.keeper.calls import LONGEST_RETRY, RETRY, STATUS_TIMEOUT, Cancellable, Clients, KeptCalls
 from worklease.keeper.kept import Kept, LeaseOptions
 from worklease.keeper.workspace_calls import WorkspaceCalls
 from worklease.rules.acts import NOT_VALID, Act
@@ -95,7 +95,7 @@ class PodCalls(KeptCalls):
         The checkpoint notes first that the lease is held: a process that finds the pod after a crash must know whose
         item it works on. Where the checkpoint cannot be written, the status tells it.
         """
-        with cancellable(kept, "make") as send:
+        with Cancellable(kept, "make") as send:
             if (problem := await self._commit(kept)) is not None:
                 _log.warning("the status has to tell a restart of a pod %s: %s", kept.about, problem.message)
                 await self._clients.status.settle(kept.resource.uid, seconds=STATUS_TIMEOUT)

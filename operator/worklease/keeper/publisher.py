@@ -67,9 +67,10 @@ class StatusPublisher:
         published = kept.published
         if any(published.deadlines) or published.lease is None or not _is_renewal(published.lease, kept.lease):
             return False
-        published.lease = kept.lease
-        self.remember(kept, now)
-        self._refresh(kept)
+        if kept.lease is not published.lease:  # else nothing was sent
+            published.lease = kept.lease
+            self.remember(kept, now)
+            self._refresh(kept)
         return True
 
     def _refresh(self, kept: Kept) -> None:

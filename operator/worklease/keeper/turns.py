@@ -65,9 +65,6 @@ SHUTDOWN_TIMEOUT: Final = 1.0
 BUG_RETRY: Final = 5.0
 """Seconds until the turn of a resource is tried again after a bug of the operator's ended it."""
 
-LOOK_AGAIN: Final = 0.25
-"""Seconds until a beat is thought of again that must not begin before a hand-over is answered."""
-
 _log = logging.getLogger(__name__)
 
 
@@ -281,25 +278,24 @@ class Turns:
             ack=calls.ack,
             is_acknowledging="acknowledge" in calls.under_way,
         )
-        if plan.steps and (again := self._put_off(kept, plan.steps, now)) is not None:
-            return again
+        if plan.steps and self._is_put_off(kept, plan.steps):
+            return math.inf
         for step in plan.steps:
             self._take_beat_step(kept, step)
         return plan.until
 
-    def _put_off(self, kept: Kept, steps: Collection[BeatStep], now: float) -> float | None:
-        """Return when to think of a beat again that must not begin now; None if nothing keeps it from beginning."""
+    def _is_put_off(self, kept: Kept, steps: Collection[BeatStep]) -> bool:
+        """Whether a beat must not begin before the process is the valid holder again.
+
+        Of a lease that was held its call asks, in the step in which it sends the beat.
+        """
         tenancy = kept.tenancy
-        if tenancy.is_silent:
-            return math.inf
-        if kept.lease.sent is None:
-            if self._tenures.may(Act.FIRST_CLAIM, tenancy.bucket) is Leave.YES or BeatStep.CANCEL in steps:
-                return None
-            tenancy.is_put_off = True  # also what comes before a claim: it is another process's, perhaps
-            return math.inf
-        if BeatStep.SEND in steps and self._tenures.may(Act.ROUTINE_BEAT, tenancy.bucket) is Leave.NO:
-            return now + LOOK_AGAIN
-        return None
+        if tenancy.is_silent or kept.lease.sent is not None:
+            return tenancy.is_silent
+        if self._tenures.may(Act.FIRST_CLAIM, tenancy.bucket) is Leave.YES or BeatStep.CANCEL in steps:
+            return False
+        tenancy.is_put_off = True  # also what comes before a claim: it is another process's, perhaps
+        return True
 
     def _take_beat_step(self, kept: Kept, step: BeatStep) -> None:
         calls = kept.calls
@@ -452,9 +448,10 @@ class Turns:
         """Follow the end of a call; a beat that only renewed a steady lease needs no whole turn."""
         del kept.calls.under_way[what]
         is_steady = what == "beat" and kept.schedule.is_kept_by_renewals and not kept.turn.is_news
-        if is_steady and self._status.publish_renewal(kept, self._clock()):
+        if is_steady and self._status.publish_renewal(kept, now := self._clock()):
             kept.schedule.follow_renewal(kept.lease)
-            kept.turn.take_now()  # what was decided before still holds
+            # What was decided before still holds until then.
+            kept.turn.add_after(max(0.0, min(kept.schedule.look_at, kept.lease.due) - now))
             return
         if what == "beat" and kept.lease.end is None:
             # However many resources have news, the next beat is sent in time.

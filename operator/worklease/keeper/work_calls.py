@@ -6,16 +6,16 @@ of the lease is left to the next turn. Must not start anything by itself, and mu
 
 import logging
 import math
-from asyncio import timeout
+from asyncio import sleep, timeout
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import assert_never
+from typing import Final, assert_never
 
 from worklease.clocks import ClockPair
 from worklease.cluster.client import NotDone
 from worklease.cluster.credentials import Key, NoKey
-from worklease.keeper.calls import Clients, KeptCalls, cancellable
+from worklease.keeper.calls import Cancellable, Clients, KeptCalls
 from worklease.keeper.kept import Kept
 from worklease.keeper.keys import Admitted, Keys
 from worklease.rules import answers, beats, deadlines
@@ -50,6 +50,9 @@ from worklease.work_api.budget import FIRST_PROBE, BudgetRequest, CallClass, Ran
 from worklease.work_api.client import StopAcknowledged, StopNotAcknowledged, StopOutcome, WorkItem
 from worklease.work_api.patience import Patience
 
+LOOK_AGAIN: Final = 0.25
+"""Seconds until a beat is thought of again that must not begin before a hand-over is answered."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -77,14 +80,14 @@ class WorkCalls(KeptCalls):
 
     async def beat(self, kept: Kept) -> None:
         """Wait for this lease's turn within the budget, and send the heartbeat that it asks for by then."""
-        with cancellable(kept, "beat") as send:
+        with Cancellable(kept, "beat") as send:
             admitted = await self._admit(kept)
             if isinstance(admitted, NoKey):
                 # Nothing is sent, so the call takes no turn from another one.
                 missing = CredentialsMissing(self._instant(), admitted.message)
                 kept.observed.append(partial(answers.observe, outcome=missing))
                 return
-            if answers.is_claim_in_doubt(kept.newest_lease()):
+            if kept.lease.sent is None and answers.is_claim_in_doubt(kept.newest_lease()):
                 await self._look_before_claim(kept)
                 if self._wanted_beat(kept) is None:
                     return
@@ -96,7 +99,9 @@ class WorkCalls(KeptCalls):
             if is_claim and self._is_unrecorded(kept, await self._commit_claim(kept)):
                 return
             act = Act.FIRST_CLAIM if kept.lease.sent is None else Act.ROUTINE_BEAT
-            if await self._may_after_reading(act, kept) and (beat := self._wanted_beat(kept)) is not None:
+            if not await self._may_after_reading(act, kept):
+                await sleep(LOOK_AGAIN)  # else the next turn would ask again at once
+            elif (beat := self._wanted_beat(kept)) is not None:
                 send()
                 kept.calls.is_claiming = kept.lease.sent is None
                 try:

@@ -63,9 +63,15 @@ def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> L
     """Return the lease after ``outcome``; ``seen`` is what the list shows of the item, if the list was asked."""
     if lease.end is not None:
         return lease
+    if isinstance(outcome, Answered) and _is_renewal(outcome):
+        return _renewed(lease, outcome)
     known = lease.clock
     lease = _place(replace(lease, clock=_read_clock(known, outcome), words=_read_words(lease.words, outcome)))
-    lease = corrected(lease, known)
+    return _read(corrected(lease, known), outcome, seen)
+
+
+def _read(lease: Lease, outcome: Outcome, seen: ListAnswer | None) -> Lease:
+    """Return a lease whose clock, words and windows ``outcome`` has changed, as it is after what else that says."""
     listed = seen if isinstance(seen, ListedItem) else None
     match outcome:
         case Answered():
@@ -193,20 +199,27 @@ def _answered(lease: Lease, answer: Answered) -> Lease:
             return _stopping(lease, answer)
         case _ if not answer.lease_extended:
             return _not_extended(lease, answer)
-        case _ if not answer.last_heartbeat:
+        case _:
             # A beat with an empty value would claim or extend the lease without comparison. We never send one.
             message = "the server extended the lease and does not say its value"
             return try_again(_doubted(lease, answer.exchange), Trouble.IN_DOUBT, answer.exchange, message)
-        case _:
-            return _renewed(lease, answer)
+
+
+def _is_renewal(answer: Answered) -> bool:
+    return bool(answer.lease_extended and answer.last_heartbeat) and answer.state not in {"stopped", "stopping"}
 
 
 def _renewed(lease: Lease, answer: Answered) -> Lease:
-    """Return the renewed lease. Its time counts from the sending: the server stamped the beat no earlier."""
+    """Return the renewed lease, of which an answer that is in order leaves no doubt and no trouble.
+
+    Its time counts from the sending: the server stamped the beat no earlier.
+    """
     sent, ttl = answer.exchange.sent, max(1.0, answer.ttl_seconds)
     gap, is_crowded = rhythm(lease, sent, ttl)
     return replace(
         lease,
+        clock=_read_clock(lease.clock, answer),
+        words=_read_words(lease.words, answer),
         value=answer.last_heartbeat,
         ttl=ttl,
         granted_for=answer.exchange.asked,

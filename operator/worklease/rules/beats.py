@@ -54,14 +54,17 @@ class Rest:
     """Never beat again: the lease is over."""
 
 
+def due_at(lease: Lease) -> float:
+    """Return when the next beat is due; infinite: never, as things are."""
+    return math.inf if lease.suspended or lease.end is not None else lease.due
+
+
 def decide(lease: Lease, now: float) -> Beat | Wait | Rest:
     """Return what to do for the lease at ``now``, provided that none of its beats is in flight."""
     if lease.end is not None:
         return Rest()
-    if lease.suspended:
-        return Wait(math.inf)
-    if now < lease.due:
-        return Wait(lease.due)
+    if now < (at := due_at(lease)):
+        return Wait(at)
     expected = lease.value if lease.value is not None else lease.watched or NO_HEARTBEAT
     return Beat(expected, asked_ttl(lease), timeout(lease))
 

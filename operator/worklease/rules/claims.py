@@ -13,7 +13,7 @@ from typing import Final, assert_never
 
 from worklease.rules.acknowledging import Acknowledgement, AckStep, AckVerdict, decide_ack, is_claim_refused
 from worklease.rules.backoff import backoff
-from worklease.rules.beats import Beat, Rest, Wait, decide
+from worklease.rules.beats import due_at
 from worklease.rules.deadlines import latest
 from worklease.rules.lease import Lease, Trouble
 from worklease.rules.pods import Obstacle
@@ -289,12 +289,6 @@ def _while_waiting(lease: Lease, now: float) -> BeatPlan:
 
 
 def _next_beat(lease: Lease, now: float, *, is_allowed: bool) -> BeatPlan:
-    match decide(lease, now):
-        case Beat():
-            return BeatPlan((BeatStep.SEND,), latest(lease)) if is_allowed else NOTHING
-        case Wait(until):
-            return BeatPlan(until=until)
-        case Rest():
-            return NOTHING
-        case action:
-            assert_never(action)
+    if now < (at := due_at(lease)):
+        return BeatPlan(until=at)
+    return BeatPlan((BeatStep.SEND,), latest(lease)) if is_allowed else NOTHING

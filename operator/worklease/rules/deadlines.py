@@ -58,7 +58,7 @@ def wish(lease: Lease) -> float | None:
 
 def changed_ttl(lease: Lease, asked: int | None) -> float | None:
     """Return the TTL, in seconds, that a beat that asks for ``asked`` may have changed to; None without a change."""
-    if not lease.held or asked == lease.granted_for:
+    if asked == lease.granted_for or not lease.held:
         return None
     return max(1.0, ASSUMED_TTL if asked is None else asked)
 
@@ -78,10 +78,9 @@ def least_ttl(lease: Lease) -> float:
 
 def _next_ttl(lease: Lease) -> float:
     """Return the TTL to hurry for: a shorter TTL may be in force as soon as the beat that asks for it is sent."""
-    if not lease.held and lease.desired_ttl is not None:
-        return max(1.0, lease.desired_ttl)
-    wished = wish(lease)
-    return lease.ttl if wished is None else min(lease.ttl, wished)
+    if (wished := wish(lease)) is not None:
+        return min(lease.ttl, wished)
+    return lease.ttl if lease.desired_ttl is None or lease.held else max(1.0, lease.desired_ttl)
 
 
 # --- The end and the fence ---------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from support.every_bucket import EveryBucket
 from support.keeping import RENEWED, SECRET, TEMPLATE, Keeping, keeping, resource
 from support.scripted_server import Answer, Seen, always, until
 from worklease.api.names import BUCKET_LABEL
-from worklease.rules.acts import SOON, Standing
+from worklease.keeper.work_calls import LOOK_AGAIN
+from worklease.rules.acts import SOON, Act, Standing
 from worklease.rules.buckets import bucket_of
 from worklease.rules.succession import Succession
 from worklease.watching.bridge import Bridge
@@ -110,7 +111,7 @@ async def test_a_bucket_that_is_taken_is_listed_by_its_label_and_its_leases_beat
         assert [unquote_plus(seen.target).partition("labelSelector=")[2] for seen in asked] == [
             f"{BUCKET_LABEL} in ({BUCKET})"
         ]
-        assert "expected_last_heartbeat=2026-11-24T12%3A00%3A00Z" in there.work_api.seen[0].target
+        assert "expected_last_heartbeat=2026-11-24T12:00:00Z" in unquote_plus(there.work_api.seen[0].target)
         finding.cancel()
         await asyncio.wait({finding})
 
@@ -316,6 +317,21 @@ async def test_an_answer_that_comes_after_the_hand_over_was_sent_counts_as_none(
         assert lease.value == "2026-11-24T12:00:00Z"
         buckets.stands = Standing.VALID
         await there.work_api.until_seen(2)
+
+
+@pytest.mark.parametrize("stands", [Standing.HANDED_OVER, Standing.INVALID])
+async def test_a_beat_that_may_not_begin_is_thought_of_again_a_few_times_a_second(stands: Standing) -> None:
+    async with holding(stands) as (there, buckets):
+        buckets.is_named = False
+        there.see(resource(since=40.0))
+        await until(lambda: buckets.asked[Act.ROUTINE_BEAT], "a beat that is due")
+        began, before = time.monotonic(), buckets.asked[Act.ROUTINE_BEAT]
+        await asyncio.sleep(3 * LOOK_AGAIN)
+        asked = buckets.asked[Act.ROUTINE_BEAT] - before
+        assert 0 < asked <= 1 + (time.monotonic() - began) / LOOK_AGAIN
+        assert there.work_api.seen == []
+        buckets.stands = Standing.VALID
+        await there.work_api.until_seen(1)
 
 
 async def test_what_is_observed_and_not_written_goes_along_with_a_hand_over() -> None:
