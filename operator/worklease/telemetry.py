@@ -43,13 +43,12 @@ class AboutPool(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BeatEnded:
-    """A beat was sent and has ended. Its times are seconds."""
+    """A beat was sent and has ended."""
 
     about: About
     outcome: Outcome
     late: float
-    """How long after its due time it was sent."""
-    took: float
+    """How many seconds after its due time it was sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,8 +196,7 @@ class WorkCalls(KeptCalls):
                 self._clients.publisher.publish(LeaseAdopted(kept.about, rule))
         # A beat that waited for a probe of its key was held back on purpose.
         late = 0.0 if isinstance(outcome, Unauthorized) else max(0.0, sent - due)
-        took = self._clock() - sent
-        self._clients.publisher.publish(BeatEnded(kept.about, outcome, late=late, took=took))
+        self._clients.publisher.publish(BeatEnded(kept.about, outcome, late=late))
         _log.debug("beat %s outcome=%s", kept.about, type(outcome).__name__)
 
     def _observe(self, kept: Kept, outcome: Outcome, listed: ListAnswer | None) -> None:

@@ -67,21 +67,16 @@ def observe(lease: Lease, outcome: Outcome, seen: ListAnswer | None = None) -> L
         return _renewed(lease, outcome)
     known = lease.clock
     lease = _place(replace(lease, clock=_read_clock(known, outcome), words=_read_words(lease.words, outcome)))
-    return _read(corrected(lease, known), outcome, seen)
-
-
-def _read(lease: Lease, outcome: Outcome, seen: ListAnswer | None) -> Lease:
-    """Return a lease whose clock, words and windows ``outcome`` has changed, as it is after what else that says."""
+    lease = corrected(lease, known)
     listed = seen if isinstance(seen, ListedItem) else None
     match outcome:
         case Answered():
             return _answered(lease, outcome)
         case Conflicted():
             return read_conflict(replace(lease, missing_since=None), outcome, listed)
-        case Missing() if lease.held:
-            return _missing(lease, outcome, seen)
         case Missing():
-            return _not_there_yet(lease, Trouble.NOT_FOUND, outcome)
+            is_held = lease.held
+            return _missing(lease, outcome, seen) if is_held else _not_there_yet(lease, Trouble.NOT_FOUND, outcome)
         case NotReady() if lease.held and listed is not None:
             return _listed(replace(lease, missing_since=None), outcome, listed)
         case NotReady() if not lease.held:

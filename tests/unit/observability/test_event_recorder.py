@@ -64,7 +64,7 @@ def held(status: str, reason: str, *, former: str | None = "False") -> Condition
         (PodIgnored(ABOUT, "pod-1", "It is another's."), "PodIgnored", True),
         (Orphaned(ABOUT, "the item runs on"), "Orphaned", True),
         (StopEnded(ABOUT, force=True, is_acknowledged=True, message=""), None, False),
-        (BeatEnded(ABOUT, Unsent(Exchange(sent=1.0, done=1.0), "no"), late=0.0, took=0.1), None, False),
+        (BeatEnded(ABOUT, Unsent(Exchange(sent=1.0, done=1.0), "no"), late=0.0), None, False),
     ],
 )
 def test_each_telemetry_event_makes_its_kubernetes_event_or_none(

@@ -60,7 +60,7 @@ def test_a_transition_is_one_line_with_what_it_is_about_as_fields(
 def test_what_a_steady_fleet_does_is_no_line(caplog: pytest.LogCaptureFixture) -> None:
     assert not lines(
         caplog,
-        telemetry.BeatEnded(ABOUT, answered(100), late=0.0, took=0.1),
+        telemetry.BeatEnded(ABOUT, answered(100), late=0.0),
         telemetry.TurnGiven("routine", 0.0),
         telemetry.StatusWrite(telemetry.Write.WRITTEN),
         telemetry.LoopLagged(0.002),

@@ -49,7 +49,7 @@ def moved(*events: telemetry.TelemetryEvent) -> dict[str, float]:
 
 
 def beat(outcome: Outcome, late: float = 0.5) -> telemetry.BeatEnded:
-    return telemetry.BeatEnded(ABOUT, outcome, late=late, took=0.1)
+    return telemetry.BeatEnded(ABOUT, outcome, late=late)
 
 
 @pytest.mark.parametrize(
