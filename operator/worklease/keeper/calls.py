@@ -119,7 +119,7 @@ class Cancellable:
         return self._sent
 
     def __exit__(self, *_: object) -> None:
-        self._sent()
+        self._calls.unsent -= self._what
 
     def _sent(self) -> None:
         self._calls.unsent -= self._what

@@ -142,7 +142,6 @@ class Published:
 class Schedule:
     """When the next turn is due, and why. Written by ``turns``."""
 
-    turn: TurnEntry = field(default_factory=TurnEntry)
     look_at: float = -math.inf
     """When the situation is to be looked at again though nothing happened."""
     holds_until: float = -math.inf
@@ -201,6 +200,8 @@ class Kept:
     pods: BoundPods = field(default_factory=BoundPods)
     published: Published = field(default_factory=Published)
     schedule: Schedule = field(default_factory=Schedule)
+    turn: TurnEntry = field(default_factory=TurnEntry)
+    """The entry through which the resource gets its next turn."""
 
     def __post_init__(self) -> None:
         """Derive once what each beat needs."""
@@ -211,11 +212,6 @@ class Kept:
         self.policy = self.spec.policy()
         self.tenancy = Tenancy(bucket=bucket_of(resource.uid))
         self.situation = self.gather()
-
-    @property
-    def turn(self) -> TurnEntry:
-        """The entry through which the resource gets its next turn."""
-        return self.schedule.turn
 
     @property
     def is_deleting(self) -> bool:

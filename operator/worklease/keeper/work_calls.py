@@ -94,7 +94,8 @@ class WorkCalls(KeptCalls):
             is_claim = kept.lease.sent is None and kept.lease.value is None
             if is_claim and self._is_unrecorded(kept, self._clients.checkpoint.obstacle(kept.reference)):
                 return
-            await self._wait_for_turn(kept, admitted)
+            if not self._clients.budget.is_open:
+                await self._wait_for_turn(kept, admitted)
             # A claim whose answer is lost can be told from another worker's only if it is known that it was sent.
             if is_claim and self._is_unrecorded(kept, await self._commit_claim(kept)):
                 return
@@ -139,10 +140,7 @@ class WorkCalls(KeptCalls):
             kept.calls.is_waiting = False
 
     async def _wait_for_turn(self, kept: Kept, admitted: Admitted) -> None:
-        budget = self._clients.budget
-        if budget.is_open:
-            return
-        request, now = self._request(kept, admitted.key), self._clock()
+        budget, request, now = self._clients.budget, self._request(kept, admitted.key), self._clock()
         if admitted.is_last_attempt:
             # Of the leases whose key is refused, many may send one: as a routine beat, like those of others.
             request = replace(request, rank=Rank.ROUTINE)
@@ -184,11 +182,9 @@ class WorkCalls(KeptCalls):
             broken_off = Unanswered(Exchange(sent=sent, done=self._clock()), "the beat was broken off")
             kept.observed.append(partial(answers.observe, outcome=broken_off))
             raise
-        listed, lease = None, kept.newest_lease()
-        if (seconds := list_seconds(lease, outcome, kept.tenancy.succession)) > 0:
-            # Of a claim that nothing is known of, the list only tells who holds the item.
-            is_idle = not lease.held and not answers.is_claim_in_doubt(lease) and lease.watched is None
-            listed = await self.find_in_list(kept, seconds, may_be_old=is_idle)
+        listed = None
+        if not isinstance(outcome, Answered):
+            listed = await self._ask_list(kept, outcome)
         self._observe(kept, outcome, listed)
         if isinstance(outcome, Conflicted) or before.watched is not None:
             rule = answers.adoption(before, outcome, kept.newest_lease())
@@ -198,6 +194,14 @@ class WorkCalls(KeptCalls):
         late = 0.0 if isinstance(outcome, Unauthorized) else max(0.0, sent - due)
         self._clients.publisher.publish(BeatEnded(kept.about, outcome, late=late))
         _log.debug("beat %s outcome=%s", kept.about, type(outcome).__name__)
+
+    async def _ask_list(self, kept: Kept, outcome: Outcome) -> ListAnswer | None:
+        """Ask the list what an answer means, if that is in doubt and there is time for it."""
+        lease = kept.newest_lease()
+        seconds = list_seconds(lease, outcome, kept.tenancy.succession)
+        # Of a claim that nothing is known of, the list only tells who holds the item.
+        is_idle = not lease.held and not answers.is_claim_in_doubt(lease) and lease.watched is None
+        return await self.find_in_list(kept, seconds, may_be_old=is_idle) if seconds > 0 else None
 
     def _observe(self, kept: Kept, outcome: Outcome, listed: ListAnswer | None) -> None:
         """Leave to the turn what an answer means to this process, as it stands to the bucket now."""
