@@ -44,10 +44,15 @@ class Containers(Observer):
 
     def of(self, namespace: str, pod: str) -> dict[str, Container]:
         """Return a pod's containers by name; of those that ran again, the last."""
+        return {each.name: each for each in self.runs(namespace, pod)}
+
+    def runs(self, namespace: str, pod: str) -> list[Container]:
+        """Return a pod's containers in the order in which they ran, those that ran again as often."""
         self._check()
-        found = (each for each in self._seen.values() if each is not None)
-        ordered = sorted(found, key=lambda each: each.first)
-        return {each.name: each for each in ordered if (each.namespace, each.pod) == (namespace, pod)}
+        found = (each for each in list(self._seen.values()) if each is not None)
+        return sorted(
+            (each for each in found if (each.namespace, each.pod) == (namespace, pod)), key=lambda each: each.first
+        )
 
     def stays(self, namespace: str, item: str) -> list[Stay]:
         """Return when each container of a namespace ran, in which all pods are sandboxes of one item."""

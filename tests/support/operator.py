@@ -260,6 +260,11 @@ class Leases:
                 return (entry["status"], entry["reason"], entry["message"])
         return ("", "", "")
 
+    def transition(self, work_id: str, kind: str) -> str:
+        """Return since when a condition has its status."""
+        (entry,) = (each for each in self.status(work_id)["conditions"] if each["type"] == kind)
+        return str(entry["lastTransitionTime"])
+
     def await_condition(
         self, work_id: str, kind: str, status: str, reason: str | None = None, *, seconds: float = 30
     ) -> str:

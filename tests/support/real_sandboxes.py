@@ -61,6 +61,14 @@ class Scene:
         wait_for(lambda: name in self.containers.of(self.leases.namespace, pod), seconds=10, what=f"{pod}/{name}")
         return self.containers.of(self.leases.namespace, pod)[name]
 
+    def runs(self, pod: str, name: str) -> list[Container]:
+        """Return when a container of a pod ran, each time."""
+        return [each for each in self.containers.runs(self.leases.namespace, pod) if each.name == name]
+
+    def said(self, pod: str) -> list[str]:
+        """Return the reasons of a pod's events."""
+        return self.leases.reasons(pod)
+
     def ended(self, pod: str, name: str = "sandbox", *, seconds: float = 60) -> float:
         """Wait until a container runs no more, and return when it last ran, by the monotonic clock."""
         wait_for(

@@ -48,7 +48,8 @@ def read_pod(body: Part) -> Pod:
     result = _result(containers, metadata, spec, status, conditions)
     has_ended = result is not None or status.get("phase") in {"Succeeded", "Failed"}
     has_started = containers.are_all_told and all(map(_has_run, containers.sandbox))
-    shown = _end(containers) if has_ended else _obstacle(containers, status, has_started=has_started)
+    watched = _watched(containers, status, has_started=has_started)
+    shown = _end(containers) if has_ended else _obstacle(watched)
     shown = shown or _unscheduled(conditions)
     disrupted = _disrupted(conditions)
     gave_up = _gave_up(containers) if has_ended else ""
@@ -76,7 +77,7 @@ def read_pod(body: Part) -> Pod:
         drains_until=_drains_until(metadata),
         gave_up=gave_up,
         gates=tuple(str(gate.get("name")) for gate in spec.get("schedulingGates") or ()),
-        ailment=None if has_ended else _ailment(containers, status, conditions, has_started=has_started),
+        ailment=None if has_ended else _ailment(watched, metadata, spec, conditions),
         disruption=DISRUPTIONS.get(disrupted.get("reason") or "", Cause.EVICTED) if disrupted else None,
         disrupted_at=_time(disrupted.get("lastTransitionTime")),
         deleted_at=_deletion(metadata),
@@ -221,23 +222,35 @@ def _watched(containers: _Containers, status: Part, *, has_started: bool) -> Seq
     return (*containers.initial, *containers.sandbox, *containers.others)
 
 
-def _obstacle(containers: _Containers, status: Part, *, has_started: bool) -> Part:
+def _obstacle(watched: Sequence[Part]) -> Part:
     """Return what a container waits for, else how one failed; an initial container that is done says nothing."""
-    watched = _watched(containers, status, has_started=has_started)
     waiting = [wait for entry in watched if (wait := _state(entry, "waiting"))]
     failed = [end for entry in watched if (end := _state(entry, "terminated")) and end.get("exitCode") != 0]
     known = [wait for wait in waiting if wait.get("reason") in AILMENTS]
     return next(iter(known + waiting + failed), {})
 
 
-def _ailment(
-    containers: _Containers, status: Part, conditions: Mapping[str, Part], *, has_started: bool
-) -> Ailment | None:
+def _ailment(watched: Sequence[Part], metadata: Part, spec: Part, conditions: Mapping[str, Part]) -> Ailment | None:
     """Return what keeps a pod from running; None if nothing does."""
-    watched = _watched(containers, status, has_started=has_started)
     waiting = (_state(entry, "waiting").get("reason") or "" for entry in watched)
     found = next((AILMENTS[reason] for reason in waiting if reason in AILMENTS), None)
+    if found is None and metadata.get("deletionTimestamp") is None and any(_is_held_back(one, spec) for one in watched):
+        return Ailment.CRASH_LOOP
     return Ailment.UNSCHEDULABLE if found is None and _unscheduled(conditions) else found
+
+
+def _is_held_back(entry: Part, spec: Part) -> bool:
+    """Whether a container failed again after the kubelet had started it again: the next start waits, ever longer.
+
+    A kubelet 1.37 shows ``CrashLoopBackOff`` only in the second in which that wait ends, and before it how the
+    container ended: it does not look at the pod in between (pkg/kubelet/pod_workers.go, ``completeWork``). The first
+    restart comes at once.
+    """
+    end = _state(entry, "terminated")
+    if not end or end.get("exitCode") == 0 or not entry.get("restartCount"):
+        return False
+    policies = {each.get("name"): each for kind in _KINDS for each in spec.get(kind) or ()}
+    return _starts_again(policies.get(entry.get("name")) or {}, spec, end.get("exitCode"))
 
 
 def _unscheduled(conditions: Mapping[str, Part]) -> Part:

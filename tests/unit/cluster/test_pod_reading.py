@@ -133,6 +133,25 @@ def test_a_container_that_is_started_again_has_not_ended(policy: dict[str, Any],
 
 
 @pytest.mark.parametrize(
+    ("policy", "restarts", "code", "ailment"),
+    [
+        ("Always", 0, 1, None),
+        ("Always", 1, 1, Ailment.CRASH_LOOP),
+        ("OnFailure", 3, 1, Ailment.CRASH_LOOP),
+        ("Always", 3, 0, None),
+        ("Never", 1, 1, None),
+    ],
+)
+def test_a_container_that_failed_after_a_restart_waits_for_the_next_one(
+    policy: str, restarts: int, code: int, ailment: Ailment | None
+) -> None:
+    status = ended("sandbox", code) | {"restartCount": restarts}
+    assert pod(status, spec={"restartPolicy": policy}).ailment is ailment
+    mark = {"deletionTimestamp": LATE, "annotations": TOLD}
+    assert pod(status, spec={"restartPolicy": policy}, metadata=mark).ailment is None, "what is deleted is not started"
+
+
+@pytest.mark.parametrize(
     ("container", "code", "is_over"),
     [
         ({"restartPolicy": "Always"}, 0, False),
