@@ -27,7 +27,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # mypy knows each file by its content, so a new clone need not check again what another one has: 25 seconds.
 export MYPY_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/worklease/mypy
 # The programs under tools/ and bench/ are not part of the package.
-demo e2e image node tools-bin: export PYTHONPATH := tools
+demo e2e image node test-node tools-bin: export PYTHONPATH := tools
 bench: export PYTHONPATH := bench:tools
 
 ##@ For users
@@ -85,8 +85,9 @@ image: $(READY) ## Build the image, list what is in it, and check it, as root; P
 	@$(BIN)/pytest -m image tests/image
 
 .PHONY: test-node
-test-node: $(READY) ## Run the tests on a real node, as root on Linux
-	@$(BIN)/pytest -m node --durations 10 tests/node
+test-node: $(READY) ## Run the tests on a real node, as root on Linux; where there cannot be one, say why
+	@$(BIN)/python -m node prepare
+	@$(BIN)/pytest -m node --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 10 tests/node
 
 .PHONY: check
 check: $(READY) ## The quick part: style, types, layers, and the tests that need no other program

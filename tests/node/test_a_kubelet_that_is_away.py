@@ -15,7 +15,7 @@ from support.real_sandboxes import WORKS, Scene, template
 from support.sandboxes import ITEM, current, stops
 from support.simulator import Simulator
 
-pytestmark = pytest.mark.usefixtures("operator")
+pytestmark = [pytest.mark.usefixtures("operator"), pytest.mark.long(seconds=150)]
 
 TTL = 15.0
 UNREACHABLE = {

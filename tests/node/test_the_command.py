@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane import ensure, wait_for
+from controlplane.reaper import bind_to_parent
+from node.namespaces import folder_of
 from support import traces
 from support.processes import python_environment
 
@@ -23,13 +25,23 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=bind_to_parent(),  # nothing of what this process does between is needed there
     )
 
 
 @pytest.fixture
 def before() -> Iterator[dict[str, object]]:
-    yield traces.everything(NAME)
-    command("down")
+    """What there was before. However this process ends, so does the node: the user's own would not end with it."""
+    found = traces.everything(NAME)
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'cat; "$PYTHON" -m node down --name "$NAME"'],
+        # Not as arguments: what has the name there counts as a process of the node.
+        env=python_environment() | {"PYTHON": sys.executable, "NAME": NAME},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    ):
+        yield found
 
 
 def kubeconfig_of(said: str) -> str:
@@ -68,11 +80,13 @@ def test_a_node_is_used_with_kubectl_and_leaves_nothing_behind(before: dict[str,
     assert command("down").stdout.strip() == f"There is no node {NAME}."
 
 
-def test_a_node_whose_keeper_is_killed_ends_and_can_be_cleaned_up(before: dict[str, object]) -> None:
+def test_a_node_whose_keeper_is_killed_ends_and_leaves_nothing_but_its_log(before: dict[str, object]) -> None:
     up = command("up")
     assert up.returncode == 0, up.stderr
     network = a_child_network()
     os.kill(serving(), signal.SIGKILL)
-    wait_for(lambda: not traces.processes(NAME, network), seconds=20, what="the end of all processes")
+    wait_for(lambda: not traces.processes(NAME, network), seconds=60, what="the end of all processes")
+    log = folder_of(NAME).path.with_suffix(".log")
+    assert traces.everything(NAME, network) == before | {"files": [str(log)]}
     assert command("down").returncode == 0
     assert traces.everything(NAME, network) == before

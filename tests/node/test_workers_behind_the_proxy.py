@@ -10,7 +10,6 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane import wait_for
-from image.building import ARCHIVE, REFERENCE
 from node import NodeCluster
 from node.configuration import SANDBOX
 from support.containers import Containers
@@ -33,22 +32,14 @@ while true; do
 done
 """
 
-pytestmark = [
-    pytest.mark.usefixtures("operator"),
-    pytest.mark.skipif(not ARCHIVE.exists(), reason="make image builds the proxy's image"),
-]
-
-
-@pytest.fixture(scope="module")
-def proxy_image(node_cluster: NodeCluster) -> str:
-    """The operator's image, on the node: the proxy's."""
-    node_cluster.load(ARCHIVE)
-    return REFERENCE
+pytestmark = pytest.mark.usefixtures("operator")
 
 
 @pytest.fixture
-def operator(node_cluster: NodeCluster, namespace: str, simulator: Simulator, proxy_image: str) -> Iterator[Operator]:
-    with Operator(node_cluster, namespace, simulator.url, WORKLEASE_PROXY_IMAGE=proxy_image) as started:
+def operator(
+    node_cluster: NodeCluster, namespace: str, simulator: Simulator, operator_image: str
+) -> Iterator[Operator]:
+    with Operator(node_cluster, namespace, simulator.url, WORKLEASE_PROXY_IMAGE=operator_image) as started:
         yield started
 
 

@@ -19,11 +19,15 @@ from controlplane.progress import Progress, Step
 TAIL_LINES = 25  # enough for a compiler error with its location, short enough to read
 BUILD_FLAGS = ("-mod=readonly", "-buildvcs=false", "-trimpath")
 FOREIGN = ("GOOS", "GOARCH", "GOARM", "GOEXPERIMENT", "GOROOT")  # would build for, or with, something else
-GO_VERSION = re.compile(r"go(\d+)\.(\d+)")
+GO_VERSION = re.compile(r"^go ?(\d+)\.(\d+)(?:\.(\d+))?", re.MULTILINE)
 
 
 class ToolchainError(Exception):
     """There is no Go toolchain, or a build failed; the message says what to do."""
+
+
+class OldGoError(ToolchainError):
+    """The Go toolchain is older than a module requires."""
 
 
 def go_environment() -> dict[str, str]:
@@ -50,18 +54,27 @@ def find_go(modules: Path, cache: Path, requirements: Path, progress: Progress) 
     return _install_go(cache, requirements, progress)
 
 
-def _dotted(version: tuple[int, int]) -> str:
+def _dotted(version: tuple[int, ...]) -> str:
     """Return a version as people write it."""
     return ".".join(map(str, version))
 
 
 def _version(go: Path, folder: Path) -> tuple[int, int]:
     """Return the version of a Go toolchain; (0, 0) if it does not say."""
+    return _numbers(_said(go, folder))[:2]
+
+
+def _said(go: Path, folder: Path) -> str:
+    """Return what a Go toolchain says of its version."""
     command = [str(go), "env", "GOVERSION"]
     # Not in a module's folder: a toolchain that is too old refuses to run there.
-    answer = subprocess.run(command, cwd=folder, env=go_environment(), capture_output=True, text=True, check=False)
-    match = GO_VERSION.match(answer.stdout)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+    return subprocess.run(command, cwd=folder, env=go_environment(), capture_output=True, text=True, check=False).stdout
+
+
+def _numbers(text: str) -> tuple[int, int, int]:
+    """Return the first version of Go in a text, as in `go1.26.8` or the line `go 1.26.8`; zeros if there is none."""
+    match = GO_VERSION.search(text)
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else (0, 0, 0)
 
 
 def _install_go(cache: Path, requirements: Path, progress: Progress) -> Path:
@@ -108,6 +121,9 @@ def compile_package(
     go: Path, module: Path, package: str, *, link: str, tags: Sequence[str] = (), target: Path, step: Step
 ) -> None:
     """Build one main package of a module into the target file."""
+    wanted, found = _numbers((module / "go.mod").read_text()), _numbers(_said(go, module.parent))
+    if found < wanted:
+        raise OldGoError(f"{module.name} needs Go {_dotted(wanted)}, and {go} is {_dotted(found)}")
     flags = [*BUILD_FLAGS, "-v", "-ldflags", link, "-tags", ",".join(tags)]
     command = [str(go), "build", *flags, "-o", str(target), package]
     run(command, cwd=module, environment=go_environment(), step=step)

@@ -1,4 +1,4 @@
-"""The node as a program: `python -m node up`, `down`, and `serve`, which `up` leaves running.
+"""The node as a program: `python -m node up`, `down`, `prepare`, and `serve`, which `up` leaves running.
 
 The composition root: starts, waits, says how to use it. Must not contain any part of the node.
 """
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,13 +19,16 @@ import click
 from controlplane import BinariesError, DeadlineError, StartError, ensure
 from controlplane.own import BINARIES
 from controlplane.progress import progress
+from controlplane.toolchain import OldGoError
 from controlplane.waiting import wait_for
 from image.building import ARCHIVE, REFERENCE
 from image.needs import MissingError
 from node import cgroups, needs
-from node.cluster import NAME, NODE_BINARIES, NodeCluster, clean
+from node.cluster import NAME, NodeCluster
 from node.configuration import SANDBOX
-from node.needs import NodeError
+from node.namespaces import clean, folder_of
+from node.needs import NODE_BINARIES, NodeError
+from node.trial import tried
 
 TROUBLE = (BinariesError, DeadlineError, MissingError, NodeError, OSError, StartError)
 UP_SECONDS = 120.0  # usually 15
@@ -54,6 +56,33 @@ def up(name: str) -> None:
     except TROUBLE as error:
         raise click.ClickException(str(error)) from error
     _tell(name, str(binaries["kubectl"]), time.monotonic() - began)
+
+
+@main.command()
+def prepare() -> None:
+    """Install and build all that a node needs, if this machine can run one; else say why it cannot."""
+    if reason := _install() or tried():
+        click.echo(reason, err=True)
+        return
+    try:
+        ensure((*BINARIES, *NODE_BINARIES))
+    except BinariesError as error:
+        if not isinstance(error.__cause__, OldGoError):
+            raise click.ClickException(str(error)) from error
+        click.echo(f"A real node cannot be built here: {error.__cause__}.", err=True)
+        return
+    if not ARCHIVE.exists():
+        subprocess.run([sys.executable, "-m", "image"], check=True)
+
+
+def _install() -> str:
+    """Install the packages that are missing, and return why that cannot be done; nothing if it could."""
+    try:
+        with progress() as shown:
+            needs.ensure_programs(shown)
+    except (MissingError, NodeError) as error:
+        return str(error)
+    return ""
 
 
 @main.command()
@@ -99,7 +128,7 @@ def _start(name: str) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C ends `up`, not a node that runs
         )
-    ready = _folder(name) / "ready"
+    ready = folder_of(name).path / "ready"
     try:
         wait_for(lambda: ready.exists() or serving.poll() is not None, seconds=UP_SECONDS, what=f"the node {name}")
     except BaseException:
@@ -114,7 +143,7 @@ def _tell(name: str, kubectl: str, seconds: float) -> None:
     operator = f"  {REFERENCE}   the operator, from make image\n" if ARCHIVE.exists() else ""
     click.echo(
         f"The node {name} is ready, {seconds:.0f} s after its start. Use it with:\n\n"
-        f"  export KUBECONFIG={_folder(name) / 'kubeconfig'}\n"
+        f"  export KUBECONFIG={folder_of(name).path / 'kubeconfig'}\n"
         f"  {shutil.which('kubectl') or kubectl} get nodes\n\n"
         "It has no way to the network, and these images:\n\n"
         f"{operator}  {SANDBOX}   a shell, for sandboxes\n\n"
@@ -127,7 +156,7 @@ def _journey(name: str) -> str:
     """Say how a user's whole journey runs on the node, if it has the operator's image."""
     if not ARCHIVE.exists():
         return ""
-    given = f"KUBECONFIG={_folder(name) / 'kubeconfig'} E2E_IMAGE={REFERENCE} E2E_SANDBOX_IMAGE={SANDBOX}"
+    given = f"KUBECONFIG={folder_of(name).path / 'kubeconfig'} E2E_IMAGE={REFERENCE} E2E_SANDBOX_IMAGE={SANDBOX}"
     return f"A user's whole journey runs on it by:\n\n  {given} make e2e\n\n"
 
 
@@ -141,12 +170,8 @@ def _pid(name: str) -> int | None:
     return None
 
 
-def _folder(name: str) -> Path:
-    return Path(tempfile.gettempdir()).resolve() / name
-
-
 def _log(name: str) -> Path:
-    return _folder(name).with_suffix(".log")
+    return folder_of(name).path.with_suffix(".log")
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

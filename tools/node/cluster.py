@@ -5,31 +5,26 @@ loopback interface leads to its API server. When this process ends, however it e
 where `why_not` gives a reason.
 """
 
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from controlplane.binaries import REAL_NODE, TOOLS, ensure
+from controlplane.binaries import ensure
 from controlplane.own import BINARIES, COMPONENTS, OwnControlPlane
 from controlplane.ports import free_port
 from controlplane.processes import Processes, StartError
 from controlplane.waiting import wait_for
-from node import certificates, cgroups, configuration, images
-from node.configuration import ADDRESS, SERVICE_ADDRESS, Folder
+from node import certificates, cgroups, configuration, images, namespaces, sweeper
+from node.configuration import ADDRESS, SERVICE_ADDRESS
 from node.forward import Forwarder
-from node.needs import PLUGINS, SYSTEM_PATH, NodeError, program, why_not
+from node.needs import NODE_BINARIES, PLUGINS, NodeError, program, why_not
 
 NAME = "worklease-node"
 NODE_COMPONENTS = ("containerd", "kubelet", "kube-proxy", "coredns")
-NODE_BINARIES = tuple(name for name, tool in TOOLS.items() if tool.module in REAL_NODE)
 PROXY_USER, DNS_USER = "system:kube-proxy", "system:coredns"
-# Its own network, mounts and processes. They end with their first process, which ends with this one.
-SECLUDED = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave", "--")
 SETUP_SECONDS = 30.0
 RUNTIME_SECONDS = 60.0  # usually one
+SWEEP_SECONDS = 60.0  # usually one
 # Kubernetes waits 50 s before it calls a node lost; the kubelet's lease is as short (configuration.kubelet).
 LOST_AFTER = "--node-monitor-grace-period=20s"
 
@@ -49,7 +44,7 @@ class NodeCluster(OwnControlPlane):
         if reason := why_not():
             raise NodeError(reason)
         self.name = name
-        self.folder = Folder(Path(tempfile.gettempdir()).resolve() / name)
+        self.folder = namespaces.folder_of(name)
         if self.folder.path.exists():
             raise NodeError(
                 f"{self.folder.path} exists: a node of that name runs, or was killed; make node DOWN=1 ends it"
@@ -61,10 +56,11 @@ class NodeCluster(OwnControlPlane):
             nodes=0,
             binaries=ensure((*BINARIES, *NODE_BINARIES)),
             choose_port=self._open_port,
-            processes=lambda folder: Processes(folder, inside=(str(program("unshare")), *SECLUDED)),
+            processes=lambda folder: Processes(folder, inside=namespaces.secluded()),
             users=(self._node_user, PROXY_USER, DNS_USER),
         )
         self._node_names = [name]
+        self._sweeper = sweeper.start(name, self.reaper_pid)
 
     def close(self) -> None:
         """End everything, and remove the folders and the cgroup."""
@@ -72,7 +68,7 @@ class NodeCluster(OwnControlPlane):
         if self._forwarder is not None:
             self._forwarder.close()
             self._forwarder = None
-        clean(self.name)
+        self._sweeper.wait(SWEEP_SECONDS)
 
     def ctr(self, *arguments: str) -> str:
         """Ask containerd about what the kubelet has started, and return its answer."""
@@ -115,13 +111,9 @@ class NodeCluster(OwnControlPlane):
     def _write(self) -> None:
         """Write what the node's programs read."""
         folder = self.folder
-        folder.path.mkdir(mode=0o700)
-        for name, value in configuration.TUNABLES.items():
-            path = folder.tunables / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{value}\n")
-        for each in ("var/upper", "var/work", "cni", "images"):
-            (folder.path / each).mkdir(parents=True)
+        namespaces.lay_out(folder)
+        for each in ("cni", "images"):
+            (folder.path / each).mkdir()
         shim, runc = self.binaries["containerd-shim-runc-v2"], program("runc")
         authority = self._layout.certificates / "kubelet-authority.crt"
         files = {
@@ -157,7 +149,7 @@ class NodeCluster(OwnControlPlane):
 
     def _inside(self, name: str, command: list[str]) -> None:
         """Run a command in the namespaces, to its end."""
-        self._processes.start(name, _with_path(command))
+        self._processes.start(name, namespaces.with_path(command))
         self._processes.wait_for_end(name, seconds=SETUP_SECONDS)
         if self._processes.look().ended[name] != 0:
             raise NodeError(f"this machine does not let a node be made: {self._processes.tail(name).strip()}")
@@ -171,9 +163,9 @@ class NodeCluster(OwnControlPlane):
             case "kube-controller-manager":
                 return [*super()._command(component), LOST_AFTER]
             case "containerd":
-                return _with_path([binary, f"--config={path}/containerd.toml"])
+                return namespaces.with_path([binary, f"--config={path}/containerd.toml"])
             case "kubelet":
-                return _with_path(
+                return namespaces.with_path(
                     [
                         binary,
                         f"--config={path}/kubelet.yaml",
@@ -185,7 +177,7 @@ class NodeCluster(OwnControlPlane):
                     ]
                 )
             case "kube-proxy":
-                return _with_path([binary, f"--config={path}/kube-proxy.yaml"])
+                return namespaces.with_path([binary, f"--config={path}/kube-proxy.yaml"])
             case "coredns":
                 return [binary, f"-conf={path}/Corefile"]
             case _:
@@ -202,18 +194,3 @@ class NodeCluster(OwnControlPlane):
             f"--kubelet-client-key={client}.key",
             "--kubelet-preferred-address-types=InternalIP",
         ]
-
-
-def clean(name: str) -> None:
-    """Remove the folder and the cgroup of a node that has ended."""
-    cgroups.remove(name)
-    folder = Path(tempfile.gettempdir()).resolve() / name
-    if folder.is_symlink():  # not ours
-        return
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-
-
-def _with_path(command: list[str]) -> list[str]:
-    """Return a command that finds the system's programs, whatever PATH the user has."""
-    return ["env", f"PATH={SYSTEM_PATH}", *command]

@@ -8,9 +8,11 @@ import shutil
 import sys
 from pathlib import Path
 
+from controlplane.binaries import REAL_NODE, TOOLS, Places, find
 from controlplane.progress import Progress
 from image.needs import APT_GET, run_showing
 
+NODE_BINARIES = tuple(name for name, tool in TOOLS.items() if tool.module in REAL_NODE)
 # Program, package of Debian.
 PROGRAMS = {
     "busybox": "busybox-static",  # the sandboxes' image
@@ -40,9 +42,9 @@ def why_not() -> str:
         return (
             "A real node needs cgroups that it may write to, and /sys/fs/cgroup has none: run it outside a container."
         )
-    missing = _missing()
-    if missing and shutil.which("apt-get") is None:
-        return f"A real node needs {' and '.join(missing)}, and there is no apt-get here: install them."
+    absent = missing()
+    if absent and shutil.which("apt-get") is None:
+        return f"A real node needs {' and '.join(absent)}, and there is no apt-get here: install them."
     return ""
 
 
@@ -50,10 +52,10 @@ def ensure_programs(shown: Progress) -> None:
     """Install the packages that are missing. Raises NodeError if this machine cannot run a node."""
     if reason := why_not():
         raise NodeError(reason)
-    if missing := _missing():
-        with shown.step(f"Installing {' and '.join(missing)} by apt-get", "20 s") as step:
+    if absent := missing():
+        with shown.step(f"Installing {' and '.join(absent)} by apt-get", "20 s") as step:
             run_showing([*APT_GET, "update"], step)
-            run_showing([*APT_GET, "install", "--yes", "--no-install-recommends", *missing], step)
+            run_showing([*APT_GET, "install", "--yes", "--no-install-recommends", *absent], step)
 
 
 def program(name: str) -> Path:
@@ -71,10 +73,16 @@ def hierarchies() -> list[Path]:
     return [path for path in found if os.access(path, os.W_OK)]
 
 
-def _missing() -> list[str]:
+def unbuilt() -> list[str]:
+    """Return the node's binaries that are not built yet."""
+    places = Places.from_environment()
+    return [name for name in NODE_BINARIES if find(TOOLS[name], places) is None]
+
+
+def missing() -> list[str]:
     """Return the packages that are missing."""
     path = f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
-    missing = {package for name, package in PROGRAMS.items() if shutil.which(name, path=path) is None}
+    absent = {package for name, package in PROGRAMS.items() if shutil.which(name, path=path) is None}
     if not (PLUGINS / "bridge").exists():
-        missing.add(PLUGINS_PACKAGE)
-    return sorted(missing)
+        absent.add(PLUGINS_PACKAGE)
+    return sorted(absent)

