@@ -11,29 +11,35 @@ from demo.record import Record, renewals
 from demo.snapshot import Snapshot
 from e2e.helm import RELEASE
 
+REPLICAS = 2
+"""How many processes share the leases: the chart's default."""
 
-def operator_pod(snapshot: Snapshot) -> str:
-    """Return the uid of the operator's running pod; empty if there is none, or more than one."""
-    uids = [
+
+def operator_pods(snapshot: Snapshot) -> frozenset[str]:
+    """Return the uids of the operator's running pods, of those that are ready."""
+    return frozenset(
         pod.uid
         for pod in snapshot.pods
         if pod.name.startswith(f"{RELEASE}-")
         and not pod.name.startswith(f"{RELEASE}-simulator-")
         and (pod.status, pod.ready) == ("Running", pod.containers)
-    ]
-    return uids[0] if len(uids) == 1 else ""
+    )
 
 
 def operator_runs(snapshot: Snapshot) -> Claim:
-    """Check that one pod of the operator is ready, under the restricted Pod Security Standard."""
-    objection = "" if operator_pod(snapshot) else "there is no such pod, or more than one"
-    return Claim("the operator's pod was admitted under restricted Pod Security, and is ready", objection)
+    """Check that all pods of the operator are ready, under the restricted Pod Security Standard."""
+    count = len(operator_pods(snapshot))
+    text = f"the operator's {REPLICAS} pods were admitted under restricted Pod Security, and are ready"
+    return Claim(text, "" if count == REPLICAS else f"there are {count}")
 
 
 def operator_replaced(before: Snapshot, after: Snapshot) -> Claim:
-    """Check that the operator now runs in a new pod."""
-    old, new = operator_pod(before), operator_pod(after)
-    return Claim("the operator runs in a new pod", "" if old and new and old != new else f"{old}, then {new}")
+    """Check that the operator now runs in new pods only."""
+    old, new = operator_pods(before), operator_pods(after)
+    is_so = old and len(new) == REPLICAS and not old & new
+    return Claim(
+        f"the operator runs in {REPLICAS} new pods", "" if is_so else f"{', '.join(old)}, then {', '.join(new)}"
+    )
 
 
 def ended_by(snapshot: Snapshot, item: str, reason: str) -> Claim:

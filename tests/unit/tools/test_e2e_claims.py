@@ -15,6 +15,7 @@ from e2e.sandboxes import EVICTED, OUT_OF_MEMORY, STANDING, STOPPED, Sandbox
 
 CREATED = datetime(2026, 11, 22, 3, 0, tzinfo=UTC)
 OPERATOR = Pod(name="worklease-operator-6f-abc", uid="u1", created=CREATED, status="Running", ready=1)
+OPERATORS = (OPERATOR, replace(OPERATOR, name="worklease-operator-6f-xyz", uid="u5"))
 SIMULATOR = replace(OPERATOR, name="worklease-operator-simulator-7d-x", uid="u2")
 LEASE = Lease(name="demo3", work_id="work_demo3", created=CREATED, sandbox_reason="OOMKilled")
 
@@ -23,26 +24,29 @@ def renewal(seq: int, at: float) -> Entry:
     return Entry(seq=seq, event="request", item="work_a", at=at, call="heartbeat", extended=True)
 
 
-def test_one_ready_pod_beside_the_simulators_is_the_operator() -> None:
-    assert claims.operator_runs(Snapshot(pods=(OPERATOR, SIMULATOR))).holds
+def test_two_ready_pods_beside_the_simulators_are_the_operator() -> None:
+    assert claims.operator_runs(Snapshot(pods=(*OPERATORS, SIMULATOR))).holds
 
 
 @pytest.mark.parametrize(
     "pods",
     [
         (SIMULATOR,),
-        (replace(OPERATOR, ready=0),),
-        (replace(OPERATOR, status="Terminating"),),
-        (OPERATOR, replace(OPERATOR, name="worklease-operator-9c-def", uid="u3")),
+        (OPERATOR, SIMULATOR),
+        (OPERATOR, replace(OPERATORS[1], ready=0)),
+        (OPERATOR, replace(OPERATORS[1], status="Terminating")),
+        (*OPERATORS, replace(OPERATOR, name="worklease-operator-9c-def", uid="u3")),
     ],
 )
-def test_none_or_two_or_one_that_is_not_ready_are_not(pods: tuple[Pod, ...]) -> None:
+def test_fewer_or_more_or_one_that_is_not_ready_are_not(pods: tuple[Pod, ...]) -> None:
     assert not claims.operator_runs(Snapshot(pods=pods)).holds
 
 
-def test_an_operator_is_replaced_by_another_pod() -> None:
-    before, after = Snapshot(pods=(OPERATOR,)), Snapshot(pods=(replace(OPERATOR, uid="u4"),))
-    assert claims.operator_replaced(before, after).holds
+def test_an_operator_is_replaced_by_other_pods_only() -> None:
+    before = Snapshot(pods=OPERATORS)
+    after = tuple(replace(pod, uid=f"{pod.uid}-new") for pod in OPERATORS)
+    assert claims.operator_replaced(before, Snapshot(pods=after)).holds
+    assert not claims.operator_replaced(before, Snapshot(pods=(after[0], OPERATORS[1]))).holds
     assert not claims.operator_replaced(before, before).holds
     assert not claims.operator_replaced(before, Snapshot()).holds
 
