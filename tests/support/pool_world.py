@@ -7,11 +7,14 @@ other; it can be killed before and after each write and each call.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import Enum, auto
 
 from worklease.rules import acknowledging, pool, pool_items
 from worklease.rules.acknowledging import Acknowledgement, AckStep, AckVerdict
 from worklease.rules.breaker import CLOSED, Breaker, BreakerCause, note_failure, note_started
+from worklease.rules.claims import Claimant, successor_of
+from worklease.rules.lease import Lease
 from worklease.rules.pool import NoPoll, Poll, Polls, PoolCensus, PoolLease, PoolState, Stage, TemplateTry, TryTemplate
 from worklease.rules.pool_items import LeaveItem, Make, RefuseItem
 from worklease.rules.queue import AckAccepted, AckConflicted, AckOutcome, CallFailed, QueuedItem, QueueFailure
@@ -457,6 +460,19 @@ class PoolWorld:
     def _judged(self, lease: RealLease) -> PoolLease:
         return self._judged_view(shown(lease))
 
+    def _claimant(self, lease: RealLease) -> Claimant:
+        created = datetime.fromtimestamp(lease.created, UTC)
+        return Claimant(
+            uid=lease.uid,
+            name=lease.name,
+            created=created,
+            lease=Lease(),
+            is_done=lease.stage is None,
+            delivery=lease.name,
+            has_acknowledged=self._judged(lease).is_acknowledged,
+            acknowledged_at=self.memory.acks.get(lease.uid, lease.record).accepted,
+        )
+
     def _judged_view(self, view: PoolLease) -> PoolLease:
         ack = self.memory.acks.get(view.uid, Acknowledgement())
         is_ours = ack.verdict in {AckVerdict.OURS, AckVerdict.OTHERS}
@@ -490,8 +506,8 @@ class PoolWorld:
 
     def _turn(self, lease: RealLease) -> None:
         for _ in range(6):
-            others = (self._judged(each) for each in self.cluster.leases.values())
-            if pool_items.is_superseded(self._judged(lease), others):
+            of_item = (each for each in self.cluster.leases.values() if each.work_id == lease.work_id)
+            if successor_of(self._claimant(lease), map(self._claimant, of_item)) is not None:
                 self.end(lease)
             if lease.stage is not Stage.CLAIMING:
                 break

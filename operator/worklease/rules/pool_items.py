@@ -138,21 +138,6 @@ def _fault(item: QueuedItem) -> RefuseItem | None:
     return None
 
 
-def is_superseded(lease: PoolLease, others: Iterable[PoolLease]) -> bool:
-    """Whether a later delivery of the same item was acknowledged: then the earlier lease is over, and sends nothing.
-
-    Its item went back to the queue, whatever the earlier lease knows; a claim of it would take the later one's item.
-    """
-    return any(
-        each.name != lease.name and each.work_id == lease.work_id and each.is_acknowledged and _is_later(each, lease)
-        for each in others
-    )
-
-
-def _is_later(one: PoolLease, other: PoolLease) -> bool:
-    return (one.created, one.name) > (other.created, other.name)
-
-
 # --- The deliveries of a session -------------------------------------------------------------------------------------
 
 

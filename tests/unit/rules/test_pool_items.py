@@ -17,7 +17,6 @@ from worklease.rules.pool_items import (
     abandoned,
     failed_deliveries,
     is_same_delivery,
-    is_superseded,
     lease_name,
     make,
     plan_item,
@@ -136,24 +135,6 @@ def test_each_part_of_a_delivery_makes_another_name() -> None:
     ]
     names = {lease_name("agents", each, 0) for each in [ITEM, *others]} | {lease_name("agents", ITEM, 1)}
     assert len(names) == 7
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({}, True),
-        ({"stage": None}, True),
-        ({"is_acknowledged": False}, False),
-        ({"work_id": "work_2"}, False),
-        ({"created": NOW - 1}, False),
-    ],
-)
-def test_an_earlier_delivery_is_over_once_a_later_one_of_its_item_was_acknowledged(
-    change: dict[str, Any], *, expected: bool
-) -> None:
-    earlier = lease("a", is_acknowledged=True)
-    later = lease("b", **({"is_acknowledged": True, "created": NOW + 1} | change))
-    assert is_superseded(earlier, [earlier, later]) is expected
 
 
 # --- The deliveries of a session -------------------------------------------------------------------------------------
