@@ -300,7 +300,8 @@ class Tenures:
 
     async def _take(self, bucket: int, holder: str, cause: TakeCause, formers: Collection[int] | NotDone) -> None:
         """Take a bucket: it is read first, then its holder's Lease, and then written if it is as it was read."""
-        stored = await self.read(bucket)
+        # One that no list has is made: if it is there all the same, that is refused.
+        stored = await self.read(bucket) if bucket in self._heads else StoredBucket(None, BucketHead(), {})
         if stored is None or stored.head.holder != holder:
             return
         if stored.version is None:
