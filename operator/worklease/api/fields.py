@@ -27,8 +27,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 
 def _integral(value: object) -> object:
-    """Read 30.0 as 30: JSON does not tell them apart, and neither does the API server."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    """Read 30.0 as 30: JSON does not tell them apart, and neither does the API server. It refuses -0.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() and str(value) != "-0.0" else value
 
 
 def _in_utc(value: datetime) -> datetime:

@@ -122,8 +122,7 @@ def standing(tenure: Tenure, liveness: Liveness, now: float, *, hands_over_at: f
         hands_over_at: When it will send the hand-over of the bucket; None: it will not, or has.
         reaches: Whether its last call to the API server was answered.
     """
-    is_given = tenure.given is not None and reaches
-    if tenure.offered is not None and (is_given or now < tenure.offered + PATIENCE):
+    if tenure.offered is not None and (now < tenure.offered + PATIENCE or (tenure.given is not None and reaches)):
         return Standing.HANDED_OVER
     if not is_valid(liveness, now) or not is_confirmed(tenure, liveness):
         return Standing.INVALID if reaches else Standing.CUT_OFF

@@ -175,6 +175,11 @@ def test_an_integer_may_come_with_a_point() -> None:
     assert WorkLeaseSpec.from_wire(SPEC | {"ttlSeconds": 30.0}).ttl_seconds == 30
 
 
+def test_a_zero_with_a_sign_is_refused_as_the_api_server_refuses_it() -> None:
+    with pytest.raises(ValidationError, match="Input should be a valid integer"):
+        WorkLeaseSpec.from_wire(SPEC | {"sandbox": {"drainSeconds": -0.0}})
+
+
 def test_a_template_may_repeat_its_item() -> None:
     labels = {WORK_LABEL: "work_demo1", ENVIRONMENT_LABEL: "env_demo"}
     sandbox = WorkLeaseSpec.from_wire(SPEC | {"sandbox": {"template": _template(**labels)}}).sandbox
