@@ -78,7 +78,7 @@ step='a container'
     lines = done.stderr.strip().splitlines()
     steps = [line.removeprefix(STEP) for line in lines if line.startswith(STEP)]
     said = [line.strip() for line in lines if not line.startswith(STEP)]
-    return _sentence((steps or ["namespaces"])[-1], (said or [f"exit status {done.returncode}"])[-1])
+    return _sentence((steps or ["namespaces"])[-1], "; ".join(said) or f"exit status {done.returncode}")
 
 
 def _controllers(name: str) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from worklease.api.models import LONGEST_SANDBOX_MESSAGE
 from worklease.api.names import DEFAULT_CONTAINER, DRAINING, PROXY_CONTAINER, SANDBOX_CONTAINERS
-from worklease.rules.pods import AILMENTS, DISRUPTIONS, SHORTEST_GRACE, Ailment, Cause, Pod, Result
+from worklease.rules.pods import AILMENTS, BY_KUBELET, DISRUPTIONS, SHORTEST_GRACE, Ailment, Cause, Pod, Result
 from worklease.rules.words import one_line
 
 DEFAULT_GRACE: Final = 30.0
@@ -79,7 +79,7 @@ def read_pod(body: Part) -> Pod:
         gates=tuple(str(gate.get("name")) for gate in spec.get("schedulingGates") or ()),
         ailment=None if has_ended else _ailment(watched, metadata, spec, conditions),
         disruption=DISRUPTIONS.get(disrupted.get("reason") or "", Cause.EVICTED) if disrupted else None,
-        disrupted_at=_time(disrupted.get("lastTransitionTime")),
+        disrupted_at=_disrupted_at(disrupted),
         deleted_at=_deletion(metadata),
     )
 
@@ -134,6 +134,8 @@ def _result(
     if not all(ends):
         return None
     is_final = status.get("phase") in {"Succeeded", "Failed"} or metadata.get("deletionTimestamp") is not None
+    if not is_final and _is_phase_about_to_come(status):
+        return None
     if not is_final:
         policies = {each.get("name"): each for kind in _KINDS for each in spec.get(kind) or ()}
         for entry, end in zip(containers.sandbox, ends, strict=True):
@@ -142,6 +144,16 @@ def _result(
     if any(end.get("exitCode") != 0 for end in ends):
         return Result.FAILED
     return None if _is_proxy_about_to_end(containers, status) else Result.SUCCEEDED
+
+
+def _is_phase_about_to_come(status: Part) -> bool:
+    """Whether no container of a pod runs, or will: then the kubelet is about to write the phase, and the reason.
+
+    It may write the ends of the containers first. Whether it evicted or refused the pod is not known before the phase
+    (Kubernetes 1.37, pkg/kubelet/status/status_manager.go, ``mergePodStatus``).
+    """
+    entries = [entry for kind in ("initContainerStatuses", "containerStatuses") for entry in status.get(kind) or ()]
+    return status.get("phase") == "Running" and all(_state(entry, "terminated") for entry in entries)
 
 
 def _is_proxy_about_to_end(containers: _Containers, status: Part) -> bool:
@@ -274,6 +286,15 @@ def _disrupted(conditions: Mapping[str, Part]) -> Part:
     """Return the condition that says that something needs the pod's place or node; else an empty one."""
     disrupted = conditions.get("DisruptionTarget") or {}
     return disrupted if disrupted.get("status") == "True" else {}
+
+
+def _disrupted_at(disrupted: Part) -> datetime | None:
+    """Return since when something takes the pod away; None where that time says nothing.
+
+    A kubelet writes the condition, with its time, once the containers have ended (Kubernetes 1.37,
+    pkg/kubelet/status/status_manager.go, ``mergePodStatus``): they seem to have ended before, and by themselves.
+    """
+    return None if disrupted.get("reason") == BY_KUBELET else _time(disrupted.get("lastTransitionTime"))
 
 
 def _deletion(metadata: Part) -> datetime | None:

@@ -179,12 +179,15 @@ AILMENTS: Final = {
 }
 """Why a container waits, in the kubelet's words (pkg/kubelet/images, pkg/kubelet/container)."""
 
+BY_KUBELET: Final = "TerminationByKubelet"
+"""Of those of DISRUPTIONS the one that a kubelet gives: at an eviction by itself, and at its node's shutdown."""
+
 DISRUPTIONS: Final = {
     "PreemptionByScheduler": Cause.PREEMPTED,
     "DeletionByTaintManager": Cause.NODE_LOST,
     "DeletionByPodGC": Cause.NODE_LOST,
     "EvictionByEvictionAPI": Cause.EVICTED,
-    "TerminationByKubelet": Cause.EVICTED,
+    BY_KUBELET: Cause.EVICTED,
 }
 """The reasons of a pod's condition DisruptionTarget (Kubernetes, Disruptions)."""
 
@@ -232,6 +235,9 @@ REJECTIONS: Final = frozenset(
     }
 )
 """Why a kubelet refuses a pod that was bound to its node (pkg/kubelet: kubelet.go, ``rejectPod`` and what it calls)."""
+
+REFUSED: Final = "Pod was rejected: "
+"""So begins the message of a pod that a kubelet refused, also where its containers had run (the same place)."""
 
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 """The taint by which people say that a node is off, and runs nothing (Kubernetes, Non-graceful node shutdown)."""
@@ -311,7 +317,7 @@ def _is_before(one: datetime | None, other: datetime | None) -> bool:
 def _is_refused(pod: Pod) -> bool:
     """Whether a kubelet refused a pod, as it does before any container runs, and again when it is started again."""
     is_named = pod.reason in REJECTIONS or pod.reason.startswith(OUT_OF)
-    return pod.phase == "Failed" and is_named and not pod.has_run
+    return pod.phase == "Failed" and is_named and (not pod.has_run or pod.message.startswith(REFUSED))
 
 
 def ending_of(pod: Pod, cause: Cause) -> Ending:

@@ -1,5 +1,6 @@
 """Which containers of a pod speak for the sandbox: those that the template names, and none that was injected."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from worklease.cluster import pod_reading
 from worklease.cluster.pod_reading import read_pod
-from worklease.rules.pods import Ailment, Cause, Pod, Result, cause_of, ending_of
+from worklease.rules.pods import Ailment, Cause, Pod, Result, cause_of, ending_of, is_disruption
 from worklease_proxy import answers
 
 TOLD = {"worklease.dev/sandbox-containers": "sandbox"}
@@ -127,7 +128,7 @@ def test_a_sandbox_of_several_containers_ends_with_the_last_and_fails_with_the_f
 )
 def test_a_container_that_is_started_again_has_not_ended(policy: dict[str, Any], code: int, *, is_over: bool) -> None:
     spec = {"containers": [{"name": "sandbox"}], "restartPolicy": None} | policy
-    assert (pod(ended("sandbox", code), spec=spec).result is not None) is is_over
+    assert (pod(MESH, ended("sandbox", code), spec=spec).result is not None) is is_over
     mark = {"deletionTimestamp": LATE, "annotations": TOLD}
     assert pod(ended("sandbox", code), spec=spec, metadata=mark).result is not None, "what is deleted is not started"
 
@@ -165,7 +166,27 @@ def test_a_container_may_have_a_restart_policy_of_its_own(
     container: dict[str, Any], code: int, *, is_over: bool
 ) -> None:
     spec = {"containers": [{"name": "sandbox"} | container]}
-    assert (pod(ended("sandbox", code), spec=spec).result is not None) is is_over
+    assert (pod(MESH, ended("sandbox", code), spec=spec).result is not None) is is_over
+
+
+@pytest.mark.parametrize("code", [0, 137])
+def test_a_pod_of_which_nothing_runs_has_ended_with_its_phase_which_says_why(code: int) -> None:
+    assert cause_of(pod(ended("sandbox", code))) is None
+    evicted = {"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}
+    after: dict[str, Any] = {"conditions": [evicted | {"lastTransitionTime": LATE}]}
+    phase = "Failed" if code else "Succeeded"
+    assert cause_of(pod(ended("sandbox", code, EARLY), phase=phase, **after)) is Cause.EVICTED
+
+
+def test_a_pod_that_a_restarted_kubelet_refuses_was_evicted_though_its_containers_have_run() -> None:
+    why: dict[str, Any] = {
+        "reason": "Evicted",
+        "message": "Pod was rejected: The node had condition: [MemoryPressure]. ",
+    }
+    seen = replace(pod(ended("sandbox", 137), phase="Failed", **why), had_run=True)
+    assert (cause_of(seen), is_disruption(seen, Cause.EVICTED)) == (Cause.EVICTED, True)
+    its_own = replace(seen, message="Usage of EmptyDir volume exceeds the limit")
+    assert (cause_of(its_own), is_disruption(its_own, Cause.EVICTED)) == (Cause.EVICTED, False)
 
 
 def test_a_pod_that_failed_as_a_whole_failed_whatever_its_containers_say() -> None:

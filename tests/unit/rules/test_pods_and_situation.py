@@ -89,6 +89,7 @@ def situation(*pods: Pod, lease: Lease | None = None, **policy: Any) -> Situatio
         (replace(REJECTED, reason="Evicted"), Cause.REJECTED),
         (replace(REJECTED, reason="DeadlineExceeded"), Cause.FAILED),
         (replace(REJECTED, had_run=True), Cause.EVICTED),
+        (replace(REJECTED, had_run=True, has_run=True), Cause.EVICTED),
         (replace(FAILED, reason="OutOfcpu"), Cause.FAILED),
         (replace(FAILED, disruption=Cause.PREEMPTED), Cause.PREEMPTED),
         (GONE, Cause.DELETED),
