@@ -6,7 +6,8 @@ where `why_not` gives a reason.
 """
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from controlplane.binaries import ensure
@@ -93,8 +94,21 @@ class NodeCluster(OwnControlPlane):
         if self._forwarder is not None:
             self._forwarder.close()
         port = free_port()
-        self._forwarder = Forwarder(Path(f"/proc/{self._processes.reaper_pid}/ns/net"), port)
+        self._forwarder = Forwarder.into(self._network, port)
         return port
+
+    @contextmanager
+    def reaching(self, port: int) -> Iterator[str]:
+        """Let the node's pods reach a port of this machine's loopback while the block runs; yield its host and port."""
+        forwarder = Forwarder.out_of(self._network, ADDRESS, port)
+        try:
+            yield f"{ADDRESS}:{port}"
+        finally:
+            forwarder.close()
+
+    @property
+    def _network(self) -> Path:
+        return Path(f"/proc/{self._processes.reaper_pid}/ns/net")
 
     def _prepare(self) -> None:
         """Make the namespaces a node, and start containerd."""

@@ -134,7 +134,7 @@ def _result(
     if not all(ends):
         return None
     is_final = status.get("phase") in {"Succeeded", "Failed"} or metadata.get("deletionTimestamp") is not None
-    if not is_final and _is_phase_about_to_come(status):
+    if not is_final and _is_phase_about_to_come(spec, status):
         return None
     if not is_final:
         policies = {each.get("name"): each for kind in _KINDS for each in spec.get(kind) or ()}
@@ -146,14 +146,17 @@ def _result(
     return None if _is_proxy_about_to_end(containers, status) else Result.SUCCEEDED
 
 
-def _is_phase_about_to_come(status: Part) -> bool:
+def _is_phase_about_to_come(spec: Part, status: Part) -> bool:
     """Whether no container of a pod runs, or will: then the kubelet is about to write the phase, and the reason.
 
     It may write the ends of the containers first. Whether it evicted or refused the pod is not known before the phase
     (Kubernetes 1.37, pkg/kubelet/status/status_manager.go, ``mergePodStatus``).
     """
-    entries = [entry for kind in ("initContainerStatuses", "containerStatuses") for entry in status.get(kind) or ()]
-    return status.get("phase") == "Running" and all(_state(entry, "terminated") for entry in entries)
+    told = (entry for kind in ("initContainerStatuses", "containerStatuses") for entry in status.get(kind) or ())
+    ended = {entry.get("name") for entry in told if _state(entry, "terminated")}
+    return status.get("phase") == "Running" and all(
+        each.get("name") in ended for kind in _KINDS for each in spec.get(kind) or ()
+    )
 
 
 def _is_proxy_about_to_end(containers: _Containers, status: Part) -> bool:

@@ -127,7 +127,7 @@ def test_a_sandbox_of_several_containers_ends_with_the_last_and_fails_with_the_f
     ids=["never", "on failure, and failed", "on failure, and finished", "always", "by default, always"],
 )
 def test_a_container_that_is_started_again_has_not_ended(policy: dict[str, Any], code: int, *, is_over: bool) -> None:
-    spec = {"containers": [{"name": "sandbox"}], "restartPolicy": None} | policy
+    spec = {"containers": [{"name": "mesh"}, {"name": "sandbox"}], "restartPolicy": None} | policy
     assert (pod(MESH, ended("sandbox", code), spec=spec).result is not None) is is_over
     mark = {"deletionTimestamp": LATE, "annotations": TOLD}
     assert pod(ended("sandbox", code), spec=spec, metadata=mark).result is not None, "what is deleted is not started"
@@ -165,7 +165,7 @@ def test_a_container_that_failed_after_a_restart_waits_for_the_next_one(
 def test_a_container_may_have_a_restart_policy_of_its_own(
     container: dict[str, Any], code: int, *, is_over: bool
 ) -> None:
-    spec = {"containers": [{"name": "sandbox"} | container]}
+    spec = {"containers": [{"name": "mesh"}, {"name": "sandbox"} | container]}
     assert (pod(MESH, ended("sandbox", code), spec=spec).result is not None) is is_over
 
 
