@@ -49,12 +49,11 @@ class Fleet:
     def replace_finished(self) -> None:
         """Replace the leases that have finished."""
         finished = [item for item, conditions in self._shown().items() if conditions.get("Finished") == "True"]
-        for item in finished:
+        replaced = [item for item in finished if item in self.current]  # the others are being deleted
+        for item in replaced:
             self._leases.delete(item)
-        gone = [item for item in self.current if item in finished]
-        for item in gone:
             del self.current[item]
-        self._make(len(gone))
+        self._make(len(replaced))
 
     def drop(self, item: str) -> None:
         """Delete a resource, and create another in its place."""
