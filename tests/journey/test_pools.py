@@ -5,13 +5,15 @@ import base64
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 from controlplane import ControlPlane, wait_for
+from support.admission import WEBHOOK, allow_all_pods, allow_pods, silent_webhook
 from support.judge import OPERATOR, check_history
 from support.kube_proxy import Cut, Hold, KubeProxy
 from support.observer import Observer
@@ -302,6 +304,43 @@ def test_a_deleted_pool_gives_its_items_back(pool: Pool, leases: Leases, simulat
     assert pool.unfinished() == {}
     assert leases.pods() == {}
     assert [entry for entry in simulator.history(item) if entry.get("call") == "stop"] == []
+
+
+@pytest.mark.parametrize("obstacle", ["a quota", "a webhook"])
+def test_what_admits_no_pod_keeps_every_item_in_the_queue(
+    pool: Pool, leases: Leases, simulator: Simulator, control_plane: ControlPlane, obstacle: str
+) -> None:
+    with no_room(control_plane, leases) if obstacle == "a quota" else silent_webhook(control_plane, leases.namespace):
+        pool.create()
+        item = simulator.create_session()["id"]
+        message = pool.await_condition("Ready", "False", "TemplateRefused")
+        assert ("exceeded quota" if obstacle == "a quota" else WEBHOOK) in message
+        assert (simulator.item(item)["state"], pool.leases()) == ("queued", {})
+    pool.await_running(1, seconds=60)
+
+
+@contextmanager
+def no_room(plane: ControlPlane, leases: Leases) -> Iterator[None]:
+    allow_pods(plane, leases, 0)
+    yield
+    allow_all_pods(plane, leases)
+
+
+def test_a_quota_that_is_used_up_opens_the_breaker_and_costs_no_session(
+    pool: Pool, leases: Leases, simulator: Simulator, control_plane: ControlPlane
+) -> None:
+    pool.create(limits={"failuresBeforePause": 5, "pauseSeconds": 2})
+    simulator.create_session()
+    (first,) = pool.await_running(1)
+    allow_pods(control_plane, leases, 1)
+    late = simulator.create_session()["id"]
+    assert "exceeded quota" in pool.await_condition("Ready", "False", "SandboxesFailing")
+    allow_all_pods(control_plane, leases)
+    wait_for(lambda: len(pool.running()) == 2, seconds=90, what="the sandbox of the second session")
+    assert first in pool.running()
+    ended = [entry for entry in simulator.history(late) if entry.get("call") == "stop"]
+    assert ended == [], "an item that never had a pod is given back, not stopped"
+    assert check_history(simulator.history(), released=[late]) == []
 
 
 @pytest.mark.long(seconds=50)

@@ -1,14 +1,12 @@
 """docs/what-happens-when.md, "Before the sandbox runs": each test is the row of its name."""
 
-import json
-import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from controlplane import ControlPlane, wait_for
+from support.admission import WEBHOOK, allow_all_pods, allow_pods, silent_webhook
 from support.cluster import path_of
 from support.judge import check_history
 from support.kube_proxy import Answer, Hold, KubeProxy
@@ -273,7 +271,7 @@ def test_the_quota_has_no_room(leases: Leases, simulator: Simulator, control_pla
     assert "exceeded quota: some-pods" in message
     assert "the item is not claimed" in message
     assert calls(simulator, "heartbeat") == []
-    control_plane.kubectl("--namespace", leases.namespace, "delete", "resourcequota", "some-pods")
+    allow_all_pods(control_plane, leases)
     leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
 
 
@@ -304,58 +302,19 @@ def test_the_quota_is_used_up_after_the_claim(
     assert check_history(simulator.history(), released=[late]) == []
 
 
-def allow_pods(plane: ControlPlane, leases: Leases, count: int) -> None:
-    """Set a quota of pods, and wait until it is in force."""
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": "some-pods"},
-        "spec": {"hard": {"pods": str(count)}},
-    }
-    leases.apply(quota)
-    path = f"/api/v1/namespaces/{leases.namespace}/resourcequotas/some-pods"
-    wait_for(lambda: (plane.get(path) or {}).get("status", {}).get("used"), seconds=60, what="the quota's first count")
-
-
-@pytest.fixture
-def webhook(control_plane: ControlPlane, namespace: str) -> Iterator[str]:
-    """A webhook for the namespace's pods that nobody answers: its port is closed."""
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    body = {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": namespace},
-        "webhooks": [
-            {
-                "name": "pods.tests.worklease.dev",
-                "clientConfig": {"url": f"https://127.0.0.1:{port}/"},
-                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}],
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
-                "failurePolicy": "Fail",
-                "sideEffects": "None",
-                "admissionReviewVersions": ["v1"],
-            }
-        ],
-    }
-    control_plane.kubectl("create", "-f", "-", input=json.dumps(body))
-    yield namespace
-    control_plane.kubectl("delete", "validatingwebhookconfiguration", namespace, "--ignore-not-found")
-
-
 def test_an_admission_webhook_does_not_answer(
-    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane, webhook: str
+    leases: Leases, simulator: Simulator, proxy: KubeProxy, control_plane: ControlPlane
 ) -> None:
     simulator.create_item(ITEM)
-    leases.create(ITEM, sandbox={"template": leases.template()})
-    message = leases.await_condition(ITEM, "LeaseHeld", "False", "AdmissionUnavailable")
-    assert 'failed calling webhook "pods.tests.worklease.dev"' in message
-    assert calls(simulator, "heartbeat") == []
-    wait_for(lambda: len(proxy.requests("create", "pods")) >= 3, seconds=30, what="three dry runs")
-    first, second, third = [asked.at for asked in proxy.requests("create", "pods")][:3]
-    assert second - first > 0.9
-    assert third - second > 1.9
-    control_plane.kubectl("delete", "validatingwebhookconfiguration", webhook)
+    with silent_webhook(control_plane, leases.namespace):
+        leases.create(ITEM, sandbox={"template": leases.template()})
+        message = leases.await_condition(ITEM, "LeaseHeld", "False", "AdmissionUnavailable")
+        assert f'failed calling webhook "{WEBHOOK}"' in message
+        assert calls(simulator, "heartbeat") == []
+        wait_for(lambda: len(proxy.requests("create", "pods")) >= 3, seconds=30, what="three dry runs")
+        first, second, third = [asked.at for asked in proxy.requests("create", "pods")][:3]
+        assert second - first > 0.9
+        assert third - second > 1.9
     leases.await_condition(ITEM, "SandboxReady", "True", "Running", seconds=60)
 
 
