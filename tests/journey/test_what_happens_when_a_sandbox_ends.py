@@ -192,6 +192,13 @@ def test_the_pod_is_evicted(leases: Leases, simulator: Simulator, control_plane:
     is_replaced(leases, simulator, pod, "Evicted")
 
 
+@pytest.mark.parametrize("code", [0, 137])
+def test_the_pod_is_evicted_by_its_kubelet(leases: Leases, simulator: Simulator, code: int) -> None:
+    pod = hold(leases, simulator)
+    leases.end_pod(pod, exit_code=code, taken_by="Kubelet")
+    is_replaced(leases, simulator, pod, "Evicted")
+
+
 def test_the_disruptions_are_used_up(leases: Leases, simulator: Simulator) -> None:
     first = hold(leases, simulator, sandbox={"maxDisruptions": 1, "onFailure": "Release"})
     disrupt(leases, first, "EvictionByEvictionAPI", "Eviction API: evicting")

@@ -26,6 +26,7 @@ START_SECONDS = 60.0  # it takes a second or two; a machine that also builds som
 GRACE_SECONDS = 0.0  # at a test's end: a process that is told to end hands its leases over first, for seconds
 END_SECONDS = 30.0  # Kopf's shutdown and the last status writes
 SECRET = "worklease-credentials"
+PLAYED = "controlplane.worklease.dev"  # so begin the annotations that tell kwok how a pod ends
 RESTARTED = 30  # seconds: the TTL of a lease that outlasts a restart of the operator, on a busy machine too
 
 
@@ -191,7 +192,7 @@ class Leases:
 
         Annotations tell kwok how the pod ends (tools/controlplane/stages.yaml): `exit_code="1"`, `exit_after="3s"`.
         """
-        kwok = {f"controlplane.worklease.dev/{key.replace('_', '-')}": value for key, value in annotations.items()}
+        kwok = {f"{PLAYED}/{key.replace('_', '-')}": value for key, value in annotations.items()}
         spec: dict[str, Any] = {
             "terminationGracePeriodSeconds": grace,
             "containers": [{"name": "sandbox", "image": "busybox"}],
@@ -228,9 +229,9 @@ class Leases:
         """Set or remove a pod's label of the work item."""
         self._merge("Pod", pod, {"metadata": {"labels": {"worklease.dev/work-id": work_id}}})
 
-    def end_pod(self, pod: str, *, exit_code: int) -> None:
-        """Make a pod's containers exit."""
-        annotations = {"controlplane.worklease.dev/exit-code": str(exit_code)}
+    def end_pod(self, pod: str, *, exit_code: int, taken_by: str | None = None) -> None:
+        """Make a pod's containers exit, by themselves or because something takes the pod away."""
+        annotations = {f"{PLAYED}/exit-code": str(exit_code), f"{PLAYED}/taken-by": taken_by}
         self._merge("Pod", pod, {"metadata": {"annotations": annotations}})
 
     def events(self, work_id: str) -> list[dict[str, Any]]:
