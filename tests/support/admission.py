@@ -17,18 +17,14 @@ WEBHOOK = "pods.tests.worklease.dev"
 
 def allow_pods(plane: ControlPlane, leases: Leases, count: int) -> None:
     """Set a quota of pods, and wait until it is in force."""
-    quota = {
-        "apiVersion": "v1",
-        "kind": "ResourceQuota",
-        "metadata": {"name": QUOTA},
-        "spec": {"hard": {"pods": str(count)}},
-    }
+    hard = {"pods": str(count)}
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": QUOTA}, "spec": {"hard": hard}}
     leases.apply(quota)
     path = f"/api/v1/namespaces/{leases.namespace}/resourcequotas/{QUOTA}"
 
     def is_counted() -> bool:
         found = plane.get(path) or {}
-        return found.get("status", {}).get("hard") == quota["spec"]["hard"]
+        return bool(found.get("status", {}).get("hard") == hard)
 
     wait_for(is_counted, seconds=60, what="the quota's count")
 
