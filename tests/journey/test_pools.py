@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 IS_SOAK: Final = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-SESSIONS, CAP, LASTS = (200, 20, "20s") if IS_SOAK else (24, 6, "3s")
+SESSIONS, CAP, LASTS = (200, 20, "30s") if IS_SOAK else (24, 6, "3s")  # longer than it takes to fill the cap
 HELD_BACK: Final = 10.0
 """Seconds for which a watch shows nothing new."""
 WORKED_ON: Final = 600.0 if IS_SOAK else 120.0
