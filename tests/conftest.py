@@ -3,6 +3,7 @@
 They must not use a cluster that the tests did not start.
 """
 
+import gc
 import os
 import signal
 import tempfile
@@ -35,6 +36,7 @@ GROUP_SECONDS = 200
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # nearly all that a collection makes stays: looking for garbage meanwhile is half of its time
     if REPORTS not in os.environ:  # the controller; its workers inherit it
         handle, path = tempfile.mkstemp(prefix="worklease-test-cpu-")
         os.close(handle)
@@ -140,6 +142,7 @@ def _positions(items: list[pytest.Item]) -> dict[pytest.Item, float]:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
     _check_groups(session)
     # Not in the fixture: there the first build would exceed the time limit of the first test.
     config = session.config

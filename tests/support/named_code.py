@@ -15,13 +15,17 @@ ROOT: Final = Path(__file__).parents[2]
 PACKAGE: Final = ROOT / "operator" / "worklease"
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
+def parse(source: str) -> ast.Module:
     gc.disable()  # on 3.11 the parser does not bear a finalizer of another test's garbage that runs within it
     try:
-        return ast.parse(path.read_text("utf-8"))
+        return ast.parse(source)
     finally:
         gc.enable()
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return parse(path.read_text("utf-8"))
 
 
 def spans(text: str) -> list[str]:

@@ -11,6 +11,8 @@ from typing import Final
 
 import pytest
 
+from support.named_code import parse
+
 ROOT: Final = Path(__file__).parents[2]
 OPERATOR: Final = ROOT / "operator"
 PACKAGES: Final = sorted(path for path in OPERATOR.iterdir() if path.is_dir() and path.name != "__pycache__")
@@ -49,7 +51,7 @@ def modules(folder: Path) -> Iterator[tuple[str, str]]:
 def nodes(folder: Path) -> Iterator[tuple[str, ast.AST]]:
     """Yield every node of every module below a folder, with the module's name."""
     for name, text in modules(folder):
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(parse(text)):
             yield name, node
 
 
@@ -105,7 +107,7 @@ def undocumented_folders(folder: Path) -> list[str]:
     return sorted(
         name
         for name, path in initial.items()
-        if not path.is_file() or ast.get_docstring(ast.parse(path.read_text())) is None
+        if not path.is_file() or ast.get_docstring(parse(path.read_text())) is None
     )
 
 

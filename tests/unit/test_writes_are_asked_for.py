@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import worklease
+from support.named_code import parse
 
 ROOT: Final = Path(worklease.__file__).parent
 FOLDERS: Final = ("cluster", "keeper", "observability", "pools", "watching")
@@ -137,7 +138,7 @@ def functions() -> Iterator[tuple[Path, Function, bool]]:
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).glob("*.py")):
             if path.name not in OF_THE_PROCESS:
-                found = [each for each in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(each, Function)]
+                found = [each for each in ast.walk(parse(path.read_text("utf-8"))) if isinstance(each, Function)]
                 inner = {each for outer in found for each in ast.walk(outer) if each is not outer}
                 yield from ((path, each, each in inner) for each in found)
 

@@ -13,6 +13,7 @@ from docs import metrics
 from docs.__main__ import GENERATED
 from docs.states import State, chart
 from support.documents import DOCS, PAGES, ROOT, blocks, name_of
+from support.named_code import parse
 from worklease.rules.deadlines import fence
 from worklease.rules.lease import End, Lease
 from worklease.rules.reasons import TABLE, Kind, Reason, Severity, reasons_of
@@ -40,7 +41,7 @@ def test_the_picture_of_the_states_has_every_reason_of_the_lease_and_every_end()
 
 
 def test_every_metric_that_the_code_names_is_on_the_page() -> None:
-    trees = [ast.parse(path.read_text("utf-8")) for path in (PACKAGE / "observability").glob("*metrics.py")]
+    trees = [parse(path.read_text("utf-8")) for path in (PACKAGE / "observability").glob("*metrics.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     strings = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = {string for string in strings if re.fullmatch(r"worklease_[a-z_]+", string)}
@@ -77,7 +78,7 @@ def test_the_fences_in_the_concepts_are_those_of_the_rule(ttl: float, grace: flo
 def events_in_code() -> set[str]:
     """Return the reasons of the events that the code makes as `KubernetesEvent`, literal or by a name."""
     found: set[str] = set()
-    for function in ast.parse((PACKAGE / "observability" / "event_recorder.py").read_text("utf-8")).body:
+    for function in parse((PACKAGE / "observability" / "event_recorder.py").read_text("utf-8")).body:
         if not isinstance(function, ast.FunctionDef):
             continue
         assigned = {

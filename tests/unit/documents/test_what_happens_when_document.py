@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from support.named_code import parse
+
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "what-happens-when.md"
 FILES = sorted((ROOT / "tests" / "journey").glob("test_what_happens_when_*.py"))
@@ -41,7 +43,7 @@ def claims(sources: Iterable[str]) -> list[str]:
     return [
         statement.name
         for source in sources
-        for statement in ast.parse(source).body
+        for statement in parse(source).body
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef) and statement.name.startswith("test_")
     ]
 
@@ -60,7 +62,7 @@ def test_each_file_says_whose_rows_it_has() -> None:
     found = {}
     for path in FILES:
         source = path.read_text("utf-8")
-        (heading,) = re.findall(r'"([^"]+)"', ast.get_docstring(ast.parse(source)) or "")
+        (heading,) = re.findall(r'"([^"]+)"', ast.get_docstring(parse(source)) or "")
         found[heading] = claims([source])
     assert {heading: sorted(names) for heading, names in found.items()} == {
         heading: sorted(names) for heading, names in expected.items()

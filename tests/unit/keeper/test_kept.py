@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.named_code import parse
+
 KEEPER = Path(__file__).parents[3] / "operator" / "worklease" / "keeper"
 
 WRITERS = {
@@ -39,7 +41,7 @@ WRITERS = {
 def writes(source: str) -> Iterator[str]:
     """Return the groups that a module assigns to, as ``kept.GROUP = ...`` or ``kept.GROUP.x = ...``."""
     targets: list[ast.expr] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         match node:
             case ast.Assign():
                 targets += node.targets
