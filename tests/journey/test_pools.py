@@ -315,6 +315,8 @@ def test_what_admits_no_pod_keeps_every_item_in_the_queue(
         item = simulator.create_session()["id"]
         message = pool.await_condition("Ready", "False", "TemplateRefused")
         assert ("exceeded quota" if obstacle == "a quota" else WEBHOOK) in message
+        since = time.monotonic()  # an idle pool polls after three seconds at the latest
+        wait_for(lambda: time.monotonic() - since > 4, seconds=30, what="what would be the next poll")
         assert (simulator.item(item)["state"], pool.leases()) == ("queued", {})
     pool.await_running(1, seconds=60)
 

@@ -105,6 +105,15 @@ def operator(node_cluster: NodeCluster, namespace: str, simulator: Simulator) ->
 
 
 @pytest.fixture
+def proxying_operator(
+    node_cluster: NodeCluster, namespace: str, simulator: Simulator, operator_image: str
+) -> Iterator[Operator]:
+    """An operator that puts a proxy beside a worker that asks for one."""
+    with Operator(node_cluster, namespace, simulator.url, WORKLEASE_PROXY_IMAGE=operator_image) as started:
+        yield started
+
+
+@pytest.fixture
 def told(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say a measured time in the table at the end of the run."""
     return lambda words: request.node.user_properties.append((TOLD, words))

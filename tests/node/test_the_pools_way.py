@@ -12,15 +12,14 @@ from controlplane.progress import progress
 from node import NodeCluster
 from support import sdk_image
 from support.judge import check_history, heartbeats
-from support.operator import Leases, Operator
+from support.operator import Leases
 from support.pools import Pool
 from support.simulator import Simulator
-from support.workers import end_turn, result_of, use_bash
+from support.workers import SESSION, end_turn, result_of, use_bash
 
-pytestmark = pytest.mark.long(seconds=140)
+pytestmark = [pytest.mark.usefixtures("proxying_operator"), pytest.mark.long(seconds=140)]
 
 TTL = 30  # seconds: a worker of the SDK beats as seldom as it likes
-SESSION = "sesn_demo"
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +27,6 @@ def image(node_cluster: NodeCluster, tmp_path_factory: pytest.TempPathFactory) -
     with progress() as shown, shown.step("The image of the SDK", "30 s") as step:
         node_cluster.load(sdk_image.build(tmp_path_factory.mktemp("sdk"), step))
     return sdk_image.REFERENCE
-
-
-@pytest.fixture
-def operator(
-    node_cluster: NodeCluster, namespace: str, simulator: Simulator, operator_image: str
-) -> Iterator[Operator]:
-    with Operator(node_cluster, namespace, simulator.url, WORKLEASE_PROXY_IMAGE=operator_image) as started:
-        yield started
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +70,7 @@ class Way:
 
 
 @pytest.fixture
-def way(
-    node_cluster: NodeCluster, image: str, leases: Leases, simulator: Simulator, operator: Operator
-) -> Iterator[Way]:
-    assert operator.address
+def way(node_cluster: NodeCluster, image: str, leases: Leases, simulator: Simulator) -> Iterator[Way]:
     pool = Pool(node_cluster, leases, simulator)
     with node_cluster.reaching(int(simulator.url.rpartition(":")[2])) as address:
         yield Way(node_cluster, image, f"http://{address}", pool, simulator)

@@ -5,16 +5,14 @@ and again, ends when it is told to finish, and ends with 0 when a heartbeat is r
 """
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from controlplane import wait_for
-from node import NodeCluster
 from node.configuration import SANDBOX
 from support.containers import Containers
 from support.judge import check_history
-from support.operator import Leases, Operator
+from support.operator import Leases
 from support.sandboxes import ITEM, await_event, calls, current
 from support.simulator import Simulator
 
@@ -32,15 +30,7 @@ while true; do
 done
 """
 
-pytestmark = pytest.mark.usefixtures("operator")
-
-
-@pytest.fixture
-def operator(
-    node_cluster: NodeCluster, namespace: str, simulator: Simulator, operator_image: str
-) -> Iterator[Operator]:
-    with Operator(node_cluster, namespace, simulator.url, WORKLEASE_PROXY_IMAGE=operator_image) as started:
-        yield started
+pytestmark = pytest.mark.usefixtures("proxying_operator")
 
 
 def run(leases: Leases, simulator: Simulator, *, forgets_after: int = 0) -> str:

@@ -17,7 +17,8 @@ from support.server_model import Holder, Listing, ServerModel
 from worklease.rules import answers, beats, deadlines
 from worklease.rules.beats import Wait
 from worklease.rules.lease import Lease
-from worklease.rules.outcomes import Conflicted, Exchange, ListedItem, Outcome, Unanswered
+from worklease.rules.outcomes import Exchange, ListedItem, Outcome, Unanswered
+from worklease.rules.succession import list_seconds
 from worklease.work_api.patience import Patience
 from worklease.work_api.shared_list import PATIENCE, TRIES
 
@@ -82,10 +83,7 @@ class LossModel:
 
     def _list(self, server: ServerModel, lease: Lease, outcome: Outcome) -> ListedItem | None:
         """Return what the list shows, asked as `SharedList` asks; None if it is not asked or all tries get lost."""
-        if not answers.is_doubtful(lease, outcome):
-            return None
-        is_mute = isinstance(outcome, Conflicted) and outcome.current is None
-        seconds = deadlines.timeout(lease) if is_mute else deadlines.list_timeout(lease, self.now)
+        seconds = list_seconds(lease, outcome, None)
         until = self.now + seconds
         for _ in range(TRIES if seconds > 0 else 0):
             is_lost = self._is_lost()
